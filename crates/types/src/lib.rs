@@ -1,0 +1,20 @@
+//! The words every other crate speaks: addresses, prefixes, identifiers, time.
+//!
+//! Each type is parsed once, at the edge, and is valid from then on: fields are private, `FromStr` and
+//! serde go through the same check. This crate knows no I/O, no clock and no randomness, and depends
+//! on neither tokio nor netlink.
+
+mod addr;
+mod id;
+mod mac;
+mod number;
+mod time;
+
+pub use addr::{Family, Prefix, PrefixError};
+pub use id::{
+    AddressGroupId, HostId, HostIdError, IfName, IfNameError, NetworkId, PortId, ProjectId,
+    SecurityGroupId, SecurityGroupRuleId, SubnetId, UserId,
+};
+pub use mac::{Mac, MacError};
+pub use number::{Asn, Vni, VniError};
+pub use time::Time;
