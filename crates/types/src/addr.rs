@@ -68,6 +68,7 @@ pub struct Prefix(IpNet);
 #[error("'{0}' is no prefix: an address, '/' and a length, as in 2001:db8::/64 or 192.0.2.0/24")]
 pub struct PrefixError(String);
 
+#[expect(clippy::len_without_is_empty, reason = "a prefix always holds at least one address")]
 impl Prefix {
     /// The prefix of `len` bits that `addr` lies in; bits behind the length are cleared.
     ///
@@ -104,12 +105,12 @@ impl Prefix {
     }
 
     /// Its length in bits.
-    pub const fn len(self) -> u8 {
+    pub fn len(self) -> u8 {
         self.0.prefix_len()
     }
 
     /// Whether it is a default route.
-    pub const fn is_default(self) -> bool {
+    pub fn is_default(self) -> bool {
         self.len() == 0
     }
 
@@ -147,7 +148,7 @@ impl Prefix {
     }
 
     /// The same, as `ipnet` has it.
-    pub const fn as_ipnet(self) -> IpNet {
+    pub fn as_ipnet(self) -> IpNet {
         self.0
     }
 }

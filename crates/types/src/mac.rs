@@ -53,7 +53,7 @@ impl Mac {
     }
 
     /// The Ethernet address of an IPv6 group (RFC 2464 §7).
-    pub const fn for_ipv6_multicast(group: Ipv6Addr) -> Mac {
+    pub fn for_ipv6_multicast(group: Ipv6Addr) -> Mac {
         let g = group.octets();
         Mac([0x33, 0x33, g[12], g[13], g[14], g[15]])
     }

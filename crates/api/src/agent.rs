@@ -1,0 +1,96 @@
+//! What agents and the server say to each other: HTTP over mutual TLS, on a listener of its own.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /v1/join` | [`JoinRequest`], without a client certificate | [`JoinResponse`] |
+//! | `POST /v1/renew` | [`RenewRequest`] | [`JoinResponse`] |
+//! | `GET /v1/intent` | | lines of JSON, each an [`IntentMessage`], without end |
+//! | `POST /v1/status` | [`StatusReport`] | 204 |
+//!
+//! The host's name is the certificate's subject, never a part of the request: an agent cannot ask for
+//! another host's intent nor report another host's ports.
+
+use std::collections::BTreeMap;
+
+use hextet_model::intent::Change;
+use hextet_types::{HostId, PortId};
+use serde::{Deserialize, Serialize};
+
+/// Asks for a certificate against a one-time token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// `ID.SECRET`, as `hextet server join-token` printed it, without its CA part.
+    pub token: String,
+    /// The name that the host wants to have.
+    pub host: HostId,
+    /// A PKCS #10 request in PEM; the key never leaves the host.
+    pub csr_pem: String,
+}
+
+/// Asks for a new certificate with the present one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// A PKCS #10 request in PEM.
+    pub csr_pem: String,
+}
+
+/// A certificate for the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinResponse {
+    /// The host's certificate, in PEM.
+    pub certificate_pem: String,
+    /// The authority that the server's own certificate comes from, in PEM.
+    pub ca_pem: String,
+}
+
+/// A line of the intent stream.
+///
+/// A connection begins with `reset`, the changes that make the whole intent, and `synced`. Later
+/// changes come in groups that end with `synced`; a group is applied whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntentMessage {
+    /// Begin from an empty intent.
+    Reset,
+    /// One step.
+    Change(Change),
+    /// What has come so far is the intent at this revision of the store; sent again at least every ten
+    /// seconds, so that a dead connection is noticed.
+    Synced {
+        /// The store's revision.
+        revision: u64,
+    },
+}
+
+/// What an agent has to tell, at least every ten seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusReport {
+    /// `hextet --version`.
+    pub version: String,
+    /// Every port that it has been told of (`complete`), or those whose state changed.
+    pub ports: BTreeMap<PortId, PortState>,
+    /// Whether `ports` names every port.
+    pub complete: bool,
+    /// The revision that the kernel stands at.
+    pub applied_revision: u64,
+    /// For people: uplinks, peers, counts (`configurations` of Neutron's agent list).
+    #[serde(default)]
+    pub configurations: BTreeMap<String, serde_json::Value>,
+}
+
+/// A port on its host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum PortState {
+    /// The kernel passes its packets.
+    Active,
+    /// It does not, and why.
+    Down {
+        /// For people.
+        reason: String,
+    },
+}

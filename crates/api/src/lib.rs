@@ -1,0 +1,3 @@
+//! What travels between hextet and others: requests, responses, errors.
+
+pub mod agent;

@@ -1,0 +1,139 @@
+//! What one host is told: the part of the cloud's resources that concerns it.
+//!
+//! A host sees its own ports whole, their networks, subnets and groups, and of all others the bare
+//! addresses that a group's rules need. The server computes it; the agent keeps the last one on disk.
+//! Applying every [`Change`] since an empty intent gives the same as any later snapshot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use hextet_types::{NetworkId, PortId, SecurityGroupId, SecurityGroupRuleId, SubnetId};
+use serde::{Deserialize, Serialize};
+
+use crate::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
+
+/// The cloud as one host sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// Networks of its ports.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// All subnets of all routed networks: what lies inside the cloud is not translated.
+    pub subnets: BTreeMap<SubnetId, Subnet>,
+    /// Ports bound to it.
+    pub ports: BTreeMap<PortId, Port>,
+    /// Groups of its ports.
+    pub groups: BTreeMap<SecurityGroupId, Group>,
+    /// For each group that a rule of one of those names as remote: its members' addresses.
+    pub members: BTreeMap<SecurityGroupId, BTreeSet<IpAddr>>,
+    /// For each subnet with NAT44: this host's source addresses.
+    pub nat44_sources: BTreeMap<SubnetId, BTreeSet<IpAddr>>,
+}
+
+/// A security group with its rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The group.
+    pub group: SecurityGroup,
+    /// Its rules.
+    pub rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
+}
+
+/// One step from one intent to the next. Putting what is there and removing what is not are allowed
+/// and do nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A network is there, or is another now.
+    PutNetwork(Box<Network>),
+    /// A network is gone.
+    RemoveNetwork(NetworkId),
+    /// A subnet is there, or is another now.
+    PutSubnet(Box<Subnet>),
+    /// A subnet is gone.
+    RemoveSubnet(SubnetId),
+    /// A port is bound here, or is another now.
+    PutPort(Box<Port>),
+    /// A port is gone, or bound elsewhere.
+    RemovePort(PortId),
+    /// A group is used here, or is another now.
+    PutGroup(Box<Group>),
+    /// A group is not used here any more.
+    RemoveGroup(SecurityGroupId),
+    /// A remote group has these members besides.
+    AddMembers(SecurityGroupId, BTreeSet<IpAddr>),
+    /// A remote group has these members no longer.
+    RemoveMembers(SecurityGroupId, BTreeSet<IpAddr>),
+    /// A subnet's NAT44 sources on this host; none when it has none.
+    SetNat44Sources(SubnetId, BTreeSet<IpAddr>),
+}
+
+impl Intent {
+    /// Takes one step.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::PutNetwork(network) => drop(self.networks.insert(network.id, *network)),
+            Change::RemoveNetwork(id) => drop(self.networks.remove(&id)),
+            Change::PutSubnet(subnet) => drop(self.subnets.insert(subnet.id, *subnet)),
+            Change::RemoveSubnet(id) => drop(self.subnets.remove(&id)),
+            Change::PutPort(port) => drop(self.ports.insert(port.id, *port)),
+            Change::RemovePort(id) => drop(self.ports.remove(&id)),
+            Change::PutGroup(group) => drop(self.groups.insert(group.group.id, *group)),
+            Change::RemoveGroup(id) => drop(self.groups.remove(&id)),
+            Change::AddMembers(id, members) => {
+                self.members.entry(id).or_default().extend(members);
+            }
+            Change::RemoveMembers(id, members) => self.remove_members(id, &members),
+            Change::SetNat44Sources(id, sources) if sources.is_empty() => {
+                self.nat44_sources.remove(&id);
+            }
+            Change::SetNat44Sources(id, sources) => drop(self.nat44_sources.insert(id, sources)),
+        }
+    }
+
+    fn remove_members(&mut self, id: SecurityGroupId, members: &BTreeSet<IpAddr>) {
+        if let Some(present) = self.members.get_mut(&id) {
+            for member in members {
+                present.remove(member);
+            }
+            if present.is_empty() {
+                self.members.remove(&id);
+            }
+        }
+    }
+
+    /// The changes that make this intent out of an empty one, what is referred to first.
+    pub fn as_changes(&self) -> impl Iterator<Item = Change> + '_ {
+        let networks = self
+            .networks
+            .values()
+            .map(|n| Change::PutNetwork(Box::new(n.clone())));
+        let subnets = self
+            .subnets
+            .values()
+            .map(|s| Change::PutSubnet(Box::new(s.clone())));
+        let sources = self
+            .nat44_sources
+            .iter()
+            .map(|(id, s)| Change::SetNat44Sources(*id, s.clone()));
+        let members = self
+            .members
+            .iter()
+            .map(|(id, m)| Change::AddMembers(*id, m.clone()));
+        let groups = self
+            .groups
+            .values()
+            .map(|g| Change::PutGroup(Box::new(g.clone())));
+        let ports = self
+            .ports
+            .values()
+            .map(|p| Change::PutPort(Box::new(p.clone())));
+        networks
+            .chain(subnets)
+            .chain(sources)
+            .chain(members)
+            .chain(groups)
+            .chain(ports)
+    }
+}

@@ -1,0 +1,55 @@
+//! Networks.
+
+use hextet_types::NetworkId;
+use serde::{Deserialize, Serialize};
+
+use super::{Standard, Status};
+
+/// `provider:network_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkType {
+    /// Pure layer 3: a host route for each address, announced by the host; no layer 2 beyond the port.
+    Routed,
+}
+
+/// A Neutron network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its identity.
+    pub id: NetworkId,
+    /// Owner, name, tags, revision and times.
+    #[serde(flatten)]
+    pub standard: Standard,
+    /// While false its ports pass no packets.
+    pub admin_state_up: bool,
+    /// `ACTIVE` unless administratively down.
+    pub status: Status,
+    /// Every project may put ports on it.
+    pub shared: bool,
+    /// `router:external`: routers may have their gateway on it.
+    #[serde(rename = "router:external")]
+    pub external: bool,
+    /// The external network of choice (`is_default`).
+    #[serde(default)]
+    pub is_default: bool,
+    /// What its ports are told, in octets; 1280 (68 without IPv6) to 65535.
+    pub mtu: u16,
+    /// Default for its new ports.
+    pub port_security_enabled: bool,
+    /// How it is built.
+    #[serde(rename = "provider:network_type")]
+    pub network_type: NetworkType,
+    /// The physical network under a flat or VLAN network.
+    #[serde(rename = "provider:physical_network", default)]
+    pub physical_network: Option<String>,
+    /// The VLAN or VXLAN segment.
+    #[serde(rename = "provider:segmentation_id", default)]
+    pub segmentation_id: Option<u32>,
+    /// The domain its ports' names are in; empty for none.
+    #[serde(default)]
+    pub dns_domain: String,
+    /// An instance has at most one port on all such networks of the cloud together.
+    #[serde(rename = "hextet:single_homed", default)]
+    pub single_homed: bool,
+}

@@ -1,0 +1,122 @@
+//! Ports.
+
+use std::net::IpAddr;
+
+use hextet_types::{
+    Family, HostId, IfName, Mac, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Standard, Status};
+
+/// Owners whose ports are no instance's and do not count against `hextet:single_homed`.
+pub const SINGLE_HOMED_EXEMPT_OWNERS: &str = "network:";
+
+/// One address of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FixedIp {
+    /// Out of this subnet.
+    pub subnet_id: SubnetId,
+    /// The address.
+    pub ip_address: IpAddr,
+}
+
+/// One more source address that a port may use (`allowed_address_pairs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AddressPair {
+    /// The address or prefix.
+    pub ip_address: Prefix,
+    /// With this MAC.
+    pub mac_address: Mac,
+}
+
+/// One of `extra_dhcp_opts`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DhcpOption {
+    /// By name, as dnsmasq has it, or by number.
+    pub opt_name: String,
+    /// As text; what it means depends on the option.
+    pub opt_value: String,
+    /// 4 or 6.
+    pub ip_version: u8,
+}
+
+/// `binding:vnic_type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VnicType {
+    /// A TAP or veth.
+    #[default]
+    Normal,
+}
+
+/// Where a port is plugged (`binding:*`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The host; none while unbound.
+    #[serde(rename = "binding:host_id", default)]
+    pub host_id: Option<HostId>,
+    /// What kind of interface the instance wants.
+    #[serde(rename = "binding:vnic_type", default)]
+    pub vnic_type: VnicType,
+    /// What Nova says about it; kept as it came.
+    #[serde(rename = "binding:profile", default)]
+    pub profile: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A Neutron port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its identity.
+    pub id: PortId,
+    /// Owner, name, tags, revision and times.
+    #[serde(flatten)]
+    pub standard: Standard,
+    /// The network that it is on.
+    pub network_id: NetworkId,
+    /// The workload's Ethernet address.
+    pub mac_address: Mac,
+    /// In the order of their allocation.
+    pub fixed_ips: Vec<FixedIp>,
+    /// The instance, or empty.
+    #[serde(default)]
+    pub device_id: String,
+    /// What it is part of (`compute:nova`, `network:nat44`), or empty.
+    #[serde(default)]
+    pub device_owner: String,
+    /// While false it passes no packets.
+    pub admin_state_up: bool,
+    /// `ACTIVE` once its host's kernel passes its packets.
+    pub status: Status,
+    /// Sorted; at most 50.
+    pub security_groups: Vec<SecurityGroupId>,
+    /// Without it neither sources nor groups are checked.
+    pub port_security_enabled: bool,
+    /// At most 10.
+    #[serde(default)]
+    pub allowed_address_pairs: Vec<AddressPair>,
+    /// More options for its DHCP clients.
+    #[serde(default)]
+    pub extra_dhcp_opts: Vec<DhcpOption>,
+    /// The host name within the network's `dns_domain`, or empty.
+    #[serde(default)]
+    pub dns_name: String,
+    /// Where it is plugged.
+    #[serde(flatten)]
+    pub binding: Binding,
+}
+
+impl Port {
+    /// The interface on its host.
+    pub fn if_name(&self) -> IfName {
+        IfName::for_port(self.id)
+    }
+
+    /// Its addresses of one family.
+    pub fn addresses(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
+        self.fixed_ips
+            .iter()
+            .map(|f| f.ip_address)
+            .filter(move |a| Family::of(*a) == family)
+    }
+}

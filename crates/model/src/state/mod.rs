@@ -1,0 +1,84 @@
+//! Everything that must stand on one host: the kernel's objects, what is announced, and what the
+//! responders answer.
+//!
+//! A state is a set of [`Object`]s, each with a [`Key`] that names one thing in the kernel; two states
+//! are compared key by key. The order of keys is the order in which a reconciler may create them.
+
+mod nft;
+mod object;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use hextet_types::{PortId, Prefix};
+use serde::{Deserialize, Serialize};
+
+pub use nft::{
+    Chain, ChainHook, ChainName, CmpOp, CtState, DynOp, Element, Field, Hook, KeyPart, KeyType,
+    Limit, LimitUnit, Lookup, NatRange, Policy, Rule as NftRule, Set, SetName, Statement, TABLE,
+    Value, Verdict,
+};
+pub use object::{
+    Address, EdgeProgram, Key, Link, LocalRulePriority, Neighbour, Netns, NextHop, Object, Route,
+    RouteKey, RouteKind, Rule, RuleAction, Sysctl, marks,
+};
+
+/// The whole truth for one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostState {
+    /// What the kernel must hold.
+    pub objects: BTreeMap<Key, Object>,
+    /// What the uplink must make reachable.
+    pub announce: BTreeMap<Prefix, Announcement>,
+    /// What each port's RA, DHCPv4 and DHCPv6 must say.
+    pub responders: BTreeMap<PortId, Responder>,
+}
+
+impl HostState {
+    /// Adds an object under its own key; gives back what stood there.
+    pub fn insert(&mut self, object: Object) -> Option<Object> {
+        self.objects.insert(object.key(), object)
+    }
+}
+
+/// How far an announced prefix may travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Anywhere.
+    Global,
+    /// Within the fabric (BGP community `NO_EXPORT`, RFC 1997): private IPv4.
+    Fabric,
+}
+
+/// A prefix that this host serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// How far it may travel.
+    pub scope: Scope,
+}
+
+/// A port's responder, bound to the interface it answers on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Responder {
+    /// Where the interface is.
+    pub netns: Netns,
+    /// The port's interface on the host.
+    pub link: hextet_types::IfName,
+}
+
+/// What changed between two states of one planner, by key; the values are in the newer state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Kernel objects put, replaced or removed.
+    pub objects: BTreeSet<Key>,
+    /// Prefixes announced anew, otherwise, or no longer.
+    pub announce: BTreeSet<Prefix>,
+    /// Ports whose responder is new, different or gone.
+    pub responders: BTreeSet<PortId>,
+    /// Flows that may be open and must be checked against the new rules: the ports whose policy
+    /// changed, by their addresses.
+    pub recheck: BTreeSet<IpAddr>,
+}

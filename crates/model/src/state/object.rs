@@ -1,0 +1,273 @@
+//! The kernel's objects outside nftables, and the key that names each.
+
+use std::{fmt, net::IpAddr};
+
+use hextet_types::{Family, IfName, Mac, Prefix};
+use serde::{Deserialize, Serialize};
+
+use super::nft::{Chain, ChainName, Element, Set, SetName, Value};
+
+/// Marks on packets (`skb->mark`); we touch no other bits.
+pub mod marks {
+    /// The bits that are ours.
+    pub const MASK: u32 = 0x00f0_0000;
+    /// Set by the port's eBPF program on what comes from a workload.
+    pub const FROM_PORT: u32 = 0x0010_0000;
+    /// Set by nftables once a workload's packet has passed the source check.
+    pub const SOURCE_CHECKED: u32 = 0x0020_0000;
+    /// Set by nftables once a packet may go to a port; the port's eBPF program drops what lacks it.
+    pub const ADMITTED: u32 = 0x0040_0000;
+}
+
+/// A network namespace on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Netns {
+    /// The one that the agent runs in: the main VRF.
+    #[default]
+    Main,
+    /// One that we made, by its name under `/run/netns`.
+    Named(String),
+}
+
+impl fmt::Display for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Netns::Main => f.write_str("main"),
+            Netns::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A link that somebody else makes (QEMU, `hextet port attach`) and we set up once it is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Where it is.
+    pub netns: Netns,
+    /// Its name.
+    pub name: IfName,
+    /// The Ethernet address of the host's end.
+    pub mac: Mac,
+    /// In octets.
+    pub mtu: u16,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// The eBPF programs on a port: ingress answers ARP and ND and marks, egress drops what nothing admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeProgram {
+    /// Where the link is.
+    pub netns: Netns,
+    /// On this link.
+    pub link: IfName,
+}
+
+/// An address on a link, without duplicate address detection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Where the link is.
+    pub netns: Netns,
+    /// On this link.
+    pub link: IfName,
+    /// The address.
+    pub addr: IpAddr,
+    /// Its prefix length.
+    pub prefix_len: u8,
+}
+
+/// A permanent neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Where the link is.
+    pub netns: Netns,
+    /// On this link.
+    pub link: IfName,
+    /// The neighbour's address.
+    pub addr: IpAddr,
+    /// Its Ethernet address.
+    pub mac: Mac,
+}
+
+/// What tells one route from another in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RouteKey {
+    /// Where.
+    pub netns: Netns,
+    /// Routing table; 254 is the main one.
+    pub table: u32,
+    /// Where to.
+    pub prefix: Prefix,
+    /// Priority; lower wins.
+    pub metric: u32,
+}
+
+/// One way to go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NextHop {
+    /// The router; none for what is on the link itself. May be IPv6 for an IPv4 route (RFC 8950).
+    pub via: Option<IpAddr>,
+    /// By this link.
+    pub link: IfName,
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteKind {
+    /// Forwards, by all of these in equal parts (ECMP); sorted, at least one, at most 64.
+    Unicast(Vec<NextHop>),
+    /// Drops silently.
+    Blackhole,
+}
+
+/// A route, with our protocol number on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its identity.
+    pub key: RouteKey,
+    /// What it does.
+    pub kind: RouteKind,
+    /// Source of packets that the host itself sends this way.
+    pub prefsrc: Option<IpAddr>,
+}
+
+/// What a policy rule does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleAction {
+    /// Drops it.
+    Blackhole,
+    /// Looks it up in this table.
+    Table(u32),
+}
+
+/// A policy routing rule, with our protocol number on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Where.
+    pub netns: Netns,
+    /// Its family.
+    pub family: Family,
+    /// Lower comes first.
+    pub priority: u32,
+    /// `mark & mask == value`, as (value, mask).
+    pub fwmark: Option<(u32, u32)>,
+    /// What it does.
+    pub action: RuleAction,
+}
+
+/// Where the kernel's own rule for the `local` table stands (0 on an untouched host). It has to stand
+/// behind ours, so that a rule of ours may stop a packet to the host itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRulePriority {
+    /// Where.
+    pub netns: Netns,
+    /// Its family.
+    pub family: Family,
+    /// The priority.
+    pub priority: u32,
+}
+
+/// A setting under `/proc/sys`. Its former value is recorded before the first write and restored when
+/// it is no longer ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// Where.
+    pub netns: Netns,
+    /// Path below `/proc/sys`, as in `net/ipv4/ip_forward`.
+    pub path: String,
+    /// As read back.
+    pub value: String,
+}
+
+/// Something that stands, or has to stand, in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Object {
+    /// A sysctl.
+    Sysctl(Sysctl),
+    /// The position of the kernel's local rule.
+    LocalRulePriority(LocalRulePriority),
+    /// A policy rule.
+    Rule(Rule),
+    /// A set or map of our nftables table.
+    Set(Netns, Set),
+    /// A chain with its rules.
+    Chain(Netns, Chain),
+    /// An element of a set or map.
+    Element(Netns, Element),
+    /// A link's settings.
+    Link(Link),
+    /// A port's eBPF programs.
+    EdgeProgram(EdgeProgram),
+    /// An address.
+    Address(Address),
+    /// A neighbour.
+    Neighbour(Neighbour),
+    /// A route.
+    Route(Route),
+}
+
+/// What names an object. Keys sort in the order of creation: rules that stop packets come before the
+/// links and routes that let them pass.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
+    /// By path.
+    Sysctl(Netns, String),
+    /// By family.
+    LocalRulePriority(Netns, Family),
+    /// By family, priority and mark.
+    Rule(Netns, Family, u32, Option<(u32, u32)>),
+    /// By name.
+    Set(Netns, SetName),
+    /// By name.
+    Chain(Netns, ChainName),
+    /// By set and key.
+    Element(Netns, SetName, Vec<Value>),
+    /// By name.
+    Link(Netns, IfName),
+    /// By link.
+    EdgeProgram(Netns, IfName),
+    /// By link and address.
+    Address(Netns, IfName, IpAddr, u8),
+    /// By link and address.
+    Neighbour(Netns, IfName, IpAddr),
+    /// By table, prefix and metric.
+    Route(RouteKey),
+}
+
+impl Object {
+    /// What names it.
+    pub fn key(&self) -> Key {
+        match self {
+            Object::Sysctl(s) => Key::Sysctl(s.netns.clone(), s.path.clone()),
+            Object::LocalRulePriority(r) => Key::LocalRulePriority(r.netns.clone(), r.family),
+            Object::Rule(r) => Key::Rule(r.netns.clone(), r.family, r.priority, r.fwmark),
+            Object::Set(ns, s) => Key::Set(ns.clone(), s.name.clone()),
+            Object::Chain(ns, c) => Key::Chain(ns.clone(), c.name.clone()),
+            Object::Element(ns, e) => Key::Element(ns.clone(), e.set.clone(), e.key.clone()),
+            Object::Link(l) => Key::Link(l.netns.clone(), l.name.clone()),
+            Object::EdgeProgram(e) => Key::EdgeProgram(e.netns.clone(), e.link.clone()),
+            Object::Address(a) => {
+                Key::Address(a.netns.clone(), a.link.clone(), a.addr, a.prefix_len)
+            }
+            Object::Neighbour(n) => Key::Neighbour(n.netns.clone(), n.link.clone(), n.addr),
+            Object::Route(r) => Key::Route(r.key.clone()),
+        }
+    }
+}
+
+impl Key {
+    /// The link without which the object cannot stand.
+    pub fn link(&self) -> Option<(&Netns, &IfName)> {
+        match self {
+            Key::Link(ns, link)
+            | Key::EdgeProgram(ns, link)
+            | Key::Address(ns, link, ..)
+            | Key::Neighbour(ns, link, _) => Some((ns, link)),
+            _ => None,
+        }
+    }
+}
