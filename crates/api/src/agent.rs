@@ -7,6 +7,10 @@
 //! | `GET /v1/intent` | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
 //!
+//! The server shows its whole chain, the authority included, so that a host that joins can compare the
+//! authority with the fingerprint (SHA-256 of the DER, in hexadecimal) that ends its join token
+//! `ID.SECRET.FINGERPRINT`.
+//!
 //! The host's name is the certificate's subject, never a part of the request: an agent cannot ask for
 //! another host's intent nor report another host's ports.
 
@@ -15,6 +19,9 @@ use std::collections::BTreeMap;
 use hextet_model::intent::Change;
 use hextet_types::{HostId, PortId};
 use serde::{Deserialize, Serialize};
+
+/// The name in the server's certificate on this listener, whatever address it is reached by.
+pub const SERVER_NAME: &str = "server.hextet.internal";
 
 /// Asks for a certificate against a one-time token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
