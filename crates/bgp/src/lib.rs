@@ -1,0 +1,3 @@
+//! BGP-4 as an engine without I/O.
+
+pub mod packet;
