@@ -5,6 +5,7 @@
 //! are compared key by key. The order of keys is the order in which a reconciler may create them.
 
 mod nft;
+mod nft_text;
 mod object;
 
 use std::{
@@ -20,6 +21,7 @@ pub use nft::{
     Limit, LimitUnit, Lookup, NatRange, Policy, Rule as NftRule, Set, SetName, Statement, TABLE,
     Value, Verdict,
 };
+pub use nft_text::table_text;
 pub use object::{
     Address, EdgeProgram, Key, Link, LocalRulePriority, Neighbour, Netns, NextHop, Object, Route,
     RouteKey, RouteKind, Rule, RuleAction, Sysctl, marks,

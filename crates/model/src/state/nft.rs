@@ -132,8 +132,10 @@ pub enum KeyType {
     InetProto,
     /// `inet_service`, 2 octets.
     InetService,
-    /// `icmp_type`, `icmpv6_type` and codes, 1 octet.
+    /// `icmp_type`, `icmpv6_type`, 1 octet.
     IcmpType(Family),
+    /// `icmp_code`, `icmpv6_code`, 1 octet.
+    IcmpCode(Family),
     /// `mark`, 4 octets.
     Mark,
 }
