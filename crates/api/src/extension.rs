@@ -1,0 +1,269 @@
+//! Extensions: what a client may count on, by alias. Listed is only what works.
+
+use serde_json::{Value, json};
+
+use crate::resources;
+
+/// An extension of the networking API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// What clients look for.
+    pub alias: &'static str,
+    /// For people.
+    pub name: &'static str,
+    /// For people.
+    pub description: &'static str,
+}
+
+const fn ext(alias: &'static str, name: &'static str, description: &'static str) -> Extension {
+    Extension {
+        alias,
+        name,
+        description,
+    }
+}
+
+/// What lists, tags, revisions and quotas bring for every resource.
+const GENERAL: &[&str] = &[
+    "pagination",
+    "sorting",
+    "sort-key-validation",
+    "filter-validation",
+    "empty-string-filtering",
+    "project-id",
+    "standard-attr-revisions",
+    "revision-if-match",
+    "standard-attr-timestamp",
+    "standard-attr-description",
+    "standard-attr-tag",
+    "tag-creation",
+    "quotas",
+    "quota_details",
+    "quota-check-limit",
+];
+
+/// Everything that has a name and a text; sorted by alias.
+const KNOWN: &[Extension] = &[
+    ext(
+        "aap-reject-multicast",
+        "Allowed address pairs reject multicast",
+        "Multicast addresses are refused in allowed address pairs",
+    ),
+    ext("agent", "agent", "Hosts and whether their agents are alive"),
+    ext("agent_sort_key", "Agents Sort Key", "Agents can be sorted"),
+    ext(
+        "allowed-address-pairs",
+        "Allowed Address Pairs",
+        "More source addresses for a port",
+    ),
+    ext(
+        "availability_zone",
+        "Availability Zone",
+        "Availability zones of networks and agents",
+    ),
+    ext(
+        "availability_zone_filter",
+        "Availability Zone Filter Extension",
+        "Availability zones can be filtered",
+    ),
+    ext(
+        "binding",
+        "Port Binding",
+        "Where a port is plugged, and how",
+    ),
+    ext(
+        "empty-string-filtering",
+        "Empty String Filtering Extension",
+        "Lists can be filtered by empty texts",
+    ),
+    ext(
+        "external-net",
+        "Neutron external network",
+        "The router:external attribute of networks",
+    ),
+    ext(
+        "extra_dhcp_opt",
+        "Neutron Extra DHCP options",
+        "More DHCP options for a port",
+    ),
+    ext(
+        "filter-validation",
+        "Filter parameters validation",
+        "Unknown filters are refused",
+    ),
+    ext(
+        "hextet",
+        "hextet",
+        "Routed networks: hextet:single_homed, hextet:nat44, the quota public_ipv4, ports on the default network",
+    ),
+    ext(
+        "ip-substring-filtering",
+        "IP address substring filtering",
+        "Ports by a part of their addresses",
+    ),
+    ext(
+        "ip_allocation",
+        "IP Allocation",
+        "When a port gets its addresses",
+    ),
+    ext(
+        "l2_adjacency",
+        "L2 Adjacency",
+        "Whether a network's ports share a link; ours never do",
+    ),
+    ext("net-mtu", "Network MTU", "A network's MTU"),
+    ext(
+        "net-mtu-writable",
+        "Network MTU (writable)",
+        "A network's MTU can be set",
+    ),
+    ext(
+        "network-ip-availability",
+        "Network IP Availability",
+        "Addresses in use, by network and subnet",
+    ),
+    ext(
+        "network_availability_zone",
+        "Network Availability Zone",
+        "Availability zones of networks",
+    ),
+    ext("pagination", "Pagination support", "Lists come in pages"),
+    ext(
+        "port-mac-address-regenerate",
+        "Port MAC address regenerate",
+        "A null mac_address makes a new one",
+    ),
+    ext(
+        "port-security",
+        "Port Security",
+        "Source checks can be switched off",
+    ),
+    ext(
+        "port-security-groups-filtering",
+        "Port filtering on security groups",
+        "Ports by their security groups",
+    ),
+    ext(
+        "project-id",
+        "project_id field enabled",
+        "The attribute project_id beside tenant_id",
+    ),
+    ext("provider", "Provider Network", "How a network is built"),
+    ext(
+        "quota-check-limit",
+        "Quota engine limit check",
+        "A limit below what is in use can be refused",
+    ),
+    ext(
+        "quota_details",
+        "Quota details management support",
+        "Limits with what is in use",
+    ),
+    ext("quotas", "Quota management support", "Limits by project"),
+    ext(
+        "revision-if-match",
+        "If-Match constraints based on revision_number",
+        "Changes only of the revision that the client has seen",
+    ),
+    ext(
+        "security-group",
+        "security-group",
+        "The security groups extension",
+    ),
+    ext(
+        "security-groups-normalized-cidr",
+        "Normalized CIDR field for security group rules",
+        "A rule's prefix in canonical form",
+    ),
+    ext(
+        "security-groups-rules-belongs-to-default-sg",
+        "Security group rule belongs to the project's default security group",
+        "Whether a rule's group is the project's default one",
+    ),
+    ext(
+        "security-groups-shared-filtering",
+        "Security group filtering on the shared field",
+        "Groups by whether they are shared",
+    ),
+    ext(
+        "sort-key-validation",
+        "Sort key validation",
+        "Unknown sort keys are refused",
+    ),
+    ext("sorting", "Sorting support", "Lists can be sorted"),
+    ext(
+        "standard-attr-description",
+        "standard-attr-description",
+        "Descriptions",
+    ),
+    ext(
+        "standard-attr-revisions",
+        "Resource revision numbers",
+        "A number that grows with each change",
+    ),
+    ext(
+        "standard-attr-tag",
+        "Tag support for resources with standard attribute",
+        "Tags",
+    ),
+    ext(
+        "standard-attr-timestamp",
+        "Resource timestamps",
+        "When a resource was made and changed",
+    ),
+    ext(
+        "stateful-security-group",
+        "Stateful security group",
+        "Groups with and without connection tracking",
+    ),
+    ext(
+        "subnet-external-network",
+        "Subnet belongs to an external network",
+        "Whether a subnet's network is external",
+    ),
+    ext(
+        "tag-creation",
+        "Tag support for creation",
+        "Tags in the request that creates",
+    ),
+    ext(
+        "tag-ports-during-bulk-creation",
+        "Tag Ports During Bulk Creation",
+        "Tags in bulk requests for ports",
+    ),
+];
+
+const UPDATED: &str = "2026-11-21T00:00:00-00:00";
+
+/// The aliases of all resources and of what is general, sorted.
+pub fn served() -> impl Iterator<Item = &'static Extension> {
+    KNOWN.iter().filter(|e| {
+        GENERAL.contains(&e.alias) || resources::ALL.iter().any(|r| r.aliases.contains(&e.alias))
+    })
+}
+
+/// An item of `GET /v2.0/extensions`.
+pub fn show(extension: &Extension) -> Value {
+    json!({
+        "alias": extension.alias,
+        "name": extension.name,
+        "description": extension.description,
+        "updated": UPDATED,
+        "links": [],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_alias_of_a_resource_has_a_text_and_every_text_is_served() {
+        let served: Vec<_> = served().map(|e| e.alias).collect();
+        for alias in resources::ALL.iter().flat_map(|r| r.aliases).chain(GENERAL) {
+            assert!(served.contains(alias), "{alias}");
+        }
+        assert_eq!(served.len(), KNOWN.len());
+        assert!(KNOWN.is_sorted_by_key(|e| e.alias));
+    }
+}

@@ -1,0 +1,150 @@
+//! The resources of the networking API. Each is described here once and handled in general.
+
+mod agent;
+mod network;
+mod port;
+mod security_group;
+mod subnet;
+
+pub use agent::{AGENT, AVAILABILITY_ZONE, NETWORK_IP_AVAILABILITY};
+pub use network::NETWORK;
+pub use port::PORT;
+pub use security_group::{SECURITY_GROUP, SECURITY_GROUP_RULE};
+pub use subnet::SUBNET;
+
+use crate::describe::{Attribute, Default, Kind, Quota, Resource};
+
+/// All of them.
+pub const ALL: &[&Resource] = &[
+    &NETWORK,
+    &SUBNET,
+    &PORT,
+    &SECURITY_GROUP,
+    &SECURITY_GROUP_RULE,
+    &AGENT,
+    &AVAILABILITY_ZONE,
+    &NETWORK_IP_AVAILABILITY,
+];
+
+/// Public IPv4 addresses that a project's ports have on shared networks: those outside of subnets
+/// with NAT44. No resource of its own; what it counts is made and deleted with ports.
+pub const PUBLIC_IPV4: Quota = Quota {
+    name: "public_ipv4",
+    default: 50,
+};
+
+/// Quotas of resources that other situations bring; they are told, so that clients find them.
+const OTHER_QUOTAS: &[Quota] = &[
+    Quota {
+        name: "router",
+        default: 10,
+    },
+    Quota {
+        name: "floatingip",
+        default: 50,
+    },
+    Quota {
+        name: "rbac_policy",
+        default: 10,
+    },
+    Quota {
+        name: "subnetpool",
+        default: -1,
+    },
+    Quota {
+        name: "trunk",
+        default: -1,
+    },
+];
+
+/// All quotas, those of the resources first.
+pub fn quotas() -> impl Iterator<Item = Quota> {
+    ALL.iter()
+        .filter_map(|r| r.quota)
+        .chain([PUBLIC_IPV4])
+        .chain(OTHER_QUOTAS.iter().copied())
+}
+
+const ID: Attribute = Attribute::shown("id", Kind::Uuid);
+/// What `hextet_model::neutron::Standard` holds, and the identifier.
+const STANDARD: &[Attribute] = &[
+    ID,
+    Attribute::optional("name", Kind::Name(255), Default::Text("")),
+    PROJECT,
+    TENANT,
+    Attribute::optional("description", Kind::Text(255), Default::Text("")),
+    Attribute::optional("tags", Kind::Tags, Default::EmptyList).fixed(),
+    Attribute::shown("revision_number", Kind::Int(0, i64::MAX)),
+    Attribute::shown("created_at", Kind::Moment),
+    Attribute::shown("updated_at", Kind::Moment),
+];
+const PROJECT: Attribute =
+    Attribute::optional("project_id", Kind::Text(255), Default::Chosen).fixed();
+const TENANT: Attribute =
+    Attribute::optional("tenant_id", Kind::Text(255), Default::Chosen).fixed();
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::describe::Access;
+
+    #[test]
+    fn every_attribute_is_described_once_and_settable_ones_say_how() {
+        for resource in ALL {
+            let mut names = BTreeSet::new();
+            for attribute in resource.all_attributes() {
+                assert!(
+                    names.insert(attribute.name),
+                    "{}: {}",
+                    resource.name,
+                    attribute.name
+                );
+                if attribute.default == Default::Required {
+                    assert_ne!(attribute.post, Access::Nobody, "{}", attribute.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_their_own_normal_form() {
+        let caller = crate::request::Caller {
+            project: hextet_types::ProjectId("p".into()),
+            admin: true,
+            member: true,
+        };
+        let net = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d";
+        let given = [
+            (&NETWORK, serde_json::json!({})),
+            (&PORT, serde_json::json!({"network_id": net})),
+            (
+                &SUBNET,
+                serde_json::json!({"network_id": net, "ip_version": 4}),
+            ),
+            (&SECURITY_GROUP, serde_json::json!({})),
+        ];
+        for (resource, body) in given {
+            let body = serde_json::json!({resource.name: body}).to_string();
+            let (inputs, _) =
+                crate::request::parse_create(resource, body.as_bytes(), &caller).unwrap();
+            for attribute in resource.all_attributes() {
+                if let Ok(Some(value)) = inputs[0].get::<serde_json::Value>(attribute.name) {
+                    assert_eq!(
+                        attribute.normalize(value.clone()),
+                        Ok(value),
+                        "{}",
+                        attribute.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn quotas_have_names_of_their_own() {
+        let names: Vec<_> = quotas().map(|q| q.name).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+}

@@ -1,0 +1,182 @@
+use super::*;
+
+fn check(kind: Kind, raw: Value) -> Result<Value> {
+    Attribute::optional("a", kind, crate::describe::Default::Chosen).normalize(raw)
+}
+
+#[test]
+fn what_is_written_in_many_ways_has_one_normal_form() {
+    let id = "0C0A1F1E-8F2E-4B2A-9D5C-0A6F0A2B3C4D";
+    let cases = [
+        (Kind::Bool, json!("True"), json!(true)),
+        (Kind::Bool, json!(0), json!(false)),
+        (Kind::Int(0, 9), json!("7"), json!(7)),
+        (Kind::Uuid, json!(id), json!(id.to_lowercase())),
+        (
+            Kind::Mac,
+            json!("FA-16-3E-00-00-01"),
+            json!("fa:16:3e:00:00:01"),
+        ),
+        (Kind::Ip, json!("2001:DB8:0::1"), json!("2001:db8::1")),
+        (Kind::Cidr, json!("10.0.0.7/24"), json!("10.0.0.0/24")),
+        (Kind::Addresses, Value::Null, json!([])),
+        (Kind::Protocol, json!(6), json!("tcp")),
+        (Kind::Protocol, json!("ANY"), Value::Null),
+        (Kind::Protocol, json!("icmpv6"), json!("ipv6-icmp")),
+        (Kind::Ethertype, json!("ipv6"), json!("IPv6")),
+        (Kind::PortNumber, json!("443"), json!(443)),
+        (Kind::Tags, json!(["b", "a"]), json!(["a", "b"])),
+        (
+            Kind::AddressPairs,
+            json!([{"ip_address": "10.0.0.5/32"}]),
+            json!([{"ip_address": "10.0.0.5"}]),
+        ),
+        (
+            Kind::DhcpOptions,
+            json!([{"opt_name": "bootfile-name", "opt_value": "x"}]),
+            json!([{"opt_name": "bootfile-name", "opt_value": "x", "ip_version": 4}]),
+        ),
+        (
+            Kind::Nat44,
+            json!({"pool_subnet_id": id}),
+            json!({"pool_subnet_id": id.to_lowercase(), "addresses_per_host": 1,
+                   "max_connections_per_port": 4096}),
+        ),
+    ];
+    for (kind, raw, normal) in cases {
+        assert_eq!(check(kind, raw.clone()), Ok(normal), "{kind:?} {raw}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused_in_neutron_s_words() {
+    let cases = [
+        (
+            Kind::Bool,
+            json!("maybe"),
+            "Invalid input for operation: 'maybe' cannot be converted to boolean.",
+        ),
+        (
+            Kind::Text(3),
+            json!("abcd"),
+            "Invalid input for a. Reason: 'abcd' exceeds maximum length of 3.",
+        ),
+        (
+            Kind::Text(3),
+            json!(1),
+            "Invalid input for a. Reason: '1' is not a valid string.",
+        ),
+        (
+            Kind::Name(9),
+            json!(" x"),
+            "Invalid input for a. Reason: ' x' is not a valid string.",
+        ),
+        (
+            Kind::Int(1, 9),
+            json!(10),
+            "Invalid input for a. Reason: '10' is too large - must be no larger than '9'.",
+        ),
+        (
+            Kind::Int(1, 9),
+            json!(true),
+            "Invalid input for a. Reason: 'True' is not an integer.",
+        ),
+        (
+            Kind::Uuid,
+            json!("x"),
+            "Invalid input for a. Reason: 'x' is not a valid UUID.",
+        ),
+        (
+            Kind::Mac,
+            json!("00:00:00:00:00:00"),
+            "Invalid input for a. Reason: '00:00:00:00:00:00' is not a valid MAC address.",
+        ),
+        (
+            Kind::Ip,
+            json!("10.0.0.300"),
+            "Invalid input for a. Reason: '10.0.0.300' is not a valid IP address.",
+        ),
+        (
+            Kind::Cidr,
+            json!("10.0.0.0"),
+            "Invalid input for a. Reason: '10.0.0.0' is not a valid IP subnet.",
+        ),
+        (
+            Kind::Uuids,
+            json!("x"),
+            "Invalid input for a. Reason: 'x' is not a list.",
+        ),
+        (
+            Kind::Addresses,
+            json!(["1.1.1.1", "1.1.1.1"]),
+            "Invalid input for a. Reason: Duplicate nameserver '1.1.1.1'.",
+        ),
+        (
+            Kind::PortNumber,
+            json!(65536),
+            "Invalid input for operation: Invalid value for port 65536.",
+        ),
+    ];
+    for (kind, raw, words) in cases {
+        let error = check(kind, raw.clone()).unwrap_err();
+        assert_eq!(
+            (error.status, error.message.as_str()),
+            (400, words),
+            "{kind:?} {raw}"
+        );
+    }
+}
+
+#[test]
+fn every_list_has_a_bound() {
+    let many = |n: usize| {
+        json!(
+            (0..n)
+                .map(|i| format!("10.0.{}.{}", i / 250, i % 250))
+                .collect::<Vec<_>>()
+        )
+    };
+    assert!(check(Kind::Addresses, many(MAX_LIST)).is_ok());
+    assert!(check(Kind::Addresses, many(MAX_LIST + 1)).is_err());
+    let tags = |n: usize| json!((0..n).map(|i| i.to_string()).collect::<Vec<_>>());
+    assert!(check(Kind::Tags, tags(MAX_TAGS)).is_ok());
+    assert!(check(Kind::Tags, tags(MAX_TAGS + 1)).is_err());
+    assert!(check(Kind::Object, json!({"a": "x".repeat(4000)})).is_ok());
+    assert!(check(Kind::Object, json!({"a": "x".repeat(4096)})).is_err());
+}
+
+#[test]
+fn dhcp_options_that_follow_from_the_port_are_refused() {
+    for name in ["51", "netmask", ""] {
+        let option = json!([{"opt_name": name, "opt_value": "x"}]);
+        assert!(check(Kind::DhcpOptions, option).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn multicast_is_nobody_s_address() {
+    for address in ["224.0.0.5", "ff02::1", "239.0.0.0/8"] {
+        assert!(
+            check(Kind::AddressPairs, json!([{"ip_address": address}])).is_err(),
+            "{address}"
+        );
+    }
+    assert!(check(Kind::AddressPairs, json!([{"ip_address": "0.0.0.0/0"}])).is_ok());
+}
+
+proptest::proptest! {
+    #[test]
+    fn normal_forms_stay_as_they_are(text in "\\PC{0,20}", number: i64) {
+        let kinds = [
+            Kind::Bool, Kind::Int(-5, 5), Kind::Uuid, Kind::Mac, Kind::Ip, Kind::Cidr,
+            Kind::Protocol, Kind::Ethertype, Kind::PortNumber, Kind::Tags, Kind::Object, Kind::Name(9),
+        ];
+        for kind in kinds {
+            for raw in [json!(text), json!(number), json!([text]), json!({"k": text}), Value::Null] {
+                if let Ok(normal) = check(kind, raw) && !normal.is_null() {
+                    proptest::prop_assert_eq!(check(kind, normal.clone()), Ok(normal));
+                }
+            }
+        }
+    }
+}
