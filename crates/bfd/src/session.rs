@@ -205,8 +205,8 @@ impl Session {
         actions
     }
 
-    /// When [`Event::Timer`] is due, unless another event comes first. Not later than `now` only
-    /// before the first event.
+    /// When [`Event::Timer`] is due, unless another event comes first; `None` if never. After the
+    /// timer was handled, always later than its `now`.
     pub fn next_wakeup(&self) -> Option<Time> {
         self.transmit_due()
             .into_iter()

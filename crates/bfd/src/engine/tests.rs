@@ -301,6 +301,29 @@ fn an_unwatched_session_says_goodbye_and_is_gone() {
 }
 
 #[test]
+fn its_own_wakeups_are_enough_to_end_a_goodbye() {
+    let mut engine = both_up();
+    for peer in peers() {
+        let detect_mult = NonZeroU8::MAX;
+        let patient = Packet {
+            detect_mult,
+            ..says(State::Up, discriminator(&engine, &peer))
+        };
+        engine.handle(datagram(&peer, patient), NOW);
+        engine.handle(Event::Unwatch { peer }, NOW);
+    }
+    let mut last = NOW;
+    for _ in 0..10 {
+        let Some(at) = engine.next_wakeup() else {
+            break;
+        };
+        engine.handle(Event::Timer, at);
+        last = at;
+    }
+    assert_eq!((engine.next_wakeup(), last), (None, Time::from_millis(600)));
+}
+
+#[test]
 fn a_session_that_is_wanted_again_while_it_lingers_goes_on() {
     let [first, _] = peers();
     let mut engine = both_up();

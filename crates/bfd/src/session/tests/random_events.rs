@@ -64,7 +64,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn check(session: &Session, actions: &[Action], before: State, was_silent: bool) {
+fn check(session: &Session, actions: &[Action], before: State) {
     let mut state = before;
     for action in actions {
         match action {
@@ -76,7 +76,7 @@ fn check(session: &Session, actions: &[Action], before: State, was_silent: bool)
                 state = change.to;
             }
             Action::Send(packet) => {
-                assert!(!was_silent || session.remote.is_some() || !session.is_silent());
+                assert!(session.remote.is_some() || session.config.role == Role::Active);
                 assert!(!(packet.poll && packet.is_final));
                 assert_eq!(
                     (packet.state, packet.my_discriminator),
@@ -92,6 +92,10 @@ fn check(session: &Session, actions: &[Action], before: State, was_silent: bool)
     assert!(session.timing.in_use().desired_min_tx <= session.timing.stated().desired_min_tx);
     assert!(session.timing.in_use().required_min_rx >= session.timing.stated().required_min_rx);
     assert!(session.remote.is_some() || matches!(session.state, State::AdminDown | State::Down));
+    assert!(
+        session.remote.is_some() || !session.timing.is_polling(),
+        "nobody could answer"
+    );
 }
 
 proptest! {
@@ -115,10 +119,10 @@ proptest! {
                 }
                 Step::Event(event) => event,
             };
-            let (before, was_silent) = (session.state, session.is_silent());
+            let before = session.state;
             let actions = session.handle(event, now);
             prop_assert!(sent(&actions).len() <= 2);
-            check(&session, &actions, before, was_silent);
+            check(&session, &actions, before);
             if event == Event::Timer {
                 prop_assert!(session.next_wakeup().is_none_or(|at| at > now), "it would spin");
             }
