@@ -1,0 +1,56 @@
+//! `cargo xtask demo`: a situation end to end, by the `hextet-demo` program.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{
+    packages,
+    workspace::{Workspace, exit_code},
+};
+
+/// `cargo xtask demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Which situation to show.
+    #[arg(default_value = "fabric")]
+    situation: String,
+    /// Leave the lab running afterwards, and say how to look around.
+    #[arg(long)]
+    keep: bool,
+    /// Print a line of JSON for each check, and nothing else to standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Demo {
+    /// Installs, builds, and hands over; the exit status says whether every check held.
+    pub fn run(&self, workspace: &Workspace) -> Result<ExitCode> {
+        packages::ensure(&[packages::BUILD, packages::LAB])?;
+        let built = workspace
+            .cargo()
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "-p",
+                "hextet",
+                "-p",
+                "hextet-demo",
+            ])
+            .status()
+            .context("run cargo build")?;
+        if !built.success() {
+            return Ok(exit_code(built));
+        }
+        let release = workspace.target.join("release");
+        let mut demo = std::process::Command::new(release.join("hextet-demo"));
+        demo.current_dir(&workspace.root)
+            .env("HEXTET_BIN", release.join("hextet"))
+            .arg(&self.situation)
+            .args(self.keep.then_some("--keep"))
+            .args(self.json.then_some("--json"));
+        Ok(exit_code(demo.status().context("run hextet-demo")?))
+    }
+}
