@@ -237,11 +237,6 @@ impl<L: ChangeLog> LogWatch<L> {
                 return Ok(WatchItem::Changes { revision, events });
             }
             let head = self.head.borrow_and_update().ok_or(StoreError::Closed)?;
-            if self.next <= head.compacted {
-                return Err(StoreError::Compacted {
-                    compact_revision: head.compacted,
-                });
-            }
             if self.next <= head.revision {
                 let chunk = match self.hub.recent(self.next) {
                     Some(chunk) => chunk,

@@ -156,7 +156,6 @@ impl WriterThread {
                 break;
             }
         }
-        self.hub.close();
     }
 
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
@@ -175,5 +174,12 @@ impl WriterThread {
         } else {
             txn.abort().map_err(write_error)
         }
+    }
+}
+
+impl Drop for WriterThread {
+    /// However the thread ends, nobody goes on waiting for it.
+    fn drop(&mut self) {
+        self.hub.close();
     }
 }

@@ -48,6 +48,11 @@ async fn revisions(watch: &mut Watch, until: u64) -> Vec<u64> {
     told
 }
 
+fn idle(watch: &mut Watch) -> bool {
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    pin!(watch.next()).as_mut().poll(&mut context).is_pending()
+}
+
 async fn a_watch_tells_a_revision_at_once(store: Shared) {
     let mut watch = watch(&store, "p/", 1).await;
     let ops = [
@@ -93,26 +98,18 @@ async fn a_watch_tells_a_revision_at_once(store: Shared) {
 async fn progress_says_what_is_current(store: Shared) {
     put(&store, "a").await;
     let mut watch = watch(&store, "p/", 0).await;
-    assert_eq!(
-        watch.next().await.unwrap(),
-        WatchItem::Progress { revision: 1 }
-    );
+    let progress = |revision| WatchItem::Progress { revision };
+    assert_eq!(watch.next().await.unwrap(), progress(1));
     put(&store, "b").await;
-    assert_eq!(
-        watch.next().await.unwrap(),
-        WatchItem::Progress { revision: 2 }
-    );
+    assert_eq!(watch.next().await.unwrap(), progress(2));
+    assert!(idle(&mut watch), "it says so once");
     put(&store, "p/").await;
-    assert!(matches!(
-        watch.next().await.unwrap(),
-        WatchItem::Changes { revision: 3, .. }
-    ));
+    let item = watch.next().await.unwrap();
+    assert!(matches!(item, WatchItem::Changes { revision: 3, .. }));
+    assert!(idle(&mut watch), "changes say what is current, too");
     put(&store, "c").await;
     put(&store, "d").await;
-    assert_eq!(
-        watch.next().await.unwrap(),
-        WatchItem::Progress { revision: 5 }
-    );
+    assert_eq!(watch.next().await.unwrap(), progress(5));
 }
 
 async fn a_watch_may_begin_in_the_past_and_in_the_future(store: Shared) {
