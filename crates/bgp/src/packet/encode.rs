@@ -4,11 +4,10 @@ use hextet_types::{Asn, Family, Prefix};
 
 use super::{
     Afi, AsPath, HEADER_LEN, MAX_EXTENDED_LEN, MAX_LEN, MessageType, NextHop, Origin,
-    PathAttributes,
-    decode::{EXTENDED_LENGTH, OPTIONAL, PARTIAL, TRANSITIVE, code},
-    framed,
+    PathAttributes, framed,
     nlri::{put_prefix, wire_len},
     put_u16, put_u32,
+    value::{EXTENDED_LENGTH, OPTIONAL, PARTIAL, TRANSITIVE, code},
     wire::{len_u8, patch_len, patch_u16},
 };
 

@@ -16,6 +16,7 @@ mod notification;
 mod open;
 mod refresh;
 mod update;
+mod value;
 mod wire;
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! RFC 7606 as a table: a malformed UPDATE and what becomes of it.
 
+#![allow(clippy::too_many_lines, reason = "tables")]
+
 use super::*;
 
 #[derive(Debug, PartialEq)]
@@ -401,4 +403,9 @@ fn a_thirty_two_octet_next_hop_keeps_its_second_address_only_if_it_is_link_local
     let local = reach("fe800000000000000000000000000009");
     assert_eq!(local.link_local(), Some("fe80::9".parse().unwrap()));
     assert_eq!(reach(hop).link_local(), None);
+    // No global address at all, as BIRD says it.
+    let hop = "00000000000000000000000000000000";
+    let text = format!("800e2a 000201 20 {hop} fe800000000000000000000000000009 00 20 20010db8");
+    let body = update("", &format!("{text} {ORIGIN}{PATH}"), "");
+    assert_eq!(outcome(&body, &CONTEXT), Accepted);
 }

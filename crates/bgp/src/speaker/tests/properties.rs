@@ -1,0 +1,160 @@
+//! After any sequence of changes the routes are those of a fresh start.
+
+use std::collections::BTreeSet;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Announce(usize, u8),
+    Withdraw(usize, u8),
+    Cut(usize, usize),
+    Restart(usize),
+    Wait(u64),
+}
+
+const NODES: usize = 4;
+const PREFIXES: u8 = 6;
+
+fn prefix(n: u8) -> Prefix {
+    match n % 2 {
+        0 => p(&format!("10.{n}.0.0/16")),
+        _ => p(&format!("2001:db8:{n}::/48")),
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let node = 0..NODES;
+    prop_oneof![
+        4 => (node.clone(), 0..PREFIXES).prop_map(|(n, p)| Step::Announce(n, p)),
+        3 => (node.clone(), 0..PREFIXES).prop_map(|(n, p)| Step::Withdraw(n, p)),
+        2 => (node.clone(), node.clone()).prop_map(|(a, b)| Step::Cut(a, b)),
+        1 => node.prop_map(Step::Restart),
+        3 => (0u64..8000).prop_map(Step::Wait),
+    ]
+}
+
+/// A square of external peers with one internal pair: 0 and 1 are in one AS.
+const ASNS: [u32; NODES] = [64512, 64512, 64513, 64514];
+
+fn edit(node: usize, config: &mut PeerConfig) {
+    config.next_hop_self = true;
+    config.connect_retry = Duration::from_secs(1);
+    if node == 3 {
+        config.restart = crate::config::RestartMode::Off;
+    }
+}
+
+fn connect(sim: &mut Sim) {
+    for a in 0..NODES {
+        for b in a + 1..NODES {
+            sim.peer(a, b, edit);
+        }
+    }
+}
+
+fn announced(sim: &mut Sim, node: usize, set: &BTreeSet<u8>) {
+    let routes = set.iter().map(|n| (prefix(*n), LocalRoute::default()));
+    sim.handle(node, Event::Announce(routes.collect()));
+}
+
+fn start(sim: &mut Sim, node: usize, restarting: bool) {
+    sim.start(node, |c| {
+        c.max_paths = 4;
+        c.multipath_relax = true;
+        c.restarting = restarting;
+        c.restart_time_secs = 20;
+        c.deferral = Duration::from_secs(20);
+        c.stale_path_time = Duration::from_secs(30);
+    });
+}
+
+fn world(seed: u64) -> Sim {
+    let mut sim = Sim::new(&ASNS, seed);
+    for node in 0..NODES {
+        start(&mut sim, node, false);
+    }
+    connect(&mut sim);
+    sim
+}
+
+/// What there is to be known of a node: its kernel's routes, its tables, what it has told.
+fn outcome(sim: &Sim, node: usize) -> String {
+    let speaker = sim.speaker(node);
+    let mut tables: Vec<_> = Family::BOTH
+        .into_iter()
+        .flat_map(|f| speaker.routes(f))
+        .map(|mut route| {
+            route.paths.sort_by_key(|p| p.peer.clone());
+            route
+        })
+        .collect();
+    tables.sort_by_key(|r| r.prefix);
+    let mut told = Vec::new();
+    for peer in (0..NODES).filter(|n| *n != node) {
+        let mut advertised = speaker.advertised(&key(peer));
+        advertised.sort();
+        told.push(advertised);
+    }
+    format!("{:#?}\n{tables:#?}\n{told:#?}", sim.nodes[node].fib)
+}
+
+fn run(steps: &[Step], seed: u64) -> Result<(), TestCaseError> {
+    let mut sim = world(seed);
+    let mut sets = vec![BTreeSet::new(); NODES];
+    for step in steps {
+        match *step {
+            Step::Announce(node, n) => {
+                sets[node].insert(n);
+                announced(&mut sim, node, &sets[node]);
+            }
+            Step::Withdraw(node, n) => {
+                sets[node].remove(&n);
+                announced(&mut sim, node, &sets[node]);
+            }
+            Step::Cut(a, b) => sim.cut(a, b),
+            Step::Restart(node) => {
+                sim.kill(node);
+                start(&mut sim, node, true);
+                for peer in (0..NODES).filter(|n| *n != node) {
+                    let internal = ASNS[node] == ASNS[peer];
+                    let remote_as = if internal {
+                        RemoteAs::Internal
+                    } else {
+                        RemoteAs::External
+                    };
+                    let mut config = open_peer(peer, remote_as);
+                    edit(node, &mut config);
+                    sim.configure(node, config);
+                }
+                // As the reconciler does: what is not confirmed goes.
+                sim.nodes[node].fib.clear();
+                announced(&mut sim, node, &sets[node]);
+            }
+            Step::Wait(millis) => sim.run_until(sim.now + Duration::from_millis(millis)),
+        }
+    }
+    sim.run(600);
+    let mut fresh = world(seed + 1);
+    for (node, set) in sets.iter().enumerate() {
+        announced(&mut fresh, node, set);
+    }
+    fresh.run(600);
+    for node in 0..NODES {
+        prop_assert_eq!(sim.speaker(node).established(), NODES - 1, "node {}", node);
+        let (is, should) = (outcome(&sim, node), outcome(&fresh, node));
+        prop_assert_eq!(is, should, "node {} with seed {}", node, seed);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn incremental_equals_recomputed(steps in vec(any_step(), 1..40), seed in 0u64..1000) {
+        run(&steps, seed)?;
+    }
+}
