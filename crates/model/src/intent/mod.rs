@@ -136,4 +136,68 @@ impl Intent {
             .chain(groups)
             .chain(ports)
     }
+
+    /// The changes that lead from this intent to another, what is referred to first.
+    pub fn changes_to(&self, to: &Intent) -> Vec<Change> {
+        let news = to.as_changes().filter(|change| !self.has(change));
+        let mut changes: Vec<Change> = news.map(|change| self.without_present(change)).collect();
+        for (id, members) in &self.members {
+            let kept = to.members.get(id);
+            let gone = members
+                .iter()
+                .filter(|m| kept.is_none_or(|k| !k.contains(m)));
+            let gone: BTreeSet<IpAddr> = gone.copied().collect();
+            if !gone.is_empty() || kept.is_none() {
+                changes.push(Change::RemoveMembers(*id, gone));
+            }
+        }
+        let sources = gone(&self.nat44_sources, &to.nat44_sources);
+        changes.extend(sources.map(|id| Change::SetNat44Sources(id, BTreeSet::new())));
+        changes.extend(gone(&self.ports, &to.ports).map(Change::RemovePort));
+        changes.extend(gone(&self.groups, &to.groups).map(Change::RemoveGroup));
+        changes.extend(gone(&self.subnets, &to.subnets).map(Change::RemoveSubnet));
+        changes.extend(gone(&self.networks, &to.networks).map(Change::RemoveNetwork));
+        changes
+    }
+
+    fn without_present(&self, change: Change) -> Change {
+        match change {
+            Change::AddMembers(id, mut new) => {
+                if let Some(present) = self.members.get(&id) {
+                    new.retain(|member| !present.contains(member));
+                }
+                Change::AddMembers(id, new)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the change would do nothing.
+    fn has(&self, change: &Change) -> bool {
+        match change {
+            Change::PutNetwork(n) => self.networks.get(&n.id) == Some(&**n),
+            Change::PutSubnet(s) => self.subnets.get(&s.id) == Some(&**s),
+            Change::PutPort(p) => self.ports.get(&p.id) == Some(&**p),
+            Change::PutGroup(g) => self.groups.get(&g.group.id) == Some(&**g),
+            Change::AddMembers(id, new) => self
+                .members
+                .get(id)
+                .is_some_and(|present| new.is_subset(present)),
+            Change::SetNat44Sources(id, new) => self.nat44_sources.get(id) == Some(new),
+            Change::RemoveNetwork(id) => !self.networks.contains_key(id),
+            Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
+            Change::RemovePort(id) => !self.ports.contains_key(id),
+            Change::RemoveGroup(id) => !self.groups.contains_key(id),
+            Change::RemoveMembers(id, old) => self
+                .members
+                .get(id)
+                .is_none_or(|present| present.is_disjoint(old)),
+        }
+    }
+}
+
+/// Those of `from` that `to` has not.
+fn gone<K: Ord + Copy, V>(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> impl Iterator<Item = K> {
+    let keys = from.keys().filter(|key| !to.contains_key(key));
+    keys.copied().collect::<Vec<_>>().into_iter()
 }

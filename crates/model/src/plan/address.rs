@@ -1,0 +1,102 @@
+//! How an address is reached, and who is told: host routes, black holes and announcements.
+
+use std::net::IpAddr;
+
+use hextet_types::{Family, Prefix};
+
+use super::{
+    index::Name,
+    names, nft,
+    unit::{Output, View},
+};
+use crate::{
+    neutron::Port,
+    state::{Announcement, Netns, NextHop, Object, Route, RouteKey, RouteKind, Scope, Value},
+};
+
+/// The main routing table.
+const MAIN: u32 = 254;
+/// Metric of routes to ports; better than what any routing protocol brings.
+pub const PORT_METRIC: u32 = 100;
+/// Metric of the black hole under a NAT44 source, which only connections that are being translated pass.
+pub const SOURCE_METRIC: u32 = 900_000;
+/// Metric of the black holes under subnets and aggregates: anything else is better.
+pub const BLACKHOLE_METRIC: u32 = 1_000_000;
+
+/// An address of a port of this host, or a NAT44 source.
+pub fn address(view: View<'_>, addr: IpAddr) -> Output {
+    let mut output = Output::default();
+    let scope = if let Some(port) = view.port_with(addr) {
+        output.objects.push(port_route(view, port, addr));
+        port_scope(view, port, addr)
+    } else if view.is_nat_source(addr) {
+        let prefix = Prefix::host(addr);
+        output
+            .objects
+            .push(route(prefix, SOURCE_METRIC, RouteKind::Blackhole, None));
+        Some(Scope::Global)
+    } else {
+        None
+    };
+    let prefix = Prefix::host(addr);
+    if let Some(scope) = scope.filter(|_| !view.config.aggregated(prefix)) {
+        output.announce.push((prefix, Announcement { scope }));
+    }
+    output
+}
+
+/// IPv4 goes out with a link-local source when the host itself is the sender: an unnumbered host has
+/// no other.
+fn port_route(view: View<'_>, port: &Port, addr: IpAddr) -> Object {
+    let next_hop = NextHop {
+        via: None,
+        link: port.if_name(),
+    };
+    let prefsrc = addr
+        .is_ipv4()
+        .then_some(IpAddr::V4(view.config.link_local_v4));
+    let kind = RouteKind::Unicast(vec![next_hop]);
+    route(Prefix::host(addr), PORT_METRIC, kind, prefsrc)
+}
+
+/// How far the port's address may travel; nowhere while its subnet is not known.
+fn port_scope(view: View<'_>, port: &Port, addr: IpAddr) -> Option<Scope> {
+    let fixed = port.fixed_ips.iter().find(|f| f.ip_address == addr)?;
+    let subnet = view.intent.subnets.get(&fixed.subnet_id)?;
+    match (Family::of(addr), subnet.nat44) {
+        (Family::V4, Some(_)) => Some(Scope::Fabric),
+        _ => Some(Scope::Global),
+    }
+}
+
+/// A prefix of the cloud: not translated, and dropped where nothing better is known.
+pub fn inside(view: View<'_>, prefix: Prefix) -> Vec<Object> {
+    if !view.index.is_named(&Name::Inside(prefix)) {
+        return Vec::new();
+    }
+    let mut objects = Vec::new();
+    if prefix.family() == Family::V4 {
+        let key = [Value::Addr(prefix.addr())];
+        objects.push(nft::element(names::inside(prefix.len()), key));
+    }
+    let aggregate = view.config.aggregates.iter().any(|a| a.prefix == prefix);
+    if view.config.blackhole_inside && !aggregate {
+        objects.push(blackhole(prefix));
+    }
+    objects
+}
+
+/// Drops what nothing more specific takes.
+pub fn blackhole(prefix: Prefix) -> Object {
+    route(prefix, BLACKHOLE_METRIC, RouteKind::Blackhole, None)
+}
+
+fn route(prefix: Prefix, metric: u32, kind: RouteKind, prefsrc: Option<IpAddr>) -> Object {
+    let key = RouteKey {
+        netns: Netns::Main,
+        table: MAIN,
+        prefix,
+        metric,
+    };
+    Object::Route(Route { key, kind, prefsrc })
+}

@@ -1,0 +1,413 @@
+//! What stands on every host: settings, policy rules, and the chains that each packet passes.
+//!
+//! ```text
+//!  prerouting ─▶ from-port: source checked, or dropped
+//!  forward ─▶ established ─▶ admit
+//!          ├▶ from-workload ─▶ guard, profile ─▶ to-port ─▶ profile ─▶ admit
+//!          └▶ to-workload ─▶ guard ─▶ to-port
+//!  input ─▶ to-host: echo requests to the gateway's addresses, nothing else
+//!  output ─▶ from-host ─▶ to-port
+//!  postrouting ─▶ nat44-SUBNET
+//! ```
+//!
+//! What is not from or to a port passes all of them untouched.
+//!
+//! Deviation: packets of ports whose groups are stateless are judged by rules both ways, but they are
+//! tracked like all others (no `notrack`): a translated address, or a stateful port on the same host
+//! that is the other end, needs the entry.
+
+use hextet_types::{Family, IfName};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{
+    HostConfig, address, names,
+    nft::{self, ACCEPT, DROP, RETURN, rule, why},
+    rules::icmp_of,
+    unit::{Output, View},
+};
+use crate::{
+    neutron::{Direction, Protocol},
+    state::{
+        Address, Announcement, CtState, DynOp, Field, Hook, KeyPart, KeyType, Limit, LimitUnit,
+        LocalRulePriority, Netns, NftRule, Object, Rule, RuleAction, Statement, Sysctl, Value,
+        marks,
+    },
+};
+
+/// Marks a packet as one that may go to a port, and lets it pass.
+pub const ADMIT: &str = "admit";
+/// Judges what goes to a port, whoever it comes from.
+pub const TO_PORT: &str = "to-port";
+/// The source is right.
+pub const CHECKED: &str = "checked";
+/// Checks the source of what comes from a port.
+pub const FROM_PORT: &str = "from-port";
+const ESTABLISHED: &str = "established";
+const FROM_WORKLOAD: &str = "from-workload";
+const TO_WORKLOAD: &str = "to-workload";
+const GUARD: &str = "guard";
+const TO_HOST: &str = "to-host";
+const FROM_HOST: &str = "from-host";
+/// Judges what belongs to no connection that makes sense.
+pub const INVALID: &str = "invalid";
+
+/// The gateway of every port.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// Policy rules that stop what was not checked stand here.
+const UNCHECKED_PRIORITY: u32 = 10;
+/// The kernel's own rule for local addresses is moved here, behind them.
+const LOCAL_PRIORITY: u32 = 20;
+/// Ports that the set of pings has room for.
+const MAX_PINGING_PORTS: u32 = 65_536;
+/// More pings from one port are dropped.
+const PING_LIMIT: Limit = Limit {
+    rate: 20,
+    unit: LimitUnit::Second,
+    burst: 20,
+};
+
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+    ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/netfilter/nf_conntrack_tcp_loose", "0"),
+];
+
+/// What depends on the configuration alone.
+pub fn host(config: &HostConfig) -> Output {
+    let mut output = Output::default();
+    output.objects.extend(SYSCTLS.iter().map(|(path, value)| {
+        Object::Sysctl(Sysctl {
+            netns: Netns::Main,
+            path: (*path).to_owned(),
+            value: (*value).to_owned(),
+        })
+    }));
+    output
+        .objects
+        .extend(Family::BOTH.into_iter().flat_map(policy_rules));
+    output.objects.extend(sets(config));
+    output.objects.extend(chains(config));
+    output
+        .objects
+        .extend("lo".parse::<IfName>().ok().map(|link| {
+            Object::Address(Address {
+                netns: Netns::Main,
+                link,
+                addr: IpAddr::V4(config.link_local_v4),
+                prefix_len: 32,
+            })
+        }));
+    for aggregate in &config.aggregates {
+        let announcement = Announcement {
+            scope: aggregate.scope,
+        };
+        output.announce.push((aggregate.prefix, announcement));
+        output.objects.push(address::blackhole(aggregate.prefix));
+    }
+    output
+}
+
+/// What comes from a port and was not checked (because our table is gone) is dropped, also on its way
+/// to the host itself.
+fn policy_rules(family: Family) -> [Object; 2] {
+    let netns = Netns::Main;
+    let mask = marks::FROM_PORT | marks::SOURCE_CHECKED;
+    let unchecked = Rule {
+        netns: netns.clone(),
+        family,
+        priority: UNCHECKED_PRIORITY,
+        fwmark: Some((marks::FROM_PORT, mask)),
+        action: RuleAction::Blackhole,
+    };
+    let local = LocalRulePriority {
+        netns,
+        family,
+        priority: LOCAL_PRIORITY,
+    };
+    [Object::Rule(unchecked), Object::LocalRulePriority(local)]
+}
+
+fn sets(config: &HostConfig) -> Vec<Object> {
+    let source = |family| [KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(family)];
+    let mut objects = vec![
+        nft::set(names::ND_TYPES, [KeyType::IcmpType(Family::V6)]),
+        nft::dynamic_set(names::PINGS, [KeyType::IfName], MAX_PINGING_PORTS),
+        nft::set(names::LINK_LOCALS, source(Family::V6)),
+    ];
+    let by_name = [
+        names::PORTS,
+        names::EXEMPT,
+        names::UNCHECKED,
+        names::STATELESS,
+        names::UPLINKS,
+    ];
+    objects.extend(by_name.map(|name| nft::set(name, [KeyType::IfName])));
+    objects.extend(Family::BOTH.map(|family| nft::set(names::sources(family), source(family))));
+    for direction in [Direction::Egress, Direction::Ingress] {
+        objects.push(nft::verdict_map(
+            names::profiles(direction),
+            [KeyType::IfName],
+        ));
+    }
+    let nd_types = 133..=137;
+    objects.extend(nd_types.map(|t| nft::element(names::ND_TYPES, [Value::U8(t)])));
+    objects.extend(
+        config
+            .uplinks
+            .iter()
+            .map(|name| nft::name_element(names::UPLINKS, name)),
+    );
+    objects.extend(
+        config
+            .exempt
+            .iter()
+            .map(|name| nft::name_element(names::EXEMPT, name)),
+    );
+    objects
+}
+
+fn chains(config: &HostConfig) -> Vec<Object> {
+    let mark = |value| Statement::SetMark { value, mask: value };
+    let from = |set, chain| rule([nft::name_in(Field::IifName, set), nft::goto(chain)]);
+    let to = |set, chain| rule([nft::name_in(Field::OifName, set), nft::goto(chain)]);
+    let known = rule([
+        nft::state_in(&[CtState::Established]),
+        nft::goto(ESTABLISHED),
+    ]);
+    let mut prerouting = vec![from(names::PORTS, FROM_PORT)];
+    prerouting.extend(unknown_ports(config, Field::IifName));
+    let forward = vec![
+        known.clone(),
+        from(names::PORTS, FROM_WORKLOAD),
+        to(names::PORTS, TO_WORKLOAD),
+    ];
+    let from_host = vec![known, jump_guard(), related(), rule([nft::goto(TO_PORT)])];
+    vec![
+        nft::base_chain("prerouting", Hook::Prerouting, nft::RAW, prerouting),
+        nft::base_chain(
+            "input",
+            Hook::Input,
+            nft::FILTER,
+            vec![from(names::PORTS, TO_HOST)],
+        ),
+        nft::base_chain("forward", Hook::Forward, nft::FILTER, forward),
+        nft::base_chain(
+            "output",
+            Hook::Output,
+            nft::FILTER,
+            vec![to(names::PORTS, FROM_HOST)],
+        ),
+        nft::chain(CHECKED, vec![rule([mark(marks::SOURCE_CHECKED), ACCEPT])]),
+        nft::chain(ADMIT, vec![rule([mark(marks::ADMITTED), ACCEPT])]),
+        nft::chain(FROM_WORKLOAD, from_workload()),
+        nft::chain(TO_WORKLOAD, to_workload()),
+        nft::chain(FROM_HOST, from_host),
+        nft::chain(GUARD, guard()),
+        nft::chain(TO_PORT, to_port(config)),
+        nft::chain(TO_HOST, to_host(config)),
+    ]
+}
+
+/// Nothing passes an interface that is named like a port and that no plan knows.
+fn unknown_ports(config: &HostConfig, field: Field) -> impl Iterator<Item = NftRule> + '_ {
+    config.port_prefixes.iter().map(move |prefix| {
+        let begins = Statement::NamePrefix(field, prefix.as_str().to_owned());
+        let not_ours = nft::name_not_in(field, names::PORTS);
+        let not_exempt = nft::name_not_in(field, names::EXEMPT);
+        why(
+            [begins, not_ours, not_exempt, Statement::Counter, DROP],
+            "a port that no plan knows",
+        )
+    })
+}
+
+fn jump_guard() -> NftRule {
+    rule([nft::jump(GUARD)])
+}
+
+fn related() -> NftRule {
+    rule([nft::state_in(&[CtState::Related]), nft::goto(ADMIT)])
+}
+
+fn link_local(field: Field) -> Statement {
+    let prefix = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
+    nft::compare(
+        nft::address_part(field, Family::V6, 10),
+        Value::Addr(prefix),
+    )
+}
+
+fn link_local_stays() -> NftRule {
+    let statements = [
+        link_local(Field::Saddr(Family::V6)),
+        Statement::Counter,
+        DROP,
+    ];
+    why(statements, "link-local addresses stay on their link")
+}
+
+fn from_workload() -> Vec<NftRule> {
+    let profile = Statement::VerdictMap(
+        vec![Field::IifName.into()],
+        names::profiles(Direction::Egress).into(),
+    );
+    let rest = why([Statement::Counter, DROP], "a port without a profile");
+    vec![
+        link_local_stays(),
+        jump_guard(),
+        related(),
+        rule([profile]),
+        rest,
+    ]
+}
+
+fn to_workload() -> Vec<NftRule> {
+    vec![
+        link_local_stays(),
+        jump_guard(),
+        related(),
+        rule([nft::goto(TO_PORT)]),
+    ]
+}
+
+/// What no rule of a group can allow. It comes after the check for established connections, to which
+/// none of this can belong.
+fn guard() -> Vec<NftRule> {
+    let redirect = nft::compare(Field::IcmpType(Family::V4), Value::U8(5));
+    let nd = nft::found(
+        vec![Field::IcmpType(Family::V6).into()],
+        names::ND_TYPES.into(),
+        false,
+    );
+    vec![
+        why(
+            [
+                nft::protocol(Protocol::ICMP.0),
+                redirect,
+                Statement::Counter,
+                DROP,
+            ],
+            "redirects never pass",
+        ),
+        why(
+            [
+                nft::protocol(Protocol::ICMPV6.0),
+                nd,
+                Statement::Counter,
+                DROP,
+            ],
+            "neighbour discovery stays on its link",
+        ),
+        rule([nft::state_in(&[CtState::Invalid]), nft::jump(INVALID)]),
+    ]
+}
+
+/// Link-local ICMP, which path-MTU discovery and tracing need, and what the port's groups allow.
+fn to_port(config: &HostConfig) -> Vec<NftRule> {
+    let v4 = nft::compare(
+        nft::address_part(Field::Saddr(Family::V4), Family::V4, 16),
+        Value::Addr(IpAddr::from([169, 254, 0, 0])),
+    );
+    let v6 = link_local(Field::Saddr(Family::V6));
+    let icmp = |family, from| {
+        why(
+            [nft::protocol(icmp_of(family).0), from, nft::goto(ADMIT)],
+            "link-local ICMP always reaches a port",
+        )
+    };
+    let answer = [
+        nft::state_in(&[CtState::Established]),
+        nft::name_not_in(Field::OifName, names::STATELESS),
+        nft::goto(ADMIT),
+    ];
+    let profile = Statement::VerdictMap(
+        vec![Field::OifName.into()],
+        names::profiles(Direction::Ingress).into(),
+    );
+    let mut rules = vec![
+        icmp(Family::V4, v4),
+        icmp(Family::V6, v6),
+        rule(answer),
+        rule([profile]),
+    ];
+    rules.extend(unknown_ports(config, Field::OifName));
+    rules.push(rule([ACCEPT]));
+    rules
+}
+
+/// The host's own services are not for workloads.
+fn to_host(config: &HostConfig) -> Vec<NftRule> {
+    let key: Vec<KeyPart> = vec![Field::IifName.into()];
+    let too_fast = Statement::Dynamic(key, names::PINGS.into(), DynOp::LimitOver(PING_LIMIT));
+    let echo = |gateway: IpAddr, end: &[Statement]| {
+        let family = Family::of(gateway);
+        let request = match family {
+            Family::V4 => 8,
+            Family::V6 => 128,
+        };
+        let mut statements = vec![
+            nft::protocol(icmp_of(family).0),
+            nft::compare(Field::IcmpType(family), Value::U8(request)),
+            nft::compare(Field::Daddr(family), Value::Addr(gateway)),
+        ];
+        statements.extend_from_slice(end);
+        rule(statements)
+    };
+    let states = [CtState::Established, CtState::Related];
+    let mut rules = vec![rule([nft::state_in(&states), ACCEPT])];
+    for gateway in [IpAddr::V4(config.link_local_v4), IpAddr::V6(GATEWAY_V6)] {
+        rules.push(echo(gateway, &[too_fast.clone(), Statement::Counter, DROP]));
+        rules.push(echo(gateway, &[ACCEPT]));
+    }
+    rules.push(why(
+        [Statement::Counter, DROP],
+        "the host's services are not for workloads",
+    ));
+    rules
+}
+
+/// What belongs to a known connection passes, except at ports whose groups are stateless: there rules
+/// judge both directions, as long as there is such a port.
+pub fn established(view: View<'_>) -> Vec<Object> {
+    let mut rules = Vec::new();
+    if view.index.any_stateless() {
+        let from = nft::name_in(Field::IifName, names::STATELESS);
+        let to = nft::name_in(Field::OifName, names::STATELESS);
+        rules.push(rule([from, nft::goto(FROM_WORKLOAD)]));
+        rules.push(rule([to, nft::goto(TO_WORKLOAD)]));
+    }
+    rules.push(rule([nft::goto(ADMIT)]));
+    vec![nft::chain(ESTABLISHED, rules)]
+}
+
+/// What makes no sense as part of a connection is dropped where either end is a stateful port, and
+/// where it would leave untranslated.
+pub fn invalid(private: impl IntoIterator<Item = Statement>) -> Object {
+    let drop = |statements: &[Statement]| {
+        let mut statements = statements.to_vec();
+        statements.extend([Statement::Counter, DROP]);
+        why(statements, "belongs to no connection")
+    };
+    let stateful = |field| {
+        [
+            nft::name_in(field, names::PORTS),
+            nft::name_not_in(field, names::STATELESS),
+        ]
+    };
+    let mut rules = vec![
+        drop(&stateful(Field::IifName)),
+        drop(&stateful(Field::OifName)),
+    ];
+    let uplink = nft::name_in(Field::OifName, names::UPLINKS);
+    rules.extend(
+        private
+            .into_iter()
+            .map(|saddr| drop(&[uplink.clone(), saddr])),
+    );
+    rules.push(rule([RETURN]));
+    nft::chain(INVALID, rules)
+}

@@ -1,0 +1,251 @@
+//! Who names what: the dependencies between an intent's parts, and with them what a change touches.
+//!
+//! Every port, group, subnet and set of sources *names* things: a port its network, addresses and groups,
+//! a group the remote groups of its rules, and so on. The index holds each name with all who say it. A
+//! unit that stands as long as anybody names it is touched only by the first and the last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use hextet_types::{Family, IfName, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
+
+use super::unit::{Profile, Unit};
+use crate::{
+    intent::{Group, Intent},
+    neutron::{Port, Subnet},
+};
+
+/// Ports with this owner are the host's own NAT44 sources: no interface belongs to them.
+pub const NAT44_OWNER: &str = "network:nat44";
+
+/// Who names something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Referrer {
+    /// A port.
+    Port(PortId),
+    /// A security group.
+    Group(SecurityGroupId),
+    /// A subnet.
+    Subnet(SubnetId),
+    /// A subnet's NAT44 sources on this host.
+    Sources(SubnetId),
+}
+
+/// What is named.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// By its ports.
+    Network(NetworkId),
+    /// By ports with an address in it.
+    Subnet(SubnetId),
+    /// By ports that have it.
+    Group(SecurityGroupId),
+    /// By ports that have exactly these groups.
+    Profile(Profile),
+    /// By ports, and by NAT44 sources.
+    Address(IpAddr),
+    /// By ports; two whose identifiers begin alike would share it.
+    Interface(IfName),
+    /// By ports with an address pair of that length, shorter than a whole address.
+    WidePair(Family, u8),
+    /// By groups with a rule for its members.
+    Members(SecurityGroupId),
+    /// By subnets of that prefix.
+    Inside(Prefix),
+    /// By IPv4 subnets of that length.
+    InsideLen(u8),
+    /// By subnets that are translated; there is only one such name.
+    Translation,
+}
+
+/// Every name, with all who say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    names: BTreeMap<Name, BTreeSet<Referrer>>,
+    /// Ports all of whose groups are stateless; kept by [`Index::settle`].
+    stateless: BTreeSet<PortId>,
+}
+
+/// What a port names.
+pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
+    let mut names = BTreeSet::new();
+    if port.device_owner == NAT44_OWNER {
+        return names;
+    }
+    names.insert(Name::Network(port.network_id));
+    names.insert(Name::Interface(port.if_name()));
+    for fixed in &port.fixed_ips {
+        names.insert(Name::Subnet(fixed.subnet_id));
+        names.insert(Name::Address(fixed.ip_address));
+    }
+    if port.port_security_enabled {
+        names.extend(port.security_groups.iter().copied().map(Name::Group));
+        names.insert(Name::Profile(Profile::of(port)));
+        let pairs = port.allowed_address_pairs.iter().map(|p| p.ip_address);
+        let wide = pairs.filter(|prefix| !prefix.is_host());
+        names.extend(wide.map(|prefix| Name::WidePair(prefix.family(), prefix.len())));
+    }
+    names
+}
+
+/// What a group names.
+pub fn names_of_group(group: &Group) -> BTreeSet<Name> {
+    let remotes = group.rules.values().filter_map(|rule| rule.remote_group_id);
+    remotes.map(Name::Members).collect()
+}
+
+/// What a subnet names.
+pub fn names_of_subnet(subnet: &Subnet) -> BTreeSet<Name> {
+    let mut names = BTreeSet::from([Name::Inside(subnet.cidr)]);
+    if subnet.family() == Family::V4 {
+        names.insert(Name::InsideLen(subnet.cidr.len()));
+        if subnet.nat44.is_some() {
+            names.insert(Name::Translation);
+        }
+    }
+    names
+}
+
+/// What a subnet's sources name.
+pub fn names_of_sources(sources: &BTreeSet<IpAddr>) -> BTreeSet<Name> {
+    let v4 = sources.iter().copied().filter(IpAddr::is_ipv4);
+    v4.map(Name::Address).collect()
+}
+
+impl Index {
+    /// The index of a whole intent.
+    pub fn of(intent: &Intent) -> Index {
+        let mut index = Index::default();
+        let none = BTreeSet::new();
+        let mut touched = BTreeSet::new();
+        let mut add = |who, names: BTreeSet<Name>| index.rename(who, &none, &names, &mut touched);
+        for port in intent.ports.values() {
+            add(Referrer::Port(port.id), names_of_port(port));
+        }
+        for (id, group) in &intent.groups {
+            add(Referrer::Group(*id), names_of_group(group));
+        }
+        for subnet in intent.subnets.values() {
+            add(Referrer::Subnet(subnet.id), names_of_subnet(subnet));
+        }
+        for (id, sources) in &intent.nat44_sources {
+            add(Referrer::Sources(*id), names_of_sources(sources));
+        }
+        let ports = intent.ports.values();
+        index.stateless = ports
+            .filter(|p| is_stateless(intent, p))
+            .map(|p| p.id)
+            .collect();
+        index
+    }
+
+    /// `who` no longer says the `old` names but the `new` ones; adds the units that this touches.
+    pub fn rename(
+        &mut self,
+        who: Referrer,
+        old: &BTreeSet<Name>,
+        new: &BTreeSet<Name>,
+        touched: &mut BTreeSet<Unit>,
+    ) {
+        for name in old.difference(new) {
+            let Some(referrers) = self.names.get_mut(name) else {
+                continue;
+            };
+            referrers.remove(&who);
+            let last = referrers.is_empty();
+            if last {
+                self.names.remove(name);
+            }
+            self.touch(name, last, touched);
+        }
+        for name in new.difference(old) {
+            let referrers = self.names.entry(name.clone()).or_default();
+            let first = referrers.is_empty();
+            referrers.insert(who);
+            self.touch(name, first, touched);
+        }
+    }
+
+    /// A name is said by one more or fewer; `edge` when that was the first or last.
+    fn touch(&self, name: &Name, edge: bool, touched: &mut BTreeSet<Unit>) {
+        match name {
+            Name::Address(addr) => drop(touched.insert(Unit::Address(*addr))),
+            Name::Interface(_) => touched.extend(self.ports(name).map(Unit::Port)),
+            Name::Translation => drop(touched.insert(Unit::Translation)),
+            _ if edge => touched.extend(units_of_name(name)),
+            _ => {}
+        }
+    }
+
+    /// Those ports among `touched` may have become stateless, or no longer be.
+    pub fn settle(&mut self, intent: &Intent, touched: &mut BTreeSet<Unit>) {
+        let before = self.stateless.is_empty();
+        for unit in touched.iter() {
+            if let Unit::Port(id) = unit {
+                match intent.ports.get(id) {
+                    Some(port) if is_stateless(intent, port) => self.stateless.insert(*id),
+                    _ => self.stateless.remove(id),
+                };
+            }
+        }
+        if self.stateless.is_empty() != before {
+            touched.insert(Unit::Established);
+        }
+    }
+
+    /// Whether all groups of that port are stateless.
+    pub fn is_stateless(&self, port: PortId) -> bool {
+        self.stateless.contains(&port)
+    }
+
+    /// Whether any port is stateless.
+    pub fn any_stateless(&self) -> bool {
+        !self.stateless.is_empty()
+    }
+
+    /// Whether anybody says that name.
+    pub fn is_named(&self, name: &Name) -> bool {
+        self.names.contains_key(name)
+    }
+
+    /// All who say that name, in order.
+    pub fn referrers(&self, name: &Name) -> impl Iterator<Item = Referrer> + '_ {
+        self.names.get(name).into_iter().flatten().copied()
+    }
+
+    /// The ports that say that name, in order.
+    pub fn ports(&self, name: &Name) -> impl Iterator<Item = PortId> + '_ {
+        self.referrers(name).filter_map(|who| match who {
+            Referrer::Port(id) => Some(id),
+            _ => None,
+        })
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.names.keys()
+    }
+}
+
+/// The units that stand as long as anybody says that name.
+pub fn units_of_name(name: &Name) -> Vec<Unit> {
+    match name {
+        Name::Network(_) | Name::Subnet(_) | Name::Interface(_) => Vec::new(),
+        Name::Group(id) => vec![Unit::Group(*id)],
+        Name::Profile(profile) => vec![Unit::Profile(profile.clone())],
+        Name::Address(addr) => vec![Unit::Address(*addr)],
+        Name::WidePair(family, len) => vec![Unit::WideSet(*family, *len), Unit::SourceCheck],
+        Name::Members(id) => vec![Unit::MemberSets(*id)],
+        Name::Inside(prefix) => vec![Unit::Inside(*prefix)],
+        Name::InsideLen(len) => vec![Unit::InsideSet(*len), Unit::Translation],
+        Name::Translation => vec![Unit::Translation],
+    }
+}
+
+/// A port without groups is not stateless; a group that is not known yet counts as stateful.
+fn is_stateless(intent: &Intent, port: &Port) -> bool {
+    let stateless = |id| intent.groups.get(id).is_some_and(|g| !g.group.stateful);
+    port.port_security_enabled
+        && !port.security_groups.is_empty()
+        && port.security_groups.iter().all(stateless)
+}

@@ -1,0 +1,133 @@
+//! What the planner calls its chains and sets.
+
+use std::net::IpAddr;
+
+use hextet_types::{Family, SecurityGroupId, SubnetId};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    neutron::Direction,
+    state::{ChainName, SetName},
+};
+
+/// Set: the interfaces of all ports.
+pub const PORTS: &str = "ports";
+/// Set: interfaces that are named like ports and are none.
+pub const EXEMPT: &str = "exempt";
+/// Set: ports whose sources nobody checks.
+pub const UNCHECKED: &str = "unchecked";
+/// Set: ports all of whose groups are stateless.
+pub const STATELESS: &str = "stateless";
+/// Set: the link-local address of each port.
+pub const LINK_LOCALS: &str = "link-locals";
+/// Set: the interfaces towards the fabric.
+pub const UPLINKS: &str = "uplinks";
+/// Set: ICMPv6 types that never leave their link.
+pub const ND_TYPES: &str = "nd-types";
+/// Set, filled by packets: how fast each port pings the host.
+pub const PINGS: &str = "pings";
+
+/// The profile of a port in a direction: a verdict map by interface.
+pub const fn profiles(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "port-egress",
+        Direction::Ingress => "port-ingress",
+    }
+}
+
+/// Exact sources: (interface, MAC, address).
+pub fn sources(family: Family) -> SetName {
+    SetName(format!("sources{}", digit(family)))
+}
+
+/// Sources out of prefixes of one length: (interface, MAC, masked address).
+pub fn wide_sources(family: Family, len: u8) -> SetName {
+    SetName(format!("sources{}-{len}", digit(family)))
+}
+
+/// Addresses inside the cloud, by prefixes of one length.
+pub fn inside(len: u8) -> SetName {
+    SetName(format!("inside4-{len}"))
+}
+
+/// The addresses of a remote group's members.
+pub fn members(group: SecurityGroupId, family: Family) -> SetName {
+    SetName(format!("r{}-{}", digit(family), group.0.simple()))
+}
+
+/// A group's chain.
+pub fn group_chain(group: SecurityGroupId, direction: Direction) -> ChainName {
+    ChainName(format!("g{}-{}", letter(direction), group.0.simple()))
+}
+
+/// The chain shared by all ports with exactly these groups.
+pub fn profile_chain(groups: &[SecurityGroupId], direction: Direction) -> ChainName {
+    let mut hash = Sha256::new();
+    for group in groups {
+        hash.update(group.0.as_bytes());
+    }
+    let hex: String = hash.finalize()[..16]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    ChainName(format!("p{}-{hex}", letter(direction)))
+}
+
+/// A subnet's translation.
+pub fn nat_chain(subnet: SubnetId) -> ChainName {
+    ChainName(format!("nat44-{}", subnet.0.simple()))
+}
+
+/// The part of a subnet's translation that uses the run of sources that begins there.
+pub fn nat_run_chain(subnet: SubnetId, first: IpAddr) -> ChainName {
+    ChainName(format!("nat44-{}-{first}", subnet.0.simple()))
+}
+
+/// Which run of sources a client of that subnet gets.
+pub fn nat_runs(subnet: SubnetId) -> SetName {
+    SetName(format!("nat44-runs-{}", subnet.0.simple()))
+}
+
+/// Open connections for each client of that subnet.
+pub fn nat_connections(subnet: SubnetId) -> SetName {
+    SetName(format!("nat44-conns-{}", subnet.0.simple()))
+}
+
+/// `4` or `6`.
+pub const fn digit(family: Family) -> char {
+    match family {
+        Family::V4 => '4',
+        Family::V6 => '6',
+    }
+}
+
+/// `e` or `i`.
+pub const fn letter(direction: Direction) -> char {
+    match direction {
+        Direction::Egress => 'e',
+        Direction::Ingress => 'i',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_fits_the_kernel() {
+        let group = SecurityGroupId(uuid::Uuid::max());
+        let subnet = SubnetId(uuid::Uuid::max());
+        let v4 = "255.255.255.255".parse().unwrap();
+        assert!(profile_chain(&[group; 50], Direction::Egress).0.len() < 128);
+        assert!(nat_run_chain(subnet, v4).0.len() < 128);
+        assert!(members(group, Family::V6).0.len() < 128);
+    }
+
+    #[test]
+    fn a_profile_is_named_by_all_its_groups() {
+        let [a, b] = [1, 2].map(|n| SecurityGroupId(uuid::Uuid::from_u128(n)));
+        let names = [&[][..], &[a], &[b], &[a, b]].map(|g| profile_chain(g, Direction::Egress));
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), 4);
+    }
+}

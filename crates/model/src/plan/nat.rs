@@ -1,0 +1,187 @@
+//! NAT44: private IPv4 leaves the cloud with one of the host's own addresses.
+//!
+//! What stays inside the cloud is never translated. A subnet's translation has a chain of its own; where
+//! the host has no source address for it, what would leave is dropped, so that private addresses never
+//! travel.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use hextet_types::{Family, SubnetId};
+
+use super::{
+    base,
+    index::Name,
+    names,
+    nft::{self, ACCEPT, DROP, rule, why},
+    unit::View,
+};
+use crate::{
+    neutron::Subnet,
+    state::{
+        DynOp, Field, Hook, KeyPart, KeyType, NatRange, NftRule, Object, Statement, Value, Verdict,
+    },
+};
+
+/// Clients whose connections are counted at once, for each subnet.
+const MAX_CLIENTS: u32 = 65_536;
+/// Where a host's sources are not consecutive, the last bits of a client's address choose among them.
+const BUCKETS: u8 = 16;
+
+/// The chain that every new connection passes on its way out, and the guard against what would leave
+/// untranslated.
+pub fn translation(view: View<'_>) -> Vec<Object> {
+    let subnets: Vec<&Subnet> = view
+        .intent
+        .subnets
+        .values()
+        .filter(|s| translated(s))
+        .collect();
+    let uplink = nft::name_in(Field::OifName, names::UPLINKS);
+    let mut rules = Vec::new();
+    if !subnets.is_empty() {
+        rules.extend(view.index.names().filter_map(inside_rule));
+    }
+    rules.extend(subnets.iter().map(|subnet| {
+        rule([
+            uplink.clone(),
+            is_from(subnet),
+            nft::goto(names::nat_chain(subnet.id)),
+        ])
+    }));
+    let private = subnets.iter().map(|subnet| is_from(subnet));
+    vec![
+        nft::base_chain("postrouting", Hook::Postrouting, nft::SRCNAT, rules),
+        base::invalid(private),
+    ]
+}
+
+fn translated(subnet: &Subnet) -> bool {
+    subnet.family() == Family::V4 && subnet.nat44.is_some()
+}
+
+fn inside_rule(name: &Name) -> Option<NftRule> {
+    let Name::InsideLen(len) = name else {
+        return None;
+    };
+    let daddr = nft::address_part(Field::Daddr(Family::V4), Family::V4, *len);
+    let inside = nft::found(vec![daddr], names::inside(*len), false);
+    Some(why([inside, ACCEPT], "stays inside the cloud"))
+}
+
+fn is_from(subnet: &Subnet) -> Statement {
+    let saddr = nft::address_part(Field::Saddr(Family::V4), Family::V4, subnet.cidr.len());
+    nft::compare(saddr, Value::Addr(subnet.cidr.addr()))
+}
+
+/// The set of inside prefixes of one length.
+pub fn inside_set(view: View<'_>, len: u8) -> Vec<Object> {
+    if !view.index.is_named(&Name::InsideLen(len)) {
+        return Vec::new();
+    }
+    vec![nft::set(names::inside(len), [KeyType::Addr(Family::V4)])]
+}
+
+/// A subnet's translation: so many connections for each client, then a source address, always the same
+/// for one client.
+pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
+    let subnet = view.intent.subnets.get(&id).filter(|s| translated(s));
+    let Some(nat44) = subnet.and_then(|s| s.nat44) else {
+        return Vec::new();
+    };
+    let runs = view
+        .intent
+        .nat44_sources
+        .get(&id)
+        .map_or_else(Vec::new, runs);
+    let connections = names::nat_connections(id);
+    let saddr: Vec<KeyPart> = vec![Field::Saddr(Family::V4).into()];
+    let too_many = DynOp::CtCountOver(nat44.max_connections_per_port);
+    let limit = Statement::Dynamic(saddr, connections.clone(), too_many);
+    let mut rules = vec![why(
+        [limit, Statement::Counter, DROP],
+        "too many connections",
+    )];
+    let mut objects = vec![nft::dynamic_set(
+        connections,
+        [KeyType::Addr(Family::V4)],
+        MAX_CLIENTS,
+    )];
+    match runs.as_slice() {
+        [] => {}
+        [range] => rules.push(rule([Statement::Snat(*range)])),
+        several => {
+            rules.push(rule([Statement::VerdictMap(
+                vec![bucket()],
+                names::nat_runs(id),
+            )]));
+            objects.extend(by_bucket(id, several));
+        }
+    }
+    rules.push(why(
+        [Statement::Counter, DROP],
+        "no source address to translate to",
+    ));
+    objects.push(nft::chain(names::nat_chain(id), rules));
+    objects
+}
+
+/// Consecutive addresses, as ranges.
+fn runs(sources: &BTreeSet<IpAddr>) -> Vec<NatRange> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for source in sources {
+        let IpAddr::V4(source) = source else { continue };
+        let addr = u32::from(*source);
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(addr) => *last = addr,
+            _ => runs.push((addr, addr)),
+        }
+    }
+    let addr = |n| IpAddr::V4(Ipv4Addr::from(n));
+    let range = |(first, last)| NatRange {
+        first: addr(first),
+        last: addr(last),
+    };
+    runs.into_iter().map(range).collect()
+}
+
+fn bucket() -> KeyPart {
+    KeyPart {
+        field: Field::Saddr(Family::V4),
+        mask: Some(vec![0, 0, 0, BUCKETS - 1]),
+    }
+}
+
+/// Each run gets buckets in proportion to its length, counted through all addresses.
+fn by_bucket(id: SubnetId, runs: &[NatRange]) -> Vec<Object> {
+    let mut objects = vec![nft::verdict_map(
+        names::nat_runs(id),
+        [KeyType::Addr(Family::V4)],
+    )];
+    let owners: Vec<&NatRange> = runs
+        .iter()
+        .flat_map(|run| std::iter::repeat_n(run, length(run)))
+        .collect();
+    for run in runs {
+        let chain = names::nat_run_chain(id, run.first);
+        objects.push(nft::chain(chain, vec![rule([Statement::Snat(*run)])]));
+    }
+    for (n, run) in (0..BUCKETS).zip(owners.iter().cycle()) {
+        let key = [Value::Addr(IpAddr::from([0, 0, 0, n]))];
+        let to = Verdict::Goto(names::nat_run_chain(id, run.first));
+        objects.push(nft::map_element(names::nat_runs(id), key, to));
+    }
+    objects
+}
+
+fn length(run: &NatRange) -> usize {
+    match (run.first, run.last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (u32::from(last).saturating_sub(u32::from(first))
+            as usize)
+            .saturating_add(1)
+            .min(BUCKETS.into()),
+        _ => 1,
+    }
+}

@@ -1,0 +1,159 @@
+//! The short forms in which the planner writes rules, sets and elements.
+
+use hextet_types::{Family, IfName};
+
+use crate::state::{
+    Chain, ChainHook, ChainName, CmpOp, CtState, Element, Field, Hook, KeyPart, KeyType, Lookup,
+    Netns, NftRule, Object, Policy, Set, SetName, Statement, Value, Verdict,
+};
+
+/// The first `len` bits set, in network order, as long as an address of the family.
+pub fn address_mask(family: Family, len: u8) -> Vec<u8> {
+    (0..family.bits() / 8)
+        .map(|octet| {
+            let bits = len.saturating_sub(octet * 8).min(8);
+            u8::MAX.checked_shl(u32::from(8 - bits)).unwrap_or(0)
+        })
+        .collect()
+}
+
+/// An address field, or its first `len` bits.
+pub fn address_part(field: Field, family: Family, len: u8) -> KeyPart {
+    KeyPart {
+        field,
+        mask: (len < family.bits()).then(|| address_mask(family, len)),
+    }
+}
+
+pub fn compare(part: impl Into<KeyPart>, value: Value) -> Statement {
+    Statement::Compare(part.into(), CmpOp::Eq, value)
+}
+
+pub fn protocol(number: u8) -> Statement {
+    compare(Field::L4Proto, Value::U8(number))
+}
+
+pub fn name_in(field: Field, set: &str) -> Statement {
+    found(vec![field.into()], set.into(), false)
+}
+
+pub fn name_not_in(field: Field, set: &str) -> Statement {
+    found(vec![field.into()], set.into(), true)
+}
+
+pub fn found(key: Vec<KeyPart>, set: SetName, negate: bool) -> Statement {
+    Statement::Lookup(Lookup { key, set, negate })
+}
+
+pub fn state_in(states: &[CtState]) -> Statement {
+    Statement::CtStateIn(states.to_vec())
+}
+
+pub fn goto(chain: impl Into<ChainName>) -> Statement {
+    Statement::Verdict(Verdict::Goto(chain.into()))
+}
+
+pub fn jump(chain: impl Into<ChainName>) -> Statement {
+    Statement::Verdict(Verdict::Jump(chain.into()))
+}
+
+pub const ACCEPT: Statement = Statement::Verdict(Verdict::Accept);
+pub const DROP: Statement = Statement::Verdict(Verdict::Drop);
+pub const RETURN: Statement = Statement::Verdict(Verdict::Return);
+
+pub fn rule(statements: impl Into<Vec<Statement>>) -> NftRule {
+    NftRule {
+        statements: statements.into(),
+        comment: None,
+    }
+}
+
+pub fn why(statements: impl Into<Vec<Statement>>, comment: impl Into<String>) -> NftRule {
+    NftRule {
+        statements: statements.into(),
+        comment: Some(comment.into()),
+    }
+}
+
+pub fn chain(name: impl Into<ChainName>, rules: Vec<NftRule>) -> Object {
+    let chain = Chain {
+        name: name.into(),
+        hook: None,
+        rules,
+    };
+    Object::Chain(Netns::Main, chain)
+}
+
+pub fn base_chain(name: &str, hook: Hook, priority: i32, rules: Vec<NftRule>) -> Object {
+    let chain = Chain {
+        name: name.into(),
+        hook: Some(ChainHook {
+            hook,
+            priority,
+            policy: Policy::Accept,
+            nat: priority == SRCNAT,
+        }),
+        rules,
+    };
+    Object::Chain(Netns::Main, chain)
+}
+
+/// Before connection tracking.
+pub const RAW: i32 = -300;
+/// `filter`.
+pub const FILTER: i32 = 0;
+/// `srcnat`.
+pub const SRCNAT: i32 = 100;
+
+pub fn set(name: impl Into<SetName>, key: impl Into<Vec<KeyType>>) -> Object {
+    set_of(name.into(), key.into(), false, None)
+}
+
+pub fn verdict_map(name: impl Into<SetName>, key: impl Into<Vec<KeyType>>) -> Object {
+    set_of(name.into(), key.into(), true, None)
+}
+
+pub fn dynamic_set(name: impl Into<SetName>, key: impl Into<Vec<KeyType>>, size: u32) -> Object {
+    set_of(name.into(), key.into(), false, Some(size))
+}
+
+fn set_of(name: SetName, key: Vec<KeyType>, verdicts: bool, dynamic: Option<u32>) -> Object {
+    let set = Set {
+        name,
+        key,
+        verdicts,
+        dynamic,
+    };
+    Object::Set(Netns::Main, set)
+}
+
+pub fn element(set: impl Into<SetName>, key: impl Into<Vec<Value>>) -> Object {
+    element_of(set.into(), key.into(), None)
+}
+
+pub fn map_element(set: impl Into<SetName>, key: impl Into<Vec<Value>>, to: Verdict) -> Object {
+    element_of(set.into(), key.into(), Some(to))
+}
+
+fn element_of(set: SetName, key: Vec<Value>, verdict: Option<Verdict>) -> Object {
+    Object::Element(Netns::Main, Element { set, key, verdict })
+}
+
+pub fn name_element(set: &str, name: &IfName) -> Object {
+    element(set, [Value::IfName(name.clone())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_have_their_first_bits_set() {
+        assert_eq!(address_mask(Family::V4, 0), [0, 0, 0, 0]);
+        assert_eq!(address_mask(Family::V4, 20), [255, 255, 240, 0]);
+        assert_eq!(address_mask(Family::V4, 32), [255; 4]);
+        let mask = address_mask(Family::V6, 65);
+        assert_eq!(&mask[..9], [255, 255, 255, 255, 255, 255, 255, 255, 128]);
+        assert_eq!(&mask[9..], [0; 7]);
+    }
+}

@@ -1,0 +1,108 @@
+//! A port's interface: the link, the program at its edge, the gateway, its neighbours and its profile.
+
+use std::net::IpAddr;
+
+use hextet_types::PortId;
+
+use super::{
+    base, group, names, nft, responder, source,
+    unit::{Output, Profile, View},
+};
+use crate::{
+    neutron::{Direction, Port},
+    state::{Address, EdgeProgram, Link, Neighbour, Netns, Object, Value, Verdict},
+};
+
+/// What the interface has until its network is known.
+const DEFAULT_MTU: u16 = 1500;
+
+/// A port. One that is administratively down (or whose network is) keeps its interface, down, and
+/// passes nothing.
+pub fn port(view: View<'_>, id: PortId) -> Output {
+    let Some(port) = view
+        .plugged(id)
+        .filter(|p| p.device_owner != super::index::NAT44_OWNER)
+    else {
+        return Output::default();
+    };
+    let up = view.is_up(port);
+    let name = port.if_name();
+    let mut objects = link(view, port, up);
+    objects.push(nft::name_element(names::PORTS, &name));
+    objects.extend([Direction::Egress, Direction::Ingress].map(|direction| {
+        let key = [Value::IfName(name.clone())];
+        let to = if up {
+            judged_by(port, direction)
+        } else {
+            Verdict::Drop
+        };
+        nft::map_element(names::profiles(direction), key, to)
+    }));
+    if view.index.is_stateless(id) {
+        objects.push(nft::name_element(names::STATELESS, &name));
+    }
+    let mut output = Output::from(objects);
+    if up {
+        output.objects.extend(source::of_port(port));
+        output.objects.extend(neighbours(port));
+        output.responders.extend(responder::of_port(view, port));
+    }
+    dedup(&mut output.objects);
+    output
+}
+
+fn judged_by(port: &Port, direction: Direction) -> Verdict {
+    if port.port_security_enabled {
+        let profile = Profile::of(port);
+        Verdict::Goto(names::profile_chain(profile.groups(), direction))
+    } else {
+        Verdict::Goto(group::allowed(direction).into())
+    }
+}
+
+fn link(view: View<'_>, port: &Port, up: bool) -> Vec<Object> {
+    let netns = Netns::Main;
+    let name = port.if_name();
+    let network = view.intent.networks.get(&port.network_id);
+    let link = Link {
+        netns: netns.clone(),
+        name: name.clone(),
+        mac: view.config.gateway_mac,
+        mtu: network.map_or(DEFAULT_MTU, |n| n.mtu),
+        up,
+    };
+    let edge = EdgeProgram {
+        netns: netns.clone(),
+        link: name.clone(),
+    };
+    let gateway = Address {
+        netns,
+        link: name,
+        addr: IpAddr::V6(base::GATEWAY_V6),
+        prefix_len: 64,
+    };
+    vec![
+        Object::Link(link),
+        Object::EdgeProgram(edge),
+        Object::Address(gateway),
+    ]
+}
+
+fn neighbours(port: &Port) -> impl Iterator<Item = Object> + '_ {
+    let link_local = IpAddr::V6(port.mac_address.link_local());
+    let addrs = port.fixed_ips.iter().map(|f| f.ip_address);
+    addrs.chain([link_local]).map(|addr| {
+        Object::Neighbour(Neighbour {
+            netns: Netns::Main,
+            link: port.if_name(),
+            addr,
+            mac: port.mac_address,
+        })
+    })
+}
+
+/// An address pair may repeat one of the port's own addresses.
+fn dedup(objects: &mut Vec<Object>) {
+    let mut seen = std::collections::BTreeSet::new();
+    objects.retain(|object| seen.insert(object.key()));
+}

@@ -1,0 +1,120 @@
+//! Which sources a port may use. One lookup decides for an exact address; prefixes of address pairs
+//! have one masked set for each length.
+
+use hextet_types::{Family, Mac};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{
+    base,
+    index::Name,
+    names,
+    nft::{self, DROP, rule, why},
+    unit::View,
+};
+use crate::{
+    neutron::Port,
+    state::{Field, KeyPart, KeyType, NftRule, Object, SetName, Statement, Value},
+};
+
+/// The chain for what comes from a port. What passes it is marked; without the mark a policy rule drops
+/// the packet, also while this chain is gone.
+pub fn check(view: View<'_>) -> Vec<Object> {
+    let exact = Family::BOTH.map(|f| known(source_key(f, f.bits()), names::sources(f)));
+    let wide = view.index.names().filter_map(|name| match name {
+        Name::WidePair(f, len) => Some(known(source_key(*f, *len), names::wide_sources(*f, *len))),
+        _ => None,
+    });
+    let mut rules: Vec<NftRule> = exact.into_iter().chain(wide).collect();
+    rules.extend(link_local_rules());
+    rules.push(rule([
+        nft::name_in(Field::IifName, names::UNCHECKED),
+        nft::goto(base::CHECKED),
+    ]));
+    rules.extend(Family::BOTH.map(|family| {
+        let none = nft::compare(Field::Saddr(family), Value::Addr(family.unspecified()));
+        why([none, DROP], "the agent has seen it")
+    }));
+    rules.push(why([Statement::Counter, DROP], "spoofed source"));
+    vec![nft::chain(base::FROM_PORT, rules)]
+}
+
+fn known(key: Vec<KeyPart>, set: SetName) -> NftRule {
+    rule([nft::found(key, set, false), nft::goto(base::CHECKED)])
+}
+
+fn source_key(family: Family, len: u8) -> Vec<KeyPart> {
+    vec![
+        Field::IifName.into(),
+        Field::EtherSaddr.into(),
+        nft::address_part(Field::Saddr(family), family, len),
+    ]
+}
+
+/// A link-local source goes no further than its link: to a link-local address, or to a group of
+/// link-local scope.
+fn link_local_rules() -> [NftRule; 2] {
+    let daddr = Field::Daddr(Family::V6);
+    let unicast = nft::compare(
+        nft::address_part(daddr, Family::V6, 10),
+        Value::Addr(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0))),
+    );
+    let mut scope = vec![0; 16];
+    scope[..2].copy_from_slice(&[0xff, 0x0f]);
+    let part = KeyPart {
+        field: daddr,
+        mask: Some(scope),
+    };
+    let group = nft::compare(
+        part,
+        Value::Addr(IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0))),
+    );
+    [unicast, group].map(|to| {
+        let own = nft::found(
+            source_key(Family::V6, 128),
+            names::LINK_LOCALS.into(),
+            false,
+        );
+        rule([to, own, nft::goto(base::CHECKED)])
+    })
+}
+
+/// The set of prefixes of one length.
+pub fn wide_set(view: View<'_>, family: Family, len: u8) -> Vec<Object> {
+    if !view.index.is_named(&Name::WidePair(family, len)) {
+        return Vec::new();
+    }
+    let key = [KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(family)];
+    vec![nft::set(names::wide_sources(family, len), key)]
+}
+
+/// What a port may use: its addresses and its address pairs with their MACs, its link-local address;
+/// anything where port security is off.
+pub fn of_port(port: &Port) -> Vec<Object> {
+    let name = port.if_name();
+    if !port.port_security_enabled {
+        return vec![nft::name_element(names::UNCHECKED, &name)];
+    }
+    let element = |set: SetName, mac: Mac, addr: IpAddr| {
+        let key = [
+            Value::IfName(name.clone()),
+            Value::Mac(mac),
+            Value::Addr(addr),
+        ];
+        nft::element(set, key)
+    };
+    let own = port.fixed_ips.iter().map(|f| {
+        let family = Family::of(f.ip_address);
+        element(names::sources(family), port.mac_address, f.ip_address)
+    });
+    let pairs = port.allowed_address_pairs.iter().map(|pair| {
+        let prefix = pair.ip_address;
+        let set = match prefix.is_host() {
+            true => names::sources(prefix.family()),
+            false => names::wide_sources(prefix.family(), prefix.len()),
+        };
+        element(set, pair.mac_address, prefix.addr())
+    });
+    let link_local = IpAddr::V6(port.mac_address.link_local());
+    let link_local = element(names::LINK_LOCALS.into(), port.mac_address, link_local);
+    own.chain(pairs).chain([link_local]).collect()
+}

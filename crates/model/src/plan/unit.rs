@@ -1,0 +1,181 @@
+//! The units that a host's state is made of.
+//!
+//! A unit is a pure function from the intent (with its index) and the configuration to objects. No two
+//! units make an object with the same key, so the state is simply the union of all units, and a change
+//! is dealt with by computing again the units that it touches.
+
+use std::{net::IpAddr, sync::Arc};
+
+use hextet_types::{Family, PortId, Prefix, SecurityGroupId, SubnetId};
+
+use super::{
+    HostConfig, address, base, group,
+    index::{Index, Name, Referrer, units_of_name},
+    nat, port, source,
+};
+use crate::{
+    intent::Intent,
+    neutron::Port,
+    state::{Announcement, Object, Responder},
+};
+
+/// A distinct list of groups: sorted, without repetition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Profile(Arc<[SecurityGroupId]>);
+
+impl Profile {
+    /// The port's list.
+    pub fn of(port: &Port) -> Profile {
+        let mut groups = port.security_groups.clone();
+        groups.sort_unstable();
+        groups.dedup();
+        Profile(groups.into())
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &[SecurityGroupId] {
+        &self.0
+    }
+}
+
+/// A part of the state that is computed by itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// What stands on every host.
+    Host,
+    /// The chain that checks sources; depends on the lengths of wide address pairs.
+    SourceCheck,
+    /// What happens to packets of known connections; depends on whether there are stateless ports.
+    Established,
+    /// What is translated at all; depends on the translated subnets and on lengths of inside prefixes.
+    Translation,
+    /// The set of sources in prefixes of one length.
+    WideSet(Family, u8),
+    /// A port's interface.
+    Port(PortId),
+    /// Reachability of an address.
+    Address(IpAddr),
+    /// The chains of a list of groups.
+    Profile(Profile),
+    /// A group's chains and sets.
+    Group(SecurityGroupId),
+    /// The sets of a remote group's members.
+    MemberSets(SecurityGroupId),
+    /// One member.
+    Member(SecurityGroupId, IpAddr),
+    /// A prefix of the cloud.
+    Inside(Prefix),
+    /// The set of inside prefixes of one length.
+    InsideSet(u8),
+    /// A translated subnet.
+    Nat44(SubnetId),
+}
+
+/// What units are computed from.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The host's own configuration.
+    pub config: &'a HostConfig,
+    /// The intent.
+    pub intent: &'a Intent,
+    /// Its index.
+    pub index: &'a Index,
+}
+
+/// What a unit makes.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Kernel objects.
+    pub objects: Vec<Object>,
+    /// Announced prefixes.
+    pub announce: Vec<(Prefix, Announcement)>,
+    /// Responders.
+    pub responders: Vec<(PortId, Responder)>,
+}
+
+impl From<Vec<Object>> for Output {
+    fn from(objects: Vec<Object>) -> Self {
+        Output {
+            objects,
+            ..Output::default()
+        }
+    }
+}
+
+impl Unit {
+    /// What it makes of that; nothing where it does not stand.
+    pub fn compute(&self, view: View<'_>) -> Output {
+        match self {
+            Unit::Host => base::host(view.config),
+            Unit::SourceCheck => source::check(view).into(),
+            Unit::Established => base::established(view).into(),
+            Unit::Translation => nat::translation(view).into(),
+            Unit::WideSet(family, len) => source::wide_set(view, *family, *len).into(),
+            Unit::Port(id) => port::port(view, *id),
+            Unit::Address(addr) => address::address(view, *addr),
+            Unit::Profile(profile) => group::profile(view, profile).into(),
+            Unit::Group(id) => group::group(view, *id).into(),
+            Unit::MemberSets(id) => group::member_sets(view, *id).into(),
+            Unit::Member(id, addr) => group::member(view, *id, *addr).into(),
+            Unit::Inside(prefix) => address::inside(view, *prefix).into(),
+            Unit::InsideSet(len) => nat::inside_set(view, *len).into(),
+            Unit::Nat44(id) => nat::subnet(view, *id).into(),
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Every unit that stands.
+    pub fn all_units(self) -> Vec<Unit> {
+        let Intent {
+            networks: _,
+            subnets,
+            ports,
+            groups,
+            members,
+            nat44_sources: _,
+        } = self.intent;
+        let mut units = vec![
+            Unit::Host,
+            Unit::SourceCheck,
+            Unit::Established,
+            Unit::Translation,
+        ];
+        units.extend(self.index.names().flat_map(units_of_name));
+        units.extend(ports.keys().copied().map(Unit::Port));
+        units.extend(groups.keys().copied().map(Unit::Group));
+        units.extend(subnets.keys().copied().map(Unit::Nat44));
+        for (id, addrs) in members {
+            units.extend(addrs.iter().map(|addr| Unit::Member(*id, *addr)));
+        }
+        units.sort_unstable();
+        units.dedup();
+        units
+    }
+
+    /// The port, if its interface is its own.
+    pub fn plugged(self, id: PortId) -> Option<&'a Port> {
+        let port = self.intent.ports.get(&id)?;
+        let owner = self.index.ports(&Name::Interface(port.if_name())).next();
+        (owner == Some(id)).then_some(port)
+    }
+
+    /// Whether it and its network are administratively up.
+    pub fn is_up(self, port: &Port) -> bool {
+        let network = self.intent.networks.get(&port.network_id);
+        port.admin_state_up && network.is_some_and(|n| n.admin_state_up)
+    }
+
+    /// The port that an address leads to: of those that have it and pass packets, the first.
+    pub fn port_with(self, addr: IpAddr) -> Option<&'a Port> {
+        let holders = self.index.ports(&Name::Address(addr));
+        let mut plugged = holders.filter_map(|id| self.plugged(id));
+        plugged.find(|port| self.is_up(port))
+    }
+
+    /// Whether the address is one of this host's NAT44 sources.
+    pub fn is_nat_source(self, addr: IpAddr) -> bool {
+        let mut holders = self.index.referrers(&Name::Address(addr));
+        holders.any(|who| matches!(who, Referrer::Sources(_)))
+    }
+}
