@@ -7,7 +7,11 @@ mod restarts;
 mod sessions;
 mod sim;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use hextet_types::{Asn, Family, Prefix};
 
