@@ -32,7 +32,7 @@ pub use negotiate::{LongLived, Negotiated, PeerRestart};
 use crate::{
     config::PeerConfig,
     jitter::Jitter,
-    packet::{Afi, Code, Message, Notification, Parsed, RouteRefresh},
+    packet::{Afi, Code, Message, Notification, Parsed, Problem, RouteRefresh},
 };
 
 /// The state of a session (RFC 4271 §8.2.2), of its foremost connection.
@@ -163,6 +163,7 @@ pub(crate) struct Session {
     up_since: Option<Time>,
     pub(crate) last_down: Option<(Time, DownReason)>,
     pub(crate) counters: MessageCounters,
+    pub(crate) last_problem: Option<(Time, Problem)>,
     pub(crate) flaps: u64,
 }
 
@@ -178,6 +179,7 @@ impl Session {
             up_since: None,
             last_down: None,
             counters: MessageCounters::default(),
+            last_problem: None,
             flaps: 0,
         }
     }
@@ -234,11 +236,14 @@ impl Session {
         self.settings.config.shutdown.is_some() || self.rests_until.is_some()
     }
 
+    /// Also while the peer's own connection waits for its OPEN: that one may be dead.
     fn wants_to_connect(&self) -> bool {
+        let waits =
+            |c: &Connection| c.direction == Direction::Incoming && c.phase <= Phase::OpenSent;
         !self.refuses()
             && !self.settings.config.passive
             && self.address.is_some()
-            && self.connections.is_empty()
+            && self.connections.iter().all(waits)
     }
 
     fn get(&mut self, id: ConnId) -> Option<&mut Connection> {

@@ -53,7 +53,7 @@ pub enum Consequence {
 }
 
 /// Something malformed in an UPDATE that does not end the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// The attribute's type.
     pub attribute: u8,

@@ -71,6 +71,11 @@ impl Exporter {
         }
     }
 
+    /// What is known of a source has changed.
+    pub(crate) fn forget(&mut self) {
+        self.memo = None;
+    }
+
     /// What the group is told of a path that was chosen; `None` when it is not to know of it.
     pub(crate) fn export(
         &mut self,

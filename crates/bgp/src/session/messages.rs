@@ -90,8 +90,9 @@ impl Session {
                 return self.end(id, Some(notification), step);
             }
         };
-        if !parsed.problems.is_empty() {
+        if let Some(problem) = parsed.problems.last() {
             self.counters.malformed_updates += 1;
+            self.last_problem = Some((step.now, *problem));
         }
         let Some(negotiated) = self.get(id).and_then(|c| c.negotiated.as_mut()) else {
             return;

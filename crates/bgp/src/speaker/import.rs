@@ -134,6 +134,7 @@ impl Speaker {
         self.purge_all(id);
         self.leave_group(id);
         self.names.remove(key);
+        self.forget_memos();
         if let Some(slot) = self.peers.get_mut(id.index()) {
             *slot = None;
         }
@@ -154,7 +155,7 @@ impl Speaker {
             negotiated,
             endpoint,
         });
-        self.forget_hop_memo();
+        self.forget_memos();
         if let Some(slot) = self.sources.get_mut(id.index())
             && slot.as_ref() != Some(&source)
         {

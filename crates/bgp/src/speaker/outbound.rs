@@ -211,6 +211,14 @@ impl Speaker {
         }
     }
 
+    /// What is known of a peer has changed: what was worked out from it does not hold.
+    pub(super) fn forget_memos(&mut self) {
+        self.forget_hop_memo();
+        for group in self.groups.iter_mut().flatten() {
+            group.exporter.forget();
+        }
+    }
+
     fn quit(&mut self, id: SourceId) {
         let Some(at) = self.peer_mut(id).and_then(|p| p.group.take()) else {
             return;

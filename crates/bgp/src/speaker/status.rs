@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Peer, SourceId, Speaker, restart::Stale};
 use crate::{
     config::PeerKey,
-    packet::{Community, NextHop, Origin},
+    packet::{Community, NextHop, Origin, Problem},
     rib::{Hop, Path, select},
     session::{DownReason, MessageCounters, State},
 };
@@ -55,6 +55,8 @@ pub struct PeerStatus {
     pub families: Vec<FamilyStatus>,
     /// When and why the session or an attempt last ended.
     pub last_down: Option<LastDown>,
+    /// The last malformed attribute that did not end the session (RFC 7606), and when it came.
+    pub last_problem: Option<(Time, Problem)>,
     /// How often the session went down.
     pub flaps: u64,
     /// Messages.
@@ -229,6 +231,7 @@ fn peer_status(key: &PeerKey, peer: &Peer) -> PeerStatus {
             text: reason.to_string(),
             reason: reason.clone(),
         }),
+        last_problem: session.last_problem,
         flaps: session.flaps,
         messages: session.counters,
         write_queue: session.established().map_or(0, |c| c.in_flight),
