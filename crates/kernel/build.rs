@@ -1,0 +1,35 @@
+//! Builds the port's eBPF programs with clang.
+
+use std::{env, path::PathBuf, process::Command};
+
+fn main() {
+    let source = "bpf/port.c";
+    println!("cargo:rerun-if-changed={source}");
+    println!("cargo:rerun-if-env-changed=CLANG");
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("port.o");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    // Debian keeps <asm/types.h>, which <linux/types.h> wants, in a directory of the machine.
+    let headers = format!("-I/usr/include/{arch}-linux-gnu");
+    let result = Command::new(&clang)
+        .args(["-target", "bpf", "-O2", "-Wall", "-Werror", &headers, "-c", source, "-o"])
+        .arg(&out)
+        .output();
+    match result {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            fail(&format!("{clang} cannot compile {source}:\n{errors}"));
+        }
+        Err(e) => fail(&format!("{clang} does not start: {e}")),
+    }
+}
+
+fn fail(why: &str) -> ! {
+    eprintln!("{why}");
+    eprintln!();
+    eprintln!("The eBPF programs of a port need clang and the headers of libbpf and Linux:");
+    eprintln!("    apt-get install clang libbpf-dev linux-libc-dev");
+    eprintln!("Another clang is taken from the environment variable CLANG.");
+    std::process::exit(1);
+}

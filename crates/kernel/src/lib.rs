@@ -1,0 +1,18 @@
+//! The Linux kernel as hextet sees it: the only crate that speaks netlink, nftables, tc, conntrack, sysctl
+//! and network namespaces.
+//!
+//! [`Kernel`] makes the kernel equal to a desired state and touches only what is ours. Everything here
+//! blocks for as long as a system call does; nothing here decides what should stand.
+
+mod error;
+pub mod netlink;
+pub mod netns;
+mod nft;
+mod reconcile;
+mod route;
+pub mod sysctl;
+mod tc;
+
+pub use error::{Error, Refusal};
+pub use reconcile::{Config, Kernel, Op, Report, Scope, Standing, diff, diff_keys};
+pub use route::PROTOCOL;

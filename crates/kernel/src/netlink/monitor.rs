@@ -1,0 +1,137 @@
+//! Hearing that something changed in a namespace. A wake-up carries no data: who hears it looks again.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use hextet_model::state::TABLE;
+use hextet_types::{Family, IfName};
+use netlink_sys::SocketAddr;
+
+use super::{
+    Answer, Attrs,
+    socket::{answers, receive_buffer},
+    text,
+};
+use crate::{
+    error::Error,
+    netns::Handle,
+    route::{link, neighbour, route},
+    tc,
+};
+
+const RECEIVE_BUFFER: usize = 8 << 20;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+/// `NFNLGRP_NFTABLES`.
+const NFT_GROUP: u32 = 7;
+/// `RTNLGRP_*`: links, neighbours, tc, addresses, routes and rules of both families.
+const ROUTE_GROUPS: [u32; 9] = [1, 3, 4, 5, 7, 8, 9, 11, 19];
+/// Messages read in one go, so that a flood cannot hold its reader.
+const READS: usize = 4096;
+
+/// What may have changed, as coarse as is cheap to tell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wake {
+    /// This link came, went, or changed.
+    Link(IfName),
+    /// The tc programs of the link with this index, or of a block where it is `u32::MAX`.
+    Program(u32),
+    /// Some address.
+    Addresses,
+    /// A neighbour of ours.
+    Neighbours,
+    /// A route of ours.
+    Routes(Family),
+    /// Some policy rule.
+    Rules(Family),
+    /// Our nftables table.
+    Table,
+    /// Too much at once: anything may have changed.
+    Resync,
+}
+
+/// Listens in one namespace.
+#[derive(Debug)]
+pub struct Monitor {
+    sockets: [netlink_sys::Socket; 2],
+    ignored: VecDeque<u32>,
+    buf: Vec<u8>,
+}
+
+impl Monitor {
+    /// Opens one in that namespace. What `ignored` sockets cause is not reported, as far as the kernel
+    /// tells (see [`crate::Kernel::socket_ports`]).
+    pub fn open(netns: &Handle, ignored: Vec<u32>) -> Result<Self, Error> {
+        let operation = || format!("listen for changes in namespace {}", netns.name());
+        let sockets = netns.run(|| {
+            let route = listen(libc::NETLINK_ROUTE as isize, &ROUTE_GROUPS)?;
+            let nft = listen(libc::NETLINK_NETFILTER as isize, &[NFT_GROUP])?;
+            Ok([route, nft])
+        })?;
+        let sockets = sockets.map_err(|e: io::Error| Error::system(operation(), e))?;
+        Ok(Monitor { sockets, ignored: ignored.into(), buf: vec![0; 64 << 10] })
+    }
+
+    /// Both become readable when something changed; neither blocks.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.sockets[0].as_fd(), self.sockets[1].as_fd()]
+    }
+
+    /// What was heard since the last time; each thing once. Bounded: there may be more to read.
+    pub fn read(&mut self) -> Result<BTreeSet<Wake>, Error> {
+        let mut wakes = BTreeSet::new();
+        for socket in &self.sockets {
+            for _ in 0..READS {
+                match socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
+                    Ok(len) => {
+                        for answer in answers(self.buf.get(..len).unwrap_or_default()) {
+                            if !self.ignored.contains(&answer.port) {
+                                wakes.extend(wake(&answer));
+                            }
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                        wakes.insert(Wake::Resync);
+                    }
+                    Err(e) => return Err(Error::system("listen for changes", e)),
+                }
+            }
+        }
+        Ok(wakes)
+    }
+}
+
+fn listen(protocol: isize, groups: &[u32]) -> io::Result<netlink_sys::Socket> {
+    let mut socket = netlink_sys::Socket::new(protocol)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    receive_buffer(&socket, RECEIVE_BUFFER);
+    for group in groups {
+        socket.add_membership(*group)?;
+    }
+    Ok(socket)
+}
+
+fn wake(answer: &Answer<'_>) -> Option<Wake> {
+    let family = match answer.payload.first() {
+        Some(2) => Family::V4,
+        _ => Family::V6,
+    };
+    Some(match answer.kind {
+        16 | 17 => Wake::Link(link::name(answer)?),
+        20 | 21 => Wake::Addresses,
+        24 | 25 if route::is_ours(answer) => Wake::Routes(family),
+        28 | 29 => neighbour::read(answer).map(|_| Wake::Neighbours)?,
+        32 | 33 => Wake::Rules(family),
+        36 | 37 | 44 | 45 => Wake::Program(tc::link_index(answer)?),
+        kind if kind >> 8 == NFNL_SUBSYS_NFTABLES => {
+            let table = Attrs::after(answer.payload, 4).get(1).and_then(text);
+            (table == Some(TABLE)).then_some(Wake::Table)?
+        }
+        _ => return None,
+    })
+}

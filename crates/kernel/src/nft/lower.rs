@@ -1,0 +1,460 @@
+//! From the model's statements to nf_tables expressions, as nft(8) itself would write them, with the
+//! conditions that a field silently brings along (`ip saddr` means: if it is IPv4).
+
+use hextet_model::state::{
+    CmpOp, CtState, DynOp, Field, KeyPart, KeyType, Limit, LimitUnit, NatRange, NftRule,
+    Statement, Value,
+};
+use hextet_types::{Family, IfName, Mac};
+
+use super::expr::{self, Expr, Slot, base, ct, meta};
+use crate::error::Error;
+
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_ICMPV6: u8 = 58;
+const IPPROTO_FRAGMENT: u8 = 44;
+const ARPHRD_ETHER: u16 = 1;
+const FIB_DADDR: u32 = 2;
+const FIB_ADDRTYPE: u32 = 3;
+const IFNAMSIZ: usize = 16;
+/// Registers hold 16 times four octets.
+const SLOTS: usize = 16;
+/// What the kernel makes of a burst of nothing (`NFT_LIMIT_PKT_BURST_DEFAULT`).
+const BURST_DEFAULT: u32 = 5;
+
+/// A rule's expressions.
+pub fn rule(rule: &NftRule) -> Result<Vec<Expr>, Error> {
+    let mut lowering = Lowering::default();
+    for statement in &rule.statements {
+        lowering
+            .statement(statement)
+            .map_err(|reason| Error::unfit(format!("encode the rule '{rule}'"), reason))?;
+    }
+    Ok(lowering.exprs)
+}
+
+/// Octets of a key's part.
+pub fn key_len(kind: KeyType) -> usize {
+    match kind {
+        KeyType::IfName => IFNAMSIZ,
+        KeyType::EtherAddr => 6,
+        KeyType::Addr(family) => usize::from(family.bits()) / 8,
+        KeyType::NfProto
+        | KeyType::InetProto
+        | KeyType::IcmpType(_)
+        | KeyType::IcmpCode(_) => 1,
+        KeyType::InetService => 2,
+        KeyType::Mark => 4,
+    }
+}
+
+/// The key of a set's element as the kernel has it: parts of a concatenation padded to four octets.
+pub fn element_key(types: &[KeyType], values: &[Value]) -> Option<Vec<u8>> {
+    if types.len() != values.len() {
+        return None;
+    }
+    let mut key = Vec::with_capacity(40);
+    for (kind, value) in types.iter().zip(values) {
+        let octets = value_octets(value, key_len(*kind))?;
+        let fits = match (kind, value) {
+            (KeyType::IfName, Value::IfName(_))
+            | (KeyType::EtherAddr, Value::Mac(_))
+            | (KeyType::NfProto, Value::Family(_))
+            | (KeyType::InetService, Value::Port(_))
+            | (KeyType::Mark, Value::U32(_)) => true,
+            (KeyType::Addr(family), Value::Addr(addr)) => *family == Family::of(*addr),
+            (KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_), Value::U8(_)) => true,
+            _ => false,
+        };
+        if !fits {
+            return None;
+        }
+        key.extend_from_slice(&octets);
+        if types.len() > 1 {
+            key.resize(key.len().next_multiple_of(4), 0);
+        }
+    }
+    Some(key)
+}
+
+/// An element's key read back; none, where no value of the model can be that.
+pub fn read_element_key(types: &[KeyType], key: &[u8]) -> Option<Vec<Value>> {
+    let mut values = Vec::with_capacity(types.len());
+    let mut rest = key;
+    for kind in types {
+        let len = key_len(*kind);
+        values.push(read_value(*kind, rest.get(..len)?)?);
+        let padded = if types.len() > 1 { len.next_multiple_of(4) } else { len };
+        rest = rest.get(padded..)?;
+    }
+    (rest.is_empty() && element_key(types, &values).as_deref() == Some(key)).then_some(values)
+}
+
+fn read_value(kind: KeyType, octets: &[u8]) -> Option<Value> {
+    Some(match kind {
+        KeyType::IfName => {
+            Value::IfName(crate::netlink::text(octets)?.parse::<IfName>().ok()?)
+        }
+        KeyType::EtherAddr => Value::Mac(Mac::new(octets.try_into().ok()?)),
+        KeyType::Addr(_) => Value::Addr(crate::netlink::addr(octets)?),
+        KeyType::NfProto => Value::Family(match octets.first()? {
+            &NFPROTO_IPV4 => Family::V4,
+            &NFPROTO_IPV6 => Family::V6,
+            _ => return None,
+        }),
+        KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_) => {
+            Value::U8(*octets.first()?)
+        }
+        KeyType::InetService => Value::Port(u16::from_be_bytes(octets.try_into().ok()?)),
+        KeyType::Mark => Value::U32(u32::from_ne_bytes(octets.try_into().ok()?)),
+    })
+}
+
+/// What the rule has established about its packets so far.
+#[derive(Default)]
+struct Lowering {
+    exprs: Vec<Expr>,
+    family: Option<Family>,
+    l4proto: Option<u8>,
+    ether: bool,
+}
+
+type Lowered = Result<(), String>;
+
+impl Lowering {
+    fn statement(&mut self, statement: &Statement) -> Lowered {
+        match statement {
+            Statement::Compare(part, op, value) => self.compare(part, *op, value)?,
+            Statement::NamePrefix(field, prefix) => self.name_prefix(*field, prefix)?,
+            Statement::CtStateIn(states) => self.ct_state(states),
+            Statement::Lookup(lookup) => {
+                self.key(&lookup.key)?;
+                let flags = if lookup.negate { expr::INVERT } else { 0 };
+                let set = lookup.set.clone();
+                self.exprs.push(Expr::Lookup { set, slot: 0, flags, verdict: false });
+            }
+            Statement::VerdictMap(key, map) => {
+                self.key(key)?;
+                let set = map.clone();
+                self.exprs.push(Expr::Lookup { set, slot: 0, flags: 0, verdict: true });
+            }
+            Statement::Dynamic(key, set, op) => {
+                self.key(key)?;
+                let (op, inner) = match op {
+                    DynOp::CtCountOver(count) => {
+                        let flags = expr::INVERT;
+                        (expr::DYNSET_ADD, Expr::Connlimit { count: *count, flags })
+                    }
+                    DynOp::LimitOver(rate) => (expr::DYNSET_UPDATE, limit(rate, true)),
+                };
+                let inner = Box::new(inner);
+                self.exprs.push(Expr::Dynset { set: set.clone(), op, slot: 0, inner });
+            }
+            Statement::Limit(rate, over) => self.exprs.push(limit(rate, *over)),
+            Statement::SetMark { value, mask } => self.set_mark(*value, *mask),
+            Statement::Counter => self.exprs.push(Expr::Counter),
+            Statement::Notrack => self.exprs.push(Expr::Notrack),
+            Statement::Snat(range) => self.snat(range)?,
+            Statement::Verdict(verdict) => self.exprs.push(Expr::Verdict(verdict.clone())),
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, part: &KeyPart, op: CmpOp, value: &Value) -> Lowered {
+        self.key(std::slice::from_ref(part))?;
+        let data = value_octets(value, field_len(part.field))
+            .ok_or_else(|| format!("{} is never {value}", part.field))?;
+        let code = match op {
+            CmpOp::Eq => expr::CMP_EQ,
+            CmpOp::Ne => expr::CMP_NE,
+        };
+        self.exprs.push(Expr::Cmp { op: code, slot: 0, data });
+        if (op, &part.mask) == (CmpOp::Eq, &None) {
+            match (part.field, value) {
+                (Field::NfProto, Value::Family(family)) => self.family = Some(*family),
+                (Field::L4Proto, Value::U8(protocol)) => self.l4proto = Some(*protocol),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn name_prefix(&mut self, field: Field, prefix: &str) -> Lowered {
+        if !matches!(field, Field::IifName | Field::OifName) {
+            return Err(format!("{field} is no interface name"));
+        }
+        if !(1..IFNAMSIZ).contains(&prefix.len()) {
+            return Err(format!("'{prefix}' is no prefix of an interface name"));
+        }
+        self.key(&[field.into()])?;
+        let data = prefix.as_bytes().to_vec();
+        self.exprs.push(Expr::Cmp { op: expr::CMP_EQ, slot: 0, data });
+        Ok(())
+    }
+
+    fn ct_state(&mut self, states: &[CtState]) {
+        let bits = states.iter().fold(0u32, |bits, state| {
+            bits | match state {
+                CtState::Invalid => 1,
+                CtState::Established => 2,
+                CtState::Related => 4,
+                CtState::New => 8,
+                CtState::Untracked => 64,
+            }
+        });
+        self.exprs.push(Expr::Ct { key: ct::STATE, to: 0 });
+        let mask = bits.to_ne_bytes().to_vec();
+        self.exprs.push(Expr::Bitwise { slot: 0, mask, xor: vec![0; 4] });
+        self.exprs.push(Expr::Cmp { op: expr::CMP_NE, slot: 0, data: vec![0; 4] });
+    }
+
+    fn set_mark(&mut self, value: u32, mask: u32) {
+        let xor = value.to_ne_bytes().to_vec();
+        if mask == u32::MAX {
+            self.exprs.push(Expr::Immediate { to: 0, data: xor });
+        } else {
+            self.exprs.push(Expr::Meta { key: meta::MARK, to: 0 });
+            let mask = (!mask & !value).to_ne_bytes().to_vec();
+            self.exprs.push(Expr::Bitwise { slot: 0, mask, xor });
+        }
+        self.exprs.push(Expr::MetaSet { key: meta::MARK, from: 0 });
+    }
+
+    fn snat(&mut self, range: &NatRange) -> Lowered {
+        let family = Family::of(range.first);
+        if Family::of(range.last) != family || range.last < range.first {
+            return Err(format!("{}-{} is no range of addresses", range.first, range.last));
+        }
+        let octets = |addr| value_octets(&Value::Addr(addr), usize::from(family.bits()) / 8);
+        self.exprs.extend(octets(range.first).map(|data| Expr::Immediate { to: 0, data }));
+        let mut last = 0;
+        if range.first != range.last {
+            last = 4;
+            self.exprs.extend(octets(range.last).map(|data| Expr::Immediate { to: 4, data }));
+        }
+        let family = u32::from(nfproto(family));
+        let flags = expr::NAT_PERSISTENT;
+        self.exprs.push(Expr::Nat { kind: 0, family, first: 0, last, flags });
+        Ok(())
+    }
+
+    /// Loads a key's parts one behind another, from the first register on.
+    fn key(&mut self, parts: &[KeyPart]) -> Lowered {
+        if parts.is_empty() {
+            return Err("a key without parts".to_owned());
+        }
+        for part in parts {
+            self.require(part.field);
+        }
+        let mut slot = 0;
+        for part in parts {
+            let len = field_len(part.field);
+            let slots = len.div_ceil(4);
+            if slot + slots > SLOTS {
+                return Err("a key of more than 64 octets".to_owned());
+            }
+            let to = Slot::try_from(slot).unwrap_or(Slot::MAX);
+            self.exprs.push(load(part.field, to));
+            if let Some(mask) = &part.mask {
+                if mask.len() != len {
+                    return Err(format!("the mask of {} is not as long as it", part.field));
+                }
+                let mask = host_order(part.field, mask);
+                self.exprs.push(Expr::Bitwise { slot: to, xor: vec![0; mask.len()], mask });
+            }
+            slot += slots;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the packet has the field.
+    fn require(&mut self, field: Field) {
+        match field {
+            Field::EtherSaddr => self.require_ether(),
+            Field::Saddr(family) | Field::Daddr(family) => self.require_family(family),
+            Field::Ip6Fragment => self.require_family(Family::V6),
+            Field::IcmpType(family) | Field::IcmpCode(family) => {
+                self.require_family(family);
+                self.require_l4proto(match family {
+                    Family::V4 => IPPROTO_ICMP,
+                    Family::V6 => IPPROTO_ICMPV6,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn require_ether(&mut self) {
+        if !self.ether {
+            self.exprs.push(Expr::Meta { key: meta::IIFTYPE, to: 0 });
+            self.equal(ARPHRD_ETHER.to_ne_bytes().to_vec());
+            self.ether = true;
+        }
+    }
+
+    fn require_family(&mut self, family: Family) {
+        if self.family == Some(family) {
+            return;
+        }
+        if self.ether && self.family.is_none() {
+            self.exprs.push(Expr::Payload { base: base::LINK, offset: 12, len: 2, to: 0 });
+            self.equal(match family {
+                Family::V4 => vec![0x08, 0x00],
+                Family::V6 => vec![0x86, 0xdd],
+            });
+        } else {
+            self.exprs.push(Expr::Meta { key: meta::NFPROTO, to: 0 });
+            self.equal(vec![nfproto(family)]);
+        }
+        self.family = Some(family);
+    }
+
+    fn require_l4proto(&mut self, protocol: u8) {
+        if self.l4proto != Some(protocol) {
+            self.exprs.push(Expr::Meta { key: meta::L4PROTO, to: 0 });
+            self.equal(vec![protocol]);
+            self.l4proto = Some(protocol);
+        }
+    }
+
+    fn equal(&mut self, data: Vec<u8>) {
+        self.exprs.push(Expr::Cmp { op: expr::CMP_EQ, slot: 0, data });
+    }
+}
+
+fn load(field: Field, to: Slot) -> Expr {
+    let payload = |base, offset, len| Expr::Payload { base, offset, len, to };
+    match field {
+        Field::IifName => Expr::Meta { key: meta::IIFNAME, to },
+        Field::OifName => Expr::Meta { key: meta::OIFNAME, to },
+        Field::NfProto => Expr::Meta { key: meta::NFPROTO, to },
+        Field::L4Proto => Expr::Meta { key: meta::L4PROTO, to },
+        Field::Mark => Expr::Meta { key: meta::MARK, to },
+        Field::PktType => Expr::Meta { key: meta::PKTTYPE, to },
+        Field::CtStatus => Expr::Ct { key: ct::STATUS, to },
+        Field::FibDaddrType => Expr::Fib { flags: FIB_DADDR, result: FIB_ADDRTYPE, to },
+        Field::Ip6Fragment => Expr::HeaderPresent { header: IPPROTO_FRAGMENT, to },
+        Field::EtherSaddr => payload(base::LINK, 6, 6),
+        Field::Saddr(Family::V4) => payload(base::NETWORK, 12, 4),
+        Field::Daddr(Family::V4) => payload(base::NETWORK, 16, 4),
+        Field::Saddr(Family::V6) => payload(base::NETWORK, 8, 16),
+        Field::Daddr(Family::V6) => payload(base::NETWORK, 24, 16),
+        Field::Sport => payload(base::TRANSPORT, 0, 2),
+        Field::Dport => payload(base::TRANSPORT, 2, 2),
+        Field::IcmpType(_) => payload(base::TRANSPORT, 0, 1),
+        Field::IcmpCode(_) => payload(base::TRANSPORT, 1, 1),
+        Field::NdTarget => payload(base::TRANSPORT, 8, 16),
+    }
+}
+
+fn limit(rate: &Limit, over: bool) -> Expr {
+    Expr::Limit {
+        rate: rate.rate,
+        seconds: match rate.unit {
+            LimitUnit::Second => 1,
+            LimitUnit::Minute => 60,
+        },
+        burst: if rate.burst == 0 { BURST_DEFAULT } else { rate.burst },
+        kind: 0,
+        flags: if over { expr::INVERT } else { 0 },
+    }
+}
+
+fn field_len(field: Field) -> usize {
+    match field {
+        Field::IifName | Field::OifName => IFNAMSIZ,
+        Field::EtherSaddr => 6,
+        Field::Saddr(family) | Field::Daddr(family) => usize::from(family.bits()) / 8,
+        Field::NfProto
+        | Field::L4Proto
+        | Field::IcmpType(_)
+        | Field::IcmpCode(_)
+        | Field::PktType
+        | Field::Ip6Fragment => 1,
+        Field::Sport | Field::Dport => 2,
+        Field::NdTarget => 16,
+        Field::Mark | Field::CtStatus | Field::FibDaddrType => 4,
+    }
+}
+
+/// Masks come in network order; some fields stand in registers in the host's.
+fn host_order(field: Field, mask: &[u8]) -> Vec<u8> {
+    let mut mask = mask.to_vec();
+    let in_host_order = matches!(field, Field::Mark | Field::CtStatus | Field::FibDaddrType);
+    if in_host_order && cfg!(target_endian = "little") {
+        mask.reverse();
+    }
+    mask
+}
+
+/// A value in `len` octets; none, when it does not have that length.
+fn value_octets(value: &Value, len: usize) -> Option<Vec<u8>> {
+    let octets = match value {
+        Value::IfName(name) => {
+            let mut octets = name.as_str().as_bytes().to_vec();
+            octets.resize(IFNAMSIZ, 0);
+            octets
+        }
+        Value::Mac(mac) => mac.octets().to_vec(),
+        Value::Addr(std::net::IpAddr::V4(addr)) => addr.octets().to_vec(),
+        Value::Addr(std::net::IpAddr::V6(addr)) => addr.octets().to_vec(),
+        Value::Family(family) => vec![nfproto(*family)],
+        Value::U8(n) if len == 4 => u32::from(*n).to_ne_bytes().to_vec(),
+        Value::U8(n) => vec![*n],
+        Value::Port(n) => n.to_be_bytes().to_vec(),
+        Value::U32(n) if len == 1 => vec![u8::try_from(*n).ok()?],
+        Value::U32(n) => n.to_ne_bytes().to_vec(),
+    };
+    (octets.len() == len).then_some(octets)
+}
+
+fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::V4 => NFPROTO_IPV4,
+        Family::V6 => NFPROTO_IPV6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_elements_read_back_and_foreign_ones_do_not() {
+        let types = [KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(Family::V4)];
+        let values = vec![
+            Value::IfName("tap1".parse().expect("a name")),
+            Value::Mac(Mac::new([2, 0, 0, 0, 0, 1])),
+            Value::Addr([192, 0, 2, 1].into()),
+        ];
+        let key = element_key(&types, &values).expect("fits");
+        assert_eq!(key.len(), 16 + 8 + 4);
+        assert_eq!(read_element_key(&types, &key), Some(values));
+        let mut padded = key.clone();
+        padded[23] = 1;
+        assert_eq!(read_element_key(&types, &padded), None, "padding is zero");
+        let mut unnamed = key.clone();
+        unnamed[0] = b'/';
+        assert_eq!(read_element_key(&types, &unnamed), None, "no interface has that name");
+        assert_eq!(read_element_key(&types, &key[..27]), None);
+    }
+
+    #[test]
+    fn values_of_another_type_are_refused() {
+        let types = [KeyType::Addr(Family::V4)];
+        for value in [Value::U32(1), Value::Addr(Family::V6.unspecified()), Value::Port(1)] {
+            assert_eq!(element_key(&types, &[value]), None);
+        }
+        assert_eq!(element_key(&types, &[]), None);
+    }
+
+    #[test]
+    fn keys_end_where_the_registers_do() {
+        let key = vec![Field::IifName.into(); 5];
+        let statement = Statement::VerdictMap(key, "m".into());
+        let too_long = NftRule { statements: vec![statement], comment: None };
+        assert!(rule(&too_long).is_err());
+    }
+}

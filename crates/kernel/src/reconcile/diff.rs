@@ -1,0 +1,215 @@
+//! What has to be done so that what stands becomes what is desired. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hextet_model::state::{Chain, Key, Netns, Object, SetName, Statement};
+
+use super::op::{Op, Standing};
+
+/// All operations, in a safe order: services end, then policy changes, then services begin, then policy
+/// that nothing needs any longer ends.
+pub fn diff(desired: &BTreeMap<Key, Object>, actual: &BTreeMap<Key, Standing>) -> Vec<Op> {
+    let mut ops: Vec<Op> = desired
+        .iter()
+        .filter_map(|(key, object)| compare(Some(object), actual.get(key), key))
+        .collect();
+    let gone = actual.keys().filter(|key| !desired.contains_key(*key));
+    ops.extend(gone.cloned().map(Op::Delete));
+    ordered(ops, desired)
+}
+
+/// As [`diff`], for these keys only.
+pub fn diff_keys<'a>(
+    keys: impl IntoIterator<Item = &'a Key>,
+    desired: &BTreeMap<Key, Object>,
+    actual: &BTreeMap<Key, Standing>,
+) -> Vec<Op> {
+    let ops = keys
+        .into_iter()
+        .filter_map(|key| compare(desired.get(key), actual.get(key), key))
+        .collect();
+    ordered(ops, desired)
+}
+
+fn compare(desired: Option<&Object>, actual: Option<&Standing>, key: &Key) -> Option<Op> {
+    match (desired, actual) {
+        (None, None) => None,
+        (Some(object), None) => Some(Op::Create(object.clone())),
+        (None, Some(_)) => Some(Op::Delete(key.clone())),
+        (Some(object), Some(Standing::As(is))) if is == object => None,
+        (Some(object), Some(was)) => {
+            Some(Op::Replace { new: object.clone(), was: was.clone() })
+        }
+    }
+}
+
+fn ordered(mut ops: Vec<Op>, desired: &BTreeMap<Key, Object>) -> Vec<Op> {
+    let remade: BTreeSet<(Netns, SetName)> = ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::Replace { new: Object::Set(netns, set), .. } => {
+                Some((netns.clone(), set.name.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    if !remade.is_empty() {
+        ops = with_remade_sets(ops, &remade, desired);
+    }
+    ops.sort_by(|a, b| (a.phase(), a.netns()).cmp(&(b.phase(), b.netns())));
+    ops
+}
+
+/// A set cannot change its type: it goes and comes again, and so must its elements, and the rules that look
+/// into it.
+fn with_remade_sets(
+    ops: Vec<Op>,
+    remade: &BTreeSet<(Netns, SetName)>,
+    desired: &BTreeMap<Key, Object>,
+) -> Vec<Op> {
+    let in_remade = |key: &Key| match key {
+        Key::Element(netns, set, _) => remade.contains(&(netns.clone(), set.clone())),
+        _ => false,
+    };
+    let mut ops: Vec<Op> = ops.into_iter().filter(|op| !in_remade(&op.key())).collect();
+    let touched: BTreeSet<Key> = ops.iter().map(Op::key).collect();
+    for (key, object) in desired {
+        match object {
+            Object::Element(..) if in_remade(key) => ops.push(Op::Create(object.clone())),
+            Object::Chain(netns, chain) if !touched.contains(key) => {
+                let refers = |set: &SetName| remade.contains(&(netns.clone(), set.clone()));
+                if sets_of(chain).any(refers) {
+                    let was = Standing::As(object.clone());
+                    ops.push(Op::Replace { new: object.clone(), was });
+                }
+            }
+            _ => {}
+        }
+    }
+    ops
+}
+
+fn sets_of(chain: &Chain) -> impl Iterator<Item = &SetName> {
+    let statements = chain.rules.iter().flat_map(|rule| &rule.statements);
+    statements.filter_map(|statement| match statement {
+        Statement::Lookup(lookup) => Some(&lookup.set),
+        Statement::VerdictMap(_, set) | Statement::Dynamic(_, set, _) => Some(set),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hextet_model::state::{
+        Element, KeyType, Lookup, NextHop, NftRule, Route, RouteKey, RouteKind, Set, Sysctl, Value,
+        Verdict,
+    };
+
+    use super::*;
+
+    fn route(prefix: &str, link: &str) -> Object {
+        Object::Route(Route {
+            key: RouteKey {
+                netns: Netns::Main,
+                table: 254,
+                prefix: prefix.parse().expect("a prefix"),
+                metric: 0,
+            },
+            kind: RouteKind::Unicast(vec![NextHop {
+                via: None,
+                link: link.parse().expect("a name"),
+            }]),
+            prefsrc: None,
+        })
+    }
+
+    fn set(key: KeyType) -> Object {
+        let set = Set { name: "s".into(), key: vec![key], verdicts: false, dynamic: None };
+        Object::Set(Netns::Main, set)
+    }
+
+    fn element(value: Value) -> Object {
+        Object::Element(Netns::Main, Element { set: "s".into(), key: vec![value], verdict: None })
+    }
+
+    fn chain() -> Object {
+        let lookup = Lookup {
+            key: vec![hextet_model::state::Field::Dport.into()],
+            set: "s".into(),
+            negate: false,
+        };
+        let rule = NftRule {
+            statements: vec![Statement::Lookup(lookup), Statement::Verdict(Verdict::Drop)],
+            comment: None,
+        };
+        let chain = Chain { name: "c".into(), hook: None, rules: vec![rule] };
+        Object::Chain(Netns::Main, chain)
+    }
+
+    fn states(objects: Vec<Object>) -> BTreeMap<Key, Object> {
+        objects.into_iter().map(|object| (object.key(), object)).collect()
+    }
+
+    fn standing(objects: Vec<Object>) -> BTreeMap<Key, Standing> {
+        objects.into_iter().map(|object| (object.key(), object.into())).collect()
+    }
+
+    fn lines(ops: &[Op]) -> Vec<String> {
+        ops.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn services_end_first_and_begin_last() {
+        let sysctl = |value: &str| {
+            Object::Sysctl(Sysctl {
+                netns: Netns::Main,
+                path: "net/a".to_owned(),
+                value: value.to_owned(),
+            })
+        };
+        let desired = states(vec![
+            sysctl("1"),
+            set(KeyType::InetService),
+            route("2001:db8::5/128", "tap2"),
+            route("192.0.2.9/32", "tap1"),
+        ]);
+        let actual =
+            standing(vec![sysctl("0"), route("192.0.2.9/32", "tap1"), route("::/0", "tap1")]);
+        assert_eq!(
+            lines(&diff(&desired, &actual)),
+            [
+                "- route ::/0",
+                "~ sysctl net/a = 1 (was: sysctl net/a = 0)",
+                "+ nft set s type inet_service",
+                "+ route 2001:db8::5/128 dev tap2 proto hextet",
+            ]
+        );
+        let same = standing(desired.values().cloned().collect());
+        assert_eq!(diff(&desired, &same), []);
+    }
+
+    #[test]
+    fn a_set_of_another_type_is_made_anew_with_all_that_hangs_on_it() {
+        let desired = states(vec![set(KeyType::InetService), element(Value::Port(22)), chain()]);
+        let mut actual = standing(vec![set(KeyType::Mark), element(Value::U32(22)), chain()]);
+        actual.insert(element(Value::Port(22)).key(), element(Value::Port(22)).into());
+        let expected = [
+            "~ nft set s type inet_service (was: nft set s type mark)",
+            "+ nft element s 22",
+            "~ nft chain c with 1 rules (with what it refers to)",
+        ];
+        let ops = diff(&desired, &actual);
+        assert_eq!(lines(&ops).iter().collect::<BTreeSet<_>>().len(), 3);
+        for line in expected {
+            assert!(lines(&ops).iter().any(|l| l == line), "{line} in {:?}", lines(&ops));
+        }
+    }
+
+    #[test]
+    fn only_the_keys_asked_for_are_compared() {
+        let desired = states(vec![route("192.0.2.1/32", "tap1"), route("192.0.2.2/32", "tap2")]);
+        let keys = [route("192.0.2.2/32", "tap2").key()];
+        let ops = diff_keys(&keys, &desired, &BTreeMap::new());
+        assert_eq!(lines(&ops), ["+ route 192.0.2.2/32 dev tap2 proto hextet"]);
+    }
+}

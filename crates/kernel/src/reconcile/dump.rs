@@ -1,0 +1,318 @@
+//! What of ours stands in the kernel. The filter is here: what is not ours never leaves this module.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use hextet_model::state::{
+    Address, EdgeProgram, Key, Link, LocalRulePriority, Neighbour, Netns, Object, RouteKey, Sysctl,
+};
+use hextet_types::Family;
+
+use super::{Kernel, Namespace, Scope, Standing};
+use crate::{
+    error::Error,
+    netlink::Batch,
+    nft,
+    route::{Indexes, address, link, neighbour, route, rule},
+    sysctl, tc,
+};
+
+type Standings = BTreeMap<Key, Standing>;
+
+impl Kernel {
+    /// All that is ours in the scope's namespaces. Writes nothing.
+    pub fn dump(&mut self, scope: &Scope<'_>) -> Result<BTreeMap<Key, Standing>, Error> {
+        self.drop_stale_namespaces();
+        let mut found = Standings::new();
+        for netns in scope.all() {
+            if self.namespace(&netns)?.is_some() {
+                self.dump_links_and_programs(&netns, scope, &mut found)?;
+                self.dump_sysctls(&netns, scope, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn dump_links_and_programs(
+        &mut self,
+        netns: &Netns,
+        scope: &Scope<'_>,
+        found: &mut Standings,
+    ) -> Result<(), Error> {
+        let Some(namespace) = self.namespace(netns)? else { return Ok(()) };
+        let hung = dump_qdiscs(namespace)?;
+        let programs_stand = match hung.values().any(|hung| *hung == tc::Hung::Ours) {
+            true => self.programs_stand(netns)?,
+            false => false,
+        };
+        let Some(namespace) = self.namespace(netns)? else { return Ok(()) };
+        let mut request = Batch::default();
+        link::request_all(&mut request, false);
+        let mut links = Indexes::default();
+        for is in namespace.route.dump(&mut request, link::read)? {
+            let hung = hung.get(&is.index).copied();
+            links.insert(is.name.clone(), is.index);
+            let key = Key::Link(netns.clone(), is.name.clone());
+            let program = EdgeProgram { netns: netns.clone(), link: is.name.clone() };
+            if scope.expected.contains_key(&key) || hung == Some(tc::Hung::Ours) {
+                found.insert(key, link_standing(netns, &is));
+            }
+            let key = Key::EdgeProgram(netns.clone(), is.name);
+            match hung {
+                Some(tc::Hung::Ours) if programs_stand => {
+                    found.insert(key, Object::EdgeProgram(program).into());
+                }
+                Some(tc::Hung::Ours) => {
+                    found.insert(key, Standing::otherwise("other programs"));
+                }
+                Some(tc::Hung::Foreign) if scope.expected.contains_key(&key) => {
+                    found.insert(key, Standing::otherwise("a clsact of somebody else"));
+                }
+                _ => {}
+            }
+        }
+        dump_addresses(namespace, netns, &links, scope, found)?;
+        dump_neighbours(namespace, netns, &links, found)?;
+        dump_routes(namespace, netns, &links, scope, found)?;
+        dump_rules(namespace, netns, scope, found)?;
+        dump_table(namespace, netns, scope, found)
+    }
+
+    pub(super) fn programs_stand(&mut self, netns: &Netns) -> Result<bool, Error> {
+        self.programs()?;
+        match (&self.programs, self.namespaces.get_mut(netns)) {
+            (Some(programs), Some(namespace)) => programs.stand(&mut namespace.route),
+            _ => Ok(false),
+        }
+    }
+
+    fn dump_sysctls(
+        &mut self,
+        netns: &Netns,
+        scope: &Scope<'_>,
+        found: &mut Standings,
+    ) -> Result<(), Error> {
+        let from = Key::Sysctl(netns.clone(), String::new());
+        let mut paths: BTreeSet<&str> = scope
+            .expected
+            .range(from..)
+            .map_while(|(key, _)| match key {
+                Key::Sysctl(of, path) if of == netns => Some(path.as_str()),
+                _ => None,
+            })
+            .collect();
+        if *netns == Netns::Main {
+            paths.extend(self.record.paths());
+        }
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let Some(namespace) = self.namespaces.get(netns) else { return Ok(()) };
+        let values = namespace.handle.run(|| {
+            let read = |path: &str| (path.to_owned(), sysctl::read(path));
+            paths.iter().map(|path| read(path)).collect::<Vec<_>>()
+        })?;
+        for (path, value) in values {
+            match value {
+                Ok(value) => {
+                    let object = Object::Sysctl(Sysctl { netns: netns.clone(), path, value });
+                    found.insert(object.key(), object.into());
+                }
+                Err(e) if e.errno() == Some(libc::ENOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn dump_qdiscs(namespace: &mut Namespace) -> Result<HashMap<u32, tc::Hung>, Error> {
+    let mut request = Batch::default();
+    tc::request_qdiscs(&mut request, 0);
+    Ok(namespace.route.dump(&mut request, tc::read_qdisc)?.into_iter().collect())
+}
+
+fn link_standing(netns: &Netns, is: &link::Found) -> Standing {
+    if is.generates_addresses {
+        return Standing::otherwise("makes link-local addresses by itself");
+    }
+    match (is.mac, u16::try_from(is.mtu)) {
+        (Some(mac), Ok(mtu)) => {
+            let (netns, name) = (netns.clone(), is.name.clone());
+            Object::Link(Link { netns, name, mac, mtu, up: is.up }).into()
+        }
+        _ => Standing::otherwise(format!("mtu {}, or no Ethernet link", is.mtu)),
+    }
+}
+
+fn dump_addresses(
+    namespace: &mut Namespace,
+    netns: &Netns,
+    links: &Indexes,
+    scope: &Scope<'_>,
+    found: &mut Standings,
+) -> Result<(), Error> {
+    let mut request = Batch::default();
+    address::request_all(&mut request);
+    for is in namespace.route.dump(&mut request, address::read)? {
+        let Some(link) = links.name(is.index) else { continue };
+        let object = Object::Address(Address {
+            netns: netns.clone(),
+            link: link.clone(),
+            addr: is.addr,
+            prefix_len: is.prefix_len,
+        });
+        let key = object.key();
+        if is.ours || scope.expected.contains_key(&key) {
+            found.insert(key, object.into());
+        }
+    }
+    Ok(())
+}
+
+fn dump_neighbours(
+    namespace: &mut Namespace,
+    netns: &Netns,
+    links: &Indexes,
+    found: &mut Standings,
+) -> Result<(), Error> {
+    let mut request = Batch::default();
+    neighbour::request_all(&mut request);
+    for is in namespace.route.dump(&mut request, neighbour::read)? {
+        let Some(link) = links.name(is.index) else { continue };
+        let key = Key::Neighbour(netns.clone(), link.clone(), is.addr);
+        let standing = match is.mac {
+            Some(mac) => {
+                let (netns, link) = (netns.clone(), link.clone());
+                Object::Neighbour(Neighbour { netns, link, addr: is.addr, mac }).into()
+            }
+            None => Standing::otherwise("not permanent"),
+        };
+        found.insert(key, standing);
+    }
+    Ok(())
+}
+
+fn dump_routes(
+    namespace: &mut Namespace,
+    netns: &Netns,
+    links: &Indexes,
+    scope: &Scope<'_>,
+    found: &mut Standings,
+) -> Result<(), Error> {
+    for family in Family::BOTH {
+        let mut request = Batch::default();
+        route::request_all(&mut request, family);
+        let routes = namespace.route.dump(&mut request, |a| route::read(a, netns, links))?;
+        for (key, route) in routes {
+            let wanted = as_asked_for(key, scope);
+            let standing = match route {
+                Ok(mut route) => {
+                    route.key = wanted.clone();
+                    Object::Route(route).into()
+                }
+                Err(what) => Standing::otherwise(what),
+            };
+            found.insert(Key::Route(wanted), standing);
+        }
+    }
+    Ok(())
+}
+
+/// The kernel gives an IPv6 route without a metric its default one; who asked for none finds it as asked.
+fn as_asked_for(key: RouteKey, scope: &Scope<'_>) -> RouteKey {
+    let default = key.prefix.family() == Family::V6 && key.metric == route::DEFAULT_METRIC_V6;
+    if !default || scope.expected.contains_key(&Key::Route(key.clone())) {
+        return key;
+    }
+    let without = RouteKey { metric: 0, ..key.clone() };
+    match scope.expected.contains_key(&Key::Route(without.clone())) {
+        true => without,
+        false => key,
+    }
+}
+
+pub(super) fn rules(namespace: &mut Namespace, family: Family) -> Result<Vec<rule::Found>, Error> {
+    let mut request = Batch::default();
+    rule::request_all(&mut request, family);
+    namespace.route.dump(&mut request, rule::read)
+}
+
+fn dump_rules(
+    namespace: &mut Namespace,
+    netns: &Netns,
+    scope: &Scope<'_>,
+    found: &mut Standings,
+) -> Result<(), Error> {
+    for family in Family::BOTH {
+        let rules = rules(namespace, family)?;
+        let (local, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r.is_local());
+        let key = Key::LocalRulePriority(netns.clone(), family);
+        let concerns_us = scope.expected.contains_key(&key) || local.iter().any(|r| r.ours);
+        match local.as_slice() {
+            [is] if is.priority == 0 && !is.ours => {}
+            [is] if concerns_us => {
+                let (netns, priority) = (netns.clone(), is.priority);
+                let object = LocalRulePriority { netns, family, priority };
+                found.insert(key, Object::LocalRulePriority(object).into());
+            }
+            rules if concerns_us => {
+                found.insert(key, Standing::otherwise(format!("{} of them", rules.len())));
+            }
+            _ => {}
+        }
+        for is in others {
+            let key = Key::Rule(netns.clone(), family, is.priority, is.fwmark);
+            let rule = is.rule(netns).map(Object::Rule);
+            if is.ours {
+                let standing = match rule {
+                    Some(_) if found.contains_key(&key) => Standing::otherwise("several rules"),
+                    Some(rule) => rule.into(),
+                    None => Standing::otherwise("a rule of another kind"),
+                };
+                found.insert(key, standing);
+            } else if let Some(rule) = rule.filter(|rule| scope.expected.get(&key) == Some(rule)) {
+                found.entry(key).or_insert(rule.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dump_table(
+    namespace: &mut Namespace,
+    netns: &Netns,
+    scope: &Scope<'_>,
+    found: &mut Standings,
+) -> Result<(), Error> {
+    let table = nft::read_table(&mut namespace.nft)?;
+    namespace.sets.clear();
+    for (name, set) in table.sets {
+        let standing = match set {
+            Ok(set) => {
+                namespace.sets.insert(name.clone(), set.key.clone());
+                Object::Set(netns.clone(), set).into()
+            }
+            Err(what) => Standing::otherwise(what),
+        };
+        found.insert(Key::Set(netns.clone(), name), standing);
+    }
+    for (name, is) in table.chains {
+        let key = Key::Chain(netns.clone(), name);
+        let standing = match scope.expected.get(&key) {
+            Some(Object::Chain(_, chain)) if is.is(chain) && !table.dormant => {
+                Object::Chain(netns.clone(), chain.clone()).into()
+            }
+            Some(Object::Chain(_, chain)) => Standing::Otherwise {
+                what: is.summary(),
+                remake: !is.has_hook(chain),
+            },
+            _ => Standing::otherwise(is.summary()),
+        };
+        found.insert(key, standing);
+    }
+    for element in table.elements {
+        let object = Object::Element(netns.clone(), element);
+        found.insert(object.key(), object.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! The one way into the kernel: dump what is ours, compare it with what is desired, apply the difference.
+//!
+//! Reconciling twice does nothing the second time. What is not ours is not in the dump, so nothing here
+//! can touch it. Policy stands before the service that it guards begins, and ends after it.
+
+mod apply;
+mod diff;
+mod dump;
+mod op;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    path::PathBuf,
+};
+
+use hextet_model::state::{Key, KeyType, Netns, Object, RouteKind, SetName};
+use hextet_types::{IfName, Mac};
+
+pub use diff::{diff, diff_keys};
+pub use op::{Op, Standing};
+
+use crate::{error::Error, netlink::Socket, netns, sysctl::Record, tc::Programs};
+
+/// What a kernel needs to know beforehand.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The Ethernet address that ports see as their gateway's, on every host the same.
+    pub gateway_mac: Mac,
+    /// Where the former values of sysctls are kept.
+    pub sysctl_record: PathBuf,
+    /// The sysctls that may be written, each a path or a beginning of paths that ends in `/`.
+    pub sysctls: Vec<String>,
+}
+
+/// What a dump covers.
+#[derive(Clone, Debug)]
+pub struct Scope<'a> {
+    /// What is desired. It tells which links and sysctls are ours, and what a chain's rules should be.
+    pub expected: &'a BTreeMap<Key, Object>,
+    /// Namespaces to look into beside those that the desired objects name.
+    pub namespaces: BTreeSet<Netns>,
+}
+
+impl<'a> Scope<'a> {
+    /// The main namespace, and those that the desired objects name.
+    pub fn of(expected: &'a BTreeMap<Key, Object>) -> Self {
+        Scope { expected, namespaces: BTreeSet::from([Netns::Main]) }
+    }
+
+    fn all(&self) -> BTreeSet<Netns> {
+        let mut all = self.namespaces.clone();
+        for key in self.expected.keys() {
+            let netns = op::netns_of_key(key);
+            if !all.contains(netns) {
+                all.insert(netns.clone());
+            }
+        }
+        all
+    }
+}
+
+/// What came of some operations.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many were done.
+    pub applied: usize,
+    /// What was refused, or withheld for the sake of what was refused.
+    pub failed: Vec<(Op, Error)>,
+    /// What waits for a link or namespace that is not there yet.
+    pub waiting: Vec<Key>,
+}
+
+impl Report {
+    /// Whether nothing is left to be done.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// Sockets into one namespace.
+#[derive(Debug)]
+struct Namespace {
+    handle: netns::Handle,
+    route: Socket,
+    nft: Socket,
+    /// The key of each set, as far as we have seen it.
+    sets: HashMap<SetName, Vec<KeyType>>,
+}
+
+impl Namespace {
+    fn open(handle: netns::Handle) -> Result<Self, Error> {
+        let sockets = || {
+            let route = Socket::open(libc::NETLINK_ROUTE as isize, "rtnetlink")?;
+            let nft = Socket::open(libc::NETLINK_NETFILTER as isize, "nf_tables")?;
+            Ok((route, nft))
+        };
+        let (route, nft) = match handle.name() {
+            Netns::Main => sockets()?,
+            Netns::Named(_) => handle.run(sockets)??,
+        };
+        Ok(Namespace { handle, route, nft, sets: HashMap::new() })
+    }
+}
+
+/// The kernel, in as many namespaces as the desired state names.
+#[derive(Debug)]
+pub struct Kernel {
+    config: Config,
+    programs: Option<Programs>,
+    record: Record,
+    namespaces: BTreeMap<Netns, Namespace>,
+    known: BTreeMap<Key, Standing>,
+}
+
+impl Kernel {
+    /// Opens it. `Main` is the network namespace of the calling thread, from now on.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let record = Record::open(&config.sysctl_record)?;
+        let main = Namespace::open(netns::Handle::open(&Netns::Main)?)?;
+        let namespaces = BTreeMap::from([(Netns::Main, main)]);
+        Ok(Kernel { config, programs: None, record, namespaces, known: BTreeMap::new() })
+    }
+
+    /// The addresses of our sockets in a namespace: what a [`crate::netlink::Monitor`] hears from them is
+    /// our own doing.
+    pub fn socket_ports(&self, netns: &Netns) -> Vec<u32> {
+        let sockets = self.namespaces.get(netns);
+        sockets.map_or(Vec::new(), |n| vec![n.route.port(), n.nft.port()])
+    }
+
+    /// Makes the kernel equal to what is desired: looks, compares, applies. What a transaction refused is
+    /// looked at and tried once more, since somebody else may have changed things meanwhile.
+    pub fn reconcile(&mut self, scope: &Scope<'_>) -> Result<Report, Error> {
+        let mut report = self.reconcile_once(scope)?;
+        if !report.failed.is_empty() {
+            let before = report.applied;
+            report = self.reconcile_once(scope)?;
+            report.applied += before;
+        }
+        Ok(report)
+    }
+
+    fn reconcile_once(&mut self, scope: &Scope<'_>) -> Result<Report, Error> {
+        self.known = self.dump(scope)?;
+        let ops = diff(scope.expected, &self.known);
+        Ok(self.apply(ops))
+    }
+
+    /// Makes the kernel equal to what is desired under these keys, going by what it had when we last
+    /// looked or changed it.
+    pub fn reconcile_keys<'a>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'a Key>,
+        desired: &BTreeMap<Key, Object>,
+    ) -> Report {
+        let ops = diff_keys(keys, desired, &self.known);
+        self.apply(ops)
+    }
+
+    /// What stood when we last looked, with what was changed since.
+    pub fn known(&self) -> &BTreeMap<Key, Standing> {
+        &self.known
+    }
+
+    /// Forgets what stood on a link, since it is another one now or was down meanwhile. The keys are for
+    /// [`Kernel::reconcile_keys`].
+    pub fn forget_link(&mut self, netns: &Netns, link: &IfName) -> BTreeSet<Key> {
+        let on_link = |key: &Key, standing: &Standing| {
+            if key.link().is_some_and(|(n, l)| n == netns && l == link) {
+                return true;
+            }
+            match standing {
+                Standing::As(Object::Route(route)) => match &route.kind {
+                    RouteKind::Unicast(hops) => {
+                        route.key.netns == *netns && hops.iter().any(|hop| hop.link == *link)
+                    }
+                    RouteKind::Blackhole => false,
+                },
+                _ => false,
+            }
+        };
+        let gone: BTreeSet<Key> = self
+            .known
+            .iter()
+            .filter(|(key, standing)| on_link(key, standing))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &gone {
+            self.known.remove(key);
+        }
+        gone
+    }
+
+    /// The programs, loaded on first use.
+    fn programs(&mut self) -> Result<&Programs, Error> {
+        if self.programs.is_none() {
+            self.programs = Some(Programs::load(self.config.gateway_mac)?);
+        }
+        self.programs.as_ref().ok_or_else(|| Error::Program("not loaded".to_owned()))
+    }
+
+    /// A namespace's sockets; none, where there is no such namespace.
+    fn namespace(&mut self, netns: &Netns) -> Result<Option<&mut Namespace>, Error> {
+        match self.namespaces.entry(netns.clone()) {
+            Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
+            Entry::Vacant(entry) => match netns::Handle::open(netns) {
+                Ok(handle) => Ok(Some(entry.insert(Namespace::open(handle)?))),
+                Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
+    /// Lets go of namespaces whose name means another one by now, or none.
+    fn drop_stale_namespaces(&mut self) {
+        self.namespaces.retain(|netns, namespace| {
+            *netns == Netns::Main || namespace.handle.is_current()
+        });
+    }
+}

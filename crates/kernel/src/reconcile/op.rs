@@ -1,0 +1,265 @@
+//! What stands, what is to be done, and how both read.
+
+use std::fmt::{self, Write as _};
+
+use hextet_model::state::{Key, Netns, NextHop, Object, RouteKey, RouteKind, Rule, RuleAction};
+
+/// What the kernel has under a key of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// What the model can say.
+    As(Object),
+    /// Something that no desired state ever says: tampered with, or made by another version.
+    Otherwise {
+        /// In a few words, for people.
+        what: String,
+        /// Whether it has to go before the right thing can stand there.
+        remake: bool,
+    },
+}
+
+impl Standing {
+    pub(super) fn otherwise(what: impl Into<String>) -> Self {
+        Standing::Otherwise { what: what.into(), remake: false }
+    }
+}
+
+impl From<Object> for Standing {
+    fn from(object: Object) -> Self {
+        Standing::As(object)
+    }
+}
+
+/// One change to the kernel. `Display` prints a line: `+`, `~` or `-`, and the object in the words of the
+/// tools that show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// There is nothing of that key yet.
+    Create(Object),
+    /// There is something else of that key.
+    Replace {
+        /// What shall stand.
+        new: Object,
+        /// What stands.
+        was: Standing,
+    },
+    /// It shall not stand any longer.
+    Delete(Key),
+}
+
+impl Op {
+    /// The object's key.
+    pub fn key(&self) -> Key {
+        match self {
+            Op::Create(object) | Op::Replace { new: object, .. } => object.key(),
+            Op::Delete(key) => key.clone(),
+        }
+    }
+
+    /// What shall stand; none, where nothing shall.
+    pub fn object(&self) -> Option<&Object> {
+        match self {
+            Op::Create(object) | Op::Replace { new: object, .. } => Some(object),
+            Op::Delete(_) => None,
+        }
+    }
+
+    /// The namespace it happens in.
+    pub fn netns(&self) -> &Netns {
+        match self {
+            Op::Create(object) | Op::Replace { new: object, .. } => netns_of(object),
+            Op::Delete(key) => netns_of_key(key),
+        }
+    }
+
+    /// When it happens: services end, then policy changes, then services begin, then policy ends.
+    pub(super) fn phase(&self) -> Phase {
+        use Phase as P;
+        match self {
+            Op::Delete(key) => match key {
+                Key::Route(_) => P::RouteEnds,
+                Key::Neighbour(..) => P::NeighbourEnds,
+                Key::Address(..) => P::AddressEnds,
+                Key::Link(..) => P::LinkEnds,
+                Key::EdgeProgram(..) => P::ProgramEnds,
+                Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
+                Key::Rule(..) => P::RuleEnds,
+                Key::LocalRulePriority(..) => P::LocalRuleEnds,
+                Key::Sysctl(..) => P::SysctlEnds,
+            },
+            Op::Create(object) | Op::Replace { new: object, .. } => match object {
+                Object::Sysctl(_) => P::Sysctl,
+                Object::LocalRulePriority(_) => P::LocalRule,
+                Object::Rule(_) => P::Rule,
+                Object::Set(..) | Object::Chain(..) | Object::Element(..) => P::Table,
+                Object::EdgeProgram(_) => P::Program,
+                Object::Link(_) => P::Link,
+                Object::Address(_) => P::Address,
+                Object::Neighbour(_) => P::Neighbour,
+                Object::Route(_) => P::Route,
+            },
+        }
+    }
+}
+
+/// The order of all operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    RouteEnds,
+    NeighbourEnds,
+    AddressEnds,
+    LinkEnds,
+    ProgramEnds,
+    Sysctl,
+    LocalRule,
+    Rule,
+    Table,
+    Program,
+    Link,
+    Address,
+    Neighbour,
+    Route,
+    RuleEnds,
+    LocalRuleEnds,
+    SysctlEnds,
+}
+
+impl Phase {
+    /// Whether services that begin rely on it.
+    pub(super) fn is_policy(self) -> bool {
+        matches!(self, Phase::LocalRule | Phase::Rule | Phase::Table)
+    }
+
+    /// Whether it lets packets pass that did not before.
+    pub(super) fn begins_service(self) -> bool {
+        (Phase::Program..=Phase::Route).contains(&self)
+    }
+}
+
+fn netns_of(object: &Object) -> &Netns {
+    match object {
+        Object::Sysctl(o) => &o.netns,
+        Object::LocalRulePriority(o) => &o.netns,
+        Object::Rule(o) => &o.netns,
+        Object::Set(netns, _) | Object::Chain(netns, _) | Object::Element(netns, _) => netns,
+        Object::Link(o) => &o.netns,
+        Object::EdgeProgram(o) => &o.netns,
+        Object::Address(o) => &o.netns,
+        Object::Neighbour(o) => &o.netns,
+        Object::Route(o) => &o.key.netns,
+    }
+}
+
+pub(super) fn netns_of_key(key: &Key) -> &Netns {
+    match key {
+        Key::Sysctl(netns, _)
+        | Key::LocalRulePriority(netns, _)
+        | Key::Rule(netns, ..)
+        | Key::Set(netns, _)
+        | Key::Chain(netns, _)
+        | Key::Element(netns, ..)
+        | Key::Link(netns, _)
+        | Key::EdgeProgram(netns, _)
+        | Key::Address(netns, ..)
+        | Key::Neighbour(netns, ..)
+        | Key::Route(RouteKey { netns, .. }) => netns,
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::Create(object) => write!(f, "+ {}", describe(object))?,
+            Op::Replace { new, was } => {
+                write!(f, "~ {}", describe(new))?;
+                match was {
+                    Standing::As(old) if old != new => write!(f, " (was: {})", describe(old))?,
+                    Standing::As(_) => f.write_str(" (with what it refers to)")?,
+                    Standing::Otherwise { what, .. } => write!(f, " (was: {what})")?,
+                }
+            }
+            Op::Delete(key) => write!(f, "- {}", describe_key(key))?,
+        }
+        match self.netns() {
+            Netns::Main => Ok(()),
+            netns => write!(f, " in {netns}"),
+        }
+    }
+}
+
+/// An object as the tools that list it would write it, in one line.
+pub(super) fn describe(object: &Object) -> String {
+    let name = describe_key(&object.key());
+    match object {
+        Object::Sysctl(o) => format!("{name} = {}", o.value),
+        Object::LocalRulePriority(o) => format!("{name} at priority {}", o.priority),
+        Object::Rule(Rule { action: RuleAction::Blackhole, .. }) => format!("{name} blackhole"),
+        Object::Rule(Rule { action: RuleAction::Table(table), .. }) => {
+            format!("{name} lookup {table}")
+        }
+        Object::Set(_, set) => {
+            let key: Vec<_> = set.key.iter().map(ToString::to_string).collect();
+            format!("{name} type {}", key.join(" . "))
+        }
+        Object::Chain(_, chain) => format!("{name} with {} rules", chain.rules.len()),
+        Object::Element(_, element) => match &element.verdict {
+            Some(verdict) => format!("{name} : {verdict}"),
+            None => name,
+        },
+        Object::Link(o) => {
+            let state = if o.up { "up" } else { "down" };
+            format!("{name} address {} mtu {} {state}", o.mac, o.mtu)
+        }
+        Object::EdgeProgram(_) | Object::Address(_) => name,
+        Object::Neighbour(o) => format!("{name} lladdr {} permanent", o.mac),
+        Object::Route(o) => {
+            let mut text = match &o.kind {
+                RouteKind::Blackhole => format!("{name} blackhole"),
+                RouteKind::Unicast(hops) => hops.iter().fold(name, |text, hop| text + &way(hop)),
+            };
+            if let Some(source) = o.prefsrc {
+                let _ = write!(text, " src {source}");
+            }
+            text + " proto hextet"
+        }
+    }
+}
+
+fn way(hop: &NextHop) -> String {
+    match hop.via {
+        Some(via) => format!(" via {via} dev {}", hop.link),
+        None => format!(" dev {}", hop.link),
+    }
+}
+
+/// What a key names.
+pub(super) fn describe_key(key: &Key) -> String {
+    match key {
+        Key::Sysctl(_, path) => format!("sysctl {path}"),
+        Key::LocalRulePriority(_, family) => format!("{family} local rule"),
+        Key::Rule(_, family, priority, mark) => match mark {
+            None => format!("{family} rule {priority}"),
+            Some((value, mask)) => format!("{family} rule {priority} fwmark {value:#x}/{mask:#x}"),
+        },
+        Key::Set(_, set) => format!("nft set {set}"),
+        Key::Chain(_, chain) => format!("nft chain {chain}"),
+        Key::Element(_, set, values) => {
+            let key: Vec<_> = values.iter().map(ToString::to_string).collect();
+            format!("nft element {set} {}", key.join(" . "))
+        }
+        Key::Link(_, link) => format!("link {link}"),
+        Key::EdgeProgram(_, link) => format!("eBPF edge on {link}"),
+        Key::Address(_, link, addr, len) => format!("address {addr}/{len} dev {link}"),
+        Key::Neighbour(_, link, addr) => format!("neighbour {addr} dev {link}"),
+        Key::Route(key) => {
+            let mut text = format!("route {}", key.prefix);
+            if key.metric != 0 {
+                let _ = write!(text, " metric {}", key.metric);
+            }
+            if key.table != 254 {
+                let _ = write!(text, " table {}", key.table);
+            }
+            text
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! rtnetlink: links, addresses, neighbours, routes, policy rules, each written and read in one place.
+//!
+//! Names become indexes here and nowhere else. What we make carries [`PROTOCOL`], so that what is ours
+//! can be told from what is not by asking the kernel alone.
+
+pub mod address;
+pub mod link;
+pub mod neighbour;
+pub mod route;
+pub mod rule;
+
+use std::collections::HashMap;
+
+use hextet_types::{Family, IfName};
+
+/// The number on our routes (`rtm_protocol`), rules, neighbours and addresses: free in iproute2's
+/// `rt_protos`, and not one of those that FRR and BIRD use.
+pub const PROTOCOL: u8 = 190;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+fn af(family: Family) -> u8 {
+    match family {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    }
+}
+
+fn family(af: u8) -> Option<Family> {
+    match af {
+        AF_INET => Some(Family::V4),
+        AF_INET6 => Some(Family::V6),
+        _ => None,
+    }
+}
+
+/// A namespace's links, by name and by index.
+#[derive(Clone, Debug, Default)]
+pub struct Indexes {
+    by_name: HashMap<IfName, u32>,
+    by_index: HashMap<u32, IfName>,
+}
+
+impl Indexes {
+    /// Adds a link.
+    pub fn insert(&mut self, name: IfName, index: u32) {
+        self.by_index.insert(index, name.clone());
+        self.by_name.insert(name, index);
+    }
+
+    /// A link's index.
+    pub fn index(&self, name: &IfName) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A link's name.
+    pub fn name(&self, index: u32) -> Option<&IfName> {
+        self.by_index.get(&index)
+    }
+}
