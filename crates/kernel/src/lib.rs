@@ -12,6 +12,7 @@ mod reconcile;
 mod route;
 pub mod sysctl;
 mod tc;
+pub mod tcp;
 
 pub use error::{Error, Refusal};
 pub use reconcile::{Config, Kernel, Op, Report, Scope, Standing, diff, diff_keys};

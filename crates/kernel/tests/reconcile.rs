@@ -197,13 +197,13 @@ fn tampering_is_mended_object_by_object() {
         host.reconcile(&desired);
         for tamper in [
             "ip route del 192.0.2.1/32",
-            "ip -6 route replace 2001:db8::1/128 dev tap2 proto 190",
+            "ip -6 route replace 2001:db8::1/128 dev tap2 proto 104",
             "ip -6 route del 2001:db8::2/128",
-            "ip route replace default via inet6 fe80::a dev up1 proto 190",
-            "ip route replace 192.0.2.2/32 dev tap2 proto 190 scope link mtu 1300",
+            "ip route replace default via inet6 fe80::a dev up1 proto 104",
+            "ip route replace 192.0.2.2/32 dev tap2 proto 104 scope link mtu 1300",
             "ip -6 route del 2001:db8:7::7/128 via fe80::a dev up1",
-            "ip -6 route add 2001:db8:dead::/48 dev up1 proto 190",
-            "ip route replace unreachable 203.0.113.0/24 metric 4096 proto 190",
+            "ip -6 route add 2001:db8:dead::/48 dev up1 proto 104",
+            "ip route replace unreachable 203.0.113.0/24 metric 4096 proto 104",
             "ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:66 dev tap1 nud permanent",
             "ip neigh replace 192.0.2.2 lladdr 02:00:00:00:00:66 dev tap2 nud stale",
             "ip neigh del 2001:db8::1 dev tap1",
@@ -219,10 +219,10 @@ fn tampering_is_mended_object_by_object() {
             "tc filter add block 1752694786 pref 5 matchall action pass || \
              tc filter del block 1752694786",
             "ip rule del prio 10",
-            "ip -6 rule add prio 10 fwmark 0x100000/0x300000 lookup 9 proto 190",
+            "ip -6 rule add prio 10 fwmark 0x100000/0x300000 lookup 9 proto 104",
             "ip rule add prio 0 lookup local",
             "ip -6 rule add prio 5 lookup local",
-            "ip rule add prio 11 from 192.0.2.7 blackhole proto 190",
+            "ip rule add prio 11 from 192.0.2.7 blackhole proto 104",
         ] {
             run(tamper);
             assert_ne!(host.todo(&desired), Vec::<String>::new(), "{tamper} is not seen");
@@ -328,7 +328,8 @@ fn a_named_namespace_is_programmed_from_outside() {
         assert_eq!(run("ip route"), "");
         assert_eq!(run("cat /proc/sys/net/ipv4/ip_forward"), "0\n");
         assert_eq!(there.run("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
-        assert!(there.run("ip -6 route").contains("2001:db8::1 dev tap1 proto 190"));
+        let routes = there.run("ip -6 route");
+        assert!(routes.contains("2001:db8::1 dev tap1 proto 104"), "{routes}");
     });
 }
 
@@ -373,4 +374,82 @@ fn sysctls_outside_the_allowed_ones_are_refused() {
         assert!(matches!(errors[..], [Error::SysctlNotAllowed(_)]), "{errors:?}");
         assert!(try_run("grep -qx 7 /proc/sys/kernel/panic").is_err());
     });
+}
+
+mod random {
+    //! From any state to any other, and nothing left to do.
+
+    use proptest::{collection::btree_map, prelude::*, test_runner::TestRunner};
+
+    use super::*;
+
+    fn hops() -> impl Strategy<Value = Vec<NextHop>> {
+        prop_oneof![
+            Just(vec![]),
+            Just(vec![hop(Some("fe80::a"), "up1")]),
+            Just(vec![hop(Some("fe80::a"), "up1"), hop(Some("fe80::b"), "up2")]),
+            Just(vec![hop(None, "tap1")]),
+            Just(vec![hop(None, "tap2")]),
+        ]
+    }
+
+    fn object() -> impl Strategy<Value = Object> {
+        let main = || Netns::Main;
+        let port = || prop_oneof![Just("tap1"), Just("tap2")];
+        let owned = prop_oneof![Just("192.0.2.7"), Just("192.0.2.8"), Just("2001:db8::7")];
+        let prefix = prop_oneof![
+            Just("192.0.2.7/32"),
+            Just("2001:db8::7/128"),
+            Just("2001:db8:1::/64"),
+            Just("0.0.0.0/0"),
+            Just("::/0"),
+        ];
+        let metric = prop_oneof![Just(0u32), Just(7), Just(2000)];
+        let family = || prop_oneof![Just(Family::V4), Just(Family::V6)];
+        let action = prop_oneof![
+            Just(RuleAction::Blackhole),
+            Just(RuleAction::Table(7)),
+            Just(RuleAction::Table(700))
+        ];
+        prop_oneof![
+            1 => port().prop_map(move |p| link(&main(), p)),
+            1 => port().prop_map(move |p| program(&main(), p)),
+            1 => port().prop_map(move |p| address(&main(), p, "fe80::1", 64)),
+            3 => (port(), owned, 1u8..4).prop_map(move |(p, a, n)| neighbour(&main(), p, a, n)),
+            6 => (prefix, metric, hops()).prop_map(move |(p, m, h)| route(&main(), p, m, h)),
+            2 => (family(), 10u32..12, action).prop_map(|(f, p, a)| rule(f, p, a)),
+            1 => family().prop_map(local_rule),
+            1 => (0u8..2).prop_map(move |n| {
+                sysctl(&main(), "net/ipv4/conf/all/send_redirects", &n.to_string())
+            }),
+        ]
+    }
+
+    /// Links that are up and have their address, so that neighbours and routes can stand.
+    fn base() -> Vec<Object> {
+        ["tap1", "tap2"].map(|port| link(&Netns::Main, port)).to_vec()
+    }
+
+    #[test]
+    fn states_follow_one_another() {
+        isolated(|| {
+            make_links(run);
+            let mut host = Host::open();
+            let mut runner = TestRunner::new(ProptestConfig {
+                cases: 48,
+                failure_persistence: None,
+                max_shrink_iters: 0,
+                ..ProptestConfig::default()
+            });
+            let states = btree_map(0usize..64, object(), 0..24);
+            let host = std::cell::RefCell::new(&mut host);
+            let result = runner.run(&states, |objects| {
+                let mut desired = support::states(base());
+                desired.extend(support::states(objects.into_values()));
+                host.borrow_mut().reconcile(&desired);
+                Ok(())
+            });
+            result.unwrap_or_else(|e| panic!("{e}"));
+        });
+    }
 }

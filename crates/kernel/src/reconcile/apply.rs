@@ -158,8 +158,8 @@ impl Kernel {
         namespace.handle.run(work).and_then(|done| done).into()
     }
 
-    /// Joins links to the tc blocks. The first comes alone: it brings the blocks into being, and the
-    /// programs hang in them before the others join.
+    /// Joins links to the tc blocks. They come one by one until one is in, which brings the blocks into
+    /// being, and the programs hang there before all others join.
     fn apply_programs(&mut self, netns: &Netns, run: &[Op], links: &Indexes) -> Vec<Fate> {
         let index = |op: &Op| match op.object() {
             Some(Object::EdgeProgram(EdgeProgram { link, .. })) => links.index(link),
@@ -167,20 +167,26 @@ impl Kernel {
         };
         let indexes: Vec<_> = run.iter().map(index).collect();
         let mut fates = Vec::with_capacity(run.len());
-        let split = indexes.iter().position(Option::is_some).map_or(0, |first| first + 1);
-        let (first, others) = indexes.split_at(split);
-        let joined = self.join(netns, first, run).and_then(|first| {
-            fates.extend(first);
-            if !self.programs_stand(netns)? {
+        let mut joined = || {
+            let mut any_in = false;
+            for (index, op) in indexes.iter().zip(run) {
+                let fate = self.join(netns, &[*index], std::slice::from_ref(op))?;
+                any_in = matches!(fate[..], [Fate::Done]);
+                fates.extend(fate);
+                if any_in {
+                    break;
+                }
+            }
+            if any_in && !self.programs_stand(netns)? {
                 self.hang(netns)?;
             }
-            self.join(netns, others, run.get(split..).unwrap_or_default())
-        });
-        match joined {
-            Ok(others) => {
-                fates.extend(others);
-                fates
-            }
+            let done = fates.len();
+            let (indexes, ops) = (indexes.get(done..), run.get(done..));
+            fates.extend(self.join(netns, indexes.unwrap_or_default(), ops.unwrap_or_default())?);
+            Ok(())
+        };
+        match joined() {
+            Ok(()) => fates,
             Err(e) => all_failed(run, e),
         }
     }
@@ -465,10 +471,7 @@ fn apply_local_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error> {
     let standing = rules(namespace, family)?;
     let local = || standing.iter().filter(|rule| rule.is_local());
     let mut batch = Batch::default();
-    let ends = matches!(op, Op::Delete(_));
-    let stands = local().any(|rule| rule.priority == priority && (rule.ours || ends));
-    let takes_over = local().any(|rule| rule.priority == priority) && !stands;
-    if !stands && !takes_over {
+    if !local().any(|rule| rule.priority == priority) {
         rule::add_local(&mut batch, family, priority);
     }
     for rule in local().filter(|rule| rule.priority != priority) {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{Chain, Key, Netns, Object, SetName, Statement};
 
+use hextet_types::{Family, IfName};
+
 use super::op::{Op, Standing};
 
 /// All operations, in a safe order: services end, then policy changes, then services begin, then policy
@@ -56,8 +58,36 @@ fn ordered(mut ops: Vec<Op>, desired: &BTreeMap<Key, Object>) -> Vec<Op> {
     if !remade.is_empty() {
         ops = with_remade_sets(ops, &remade, desired);
     }
+    with_neighbours_of_changed_links(&mut ops, desired);
     ops.sort_by(|a, b| (a.phase(), a.netns()).cmp(&(b.phase(), b.netns())));
     ops
+}
+
+/// A link that gets another Ethernet address loses its neighbours, permanent ones too.
+fn with_neighbours_of_changed_links(ops: &mut Vec<Op>, desired: &BTreeMap<Key, Object>) {
+    let changed: Vec<(Netns, IfName)> = ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::Replace { new: Object::Link(link), .. } => {
+                Some((link.netns.clone(), link.name.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    if changed.is_empty() {
+        return;
+    }
+    let touched: BTreeSet<Key> = ops.iter().map(Op::key).collect();
+    for (netns, link) in changed {
+        let from = Key::Neighbour(netns.clone(), link.clone(), Family::V4.unspecified());
+        let on_link = |key: &Key| matches!(key, Key::Neighbour(n, l, _) if *n == netns && *l == link);
+        for (key, object) in desired.range(from..).take_while(|(key, _)| on_link(key)) {
+            if !touched.contains(key) {
+                let was = Standing::As(object.clone());
+                ops.push(Op::Replace { new: object.clone(), was });
+            }
+        }
+    }
 }
 
 /// A set cannot change its type: it goes and comes again, and so must its elements, and the rules that look

@@ -13,9 +13,9 @@ use std::collections::HashMap;
 
 use hextet_types::{Family, IfName};
 
-/// The number on our routes (`rtm_protocol`), rules, neighbours and addresses: free in iproute2's
-/// `rt_protos`, and not one of those that FRR and BIRD use.
-pub const PROTOCOL: u8 = 190;
+/// The number on our routes (`rtm_protocol`), rules, neighbours and addresses: an ASCII `h`. Free in iproute2's
+/// `rt_protos` and in FRR's (190 to 198, which FRR sweeps at its start), Calico's (80) and OVN's (84).
+pub const PROTOCOL: u8 = 104;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;

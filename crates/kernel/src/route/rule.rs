@@ -19,6 +19,7 @@ const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
 const FR_ACT_BLACKHOLE: u8 = 6;
 const TABLE_LOCAL: u32 = 255;
+const RTPROT_KERNEL: u8 = 2;
 const NO_SUPPRESSION: u32 = u32::MAX;
 
 /// A rule as the kernel has it.
@@ -120,13 +121,14 @@ pub fn delete(batch: &mut Batch, family: Family, priority: u32, fwmark: Option<(
     }
 }
 
-/// Adds a rule for the `local` table.
+/// Adds a rule for the `local` table; at its usual place it is the kernel's own again.
 pub fn add_local(batch: &mut Batch, family: Family, priority: u32) {
+    let protocol = if priority == 0 { RTPROT_KERNEL } else { PROTOCOL };
     batch
         .message(RTM_NEWRULE, flags::CREATE | flags::EXCL, &header(family, FR_ACT_TO_TBL))
         .ne32(FRA_PRIORITY, priority)
         .ne32(FRA_TABLE, TABLE_LOCAL)
-        .octet(FRA_PROTOCOL, PROTOCOL);
+        .octet(FRA_PROTOCOL, protocol);
 }
 
 /// Deletes a rule for the `local` table, whoever made it.
