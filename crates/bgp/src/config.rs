@@ -319,6 +319,9 @@ pub struct SpeakerConfig {
     pub stale_path_time: Duration,
     /// Prefixes of ours: each takes the place of the local announcements that lie in it.
     pub aggregates: Vec<Prefix>,
+    /// Octets that a connection may have waiting to be written before no more routes are put on it;
+    /// it may go over by one batch.
+    pub write_limit: usize,
     /// Where jitter comes from; any number, another one at each start.
     pub seed: u64,
 }
@@ -338,6 +341,7 @@ impl SpeakerConfig {
             deferral: Duration::from_secs(120),
             stale_path_time: Duration::from_secs(360),
             aggregates: Vec::new(),
+            write_limit: 256 * 1024,
             seed,
         }
     }

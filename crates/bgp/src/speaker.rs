@@ -37,8 +37,6 @@ pub use status::{FamilyStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatu
 /// Octets that a driver should read at most for one [`Event::Received`]; what one call of
 /// [`Speaker::handle`] does is bounded by what it is given.
 pub const READ_SIZE: usize = 64 * 1024;
-/// Octets that a connection may have waiting to be written before no more routes are put on it.
-pub const WRITE_LIMIT: usize = 256 * 1024;
 /// Prefixes chosen anew in one call; what is left makes [`Speaker::next_wakeup`] answer at once.
 const WORK_PER_CALL: usize = 65_536;
 

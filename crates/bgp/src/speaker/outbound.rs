@@ -9,7 +9,7 @@ use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 use hashbrown::HashMap;
 use hextet_types::{Family, Prefix};
 
-use super::{PathAttributes, Peer, SourceId, Speaker, Up, WRITE_LIMIT};
+use super::{PathAttributes, Peer, SourceId, Speaker, Up};
 use crate::{
     config::PeerConfig,
     packet::{
@@ -350,7 +350,7 @@ impl Speaker {
 
     fn has_room(&self, id: SourceId) -> bool {
         let connection = self.peer(id).and_then(|p| p.session.established());
-        connection.is_some_and(|c| c.in_flight < WRITE_LIMIT)
+        connection.is_some_and(|c| c.in_flight < self.config.write_limit)
     }
 
     /// Sends one batch; returns whether there may be more.

@@ -12,6 +12,8 @@ enum Step {
     Withdraw(usize, u8),
     Cut(usize, usize),
     Restart(usize),
+    Hold(usize),
+    Release(usize),
     Wait(u64),
 }
 
@@ -31,7 +33,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (node.clone(), 0..PREFIXES).prop_map(|(n, p)| Step::Announce(n, p)),
         3 => (node.clone(), 0..PREFIXES).prop_map(|(n, p)| Step::Withdraw(n, p)),
         2 => (node.clone(), node.clone()).prop_map(|(a, b)| Step::Cut(a, b)),
-        1 => node.prop_map(Step::Restart),
+        1 => node.clone().prop_map(Step::Restart),
+        1 => node.clone().prop_map(Step::Hold),
+        1 => node.prop_map(Step::Release),
         3 => (0u64..8000).prop_map(Step::Wait),
     ]
 }
@@ -62,6 +66,7 @@ fn announced(sim: &mut Sim, node: usize, set: &BTreeSet<u8>) {
 
 fn start(sim: &mut Sim, node: usize, restarting: bool) {
     sim.start(node, |c| {
+        c.write_limit = 1;
         c.max_paths = 4;
         c.multipath_relax = true;
         c.restarting = restarting;
@@ -133,9 +138,12 @@ fn run(steps: &[Step], seed: u64) -> Result<(), TestCaseError> {
                 sim.nodes[node].fib.clear();
                 announced(&mut sim, node, &sets[node]);
             }
+            Step::Hold(node) => sim.hold(node),
+            Step::Release(node) => sim.release(node),
             Step::Wait(millis) => sim.run_until(sim.now + Duration::from_millis(millis)),
         }
     }
+    (0..NODES).for_each(|node| sim.release(node));
     sim.run(600);
     let mut fresh = world(seed + 1);
     for (node, set) in sets.iter().enumerate() {

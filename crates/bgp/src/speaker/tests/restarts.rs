@@ -291,3 +291,24 @@ fn a_peer_that_flaps_while_it_is_stale_keeps_only_what_it_said_last() {
     sim.run_until(sim.now + Duration::from_millis(4));
     assert_eq!(sim.fib(1), [] as [&str; 0]);
 }
+
+#[test]
+fn a_peer_that_returns_as_another_is_judged_anew() {
+    let mut sim = Sim::new(&[64512, 64513, 64514], 14);
+    for peer in [1, 2] {
+        sim.peer(0, peer, |_, _| ());
+        sim.announce(peer, &[V6]);
+    }
+    sim.run(10);
+    assert_eq!(sim.hops(0, V6), ["2001:db8::2"], "the lower identifier");
+    sim.kill(1);
+    sim.run(1);
+    sim.start(1, |c| {
+        c.restarting = true;
+        c.router_id = Ipv4Addr::new(10, 0, 0, 99);
+    });
+    sim.configure(1, open_peer(0, RemoteAs::External));
+    sim.announce(1, &[V6]);
+    sim.run(150);
+    assert_eq!(sim.hops(0, V6), ["2001:db8::3"]);
+}

@@ -196,7 +196,7 @@ fn nothing_written_for_too_long_ends_the_session() {
         config.hold_time_secs = if node == 0 { 0 } else { 90 };
     });
     sim.run(10);
-    sim.nodes[0].hold_writes = true;
+    sim.hold(0);
     sim.announce(0, &[V6]);
     sim.run(470);
     assert_eq!(sim.nodes[0].downs, []);

@@ -29,8 +29,8 @@ pub(super) struct Node {
     pub(super) ups: usize,
     pub(super) downs: Vec<(PeerKey, String, bool)>,
     pub(super) complete: usize,
-    /// Octets sent that the driver has not written, where writing is held up.
-    pub(super) held: usize,
+    /// What the driver could not write yet, where writing is held up.
+    pub(super) held: Vec<(ConnId, Bytes)>,
     pub(super) hold_writes: bool,
     life: u64,
 }
@@ -76,7 +76,7 @@ impl Sim {
                 ups: 0,
                 downs: Vec::new(),
                 complete: 0,
-                held: 0,
+                held: Vec::new(),
                 hold_writes: false,
                 life: 0,
             }
@@ -232,7 +232,7 @@ impl Sim {
     fn send(&mut self, node: usize, conn: ConnId, octets: Bytes) {
         let len = octets.len();
         if self.nodes[node].hold_writes {
-            self.nodes[node].held += len;
+            self.nodes[node].held.push((conn, octets));
             return;
         }
         if let Some((there, far)) = self.ends.get(&(node, conn)).copied() {
@@ -241,6 +241,22 @@ impl Sim {
             }
             self.post(node, Event::Written { conn, octets: len });
         }
+    }
+
+    /// Nothing that a node sends is written until [`Sim::release`].
+    pub(super) fn hold(&mut self, node: usize) {
+        self.nodes[node].hold_writes = true;
+    }
+
+    pub(super) fn release(&mut self, node: usize) {
+        self.nodes[node].hold_writes = false;
+        for (conn, octets) in std::mem::take(&mut self.nodes[node].held) {
+            self.send(node, conn, octets);
+        }
+    }
+
+    pub(super) fn held(&self, node: usize) -> usize {
+        self.nodes[node].held.iter().map(|(_, o)| o.len()).sum()
     }
 
     /// Runs until nothing happens before `until`.
@@ -298,6 +314,7 @@ impl Sim {
     pub(super) fn kill(&mut self, node: usize) {
         self.nodes[node].speaker = None;
         self.nodes[node].life += 1;
+        self.nodes[node].held.clear();
         let ends: Vec<_> = self.ends.iter().map(|(x, y)| (*x, *y)).collect();
         for (near, (there, far)) in ends {
             if near.0 == node {
