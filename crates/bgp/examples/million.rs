@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! million                 into a speaker in this process, without sockets
+//! million tell            the same, with a second peer that is told everything
 //! million serve ADDR      a speaker that waits for the feeder on a TCP address
 //! million feed ADDR       the feeder: for `serve`, or for another program's BGP
 //! ```
@@ -43,10 +44,11 @@ const FED: Asn = Asn(64512);
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => in_process(),
+        [] => in_process(false),
+        ["tell"] => in_process(true),
         ["serve", addr] => serve(addr.parse()?),
         ["feed", addr] => feed(addr.parse()?),
-        _ => Err("usage: million [serve ADDR | feed ADDR]".into()),
+        _ => Err("usage: million [tell | serve ADDR | feed ADDR]".into()),
     }
 }
 
@@ -134,16 +136,16 @@ impl Feed {
     }
 }
 
-fn greeting() -> Vec<u8> {
+fn greeting(asn: Asn, identifier: Ipv4Addr) -> Vec<u8> {
     let unicast = |f| Capability::Multiprotocol(Afi::unicast(f));
     let open = Open {
-        my_as: Open::two_octets(FEEDER),
+        my_as: Open::two_octets(asn),
         hold_time_secs: 240,
-        identifier: Ipv4Addr::new(10, 0, 0, 2),
+        identifier,
         capabilities: vec![
             unicast(Family::V4),
             unicast(Family::V6),
-            Capability::FourOctetAs(FEEDER),
+            Capability::FourOctetAs(asn),
         ],
     };
     let mut octets = Message::Open(open).encode();
@@ -167,7 +169,7 @@ fn prefixes(speaker: &Speaker) -> usize {
     status.ipv4_prefixes + status.ipv6_prefixes
 }
 
-fn in_process() -> Result<(), Failure> {
+fn in_process(tell: bool) -> Result<(), Failure> {
     let remote = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
     let (mut dry, mut octets) = (Feed::new(remote), Vec::new());
     let before = cpu_seconds()?;
@@ -186,30 +188,55 @@ fn in_process() -> Result<(), Failure> {
         conn,
         octets: octets.into(),
     };
-    speaker.handle(received(greeting()), Time::ZERO);
+    speaker.handle(
+        received(greeting(FEEDER, Ipv4Addr::new(10, 0, 0, 2))),
+        Time::ZERO,
+    );
+    let listener = tell.then(|| add_listener(&mut speaker));
     let mut feed = Feed::new(remote);
-    let mut changes = 0;
+    let (mut changes, mut told) = (0, 0);
     let before = cpu_seconds()?;
     loop {
         let mut octets = Vec::with_capacity(READ_SIZE);
         if !feed.next(&mut octets) {
             break;
         }
-        for action in speaker.handle(received(octets), Time::ZERO) {
-            if let Action::Routes(routes) = action {
-                changes += routes.len();
+        let mut actions = speaker.handle(received(octets), Time::ZERO);
+        while let Some(action) = actions.pop() {
+            match action {
+                Action::Routes(routes) => changes += routes.len(),
+                Action::Send { conn, octets } if Some(conn) == listener => {
+                    told += octets.len();
+                    let octets = octets.len();
+                    actions.extend(speaker.handle(Event::Written { conn, octets }, Time::ZERO));
+                }
+                _ => (),
             }
         }
     }
     let cpu = cpu_seconds()? - before - making;
     let memory = resident_kib()? - memory;
     println!(
-        "{} prefixes, {} attribute sets, {changes} changes: {cpu:.2} s CPU, {} MiB",
+        "{} prefixes, {} attribute sets, {changes} changes, {told} octets told: {cpu:.2} s CPU, {} MiB",
         prefixes(&speaker),
         speaker.status().attribute_sets,
         memory / 1024
     );
     Ok(())
+}
+
+/// A second peer, of our own AS, that is up.
+fn add_listener(speaker: &mut Speaker) -> ConnId {
+    let local = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let remote = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
+    let mut peer = PeerConfig::new(PeerKey::Address(remote), RemoteAs::Internal);
+    peer.export = Policy::accept_all().into();
+    peer.passive = true;
+    speaker.handle(Event::Configure(Box::new(peer)), Time::ZERO);
+    let conn = accept(speaker, local, remote);
+    let octets = greeting(FED, Ipv4Addr::new(10, 0, 0, 3)).into();
+    speaker.handle(Event::Received { conn, octets }, Time::ZERO);
+    conn
 }
 
 fn accept(speaker: &mut Speaker, local: IpAddr, remote: IpAddr) -> ConnId {
@@ -266,7 +293,7 @@ fn serve(addr: SocketAddr) -> Result<(), Failure> {
 
 fn feed(addr: SocketAddr) -> Result<(), Failure> {
     let mut stream = TcpStream::connect(addr)?;
-    stream.write_all(&greeting())?;
+    stream.write_all(&greeting(FEEDER, Ipv4Addr::new(10, 0, 0, 2)))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     // Its OPEN and its KEEPALIVE; what they say is of no interest here.
     let mut greeted = vec![0; 19];

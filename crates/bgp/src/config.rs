@@ -131,6 +131,23 @@ pub enum RestartMode {
     Full,
 }
 
+/// What it means that BFD has lost a peer (RFC 5882 §4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BfdMode {
+    /// Nothing.
+    Off,
+    /// The peer is gone, and its routes with it.
+    Strict,
+    /// The same where BFD runs with the forwarding plane. Where it does not, the program that runs
+    /// it may be restarting, which is no loss: the session ends as for a graceful restart and the
+    /// routes are kept, but used only where no other peer has one as good, until BFD is back or the
+    /// peer confirms them.
+    ///
+    /// Deviation: RFC 4724 §4.2 uses stale routes like all others. With BFD down that would send half
+    /// of the packets into a dead link of two for as long as a restart may take.
+    Graceful,
+}
+
 /// Our own addresses towards a peer; what is not said here is learned from the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OwnAddresses {
@@ -171,8 +188,8 @@ pub struct PeerConfig {
     pub ttl: TtlPolicy,
     /// TCP MD5.
     pub md5: Option<Secret>,
-    /// Follow BFD events of this peer.
-    pub bfd: bool,
+    /// What a BFD event of this peer means.
+    pub bfd: BfdMode,
     /// Graceful restart.
     pub restart: RestartMode,
     /// Keep its stale routes this many seconds more (RFC 9494); 0 for no longer.
@@ -235,7 +252,7 @@ impl PeerConfig {
                 1
             }),
             md5: None,
-            bfd: false,
+            bfd: BfdMode::Off,
             restart: RestartMode::Full,
             long_lived_secs: 0,
             extended_messages: true,

@@ -179,11 +179,7 @@ impl Speaker {
                 peer,
                 control_plane_independent,
             } => self.bfd_down(&peer, control_plane_independent),
-            Event::BfdUp { peer } => {
-                if let Some(id) = self.names.get(&peer).copied() {
-                    self.drive(id, |s, step| s.hurry(step));
-                }
-            }
+            Event::BfdUp { peer } => self.bfd_up(&peer),
             Event::Timer => (),
         }
     }

@@ -84,12 +84,13 @@ fn keep_best<K: Ord>(candidates: &mut Vec<Candidate<'_>>, key: impl Fn(&Candidat
     }
 }
 
-/// Our own before others', long-lived stale last, then LOCAL_PREF and steps a and b.
+/// Our own before others', stale and suspect or long-lived stale last, then LOCAL_PREF and steps a and b.
 fn degree(c: &Candidate<'_>) -> impl Ord + use<> {
     let attributes = &c.path.attributes;
     (
         c.source.kind == SourceKind::Local,
         !is_long_lived_stale(c.path),
+        !(c.source.suspect && c.path.is_stale()),
         attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
         Reverse(attributes.as_path.hops()),
         Reverse(attributes.origin),

@@ -46,6 +46,8 @@ pub(crate) struct Source {
     pub(crate) address: IpAddr,
     /// Where its link-local next hops are.
     pub(crate) interface: Option<IfName>,
+    /// BFD does not reach it: its stale paths are used last.
+    pub(crate) suspect: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ impl Source {
             identifier,
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             interface: None,
+            suspect: false,
         }
     }
 }

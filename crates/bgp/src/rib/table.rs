@@ -245,10 +245,10 @@ impl Table {
         let same = |p: &&mut Path| p.source == path.source;
         let new = match net.paths.as_mut_slice().iter_mut().find(same) {
             Some(known) => {
-                let only_confirmed = Arc::ptr_eq(&known.attributes, &path.attributes)
-                    && known.is_long_lived() == path.is_long_lived();
+                let unchanged =
+                    Arc::ptr_eq(&known.attributes, &path.attributes) && known.flags == path.flags;
                 *known = path;
-                if only_confirmed {
+                if unchanged {
                     return false;
                 }
                 false

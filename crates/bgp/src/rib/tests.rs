@@ -21,6 +21,7 @@ fn sources() -> Vec<Option<Source>> {
             identifier: Ipv4Addr::new(10, 0, 0, id),
             address: Ipv4Addr::new(192, 0, 2, 100 - id).into(),
             interface: None,
+            suspect: false,
         })
     };
     let internal = SourceKind::Internal { client: false };

@@ -7,7 +7,7 @@ use super::{
     Path, PathAttributes, Peer, PeerConfig, PeerKey, Session, Source, SourceId, Speaker, State, Up,
 };
 use crate::{
-    config::RestartMode,
+    config::BfdMode,
     packet::{Afi, Message, NextHop, Parsed, Reach, RefreshKind, RouteRefresh},
     policy::Changes,
     rib::{ByFamily, Hop, SourceKind},
@@ -316,25 +316,46 @@ impl Speaker {
         let Some(peer) = self.peer(id) else {
             return;
         };
-        let config = &peer.session.settings.config;
-        if !config.bfd {
-            return;
-        }
-        let helps = config.restart != RestartMode::Off
-            && peer
-                .up
-                .as_ref()
-                .is_some_and(|u| u.negotiated.restart.is_some());
+        let mode = peer.session.settings.config.bfd;
+        let restart = peer
+            .up
+            .as_ref()
+            .is_some_and(|u| u.negotiated.restart.is_some());
+        let gone = mode == BfdMode::Strict || control_plane_independent;
         let down = Notification::new(Code::BFD_DOWN);
-        if control_plane_independent {
-            // RFC 5882 §4.3.1: it is the forwarding that is gone; nothing is kept.
-            self.drive(id, |s, step| s.stop(&s.hard(down), step));
-            self.purge_all(id);
-        } else if helps {
-            // RFC 5882 §4.3.2: BFD shares the fate of the program, which may be restarting.
-            self.drive(id, |s, step| s.lose(step));
-        } else if peer.session.state() == State::Established {
-            self.drive(id, |s, step| s.stop(&down, step));
+        match (mode, peer.session.state()) {
+            (BfdMode::Off, _) => (),
+            // RFC 5882 §4.3.1, also while the peer restarts.
+            (_, State::Established) if gone => {
+                self.drive(id, |s, step| s.stop(&s.hard(down), step));
+                self.purge_all(id);
+            }
+            _ if gone => self.purge_all(id),
+            // RFC 5882 §4.3.2.
+            (_, State::Established) if !restart => self.drive(id, |s, step| s.stop(&down, step)),
+            _ => {
+                self.drive(id, |s, step| s.lose(step));
+                self.suspect(id, true);
+            }
+        }
+    }
+
+    pub(super) fn bfd_up(&mut self, key: &PeerKey) {
+        if let Some(id) = self.names.get(key).copied() {
+            self.suspect(id, false);
+            self.drive(id, |s, step| s.hurry(step));
+        }
+    }
+
+    fn suspect(&mut self, id: SourceId, suspect: bool) {
+        let source = self.sources.get_mut(id.index()).and_then(Option::as_mut);
+        if let Some(source) = source
+            && source.suspect != suspect
+        {
+            source.suspect = suspect;
+            for family in Family::BOTH {
+                self.tables.get_mut(family).touch(id);
+            }
         }
     }
 
@@ -370,5 +391,6 @@ fn source_of(negotiated: &Negotiated, endpoint: &Endpoint, config: &PeerConfig) 
         identifier: negotiated.remote_id,
         address: endpoint.remote,
         interface: interface(endpoint, config).cloned(),
+        suspect: false,
     }
 }

@@ -166,3 +166,94 @@ proptest! {
         run(&steps, seed)?;
     }
 }
+
+/// A frame with a valid header and any body.
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut octets = vec![0xff; 16];
+    octets.extend(u16::try_from(19 + body.len()).unwrap().to_be_bytes());
+    octets.push(kind);
+    octets.extend(body);
+    octets
+}
+
+/// Attributes that are often almost right.
+fn any_update() -> impl Strategy<Value = Vec<u8>> {
+    let code = prop_oneof![3 => 1u8..19, 1 => any::<u8>()];
+    let flags = prop_oneof![Just(0x40u8), Just(0x80), Just(0xc0), any::<u8>()];
+    let value = prop_oneof![
+        3 => vec(any::<u8>(), 0..24),
+        1 => Just(vec![0]),
+        1 => Just(vec![2, 1, 0, 0, 0xfc, 0]),
+        1 => Just(vec![192, 0, 2, 1]),
+        1 => Just(vec![0, 2, 1, 0, 0, 32, 32, 1, 13, 184]),
+    ];
+    let attribute = (flags, code, value).prop_map(|(flags, code, value)| {
+        let len = u8::try_from(value.len()).unwrap();
+        let mut octets = vec![flags & 0xef, code, len];
+        octets.extend(value);
+        octets
+    });
+    let good = Just(vec![
+        0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfc, 0, 0x40, 3, 4, 192, 0, 2, 1,
+    ]);
+    let attributes = (prop_oneof![good, Just(vec![])], vec(attribute, 0..5))
+        .prop_map(|(start, rest)| [start, rest.concat()].concat());
+    let nlri = prop_oneof![Just(vec![]), Just(vec![8, 10]), vec(any::<u8>(), 0..6)];
+    (attributes, nlri).prop_map(|(attributes, nlri)| {
+        let mut body = vec![0, 0];
+        body.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
+        body.extend(attributes);
+        body.extend(nlri);
+        frame(2, &body)
+    })
+}
+
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        6 => any_update(),
+        1 => (1u8..6, vec(any::<u8>(), 0..40)).prop_map(|(kind, body)| frame(kind, &body)),
+        1 => Just(frame(4, &[])),
+        1 => (0u8..3).prop_map(|kind| frame(5, &[0, 2, kind, 1])),
+        1 => vec(any::<u8>(), 1..60),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever one peer says, the engine goes on, and so do the sessions with others.
+    #[test]
+    fn a_hostile_peer_harms_itself_only(
+        frames in vec(any_frame(), 1..20),
+        cut in 1usize..100,
+        seed in 0u64..100,
+    ) {
+        let mut sim = Sim::new(&[64512, 64513, 64514], seed);
+        sim.peer(0, 1, |_, _| ());
+        sim.run(10);
+        sim.peer(1, 2, |_, _| ());
+        sim.announce(2, &[V6]);
+        sim.run(10);
+        let conn = sim.end(1, 0);
+        for octets in frames.concat().chunks(cut) {
+            let octets = Bytes::copy_from_slice(octets);
+            sim.handle(1, Event::Received { conn, octets });
+        }
+        // Node 0 itself is honest, and comes back if it was thrown out.
+        sim.run(700);
+        prop_assert_eq!(sim.nodes[1].ups - sim.nodes[1].downs.len(), 2);
+        prop_assert!(sim.nodes[1].downs.iter().all(|(peer, _, _)| *peer == key(0)));
+        prop_assert!(sim.fib(1).contains(&V6.to_owned()));
+        prop_assert_eq!(sim.fib(0), [V6]);
+        let speaker = sim.speaker(1);
+        for family in Family::BOTH {
+            let counted: usize = speaker.status().peers.iter()
+                .flat_map(|p| &p.families)
+                .filter(|f| f.family == family)
+                .map(|f| f.accepted)
+                .sum();
+            let there: usize = speaker.routes(family).map(|r| r.paths.len()).sum();
+            prop_assert_eq!(counted, there, "{}", family);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Graceful restart, long-lived graceful restart and BFD.
 
 use super::*;
-use crate::config::RestartMode;
+use crate::config::{BfdMode, RestartMode};
 
 #[test]
 fn lost_reflectors_leave_their_routes_and_their_return_withdraws_what_is_gone() {
@@ -211,7 +211,7 @@ fn long_lived_stale_routes_go_in_the_end() {
 
 fn with_bfd(seed: u64) -> Sim {
     let mut sim = Sim::new(&[64512, 64513], seed);
-    sim.peer(0, 1, |_, config| config.bfd = true);
+    sim.peer(0, 1, |_, config| config.bfd = BfdMode::Graceful);
     sim.announce(0, &[V6]);
     sim.run(10);
     sim
@@ -236,6 +236,63 @@ fn bfd_that_shares_the_program_s_fate_begins_a_restart() {
     sim.run(5);
     assert_eq!(sim.nodes[1].ups, 2);
     assert_eq!(sim.fib(1), [V6]);
+}
+
+#[test]
+fn a_path_that_bfd_lost_gives_way_to_others_and_only_to_them() {
+    let mut sim = Sim::new(&[64512, 64513, 64514], 15);
+    sim.start(0, |c| {
+        c.max_paths = 2;
+        c.multipath_relax = true;
+    });
+    let down = |peer| Event::BfdDown {
+        peer: key(peer),
+        control_plane_independent: false,
+    };
+    for peer in [1, 2] {
+        sim.peer(0, peer, |_, config| config.bfd = BfdMode::Graceful);
+        sim.announce(peer, &[V6]);
+    }
+    sim.run(10);
+    assert_eq!(sim.hops(0, V6), ["2001:db8::2", "2001:db8::3"]);
+    sim.lose(0, 1);
+    sim.handle(0, down(1));
+    assert_eq!(sim.hops(0, V6), ["2001:db8::3"]);
+    // The other program is killed: its connections end, and BFD notices after that.
+    sim.kill(2);
+    sim.run(1);
+    assert_eq!(sim.hops(0, V6), ["2001:db8::3"]);
+    sim.handle(0, down(2));
+    assert_eq!(
+        sim.hops(0, V6),
+        ["2001:db8::2", "2001:db8::3"],
+        "equally bad"
+    );
+    // The first one's BFD is back before its session.
+    sim.handle(0, Event::BfdUp { peer: key(1) });
+    assert_eq!(sim.hops(0, V6), ["2001:db8::2"]);
+    sim.heal();
+    sim.run(60);
+    assert_eq!(sim.hops(0, V6), ["2001:db8::2"]);
+    sim.run(100);
+    assert!(!sim.speaker(0).route(p(V6)).unwrap().paths[0].stale);
+}
+
+#[test]
+fn strict_bfd_keeps_nothing() {
+    let mut sim = Sim::new(&[64512, 64513], 16);
+    sim.peer(0, 1, |_, config| config.bfd = BfdMode::Strict);
+    sim.announce(0, &[V6]);
+    sim.run(10);
+    sim.handle(
+        1,
+        Event::BfdDown {
+            peer: key(0),
+            control_plane_independent: false,
+        },
+    );
+    assert_eq!(sim.fib(1), [] as [&str; 0]);
+    assert_eq!(sim.nodes[1].downs[0].1, "sent: hard reset: BFD down");
 }
 
 #[test]

@@ -301,6 +301,13 @@ impl Sim {
         }
     }
 
+    /// The connection between two nodes, as the first one calls it.
+    pub(super) fn end(&self, a: usize, b: usize) -> ConnId {
+        let mut ends = self.ends.iter();
+        let end = ends.find(|((near, _), (far, _))| (*near, *far) == (a, b));
+        end.unwrap().0.1
+    }
+
     /// From now on nothing passes between two nodes, and nobody hears of it.
     pub(super) fn lose(&mut self, a: usize, b: usize) {
         self.lost.push((a, b));
