@@ -86,30 +86,30 @@ fn links(file: &LabFile) -> String {
 }
 
 fn interfaces(file: &LabFile, node: &str, spec: &NodeSpec) -> String {
-    let mut text = String::from("link set dev lo up\n");
-    addresses(&mut text, "lo", &spec.loopback);
+    let mut text = String::new();
+    up_with(&mut text, "lo", &spec.loopback);
     for (name, bridge) in &spec.bridges {
         let _ = writeln!(text, "link add name {name} type bridge");
         for port in &bridge.ports {
             let _ = writeln!(text, "link set dev {} master {name}", port.get_ref());
         }
-        addresses(&mut text, name.as_str(), &bridge.addresses);
-        let _ = writeln!(text, "link set dev {name} up");
+        up_with(&mut text, name.as_str(), &bridge.addresses);
     }
     for end in file.links.iter().flat_map(|link| [&link.a, &link.b]) {
         if end.node.get_ref() == node {
-            let dev = end.dev.get_ref().as_str();
-            addresses(&mut text, dev, &end.addresses);
-            let _ = writeln!(text, "link set dev {dev} up");
+            up_with(&mut text, end.dev.get_ref().as_str(), &end.addresses);
         }
     }
     text
 }
 
-fn addresses(text: &mut String, dev: &str, addresses: &[InterfaceAddress]) {
+/// First up, then the addresses: one that is put on an interface that is down joins no multicast group,
+/// and nobody can resolve it.
+fn up_with(text: &mut String, dev: &str, addresses: &[InterfaceAddress]) {
     if addresses.iter().any(|address| address.is_link_local()) {
         let _ = writeln!(text, "link set dev {dev} addrgenmode none");
     }
+    let _ = writeln!(text, "link set dev {dev} up");
     for address in addresses {
         let nodad = if address.family() == Family::V6 {
             " nodad"
@@ -205,9 +205,10 @@ b = { node = "b", dev = "eth1" }
             interfaces(&file, "a", spec),
             "link set dev lo up\naddr add 192.0.2.1/32 dev lo\n\
              link add name br0 type bridge\nlink set dev down0 master br0\n\
-             addr add 10.0.0.1/24 dev br0\nlink set dev br0 up\n\
-             link set dev up0 addrgenmode none\naddr add fe80::1/64 dev up0 nodad\n\
-             addr add 2001:db8::1/64 dev up0 nodad\nlink set dev up0 up\nlink set dev down0 up\n"
+             link set dev br0 up\naddr add 10.0.0.1/24 dev br0\n\
+             link set dev up0 addrgenmode none\nlink set dev up0 up\n\
+             addr add fe80::1/64 dev up0 nodad\naddr add 2001:db8::1/64 dev up0 nodad\n\
+             link set dev down0 up\n"
         );
         assert_eq!(
             routes(spec),
