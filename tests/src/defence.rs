@@ -1,0 +1,158 @@
+//! What keeps workloads apart, each piece with a way to leave it out. An attack that fails against a host
+//! proves something only if it succeeds against the host without the piece that is meant to stop it.
+
+use std::collections::BTreeMap;
+
+use hextet_model::{
+    neutron::Direction,
+    state::{Chain, ChainName, DynOp, Element, Key, NftRule, Object, Statement, Verdict},
+};
+
+/// A piece of a host's state that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Defence {
+    /// A port is a link of its own. Without it all ports are on one bridge, as in a cloud of layer 2
+    /// (without the edge programs, that would not let a bridge work).
+    Isolation,
+    /// The eBPF programs on ports and uplinks.
+    Edge,
+    /// Sources are checked.
+    SourceCheck,
+    /// Groups judge what a port sends.
+    EgressGroups,
+    /// Groups judge what a port receives.
+    IngressGroups,
+    /// What no group may allow.
+    Guard,
+    /// What belongs to no connection that makes sense is dropped.
+    Invalid,
+    /// Forwarded packets are judged at all.
+    Forward,
+    /// The host's own services are not for workloads.
+    HostShield,
+    /// Private addresses are translated or dropped.
+    Translation,
+    /// Connections through the translator are counted.
+    ConnectionLimit,
+    /// Interfaces that are named like ports are ports, also while nobody knows them.
+    UnknownPorts,
+    /// Prefixes of the cloud end in black holes.
+    BlackHoles,
+    /// Neighbours of ports are entered by hand.
+    Neighbours,
+    /// A chain of the table, by name.
+    Chain(&'static str),
+    /// A setting, by its path below `/proc/sys`.
+    Sysctl(&'static str),
+    /// The whole table.
+    Table,
+}
+
+impl Defence {
+    /// Leaves it out.
+    ///
+    /// # Panics
+    ///
+    /// There was nothing to leave out: the name of a chain has changed, or the planner does without.
+    pub fn leave_out(self, objects: &mut BTreeMap<Key, Object>) {
+        let before = objects.clone();
+        match self {
+            Defence::Isolation | Defence::Edge => {
+                objects.retain(|_, object| !matches!(object, Object::EdgeProgram(_)));
+            }
+            Defence::SourceCheck => rewrite(objects, "from-port", vec![goto("checked")]),
+            Defence::EgressGroups => judged_by(objects, Direction::Egress, "to-port"),
+            Defence::IngressGroups => judged_by(objects, Direction::Ingress, "admit"),
+            Defence::Guard => rewrite(objects, "guard", Vec::new()),
+            Defence::Invalid => rewrite(objects, "invalid", Vec::new()),
+            Defence::Forward => rewrite(objects, "forward", vec![goto("admit")]),
+            Defence::HostShield => rewrite(objects, "to-host", vec![verdict(Verdict::Accept)]),
+            Defence::Translation => rewrite(objects, "postrouting", Vec::new()),
+            Defence::ConnectionLimit => each_chain(objects, |chain| {
+                chain.rules.retain(|rule| !limits_connections(rule));
+            }),
+            Defence::UnknownPorts => each_chain(objects, |chain| {
+                chain.rules.retain(|rule| !is_about_unknown_ports(rule));
+            }),
+            Defence::Chain(name) => rewrite(objects, name, Vec::new()),
+            Defence::Sysctl(path) => {
+                objects.retain(|key, _| !matches!(key, Key::Sysctl(_, p) if p == path));
+            }
+            Defence::BlackHoles => objects.retain(|_, object| {
+                use hextet_model::state::RouteKind::Blackhole;
+                !matches!(object, Object::Route(route) if route.kind == Blackhole)
+            }),
+            Defence::Neighbours => {
+                objects.retain(|_, object| !matches!(object, Object::Neighbour(_)));
+            }
+            Defence::Table => objects.retain(|_, object| {
+                !matches!(
+                    object,
+                    Object::Set(..) | Object::Chain(..) | Object::Element(..)
+                )
+            }),
+        }
+        assert_ne!(before, *objects, "there is no {self:?} to leave out");
+    }
+}
+
+fn verdict(verdict: Verdict) -> NftRule {
+    NftRule {
+        statements: vec![Statement::Verdict(verdict)],
+        comment: None,
+    }
+}
+
+fn goto(chain: &str) -> NftRule {
+    verdict(Verdict::Goto(chain.into()))
+}
+
+fn each_chain(objects: &mut BTreeMap<Key, Object>, change: impl Fn(&mut Chain)) {
+    for object in objects.values_mut() {
+        if let Object::Chain(_, chain) = object {
+            change(chain);
+        }
+    }
+}
+
+fn rewrite(objects: &mut BTreeMap<Key, Object>, name: &str, rules: Vec<NftRule>) {
+    let name = ChainName::from(name);
+    each_chain(objects, |chain| {
+        if chain.name == name {
+            chain.rules.clone_from(&rules);
+        }
+    });
+}
+
+/// Sends all ports of a direction past their profiles.
+fn judged_by(objects: &mut BTreeMap<Key, Object>, direction: Direction, chain: &str) {
+    let map = match direction {
+        Direction::Egress => "port-egress",
+        Direction::Ingress => "port-ingress",
+    };
+    for object in objects.values_mut() {
+        if let Object::Element(
+            _,
+            Element {
+                set,
+                verdict: Some(to),
+                ..
+            },
+        ) = object
+            && set.0 == map
+        {
+            *to = Verdict::Goto(chain.into());
+        }
+    }
+}
+
+fn limits_connections(rule: &NftRule) -> bool {
+    let mut statements = rule.statements.iter();
+    statements.any(|s| matches!(s, Statement::Dynamic(_, _, DynOp::CtCountOver(_))))
+}
+
+fn is_about_unknown_ports(rule: &NftRule) -> bool {
+    rule.statements
+        .iter()
+        .any(|s| matches!(s, Statement::NamePrefix(..)))
+}
