@@ -48,10 +48,8 @@ impl Test {
         let mut total = Tally::default();
         if self.filter.is_none() {
             let checks: [(&str, Step); 4] = [
-                ("formatting", &|| {
-                    cargo(workspace, &["fmt", "--all", "--check"])
-                }),
-                ("lints", &|| cargo(workspace, LINTS)),
+                ("formatting", &|| formatting(workspace)),
+                ("lints", &|| lints(workspace)),
                 ("tidy", &|| tidy_step(workspace)),
                 ("dependencies", &|| dependencies(workspace)),
             ];
@@ -89,6 +87,17 @@ const LINTS: &[&str] = &[
     "-D",
     "warnings",
 ];
+const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
+const FUZZ_LINTS: &[&str] = &[
+    "clippy",
+    "--manifest-path",
+    FUZZ_MANIFEST,
+    "--bins",
+    "--locked",
+    "--",
+    "-D",
+    "warnings",
+];
 const PROGRAM: &[&str] = &["build", "--release", "--locked", "-p", "hextet"];
 
 fn step(name: &str, run: Step) -> Result<Tally> {
@@ -112,6 +121,29 @@ fn step(name: &str, run: Step) -> Result<Tally> {
 
 fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<Outcome> {
     capture(workspace.cargo().args(arguments))
+}
+
+fn formatting(workspace: &Workspace) -> Result<Outcome> {
+    both(cargo(workspace, &["fmt", "--all", "--check"])?, || {
+        cargo(
+            workspace,
+            &["fmt", "--manifest-path", FUZZ_MANIFEST, "--check"],
+        )
+    })
+}
+
+fn lints(workspace: &Workspace) -> Result<Outcome> {
+    both(cargo(workspace, LINTS)?, || cargo(workspace, FUZZ_LINTS))
+}
+
+/// The same question to the workspace and to the fuzz targets, which stand outside.
+fn both(first: Outcome, second: impl Fn() -> Result<Outcome>) -> Result<Outcome> {
+    let second = second()?;
+    Ok(Outcome {
+        ok: first.ok && second.ok,
+        output: first.output + &second.output,
+        tally: Tally::default(),
+    })
 }
 
 /// Runs to the end; the output is what both streams said, standard error last.

@@ -118,7 +118,7 @@ struct Function {
 
 fn functions(lines: &[Line]) -> Vec<Function> {
     let mut found = Vec::new();
-    for (index, line) in lines.iter().enumerate() {
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.test) {
         for (at, _) in line.code.match_indices("fn ") {
             let before = line.code.get(..at).and_then(|s| s.chars().next_back());
             let name: String = line

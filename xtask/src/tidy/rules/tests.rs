@@ -74,6 +74,8 @@ fn functions_end() {
         ),
         [2]
     );
+    let table = format!("#[test]\nfn f() {{\n{body}    b();\n}}\n");
+    assert_eq!(found(function_length, ANY, &table), NONE);
     let declaration = format!("trait T {{\n    fn f(&self);\n{body}\n    a();\n}}\n");
     assert_eq!(found(function_length, ANY, &declaration), NONE);
     assert_eq!(
