@@ -21,8 +21,6 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 /// Up, and with a carrier as far as the driver can tell.
 const CARRIES: u32 = (libc::IFF_UP | libc::IFF_RUNNING).cast_unsigned();
-/// Messages read in one go.
-const READS: usize = 256;
 
 /// Listens for lost links in the namespace of the thread that opened it.
 #[derive(Debug)]
@@ -46,24 +44,22 @@ impl CarrierMonitor {
         Ok(CarrierMonitor { socket, buf: vec![0; 64 << 10] })
     }
 
-    /// The links that went down, lost their carrier or are gone; may name one again that was down
-    /// before. Does not block, and is bounded: there may be more to read. What the kernel had no room to
-    /// tell is lost, so this is no substitute for a timeout.
-    pub fn read(&mut self) -> Result<Vec<IfName>, Error> {
-        let mut lost = Vec::new();
-        for _ in 0..READS {
-            match self.socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
-                Ok(len) => {
-                    let octets = self.buf.get(..len).unwrap_or_default();
-                    lost.extend(answers(octets).filter_map(|answer| lost_link(&answer)));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(e) => return Err(Error::system("listen for links that go down", e)),
+    /// The links that the next message says went down, lost their carrier or are gone; may name one
+    /// again that was down before. What the kernel had no room to tell is lost, so this is no
+    /// substitute for a timeout.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` where no message waits.
+    pub fn read(&mut self) -> io::Result<Vec<IfName>> {
+        match self.socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
+            Ok(len) => {
+                let octets = self.buf.get(..len).unwrap_or_default();
+                Ok(answers(octets).filter_map(|answer| lost_link(&answer)).collect())
             }
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => Ok(Vec::new()),
+            Err(e) => Err(e),
         }
-        Ok(lost)
     }
 }
 
@@ -111,7 +107,9 @@ mod tests {
     fn wait_for(monitor: &mut CarrierMonitor, name: &str) {
         let mut seen = BTreeSet::new();
         loop {
-            seen.extend(monitor.read().unwrap());
+            while let Ok(lost) = monitor.read() {
+                seen.extend(lost);
+            }
             if seen.iter().any(|link| link.as_str() == name) {
                 return;
             }
@@ -136,7 +134,7 @@ mod tests {
             ip(&namespace.0, &format!("link add {a} up type veth peer name {b}"));
             ip(&namespace.0, &format!("link set {b} up"));
             ip(&namespace.0, &format!("link show {a} | grep -q LOWER_UP"));
-            while !monitor.read().unwrap().is_empty() {}
+            while monitor.read().is_ok() {}
             ip(&namespace.0, loss);
             wait_for(&mut monitor, a);
         }
