@@ -25,7 +25,8 @@ pub struct Intent {
     pub ports: BTreeMap<PortId, Port>,
     /// Groups of its ports.
     pub groups: BTreeMap<SecurityGroupId, Group>,
-    /// For each group that a rule of one of those names as remote: its members' addresses.
+    /// For each group that a rule of one of those names as remote: its members' addresses; never an
+    /// empty set.
     pub members: BTreeMap<SecurityGroupId, BTreeSet<IpAddr>>,
     /// For each subnet with NAT44: this host's source addresses.
     pub nat44_sources: BTreeMap<SubnetId, BTreeSet<IpAddr>>,
@@ -81,6 +82,7 @@ impl Intent {
             Change::RemovePort(id) => drop(self.ports.remove(&id)),
             Change::PutGroup(group) => drop(self.groups.insert(group.group.id, *group)),
             Change::RemoveGroup(id) => drop(self.groups.remove(&id)),
+            Change::AddMembers(_, members) if members.is_empty() => {}
             Change::AddMembers(id, members) => {
                 self.members.entry(id).or_default().extend(members);
             }
@@ -179,10 +181,9 @@ impl Intent {
             Change::PutSubnet(s) => self.subnets.get(&s.id) == Some(&**s),
             Change::PutPort(p) => self.ports.get(&p.id) == Some(&**p),
             Change::PutGroup(g) => self.groups.get(&g.group.id) == Some(&**g),
-            Change::AddMembers(id, new) => self
-                .members
-                .get(id)
-                .is_some_and(|present| new.is_subset(present)),
+            Change::AddMembers(id, new) => {
+                new.is_empty() || self.members.get(id).is_some_and(|m| new.is_subset(m))
+            }
             Change::SetNat44Sources(id, new) => self.nat44_sources.get(id) == Some(new),
             Change::RemoveNetwork(id) => !self.networks.contains_key(id),
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),

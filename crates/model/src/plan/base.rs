@@ -21,9 +21,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
     HostConfig, address, names,
-    nft::{self, ACCEPT, DROP, RETURN, rule, why},
+    nft::{self, ACCEPT, DROP, RETURN, because, rule},
     rules::icmp_of,
     unit::{Output, View},
+    why,
 };
 use crate::{
     neutron::{Direction, Protocol},
@@ -218,9 +219,9 @@ fn unknown_ports(config: &HostConfig, field: Field) -> impl Iterator<Item = NftR
         let begins = Statement::NamePrefix(field, prefix.as_str().to_owned());
         let not_ours = nft::name_not_in(field, names::PORTS);
         let not_exempt = nft::name_not_in(field, names::EXEMPT);
-        why(
+        because(
             [begins, not_ours, not_exempt, Statement::Counter, DROP],
-            "a port that no plan knows",
+            why::UNKNOWN_PORT,
         )
     })
 }
@@ -247,7 +248,7 @@ fn link_local_stays() -> NftRule {
         Statement::Counter,
         DROP,
     ];
-    why(statements, "link-local addresses stay on their link")
+    because(statements, why::LINK_LOCAL)
 }
 
 fn from_workload() -> Vec<NftRule> {
@@ -255,7 +256,7 @@ fn from_workload() -> Vec<NftRule> {
         vec![Field::IifName.into()],
         names::profiles(Direction::Egress).into(),
     );
-    let rest = why([Statement::Counter, DROP], "a port without a profile");
+    let rest = because([Statement::Counter, DROP], why::NO_PROFILE);
     vec![
         link_local_stays(),
         jump_guard(),
@@ -284,23 +285,23 @@ fn guard() -> Vec<NftRule> {
         false,
     );
     vec![
-        why(
+        because(
             [
                 nft::protocol(Protocol::ICMP.0),
                 redirect,
                 Statement::Counter,
                 DROP,
             ],
-            "redirects never pass",
+            why::REDIRECT,
         ),
-        why(
+        because(
             [
                 nft::protocol(Protocol::ICMPV6.0),
                 nd,
                 Statement::Counter,
                 DROP,
             ],
-            "neighbour discovery stays on its link",
+            why::DISCOVERY,
         ),
         rule([nft::state_in(&[CtState::Invalid]), nft::jump(INVALID)]),
     ]
@@ -314,7 +315,7 @@ fn to_port(config: &HostConfig) -> Vec<NftRule> {
     );
     let v6 = link_local(Field::Saddr(Family::V6));
     let icmp = |family, from| {
-        why(
+        because(
             [nft::protocol(icmp_of(family).0), from, nft::goto(ADMIT)],
             "link-local ICMP always reaches a port",
         )
@@ -363,10 +364,7 @@ fn to_host(config: &HostConfig) -> Vec<NftRule> {
         rules.push(echo(gateway, &[too_fast.clone(), Statement::Counter, DROP]));
         rules.push(echo(gateway, &[ACCEPT]));
     }
-    rules.push(why(
-        [Statement::Counter, DROP],
-        "the host's services are not for workloads",
-    ));
+    rules.push(because([Statement::Counter, DROP], why::HOST));
     rules
 }
 
@@ -390,7 +388,7 @@ pub fn invalid(private: impl IntoIterator<Item = Statement>) -> Object {
     let drop = |statements: &[Statement]| {
         let mut statements = statements.to_vec();
         statements.extend([Statement::Counter, DROP]);
-        why(statements, "belongs to no connection")
+        because(statements, why::INVALID)
     };
     let stateful = |field| {
         [

@@ -11,9 +11,10 @@ use hextet_types::{Family, SecurityGroupId};
 use super::{
     index::Name,
     names,
-    nft::{self, rule, why},
+    nft::{self, because, rule},
     rules::{self, Match, Service, Shape},
     unit::{Profile, View},
+    why,
 };
 use crate::{
     intent::Group,
@@ -39,7 +40,7 @@ pub fn profile(view: View<'_>, profile: &Profile) -> Vec<Object> {
     let chain = |direction| {
         let groups = profile.groups().iter();
         let jumps = groups.map(|id| rule([nft::jump(names::group_chain(*id, direction))]));
-        let rest = why([Statement::Counter, nft::DROP], "no group allows it");
+        let rest = because([Statement::Counter, nft::DROP], why::NOT_ALLOWED);
         let name = names::profile_chain(profile.groups(), direction);
         nft::chain(name, jumps.chain([rest]).collect())
     };
@@ -103,7 +104,7 @@ fn shape_rule(id: SecurityGroupId, direction: Direction, shape: &Shape) -> NftRu
         ));
     }
     statements.push(nft::goto(allowed(direction)));
-    why(statements, format!("group {id}"))
+    because(statements, format!("group {id}"))
 }
 
 fn shape_set(

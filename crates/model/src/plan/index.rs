@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Ports with this owner are the host's own NAT44 sources: no interface belongs to them.
-pub const NAT44_OWNER: &str = "network:nat44";
+const NAT44_OWNER: &str = "network:nat44";
 
 /// Who names something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,10 +66,15 @@ pub struct Index {
     stateless: BTreeSet<PortId>,
 }
 
+/// Whether a workload is behind the port.
+pub fn has_interface(port: &Port) -> bool {
+    port.device_owner != NAT44_OWNER
+}
+
 /// What a port names.
 pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
     let mut names = BTreeSet::new();
-    if port.device_owner == NAT44_OWNER {
+    if !has_interface(port) {
         return names;
     }
     names.insert(Name::Network(port.network_id));
@@ -245,7 +250,8 @@ pub fn units_of_name(name: &Name) -> Vec<Unit> {
 /// A port without groups is not stateless; a group that is not known yet counts as stateful.
 fn is_stateless(intent: &Intent, port: &Port) -> bool {
     let stateless = |id| intent.groups.get(id).is_some_and(|g| !g.group.stateful);
-    port.port_security_enabled
+    has_interface(port)
+        && port.port_security_enabled
         && !port.security_groups.is_empty()
         && port.security_groups.iter().all(stateless)
 }

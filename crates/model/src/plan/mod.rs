@@ -7,23 +7,27 @@
 //! Nothing here knows what stands in the kernel: that is the reconciler's business.
 
 mod address;
-mod base;
+pub(crate) mod base;
 mod config;
 mod group;
-mod index;
+pub(crate) mod index;
 mod ledger;
-mod names;
+pub(crate) mod names;
 mod nat;
 mod nft;
 mod port;
 mod responder;
-mod rules;
+pub(crate) mod rules;
 mod source;
 mod step;
 mod unit;
+pub(crate) mod why;
+
+use std::net::IpAddr;
 
 use crate::{
     intent::{Change, Intent},
+    neutron::Port,
     state::{Changed, HostState},
 };
 
@@ -117,6 +121,11 @@ impl Planner {
     /// The configuration.
     pub fn config(&self) -> &HostConfig {
         &self.config
+    }
+
+    /// The port that an address leads to, on this host.
+    pub fn port_with(&self, addr: IpAddr) -> Option<&Port> {
+        self.view().port_with(addr)
     }
 
     /// How many units have been computed so far: the work done.

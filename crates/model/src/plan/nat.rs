@@ -15,8 +15,9 @@ use super::{
     base,
     index::Name,
     names,
-    nft::{self, ACCEPT, DROP, rule, why},
+    nft::{self, ACCEPT, DROP, because, rule},
     unit::View,
+    why,
 };
 use crate::{
     neutron::Subnet,
@@ -68,7 +69,7 @@ fn inside_rule(name: &Name) -> Option<NftRule> {
     };
     let daddr = nft::address_part(Field::Daddr(Family::V4), Family::V4, *len);
     let inside = nft::found(vec![daddr], names::inside(*len), false);
-    Some(why([inside, ACCEPT], "stays inside the cloud"))
+    Some(because([inside, ACCEPT], "stays inside the cloud"))
 }
 
 fn is_from(subnet: &Subnet) -> Statement {
@@ -100,10 +101,7 @@ pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
     let saddr: Vec<KeyPart> = vec![Field::Saddr(Family::V4).into()];
     let too_many = DynOp::CtCountOver(nat44.max_connections_per_port);
     let limit = Statement::Dynamic(saddr, connections.clone(), too_many);
-    let mut rules = vec![why(
-        [limit, Statement::Counter, DROP],
-        "too many connections",
-    )];
+    let mut rules = vec![because([limit, Statement::Counter, DROP], why::TOO_MANY)];
     let mut objects = vec![nft::dynamic_set(
         connections,
         [KeyType::Addr(Family::V4)],
@@ -120,10 +118,7 @@ pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
             objects.extend(by_bucket(id, several));
         }
     }
-    rules.push(why(
-        [Statement::Counter, DROP],
-        "no source address to translate to",
-    ));
+    rules.push(because([Statement::Counter, DROP], why::NO_SOURCE));
     objects.push(nft::chain(names::nat_chain(id), rules));
     objects
 }

@@ -68,7 +68,7 @@ pub fn rule(statements: impl Into<Vec<Statement>>) -> NftRule {
     }
 }
 
-pub fn why(statements: impl Into<Vec<Statement>>, comment: impl Into<String>) -> NftRule {
+pub fn because(statements: impl Into<Vec<Statement>>, comment: impl Into<String>) -> NftRule {
     NftRule {
         statements: statements.into(),
         comment: Some(comment.into()),

@@ -19,10 +19,7 @@ const DEFAULT_MTU: u16 = 1500;
 /// A port. One that is administratively down (or whose network is) keeps its interface, down, and
 /// passes nothing.
 pub fn port(view: View<'_>, id: PortId) -> Output {
-    let Some(port) = view
-        .plugged(id)
-        .filter(|p| p.device_owner != super::index::NAT44_OWNER)
-    else {
+    let Some(port) = view.plugged(id) else {
         return Output::default();
     };
     let up = view.is_up(port);

@@ -8,8 +8,9 @@ use super::{
     base,
     index::Name,
     names,
-    nft::{self, DROP, rule, why},
+    nft::{self, DROP, because, rule},
     unit::View,
+    why,
 };
 use crate::{
     neutron::Port,
@@ -32,9 +33,9 @@ pub fn check(view: View<'_>) -> Vec<Object> {
     ]));
     rules.extend(Family::BOTH.map(|family| {
         let none = nft::compare(Field::Saddr(family), Value::Addr(family.unspecified()));
-        why([none, DROP], "the agent has seen it")
+        because([none, DROP], why::FOR_AGENT)
     }));
-    rules.push(why([Statement::Counter, DROP], "spoofed source"));
+    rules.push(because([Statement::Counter, DROP], why::SPOOFED));
     vec![nft::chain(base::FROM_PORT, rules)]
 }
 

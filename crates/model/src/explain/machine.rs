@@ -1,0 +1,305 @@
+//! A host with a given state, as the way of one packet through it.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use hextet_types::{Family, IfName, Prefix};
+
+use super::{
+    packet::{Flight, Packet, Payload},
+    step::{Outcome, Reason, Step},
+    table::Table,
+};
+use crate::{
+    plan::HostConfig,
+    state::{
+        Hook, HostState, Key, Netns, NextHop, Object, RouteKey, RouteKind, Rule, RuleAction, marks,
+    },
+};
+
+const MAIN_TABLE: u32 = 254;
+
+/// A host with a state. Making one costs what the number of routes costs; a packet does not.
+pub struct Machine<'a> {
+    state: &'a HostState,
+    config: &'a HostConfig,
+    table: Table<'a>,
+    /// Lengths of the prefixes that there are routes for, longest first.
+    lengths: Vec<(Family, u8)>,
+    locals: BTreeSet<IpAddr>,
+}
+
+/// Where routing sends a packet.
+enum Way {
+    Local,
+    Link(IfName),
+    Uplink(Option<IfName>),
+}
+
+impl<'a> Machine<'a> {
+    /// The host with that state.
+    pub fn new(state: &'a HostState, config: &'a HostConfig) -> Self {
+        let mut lengths = BTreeSet::new();
+        let mut locals = BTreeSet::new();
+        for key in state.objects.keys() {
+            match key {
+                Key::Route(route) if route.table == MAIN_TABLE => {
+                    lengths.insert((route.prefix.family(), route.prefix.len()));
+                }
+                Key::Address(_, _, addr, _) => {
+                    locals.insert(*addr);
+                }
+                _ => {}
+            }
+        }
+        Machine {
+            state,
+            config,
+            table: Table::new(state, &Netns::Main),
+            lengths: lengths.into_iter().rev().collect(),
+            locals,
+        }
+    }
+
+    /// What becomes of the packet; the steps are added where they are wanted.
+    pub fn send(&self, packet: &Packet, mut steps: Option<&mut Vec<Step>>) -> Outcome {
+        if let Some(steps) = steps.as_deref_mut() {
+            steps.push(Step::Arrives(packet.link.clone()));
+        }
+        let mut flight = Flight {
+            packet,
+            oif: None,
+            mark: 0,
+            translated: None,
+        };
+        match self.travel(&mut flight, steps) {
+            Ok(outcome) => outcome,
+            Err(reason) => Outcome::Dropped(reason),
+        }
+    }
+
+    /// What the host itself sends.
+    pub fn send_from_host(&self, packet: &Packet, steps: Option<&mut Vec<Step>>) -> Outcome {
+        let mut flight = Flight {
+            packet,
+            oif: None,
+            mark: 0,
+            translated: None,
+        };
+        match self.leave(&mut flight, steps) {
+            Ok(outcome) => outcome,
+            Err(reason) => Outcome::Dropped(reason),
+        }
+    }
+
+    fn travel(
+        &self,
+        flight: &mut Flight<'_>,
+        mut steps: Option<&mut Vec<Step>>,
+    ) -> Result<Outcome, Reason> {
+        self.enter(flight)?;
+        self.table
+            .pass(Hook::Prerouting, flight, steps.as_deref_mut())?;
+        let way = self.route(flight, steps.as_deref_mut())?;
+        if matches!(way, Way::Local) {
+            self.table.pass(Hook::Input, flight, steps)?;
+            return Ok(Outcome::Host);
+        }
+        flight.oif = way.link();
+        self.table
+            .pass(Hook::Forward, flight, steps.as_deref_mut())?;
+        self.table.pass(Hook::Postrouting, flight, steps)?;
+        self.exit(flight, way)
+    }
+
+    fn leave(
+        &self,
+        flight: &mut Flight<'_>,
+        mut steps: Option<&mut Vec<Step>>,
+    ) -> Result<Outcome, Reason> {
+        let way = self.route(flight, steps.as_deref_mut())?;
+        if matches!(way, Way::Local) {
+            return Ok(Outcome::Host);
+        }
+        flight.oif = way.link();
+        self.table
+            .pass(Hook::Output, flight, steps.as_deref_mut())?;
+        self.table.pass(Hook::Postrouting, flight, steps)?;
+        self.exit(flight, way)
+    }
+
+    /// A port's link has to be up, and its program marks what it lets in.
+    fn enter(&self, flight: &mut Flight<'_>) -> Result<(), Reason> {
+        let Some(link) = &flight.packet.link else {
+            return Ok(());
+        };
+        self.link_is_up(link)?;
+        if self.has_program(link) {
+            if stays_at_the_edge(flight.packet) {
+                return Err(Reason::Edge);
+            }
+            flight.mark = marks::FROM_PORT;
+        }
+        Ok(())
+    }
+
+    fn exit(&self, flight: &Flight<'_>, way: Way) -> Result<Outcome, Reason> {
+        match way {
+            Way::Link(link) => {
+                self.link_is_up(&link)?;
+                if self.has_program(&link) && flight.mark & marks::ADMITTED == 0 {
+                    return Err(Reason::NotAdmitted);
+                }
+                Ok(Outcome::Delivered { link })
+            }
+            Way::Uplink(link) => Ok(Outcome::Leaves {
+                link,
+                translated: flight.translated,
+            }),
+            Way::Local => Ok(Outcome::Host),
+        }
+    }
+
+    fn link_is_up(&self, link: &IfName) -> Result<(), Reason> {
+        match self
+            .state
+            .objects
+            .get(&Key::Link(Netns::Main, link.clone()))
+        {
+            Some(Object::Link(link)) if !link.up => Err(Reason::LinkDown),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_program(&self, link: &IfName) -> bool {
+        let key = Key::EdgeProgram(Netns::Main, link.clone());
+        self.state.objects.contains_key(&key)
+    }
+
+    fn route(&self, flight: &Flight<'_>, steps: Option<&mut Vec<Step>>) -> Result<Way, Reason> {
+        let destination = flight.packet.destination;
+        if self.stopped_by_policy(flight, self.local_priority(flight.packet.family())) {
+            return Err(Reason::Unchecked);
+        }
+        if self.locals.contains(&destination) || is_for_many(destination) {
+            return Ok(Way::Local);
+        }
+        if self.stopped_by_policy(flight, u32::MAX) {
+            return Err(Reason::Unchecked);
+        }
+        if let Some(link) = flight
+            .packet
+            .link
+            .clone()
+            .filter(|_| is_link_local(destination))
+        {
+            return Ok(Way::Link(link));
+        }
+        let found = self.best_route(destination);
+        let link = match found {
+            Some((_, RouteKind::Blackhole)) => None,
+            Some((_, RouteKind::Unicast(hops))) => {
+                hops.first().map(|hop: &NextHop| hop.link.clone())
+            }
+            None => self.config.uplinks.first().cloned(),
+        };
+        if let Some(steps) = steps {
+            steps.push(Step::Route {
+                prefix: found.map(|(prefix, _)| prefix),
+                link: link.clone(),
+            });
+        }
+        match (found, link) {
+            (Some((_, RouteKind::Blackhole)), _) => Err(Reason::Blackhole),
+            (Some(_), Some(link)) if !self.config.uplinks.contains(&link) => Ok(Way::Link(link)),
+            (Some(_), None) => Err(Reason::NoRoute),
+            (_, link) => Ok(Way::Uplink(link)),
+        }
+    }
+
+    /// Where the rule for local addresses stands; first, unless it was moved.
+    fn local_priority(&self, family: Family) -> u32 {
+        let key = Key::LocalRulePriority(Netns::Main, family);
+        match self.state.objects.get(&key) {
+            Some(Object::LocalRulePriority(rule)) => rule.priority,
+            _ => 0,
+        }
+    }
+
+    fn stopped_by_policy(&self, flight: &Flight<'_>, before: u32) -> bool {
+        let family = flight.packet.family();
+        let rules =
+            Key::Rule(Netns::Main, family, 0, None)..Key::Rule(Netns::Main, family, before, None);
+        let matching = |rule: &&Rule| {
+            let (value, mask) = rule.fwmark.unwrap_or_default();
+            flight.mark & mask == value
+        };
+        let objects = self.state.objects.range(rules).map(|(_, object)| object);
+        let mut deciding = objects
+            .filter_map(|object| match object {
+                Object::Rule(rule) => Some(rule),
+                _ => None,
+            })
+            .filter(matching);
+        deciding
+            .next()
+            .is_some_and(|rule| rule.action == RuleAction::Blackhole)
+    }
+
+    /// The longest prefix, and of those for one prefix the lowest metric.
+    fn best_route(&self, destination: IpAddr) -> Option<(Prefix, &'a RouteKind)> {
+        let family = Family::of(destination);
+        let lengths = self.lengths.iter().filter(|(of, _)| *of == family);
+        let prefixes = lengths.filter_map(|(_, len)| Prefix::new(destination, *len).ok());
+        prefixes.filter_map(|prefix| self.route_for(prefix)).next()
+    }
+
+    fn route_for(&self, prefix: Prefix) -> Option<(Prefix, &'a RouteKind)> {
+        let key = |metric| {
+            Key::Route(RouteKey {
+                netns: Netns::Main,
+                table: MAIN_TABLE,
+                prefix,
+                metric,
+            })
+        };
+        match self.state.objects.range(key(0)..=key(u32::MAX)).next() {
+            Some((_, Object::Route(route))) => Some((prefix, &route.kind)),
+            _ => None,
+        }
+    }
+}
+
+impl Way {
+    fn link(&self) -> Option<IfName> {
+        match self {
+            Way::Link(link) => Some(link.clone()),
+            Way::Uplink(link) => link.clone(),
+            Way::Local => None,
+        }
+    }
+}
+
+/// Discovery and group membership, which the program on the port answers or drops.
+fn stays_at_the_edge(packet: &Packet) -> bool {
+    match packet.payload {
+        Payload::Icmp { icmp_type, .. } if packet.family() == Family::V6 => {
+            matches!(icmp_type, 130..=137 | 143)
+        }
+        _ => false,
+    }
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
+}
+
+/// Groups and broadcast: the host itself listens, and nothing is forwarded.
+fn is_for_many(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => addr.is_multicast() || addr.is_broadcast() || addr.is_unspecified(),
+        IpAddr::V6(addr) => addr.is_multicast() || addr == Ipv6Addr::UNSPECIFIED,
+    }
+}

@@ -1,0 +1,160 @@
+//! A packet as rules see it.
+
+use std::net::IpAddr;
+
+use hextet_types::{Family, IfName, Mac};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    plan::rules::icmp_of,
+    state::{CtState, Field, KeyPart, NatRange, Value},
+};
+
+/// What follows the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Payload {
+    /// A protocol with ports.
+    Ports {
+        /// Its number.
+        protocol: u8,
+        /// From this port.
+        source: u16,
+        /// To this port.
+        destination: u16,
+    },
+    /// ICMP, or ICMPv6: that of the packet's family.
+    Icmp {
+        /// The type.
+        icmp_type: u8,
+        /// The code.
+        code: u8,
+    },
+    /// Another protocol, by its number.
+    Protocol(u8),
+}
+
+/// A packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it comes in; none for what the host itself sends.
+    pub link: Option<IfName>,
+    /// Who the Ethernet frame says that it is from.
+    pub mac: Option<Mac>,
+    /// From this address.
+    pub source: IpAddr,
+    /// To this address.
+    pub destination: IpAddr,
+    /// The rest.
+    pub payload: Payload,
+    /// What connection tracking makes of it.
+    pub connection: CtState,
+}
+
+/// A packet on its way.
+pub(super) struct Flight<'a> {
+    pub packet: &'a Packet,
+    pub oif: Option<IfName>,
+    pub mark: u32,
+    pub translated: Option<NatRange>,
+}
+
+impl Packet {
+    /// Its family.
+    pub fn family(&self) -> Family {
+        Family::of(self.destination)
+    }
+
+    /// The protocol's number.
+    pub fn protocol(&self) -> u8 {
+        match self.payload {
+            Payload::Ports { protocol, .. } | Payload::Protocol(protocol) => protocol,
+            Payload::Icmp { .. } => icmp_of(self.family()).0,
+        }
+    }
+
+    fn ports(&self) -> Option<(u16, u16)> {
+        match self.payload {
+            Payload::Ports {
+                source,
+                destination,
+                ..
+            } => Some((source, destination)),
+            _ => None,
+        }
+    }
+
+    fn icmp(&self, family: Family) -> Option<(u8, u8)> {
+        match self.payload {
+            Payload::Icmp { icmp_type, code } if family == self.family() => Some((icmp_type, code)),
+            _ => None,
+        }
+    }
+}
+
+impl Flight<'_> {
+    /// What the packet has there, if it has such a thing.
+    pub fn field(&self, field: Field) -> Option<Value> {
+        let packet = self.packet;
+        let of_family = |addr: IpAddr, family| (Family::of(addr) == family).then_some(addr);
+        match field {
+            Field::IifName => packet.link.clone().map(Value::IfName),
+            Field::OifName => self.oif.clone().map(Value::IfName),
+            Field::EtherSaddr => packet.mac.map(Value::Mac),
+            Field::Saddr(family) => of_family(packet.source, family).map(Value::Addr),
+            Field::Daddr(family) => of_family(packet.destination, family).map(Value::Addr),
+            Field::NfProto => Some(Value::Family(packet.family())),
+            Field::L4Proto => Some(Value::U8(packet.protocol())),
+            Field::Sport => packet.ports().map(|(source, _)| Value::Port(source)),
+            Field::Dport => packet
+                .ports()
+                .map(|(_, destination)| Value::Port(destination)),
+            Field::IcmpType(family) => packet.icmp(family).map(|(t, _)| Value::U8(t)),
+            Field::IcmpCode(family) => packet.icmp(family).map(|(_, code)| Value::U8(code)),
+            Field::Mark => Some(Value::U32(self.mark)),
+            // The planner's rules never look at these.
+            Field::NdTarget
+            | Field::PktType
+            | Field::CtStatus
+            | Field::FibDaddrType
+            | Field::Ip6Fragment => None,
+        }
+    }
+
+    /// The field, or some of its bits.
+    pub fn part(&self, part: &KeyPart) -> Option<Value> {
+        let value = self.field(part.field)?;
+        match &part.mask {
+            None => Some(value),
+            Some(mask) => masked(value, mask),
+        }
+    }
+
+    /// All parts of a key.
+    pub fn key(&self, parts: &[KeyPart]) -> Option<Vec<Value>> {
+        parts.iter().map(|part| self.part(part)).collect()
+    }
+}
+
+fn masked(value: Value, mask: &[u8]) -> Option<Value> {
+    match value {
+        Value::Addr(IpAddr::V4(addr)) => {
+            let mask = u32::from_be_bytes(mask.try_into().ok()?);
+            Some(Value::Addr(IpAddr::V4((u32::from(addr) & mask).into())))
+        }
+        Value::Addr(IpAddr::V6(addr)) => {
+            let mask = u128::from_be_bytes(mask.try_into().ok()?);
+            Some(Value::Addr(IpAddr::V6((u128::from(addr) & mask).into())))
+        }
+        Value::Port(port) => {
+            let mask = u16::from_be_bytes(mask.try_into().ok()?);
+            Some(Value::Port(port & mask))
+        }
+        Value::U32(number) => {
+            let mask = u32::from_be_bytes(mask.try_into().ok()?);
+            Some(Value::U32(number & mask))
+        }
+        Value::U8(number) => Some(Value::U8(number & mask.first()?)),
+        Value::Mac(_) | Value::Family(_) | Value::IfName(_) => None,
+    }
+}

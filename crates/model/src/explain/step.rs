@@ -1,0 +1,228 @@
+//! What happens to a packet, in words.
+
+use std::fmt;
+
+use hextet_types::{IfName, Prefix, SecurityGroupId, SecurityGroupRuleId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    plan::why,
+    state::{ChainName, Hook, NatRange},
+};
+
+/// A stretch of the path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// It comes in by this link; none for what the host itself sends.
+    Arrives(Option<IfName>),
+    /// A rule decides.
+    Rule(RuleStep),
+    /// A route leads on.
+    Route {
+        /// The route; none where the uplink is taken for want of any.
+        prefix: Option<Prefix>,
+        /// By this link; none for a black hole.
+        link: Option<IfName>,
+    },
+    /// Its source becomes one of these.
+    Translates(NatRange),
+}
+
+/// A rule that ends a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStep {
+    /// On this hook.
+    pub hook: Hook,
+    /// In this chain.
+    pub chain: ChainName,
+    /// The rule in the nft language.
+    pub rule: String,
+    /// The group, where it is one that allows the packet.
+    #[serde(default)]
+    pub group: Option<SecurityGroupId>,
+    /// The group's rules that allow it.
+    #[serde(default)]
+    pub group_rules: Vec<SecurityGroupRuleId>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A workload gets it, by this link.
+    Delivered {
+        /// The port's interface.
+        link: IfName,
+    },
+    /// It goes out to the fabric.
+    Leaves {
+        /// By this link, where one is known.
+        link: Option<IfName>,
+        /// With a source out of these.
+        translated: Option<NatRange>,
+    },
+    /// The host itself gets it.
+    Host,
+    /// Nobody gets it.
+    Dropped(Reason),
+}
+
+/// Why a packet is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The link is down, or nobody's.
+    LinkDown,
+    /// The port's edge lets no neighbour discovery and no group membership through.
+    Edge,
+    /// The source is none that the port may use.
+    Spoofed,
+    /// It has no source, and is for the agent alone.
+    ForAgent,
+    /// An interface that is named like a port and that no plan knows.
+    UnknownPort,
+    /// Its source was not checked: our rules are gone, or were not there yet.
+    Unchecked,
+    /// No rule admitted it to the port.
+    NotAdmitted,
+    /// A redirect.
+    Redirect,
+    /// Neighbour discovery on its way elsewhere.
+    Discovery,
+    /// A link-local source on its way elsewhere.
+    LinkLocal,
+    /// It belongs to no connection.
+    Invalid,
+    /// The host's services are not for workloads.
+    HostService,
+    /// No group of the sending port allows it.
+    EgressNotAllowed,
+    /// No group of the receiving port allows it.
+    IngressNotAllowed,
+    /// The host has no source address to translate to.
+    NoNatSource,
+    /// The route is a black hole.
+    Blackhole,
+    /// There is no route.
+    NoRoute,
+    /// A rule that this list does not know, by its comment.
+    Other(String),
+}
+
+impl Reason {
+    /// The reason of a rule that drops, by its chain and comment.
+    pub(super) fn of_rule(chain: &ChainName, comment: Option<&str>) -> Reason {
+        match comment.unwrap_or_default() {
+            why::SPOOFED => Reason::Spoofed,
+            why::FOR_AGENT => Reason::ForAgent,
+            why::UNKNOWN_PORT => Reason::UnknownPort,
+            why::NO_PROFILE => Reason::NotAdmitted,
+            why::REDIRECT => Reason::Redirect,
+            why::DISCOVERY => Reason::Discovery,
+            why::LINK_LOCAL => Reason::LinkLocal,
+            why::INVALID => Reason::Invalid,
+            why::HOST => Reason::HostService,
+            why::NOT_ALLOWED if chain.0.starts_with("pe-") => Reason::EgressNotAllowed,
+            why::NOT_ALLOWED => Reason::IngressNotAllowed,
+            why::NO_SOURCE => Reason::NoNatSource,
+            other => Reason::Other(other.to_owned()),
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Reason::LinkDown => "the port's link is down",
+            Reason::Edge => "discovery and group membership stay at the port",
+            Reason::Spoofed => "the port may not use that source",
+            Reason::ForAgent => "without a source it is for the agent alone",
+            Reason::UnknownPort => why::UNKNOWN_PORT,
+            Reason::Unchecked => "its source was not checked",
+            Reason::NotAdmitted => "nothing admitted it to the port",
+            Reason::Redirect => why::REDIRECT,
+            Reason::Discovery => why::DISCOVERY,
+            Reason::LinkLocal => why::LINK_LOCAL,
+            Reason::Invalid => "it belongs to no connection",
+            Reason::HostService => why::HOST,
+            Reason::EgressNotAllowed => "no security group of the sending port allows it",
+            Reason::IngressNotAllowed => "no security group of the receiving port allows it",
+            Reason::NoNatSource => "the host has no source address to translate to",
+            Reason::Blackhole => "nobody in the cloud has that address",
+            Reason::NoRoute => "there is no route",
+            Reason::Other(text) => text,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Delivered { link } => write!(f, "delivered by {link}"),
+            Outcome::Leaves { link, translated } => {
+                match link {
+                    Some(link) => write!(f, "leaves by {link}")?,
+                    None => f.write_str("leaves by an uplink")?,
+                }
+                translated
+                    .iter()
+                    .try_for_each(|range| write!(f, " as {}", Range(range)))
+            }
+            Outcome::Host => f.write_str("reaches the host itself"),
+            Outcome::Dropped(reason) => write!(f, "dropped: {reason}"),
+        }
+    }
+}
+
+struct Range<'a>(&'a NatRange);
+
+impl fmt::Display for Range<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NatRange { first, last } = self.0;
+        match first == last {
+            true => write!(f, "{first}"),
+            false => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Arrives(Some(link)) => write!(f, "arrives by {link}"),
+            Step::Arrives(None) => f.write_str("comes from the host itself or an uplink"),
+            Step::Rule(step) => step.fmt(f),
+            Step::Route { prefix, link } => {
+                match prefix {
+                    Some(prefix) => write!(f, "route {prefix}")?,
+                    None => f.write_str("no route of ours")?,
+                }
+                match link {
+                    Some(link) => write!(f, " by {link}"),
+                    None if prefix.is_some() => f.write_str(" drops"),
+                    None => f.write_str(", by an uplink"),
+                }
+            }
+            Step::Translates(range) => write!(f, "source becomes {}", Range(range)),
+        }
+    }
+}
+
+impl fmt::Display for RuleStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chain {}: {}", self.chain, self.rule)?;
+        if let Some(group) = self.group {
+            write!(f, " (security group {group}")?;
+            for rule in &self.group_rules {
+                write!(f, ", rule {rule}")?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! Why rules drop, as their comments say it: written by the planner, read by explanations.
+
+/// The source is none that the port may use.
+pub const SPOOFED: &str = "spoofed source";
+/// Unspecified sources are for the agent, which sees them before netfilter does.
+pub const FOR_AGENT: &str = "the agent has seen it";
+/// An interface that is named like a port.
+pub const UNKNOWN_PORT: &str = "a port that no plan knows";
+/// In no profile.
+pub const NO_PROFILE: &str = "a port without a profile";
+/// ICMP redirects.
+pub const REDIRECT: &str = "redirects never pass";
+/// Neighbour and router discovery that would be forwarded.
+pub const DISCOVERY: &str = "neighbour discovery stays on its link";
+/// Link-local sources that would be forwarded.
+pub const LINK_LOCAL: &str = "link-local addresses stay on their link";
+/// Connection tracking makes no sense of it.
+pub const INVALID: &str = "belongs to no connection";
+/// The host itself.
+pub const HOST: &str = "the host's services are not for workloads";
+/// The end of a profile.
+pub const NOT_ALLOWED: &str = "no group allows it";
+/// A client's limit.
+pub const TOO_MANY: &str = "too many connections";
+/// NAT44 without a source.
+pub const NO_SOURCE: &str = "no source address to translate to";

@@ -1,0 +1,378 @@
+//! Small random clouds: few of each thing, so that they meet, repeat and contradict one another.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use hextet_model::{
+    intent::{Change, Group},
+    neutron::{
+        AddressPair, Binding, Direction, FixedIp, Ipv6Mode, Nat44, Network, NetworkType, Port,
+        Protocol, SecurityGroup, SecurityGroupRule, Standard, Status, Subnet,
+    },
+    plan::{Aggregate, HostConfig},
+    state::Scope,
+};
+use hextet_types::{
+    Family, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId, SecurityGroupRuleId,
+    SubnetId,
+};
+use jiff::Timestamp;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use uuid::Uuid;
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+pub fn mac(n: u8) -> Mac {
+    Mac::new([0xfa, 0x16, 0x3e, 0, 0, n])
+}
+
+pub fn network_id(n: u8) -> NetworkId {
+    NetworkId(Uuid::from_u128(0x1000 + u128::from(n)))
+}
+
+pub fn subnet_id(n: u8) -> SubnetId {
+    SubnetId(Uuid::from_u128(0x2000 + u128::from(n)))
+}
+
+pub fn group_id(n: u8) -> SecurityGroupId {
+    SecurityGroupId(Uuid::from_u128(0x3000 + u128::from(n)))
+}
+
+/// Ports 0 and 1 would have the same interface.
+pub fn port_id(n: u8) -> PortId {
+    PortId(Uuid::from_u128(
+        (u128::from(n.max(1)) << 96) + u128::from(n),
+    ))
+}
+
+pub fn standard() -> Standard {
+    Standard {
+        project_id: ProjectId("p".to_owned()),
+        name: String::new(),
+        description: String::new(),
+        tags: Vec::new(),
+        revision_number: 0,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+pub fn network(n: u8) -> Network {
+    Network {
+        id: network_id(n),
+        standard: standard(),
+        admin_state_up: true,
+        status: Status::Active,
+        shared: true,
+        external: false,
+        is_default: false,
+        mtu: 1500,
+        port_security_enabled: true,
+        network_type: NetworkType::Routed,
+        physical_network: None,
+        segmentation_id: None,
+        dns_domain: String::new(),
+        single_homed: false,
+    }
+}
+
+/// The prefixes that subnets of tests have.
+pub const CIDRS: [&str; 4] = [
+    "2001:db8:1::/64",
+    "10.1.0.0/24",
+    "192.0.2.0/28",
+    "2001:db8:2::/64",
+];
+
+pub fn subnet(n: u8) -> Subnet {
+    let cidr = prefix(CIDRS[usize::from(n)]);
+    Subnet {
+        id: subnet_id(n),
+        standard: standard(),
+        network_id: network_id(n / 2),
+        cidr,
+        gateway_ip: None,
+        allocation_pools: Vec::new(),
+        enable_dhcp: true,
+        dns_nameservers: Vec::new(),
+        host_routes: Vec::new(),
+        ipv6_ra_mode: (cidr.family() == Family::V6).then_some(Ipv6Mode::Slaac),
+        ipv6_address_mode: (cidr.family() == Family::V6).then_some(Ipv6Mode::Slaac),
+        nat44: None,
+    }
+}
+
+pub fn nat44(max_connections_per_port: u32) -> Nat44 {
+    Nat44 {
+        pool_subnet_id: subnet_id(2),
+        addresses_per_host: 2,
+        max_connections_per_port,
+    }
+}
+
+pub fn fixed(subnet: u8, addr: &str) -> FixedIp {
+    FixedIp {
+        subnet_id: subnet_id(subnet),
+        ip_address: ip(addr),
+    }
+}
+
+pub fn port(n: u8, fixed_ips: Vec<FixedIp>, groups: &[u8]) -> Port {
+    Port {
+        id: port_id(n),
+        standard: standard(),
+        network_id: network_id(0),
+        mac_address: mac(n),
+        fixed_ips,
+        device_id: String::new(),
+        device_owner: "compute:nova".to_owned(),
+        admin_state_up: true,
+        status: Status::Down,
+        security_groups: groups.iter().map(|g| group_id(*g)).collect(),
+        port_security_enabled: true,
+        allowed_address_pairs: Vec::new(),
+        extra_dhcp_opts: Vec::new(),
+        dns_name: String::new(),
+        binding: Binding::default(),
+    }
+}
+
+pub fn rule(n: u8, direction: Direction, ethertype: Family) -> SecurityGroupRule {
+    SecurityGroupRule {
+        id: SecurityGroupRuleId(Uuid::from_u128(0x4000 + u128::from(n))),
+        security_group_id: group_id(0),
+        project_id: ProjectId("p".to_owned()),
+        description: String::new(),
+        direction,
+        ethertype,
+        protocol: None,
+        port_range_min: None,
+        port_range_max: None,
+        remote_ip_prefix: None,
+        remote_group_id: None,
+        revision_number: 0,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+pub fn group(n: u8, rules: impl IntoIterator<Item = SecurityGroupRule>) -> Group {
+    let rules = rules.into_iter().zip(0..).map(|(mut rule, i)| {
+        rule.id = SecurityGroupRuleId(Uuid::from_u128(0x4000 + u128::from(n) * 256 + i));
+        rule.security_group_id = group_id(n);
+        (rule.id, rule)
+    });
+    Group {
+        group: SecurityGroup {
+            id: group_id(n),
+            standard: standard(),
+            stateful: true,
+            shared: false,
+        },
+        rules: rules.collect(),
+    }
+}
+
+pub fn config() -> HostConfig {
+    let mut config = HostConfig::new("compute-1".parse().unwrap());
+    config.uplinks = ["up0".parse().unwrap(), "up1".parse().unwrap()].into();
+    config.exempt = ["tap0".parse().unwrap()].into();
+    config
+}
+
+pub fn any_config() -> impl Strategy<Value = HostConfig> {
+    (any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(blackhole_inside, aggregate)| {
+        let mut config = config();
+        config.blackhole_inside = blackhole_inside;
+        if aggregate {
+            config.aggregates.push(Aggregate {
+                prefix: prefix("192.0.2.0/28"),
+                scope: Scope::Global,
+            });
+        }
+        config
+    })
+}
+
+/// Addresses that ports have, and some that nobody has.
+pub const ADDRESSES: [(u8, &str); 10] = [
+    (0, "2001:db8:1::a"),
+    (0, "2001:db8:1::b"),
+    (1, "10.1.0.10"),
+    (1, "10.1.0.11"),
+    (2, "192.0.2.1"),
+    (2, "192.0.2.2"),
+    (3, "2001:db8:2::a"),
+    (3, "2001:db8:2::b"),
+    (1, "10.1.0.99"),
+    (0, "2001:db8:1::99"),
+];
+
+pub const PAIRS: [&str; 6] = [
+    "10.1.0.99/32",
+    "10.9.0.0/16",
+    "2001:db8:9::/48",
+    "2001:db8:1::99/128",
+    "10.1.0.10/32",
+    "10.9.1.0/24",
+];
+
+pub fn some_port() -> impl Strategy<Value = Port> {
+    let addresses = prop::sample::subsequence(&ADDRESSES[..8], 1..4);
+    let groups = prop::sample::subsequence(vec![0u8, 1, 2, 3], 0..3);
+    let pairs = vec((select(&PAIRS[..]), 0u8..4), 0..2);
+    let flags = (
+        prop::bool::weighted(0.85),
+        prop::bool::weighted(0.95),
+        prop::bool::weighted(0.05),
+    );
+    (0u8..6, addresses, groups, pairs, 0u8..2, flags).prop_map(
+        |(n, addresses, groups, pairs, on, (secured, up, nat))| {
+            let fixed_ips = addresses.iter().map(|(s, a)| fixed(*s, a)).collect();
+            let mut port = port(n, fixed_ips, &groups);
+            port.network_id = network_id(on);
+            port.port_security_enabled = secured;
+            port.admin_state_up = up;
+            if nat {
+                port.device_owner = "network:nat44".to_owned();
+            }
+            port.allowed_address_pairs = pairs
+                .into_iter()
+                .map(|(p, m)| AddressPair {
+                    ip_address: prefix(p),
+                    mac_address: mac(m),
+                })
+                .collect();
+            port
+        },
+    )
+}
+
+pub const RANGES: [(Option<u16>, Option<u16>); 9] = [
+    (None, None),
+    (None, None),
+    (Some(22), Some(22)),
+    (Some(80), Some(90)),
+    (Some(1), Some(65535)),
+    (Some(8), Some(0)),
+    (Some(8), None),
+    (Some(128), None),
+    (Some(3), Some(4)),
+];
+
+const REMOTES: [Option<&str>; 9] = [
+    None,
+    None,
+    None,
+    Some("10.1.0.0/24"),
+    Some("192.0.2.1/32"),
+    Some("0.0.0.0/0"),
+    Some("2001:db8:1::/64"),
+    Some("::/0"),
+    Some("2001:db8:2::a/127"),
+];
+
+pub fn some_rule() -> impl Strategy<Value = SecurityGroupRule> {
+    let direction = select(vec![Direction::Ingress, Direction::Egress]);
+    let family = select(Family::BOTH.to_vec());
+    let protocol = select(vec![
+        None,
+        None,
+        Some(6),
+        Some(17),
+        Some(1),
+        Some(58),
+        Some(47),
+        Some(0),
+    ]);
+    let remote_group = option::weighted(0.25, 0u8..4);
+    let what = (protocol, select(&RANGES[..]));
+    (direction, family, what, select(&REMOTES[..]), remote_group).prop_map(
+        |(direction, family, (protocol, (min, max)), remote, remote_group)| SecurityGroupRule {
+            protocol: protocol.map(Protocol),
+            port_range_min: min,
+            port_range_max: max,
+            remote_ip_prefix: remote.map(prefix),
+            remote_group_id: remote_group.map(group_id),
+            ..rule(0, direction, family)
+        },
+    )
+}
+
+pub fn some_group() -> impl Strategy<Value = Group> {
+    (0u8..4, vec(some_rule(), 0..7), prop::bool::weighted(0.7)).prop_map(|(n, rules, stateful)| {
+        let mut group = group(n, rules);
+        group.group.stateful = stateful;
+        group
+    })
+}
+
+pub fn some_subnet() -> impl Strategy<Value = Subnet> {
+    let modes = vec![
+        None,
+        Some(Ipv6Mode::Slaac),
+        Some(Ipv6Mode::Dhcpv6Stateful),
+        Some(Ipv6Mode::Dhcpv6Stateless),
+    ];
+    (
+        0u8..4,
+        option::weighted(0.5, 1u32..3),
+        select(modes),
+        any::<bool>(),
+    )
+        .prop_map(|(n, nat, mode, other_cidr)| {
+            let mut subnet = subnet(n);
+            subnet.nat44 = nat.map(nat44);
+            subnet.ipv6_ra_mode = mode;
+            subnet.ipv6_address_mode = mode;
+            if n == 2 && other_cidr {
+                subnet.cidr = prefix("10.1.0.0/24");
+            }
+            subnet
+        })
+}
+
+pub fn some_network() -> impl Strategy<Value = Network> {
+    (0u8..2, prop::bool::weighted(0.95), 1280u16..1282).prop_map(|(n, up, mtu)| Network {
+        admin_state_up: up,
+        mtu,
+        ..network(n)
+    })
+}
+
+fn some_addresses() -> impl Strategy<Value = BTreeSet<IpAddr>> {
+    prop::collection::btree_set(select(&ADDRESSES[..]).prop_map(|(_, a)| ip(a)), 0..4)
+}
+
+fn some_sources() -> impl Strategy<Value = BTreeSet<IpAddr>> {
+    let all = [
+        "192.0.2.8",
+        "192.0.2.9",
+        "192.0.2.11",
+        "192.0.2.1",
+        "2001:db8:1::a",
+    ];
+    prop::collection::btree_set(select(all.to_vec()).prop_map(ip), 0..4)
+}
+
+pub fn some_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        3 => some_network().prop_map(|n| Change::PutNetwork(Box::new(n))),
+        4 => some_subnet().prop_map(|s| Change::PutSubnet(Box::new(s))),
+        8 => some_port().prop_map(|p| Change::PutPort(Box::new(p))),
+        6 => some_group().prop_map(|g| Change::PutGroup(Box::new(g))),
+        4 => (0u8..4, some_addresses()).prop_map(|(g, a)| Change::AddMembers(group_id(g), a)),
+        2 => (0u8..4, some_sources()).prop_map(|(s, a)| Change::SetNat44Sources(subnet_id(s), a)),
+        1 => (0u8..2).prop_map(|n| Change::RemoveNetwork(network_id(n))),
+        1 => (0u8..4).prop_map(|n| Change::RemoveSubnet(subnet_id(n))),
+        2 => (0u8..6).prop_map(|n| Change::RemovePort(port_id(n))),
+        2 => (0u8..4).prop_map(|n| Change::RemoveGroup(group_id(n))),
+        2 => (0u8..4, some_addresses()).prop_map(|(g, a)| Change::RemoveMembers(group_id(g), a)),
+    ]
+}
