@@ -1,9 +1,9 @@
 //! The finite state machine of one peer (RFC 4271 §8), without its routes.
 //!
 //! Knows connections by their ids and never touches one: what is to be done with them comes out as
-//! [`Output`]. A peer has at most one attempt of its own, one accepted connection that is not up yet,
-//! and one that is. Whatever happens to the session, an [`Output::Up`] is followed by exactly one
-//! [`Output::Down`] before the next.
+//! an output. A peer has at most one attempt of its own, one accepted connection that is not up yet,
+//! and one that is. Whatever happens to the session, an "up" is followed by exactly one
+//! "down" before the next.
 //!
 //! Deviation: connections are accepted while the peer rests after an error (RFC 4271 §8.1.1 refuses
 //! them in Idle), so that a peer that comes back is not kept waiting; only a session that is shut

@@ -162,9 +162,13 @@ impl AsPath {
     }
 
     /// The path that a two-octet speaker's AS_PATH and AS4_PATH make together: as many leading hops
-    /// of the former as the latter lacks, then the latter (RFC 6793 §4.2.3).
+    /// of the former as the latter lacks, then the latter (RFC 6793 §4.2.3). Where both have the same
+    /// shape, confederation segments stay where they are.
     #[must_use]
     pub fn merged(&self, as4_path: &AsPath) -> AsPath {
+        if let Some(path) = self.with_numbers_of(as4_path) {
+            return path;
+        }
         let Some(mut missing) = self.hops().checked_sub(as4_path.hops()) else {
             return self.clone();
         };
@@ -191,9 +195,30 @@ impl AsPath {
         AsPath::from_segments(&segments)
     }
 
-    /// Whether some number needs four octets.
+    /// The path with the numbers of one that has the same segments, confederations aside.
+    fn with_numbers_of(&self, as4_path: &AsPath) -> Option<AsPath> {
+        let mut others = as4_path.segments();
+        let mut segments = Vec::new();
+        for segment in self.segments() {
+            let numbers = if segment.kind.is_confed() {
+                segment
+            } else {
+                others.next().filter(|other| {
+                    other.kind == segment.kind && other.asns.len() == segment.asns.len()
+                })?
+            };
+            segments.push((segment.kind, numbers.asns().collect()));
+        }
+        others
+            .next()
+            .is_none()
+            .then(|| AsPath::from_segments(&segments))
+    }
+
+    /// Whether some number outside confederations needs four octets.
     pub(crate) fn needs_four_octets(&self) -> bool {
         self.segments()
+            .filter(|s| !s.kind.is_confed())
             .any(|s| s.asns.iter().any(|n| *n > u32::from(u16::MAX)))
     }
 
@@ -285,6 +310,11 @@ mod tests {
         )
     }
 
+    fn confed(asns: &[u32]) -> (SegmentKind, Vec<Asn>) {
+        let (_, asns) = seq(asns);
+        (SegmentKind::ConfedSequence, asns)
+    }
+
     fn set(asns: &[u32]) -> (SegmentKind, Vec<Asn>) {
         (SegmentKind::Set, asns.iter().map(|n| Asn(*n)).collect())
     }
@@ -312,6 +342,16 @@ mod tests {
                 path(&[seq(&[100, 23456]), set(&[23456, 5])]),
                 path(&[seq(&[70000]), set(&[90000, 5])]),
                 path(&[seq(&[100, 70000]), set(&[90000, 5])]),
+            ),
+            (
+                path(&[seq(&[23456]), confed(&[9]), seq(&[23456])]),
+                path(&[seq(&[70000]), seq(&[80000])]),
+                path(&[seq(&[70000]), confed(&[9]), seq(&[80000])]),
+            ),
+            (
+                path(&[confed(&[9]), seq(&[1, 23456])]),
+                path(&[seq(&[70000])]),
+                path(&[confed(&[9]), seq(&[1, 70000])]),
             ),
             (
                 path(&[set(&[1, 2]), seq(&[23456])]),

@@ -384,16 +384,17 @@ impl<'c> Decoder<'c> {
 
     /// RFC 6793 §4.2.3.
     fn merge_as4(&mut self) {
-        let mut aggregator = self.aggregator;
-        let as4_applies = aggregator.is_none_or(|a| a.asn == Asn::TRANS);
-        if as4_applies {
-            if aggregator.is_some() {
-                aggregator = self.as4_aggregator.or(aggregator);
+        let as4_path = self.as4_path.take();
+        let aggregator = match (self.aggregator, self.as4_aggregator) {
+            // A two-octet speaker has aggregated since: what it passed on is out of date.
+            (Some(two), Some(_)) if two.asn != Asn::TRANS => Some(two),
+            (two, four) => {
+                if let Some(as4_path) = as4_path {
+                    self.attributes.as_path = self.attributes.as_path.merged(&as4_path);
+                }
+                two.and(four).or(two)
             }
-            if let Some(as4) = self.as4_path.take() {
-                self.attributes.as_path = self.attributes.as_path.merged(&as4);
-            }
-        }
+        };
         if aggregator.is_some() {
             self.attributes.edit_rare(|r| r.aggregator = aggregator);
         }

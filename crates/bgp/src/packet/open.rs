@@ -47,6 +47,9 @@ impl Open {
     /// The NOTIFICATION to send (RFC 4271 §6.2).
     pub fn decode_body(body: &[u8]) -> Result<Self, Notification> {
         let malformed = || Notification::new(Code::OPEN_MALFORMED);
+        if body.len() > MAX_LEN - HEADER_LEN {
+            return Err(malformed());
+        }
         let mut r = Reader::new(body);
         let version = r.u8().ok_or_else(malformed)?;
         if version != VERSION {

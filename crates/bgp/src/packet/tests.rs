@@ -1,6 +1,7 @@
 //! Byte vectors both ways, round trips, and octets from nowhere.
 
 mod malformed;
+mod oracle;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -332,7 +333,7 @@ fn any_rare() -> impl Strategy<Value = Rare> {
             value: value.into(),
         });
     (
-        option::of((1u32.., any::<u32>())),
+        option::of((prop_oneof![1u32..60_000, 1u32..], any::<u32>())),
         option::of(any::<Ipv4Addr>()),
         vec(any::<Ipv4Addr>(), 0..4),
         vec(any::<[u8; 8]>().prop_map(ExtendedCommunity), 0..4),
@@ -407,6 +408,18 @@ fn any_reach() -> impl Strategy<Value = (Family, PathAttributes, Vec<Prefix>)> {
     })
 }
 
+fn small_confederations(path: &AsPath) -> AsPath {
+    let small = |kind, asn: Asn| match kind {
+        SegmentKind::ConfedSequence | SegmentKind::ConfedSet => Asn(asn.0 & 0xffff),
+        _ => asn,
+    };
+    let segments: Vec<_> = path
+        .segments()
+        .map(|s| (s.kind, s.asns().map(|a| small(s.kind, a)).collect()))
+        .collect();
+    AsPath::from_segments(&segments)
+}
+
 proptest! {
     #[test]
     fn updates_round_trip((family, attributes, announced) in any_reach()) {
@@ -426,8 +439,8 @@ proptest! {
 
     #[test]
     fn four_octet_numbers_survive_a_two_octet_session((_, mut attributes, _) in any_reach()) {
-        // AS4_PATH cannot bring back what stands before a confederation's segments.
-        attributes.as_path = attributes.as_path.without_confederations();
+        // Numbers in confederations have no place in AS4_PATH.
+        attributes.as_path = small_confederations(&attributes.as_path);
         attributes.next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
         let old = Encoding { four_octet_as: false, extended: false };
         let mut octets = Vec::new();
@@ -436,10 +449,8 @@ proptest! {
         let context = Context { four_octet_as: false, ..CONTEXT };
         let parsed = Update::decode_body(&octets[19..], &context).unwrap();
         let read = &parsed.update.reach[0].attributes;
-        prop_assert_eq!(read.as_path.hops(), attributes.as_path.hops());
-        prop_assert_eq!(read.rare().aggregator, attributes.rare().aggregator);
-        let numbers = |p: &AsPath| p.segments().flat_map(|s| s.asns()).collect::<Vec<_>>();
-        prop_assert_eq!(numbers(&read.as_path), numbers(&attributes.as_path));
+        prop_assert_eq!(&parsed.problems, &[]);
+        prop_assert_eq!(read, &attributes);
     }
 
     #[test]

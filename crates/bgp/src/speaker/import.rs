@@ -13,7 +13,7 @@ use crate::{
     rib::{ByFamily, Hop, SourceKind},
     session::Settings,
 };
-use hextet_types::{Asn, Family};
+use hextet_types::{Asn, Family, Prefix};
 
 impl Speaker {
     pub(super) fn configure(&mut self, config: PeerConfig) {
@@ -237,7 +237,7 @@ impl Speaker {
         for prefix in reach.prefixes {
             let family = prefix.family();
             let decision = config.import.decide(prefix, &original);
-            let Some(changes) = decision.filter(|_| eligible) else {
+            let Some(changes) = decision.filter(|_| eligible && !is_martian(prefix)) else {
                 if self.tables.get_mut(family).remove(prefix, id) {
                     self.count(id, family, |n| n.saturating_sub(1));
                 }
@@ -368,6 +368,23 @@ impl Speaker {
     pub(super) fn longest_restart(&self) -> Duration {
         self.config.stale_path_time
     }
+}
+
+/// Prefixes that no peer has anything to say about: multicast, loopback and link-local IPv6. They are
+/// ignored (RFC 4271 §6.3).
+fn is_martian(prefix: Prefix) -> bool {
+    let addr = prefix.addr();
+    let special = match addr {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(addr) => addr.is_unicast_link_local() && prefix.len() >= 10,
+    };
+    let whole = match prefix.family() {
+        Family::V4 => 4,
+        Family::V6 => 8,
+    };
+    special
+        || addr.is_multicast() && prefix.len() >= whole
+        || addr.is_loopback() && prefix.len() >= 8
 }
 
 pub(super) fn interface<'a>(

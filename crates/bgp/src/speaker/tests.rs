@@ -126,6 +126,27 @@ fn a_changed_export_policy_withdraws_and_announces() {
 }
 
 #[test]
+fn what_nobody_may_announce_is_ignored() {
+    let mut sim = Sim::new(&[64512, 64513], 17);
+    sim.peer(0, 1, |_, _| ());
+    let martians = [
+        "224.0.0.0/4",
+        "239.1.0.0/16",
+        "127.0.0.0/8",
+        "ff00::/8",
+        "::1/128",
+        "fe80::/64",
+    ];
+    sim.announce(0, &martians);
+    sim.run(10);
+    assert_eq!(sim.fib(1), [] as [&str; 0]);
+    let fine = ["0.0.0.0/0", "10.0.0.0/8", "::/0", "fc00::/7"];
+    sim.announce(0, &[&fine[..], &martians[..]].concat());
+    sim.run(1);
+    assert_eq!(sim.fib(1), fine);
+}
+
+#[test]
 fn well_known_communities_are_honoured() {
     // 0 tells 1 (external), which has 2 (internal) and 3 (external).
     let mut sim = Sim::new(&[64512, 64513, 64513, 64514], 5);
