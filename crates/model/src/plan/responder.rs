@@ -1,18 +1,164 @@
-//! What a port's RA, DHCPv4 and DHCPv6 say.
+//! What a port's RA, DHCPv4 and DHCPv6 say: all of it follows from the port, its network and its subnets.
+//!
+//! Deviation: lists beyond the responder's bounds are cut, and what it could not use (an option with an
+//! unknown name, an address outside its subnet) is left out; the server refuses these before.
 
-use hextet_types::PortId;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use super::unit::View;
+use hextet_autoconf::{
+    DomainName, ExtraOption, PortConfig,
+    config::{
+        Advertise, HostRoute, Ipv4Subnet, Ipv6Mode as Mode, Ipv6Subnet, MAX_DNS_SERVERS,
+        MAX_EXTRA_OPTIONS, MAX_ROUTES, MAX_SUBNETS,
+    },
+};
+use hextet_types::{Family, PortId};
+
+use super::{base, unit::View};
 use crate::{
-    neutron::Port,
+    neutron::{Ipv6Mode, Port, Subnet},
     state::{Netns, Responder},
 };
 
 /// The responder of a port that is up.
-pub fn of_port(_view: View<'_>, port: &Port) -> Option<(PortId, Responder)> {
+pub fn of_port(view: View<'_>, port: &Port) -> Option<(PortId, Responder)> {
+    let network = view.intent.networks.get(&port.network_id)?;
+    let advertised = |subnet: &&Subnet| mode(subnet) != Mode::None;
+    let mut advertising = subnets(view, port)
+        .map(|(_, s)| s)
+        .filter(advertised)
+        .peekable();
+    let advertise = advertising.peek().is_some().then(|| Advertise {
+        default_router: advertising.any(|subnet| subnet.gateway_ip.is_some()),
+        ..Advertise::default()
+    });
+    let config = PortConfig {
+        host_mac: view.config.gateway_mac,
+        guest_mac: port.mac_address,
+        link_local: base::GATEWAY_V6,
+        mtu: network.mtu,
+        hostname: domain(&port.dns_name),
+        dns_domain: domain(&network.dns_domain),
+        dns_search: Vec::new(),
+        ntp_servers: Vec::new(),
+        advertise,
+        ipv6: ipv6(view, port),
+        delegated: Vec::new(),
+        ipv4: ipv4(view, port),
+        ipv6_only_wait_secs: None,
+        extra_dhcp_opts: extra_options(port),
+    };
     let responder = Responder {
         netns: Netns::Main,
         link: port.if_name(),
+        config,
     };
     Some((port.id, responder))
 }
+
+/// The port's addresses with their subnets.
+fn subnets<'a>(view: View<'a>, port: &'a Port) -> impl Iterator<Item = (IpAddr, &'a Subnet)> {
+    port.fixed_ips.iter().filter_map(move |fixed| {
+        let subnet = view.intent.subnets.get(&fixed.subnet_id)?;
+        let inside = subnet.cidr.contains(fixed.ip_address);
+        inside.then_some((fixed.ip_address, subnet))
+    })
+}
+
+/// How an IPv6 subnet's addresses come from us. Without an RA mode somebody else advertises it, or
+/// nobody.
+fn mode(subnet: &Subnet) -> Mode {
+    let slaac = |mode| {
+        if subnet.cidr.len() == 64 {
+            mode
+        } else {
+            Mode::None
+        }
+    };
+    match subnet.ipv6_ra_mode {
+        _ if subnet.family() == Family::V4 || !subnet.enable_dhcp => Mode::None,
+        None => Mode::None,
+        Some(Ipv6Mode::Slaac) => slaac(Mode::Slaac),
+        Some(Ipv6Mode::Dhcpv6Stateless) => slaac(Mode::Dhcpv6Stateless),
+        Some(Ipv6Mode::Dhcpv6Stateful) => Mode::Dhcpv6Stateful,
+    }
+}
+
+/// The first address of each subnet, which is the one that SLAAC forms; all of them where DHCPv6 hands
+/// them out.
+fn ipv6(view: View<'_>, port: &Port) -> Vec<Ipv6Subnet> {
+    let mut seen = BTreeSet::new();
+    let with_mode = subnets(view, port).filter_map(|(addr, subnet)| match (addr, mode(subnet)) {
+        (IpAddr::V4(_), _) | (_, Mode::None) => None,
+        (IpAddr::V6(addr), mode) => Some((addr, subnet, mode)),
+    });
+    let wanted = with_mode
+        .filter(|(_, subnet, mode)| seen.insert(subnet.cidr) || *mode == Mode::Dhcpv6Stateful);
+    let described = wanted.map(|(addr, subnet, mode)| Ipv6Subnet {
+        dns_servers: dns_servers(subnet, |server| match server {
+            IpAddr::V6(server) => Some(server),
+            IpAddr::V4(_) => None,
+        }),
+        ..Ipv6Subnet::new(subnet.cidr, mode, Some(addr))
+    });
+    described.take(MAX_SUBNETS).collect()
+}
+
+fn ipv4(view: View<'_>, port: &Port) -> Vec<Ipv4Subnet> {
+    let with_dhcp = subnets(view, port).filter(|(_, subnet)| subnet.enable_dhcp);
+    let described = with_dhcp.filter_map(|(addr, subnet)| {
+        let addr = v4(addr)?;
+        Some(Ipv4Subnet {
+            gateway: subnet.gateway_ip.and_then(v4),
+            dns_servers: dns_servers(subnet, v4),
+            host_routes: host_routes(subnet),
+            ..Ipv4Subnet::new(addr, subnet.cidr)
+        })
+    });
+    described.take(MAX_SUBNETS).collect()
+}
+
+fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn dns_servers<A>(subnet: &Subnet, of_family: impl Fn(IpAddr) -> Option<A>) -> Vec<A> {
+    let servers = subnet.dns_nameservers.iter().copied().filter_map(of_family);
+    servers.take(MAX_DNS_SERVERS).collect()
+}
+
+fn host_routes(subnet: &Subnet) -> Vec<HostRoute> {
+    let routes = subnet.host_routes.iter().filter_map(|route| {
+        let nexthop = v4(route.nexthop)?;
+        let destination = route.destination;
+        (destination.family() == Family::V4).then_some(HostRoute {
+            destination,
+            nexthop,
+        })
+    });
+    routes.take(MAX_ROUTES).collect()
+}
+
+fn domain(name: &str) -> Option<DomainName> {
+    name.parse().ok()
+}
+
+fn extra_options(port: &Port) -> Vec<ExtraOption> {
+    let mut seen = BTreeSet::new();
+    let options = port
+        .extra_dhcp_opts
+        .iter()
+        .filter_map(|o| ExtraOption::parse(&o.opt_name, &o.opt_value, o.ip_version).ok());
+    let distinct = options.filter(|option| seen.insert((option.family(), option.code())));
+    distinct.take(MAX_EXTRA_OPTIONS).collect()
+}
+
+#[cfg(test)]
+#[path = "responder/tests.rs"]
+mod tests;

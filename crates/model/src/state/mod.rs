@@ -69,6 +69,8 @@ pub struct Responder {
     pub netns: Netns,
     /// The port's interface on the host.
     pub link: hextet_types::IfName,
+    /// What the workload is told.
+    pub config: hextet_autoconf::PortConfig,
 }
 
 /// What changed between two states of one planner, by key; the values are in the newer state.
