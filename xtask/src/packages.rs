@@ -30,7 +30,7 @@ pub const LAB: &[&str] = &[
     "bird2",
     "busybox-static",
     "conntrack",
-    "cpio",
+    "dnsmasq-base",
     "iproute2",
     "iputils-ping",
     "isc-dhcp-client",

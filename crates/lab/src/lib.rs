@@ -23,7 +23,7 @@ mod address;
 mod error;
 mod fault;
 mod file;
-//GUEST
+pub mod guest;
 mod lab;
 mod node;
 mod ping;

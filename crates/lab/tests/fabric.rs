@@ -1,6 +1,8 @@
 //! The fabric's spines and internet, with BIRD standing in for the agents: sessions by link-local
 //! addresses, both families, nothing private outside, and a spine that falls silent.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{net::IpAddr, path::Path, process::Command, time::Duration};
 
 use hextet_lab::{Fault, Lab, LabFile, LabGuard, wait_until};

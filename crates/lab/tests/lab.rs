@@ -1,5 +1,7 @@
 //! Labs on a real kernel: made, broken, found again, torn down.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{path::Path, process::Command, time::Duration};
 
 use hextet_lab::{Error, Fault, Lab, LabFile, LabGuard, ProcessSpec, Ready, list, wait_until};

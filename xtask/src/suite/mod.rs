@@ -183,14 +183,18 @@ fn tidy_step(workspace: &Workspace) -> Result<Outcome> {
 /// since the tests of a commit must not depend on what was published this morning.
 fn dependencies(workspace: &Workspace) -> Result<Outcome> {
     let deny = workspace.install_tool("cargo-deny", DENY_VERSION)?;
-    let mut command = Command::new(deny);
-    command
-        .current_dir(&workspace.root)
-        .args(["--locked", "--color", "never", "check"]);
-    let advisories = advisory_database().is_some();
-    command.args(advisories.then_some("--disable-fetch"));
-    command.args(advisories.then_some("advisories"));
-    capture(command.args(["bans", "licenses", "sources"]))
+    let check = |arguments: &[&str]| {
+        let mut command = Command::new(&deny);
+        command
+            .current_dir(&workspace.root)
+            .args(["--locked", "--color=never"]);
+        capture(command.args(arguments))
+    };
+    let first = check(&["check", "bans", "licenses", "sources"])?;
+    if advisory_database().is_none() {
+        return Ok(first);
+    }
+    both(first, || check(&["--offline", "check", "advisories"]))
 }
 
 fn advisory_database() -> Option<std::path::PathBuf> {
@@ -205,30 +209,30 @@ fn advisory_database() -> Option<std::path::PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// The packages whose tests bring up labs: those under `tests/`, and a few more.
+/// The packages whose tests bring up labs: `tests`, those under it, and a few of `crates`.
 fn lab_packages(root: &Path) -> Result<Vec<String>> {
     let mut packages = Vec::new();
+    packages.extend(package_in(&root.join("tests"))?);
     for (directory, only) in [("tests", None), ("crates", Some(LAB_PACKAGES))] {
-        let Ok(entries) = fs::read_dir(root.join(directory)) else {
-            continue;
-        };
-        for entry in entries {
-            let manifest = entry
-                .context("read a directory entry")?
-                .path()
-                .join("Cargo.toml");
-            let Ok(text) = fs::read_to_string(&manifest) else {
-                continue;
-            };
-            let name = tidy::manifest::package_name(&text)
-                .with_context(|| format!("find the package's name in {}", manifest.display()))?;
-            if only.is_none_or(|only| only.contains(&name.as_str())) {
-                packages.push(name);
-            }
+        for entry in fs::read_dir(root.join(directory)).into_iter().flatten() {
+            let path = entry.context("read a directory entry")?.path();
+            let name = package_in(&path)?;
+            packages
+                .extend(name.filter(|name| only.is_none_or(|only| only.contains(&name.as_str()))));
         }
     }
     packages.sort();
     Ok(packages)
+}
+
+fn package_in(directory: &Path) -> Result<Option<String>> {
+    let manifest = directory.join("Cargo.toml");
+    let Ok(text) = fs::read_to_string(&manifest) else {
+        return Ok(None);
+    };
+    tidy::manifest::package_name(&text)
+        .map(Some)
+        .with_context(|| format!("find the package's name in {}", manifest.display()))
 }
 
 fn unit_tests(workspace: &Workspace, labs: &[String], filter: Option<&str>) -> Result<Outcome> {
@@ -307,6 +311,7 @@ mod tests {
     fn lab_packages_are_those_under_tests_and_a_few_more() {
         let root = std::env::temp_dir().join(format!("xtask-labs-{}", std::process::id()));
         for (dir, name) in [
+            ("tests", "attacks"),
             ("tests/interop", "interop"),
             ("crates/lab", "hextet-lab"),
             ("crates/bgp", "hextet-bgp"),
@@ -318,7 +323,10 @@ mod tests {
             )
             .unwrap();
         }
-        assert_eq!(lab_packages(&root).unwrap(), ["hextet-lab", "interop"]);
+        assert_eq!(
+            lab_packages(&root).unwrap(),
+            ["attacks", "hextet-lab", "interop"]
+        );
         fs::remove_dir_all(&root).unwrap();
     }
 

@@ -66,6 +66,7 @@ fn is_test_file(path: &Path) -> bool {
         .unwrap_or_default();
     named("tests")
         || named("benches")
+        || named("examples")
         || named("fuzz")
         || stem == "tests"
         || stem.ends_with("_tests")

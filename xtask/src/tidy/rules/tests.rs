@@ -23,6 +23,10 @@ fn a_module_says_what_it_is_for() {
     assert_eq!(found(header, ANY, "// A remark.\n//! Too late.\n"), [1]);
     assert_eq!(found(header, ANY, ""), [1]);
     assert_eq!(found(header, ANY, "\n//! What for.\n"), NONE);
+    assert_eq!(
+        found(header, "crates/x/src/wire/tests.rs", "use super::*;\n"),
+        NONE
+    );
 }
 
 #[test]
@@ -109,6 +113,10 @@ fn errors_are_returned() {
             "a.unwrap();\nb.expect(\"x\");\nc.unwrap_err();\n"
         ),
         [1, 2, 3]
+    );
+    assert_eq!(
+        found(unwraps, "crates/x/examples/y.rs", "a.unwrap();\n"),
+        NONE
     );
     let fine = "parser.expect(Token::Comma)?;\na.unwrap_or(1); // .unwrap()\n#[test]\nfn f() { a.unwrap(); }\n";
     assert_eq!(found(unwraps, ANY, fine), NONE);

@@ -1,0 +1,3 @@
+#!/bin/busybox sh
+# What a connection to port 7 gets.
+hostname
