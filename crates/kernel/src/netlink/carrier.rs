@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use hextet_types::IfName;
@@ -63,6 +63,13 @@ impl CarrierMonitor {
     }
 }
 
+impl AsFd for CarrierMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// For runtimes that want it so.
 impl AsRawFd for CarrierMonitor {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
@@ -113,8 +120,8 @@ mod tests {
             if seen.iter().any(|link| link.as_str() == name) {
                 return;
             }
-            let fd = std::os::fd::AsFd::as_fd(&monitor.socket);
-            let ready = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(5000u16));
+            let fd = PollFd::new(monitor.as_fd(), PollFlags::POLLIN);
+            let ready = poll(&mut [fd], PollTimeout::from(5000u16));
             assert_eq!(ready, Ok(1), "{name} was not told; {seen:?} were");
         }
     }
