@@ -59,6 +59,11 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
     #[test]
     fn steps_taken_as_one_lead_to_the_same(
         config in any_config(),

@@ -154,6 +154,7 @@ fn word(reason: &Reason) -> &'static str {
         Reason::IngressNotAllowed => "ingress",
         Reason::NoNatSource => "no source",
         Reason::Blackhole => "black hole",
+        Reason::NoRoute => "no route",
         _ => "?",
     }
 }
@@ -280,6 +281,7 @@ fn plans_do_what_the_api_promises() {
         "no source",
         "black hole",
         "link-local",
+        "no route",
     ];
     for what in expected {
         assert!(

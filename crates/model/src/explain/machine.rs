@@ -13,7 +13,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    plan::HostConfig,
+    plan::{HostConfig, base::GATEWAY_V6},
     state::{
         Hook, HostState, Key, Netns, NextHop, Object, RouteKey, RouteKind, Rule, RuleAction, marks,
     },
@@ -99,7 +99,9 @@ impl<'a> Machine<'a> {
         flight: &mut Flight<'_>,
         mut steps: Option<&mut Vec<Step>>,
     ) -> Result<Outcome, Reason> {
-        self.enter(flight)?;
+        if self.enter(flight)? {
+            return Ok(Outcome::Host);
+        }
         self.table
             .pass(Hook::Prerouting, flight, steps.as_deref_mut())?;
         let way = self.route(flight, steps.as_deref_mut())?;
@@ -130,19 +132,23 @@ impl<'a> Machine<'a> {
         self.exit(flight, way)
     }
 
-    /// A port's link has to be up, and its program marks what it lets in.
-    fn enter(&self, flight: &mut Flight<'_>) -> Result<(), Reason> {
+    /// A port's link has to be up. Its program answers pings of the gateway (then true), and marks what
+    /// it lets in.
+    fn enter(&self, flight: &mut Flight<'_>) -> Result<bool, Reason> {
         let Some(link) = &flight.packet.link else {
-            return Ok(());
+            return Ok(false);
         };
         self.link_is_up(link)?;
         if self.has_program(link) {
+            if pings_gateway(flight.packet) {
+                return Ok(true);
+            }
             if stays_at_the_edge(flight.packet) {
                 return Err(Reason::Edge);
             }
             flight.mark = marks::FROM_PORT;
         }
-        Ok(())
+        Ok(false)
     }
 
     fn exit(&self, flight: &Flight<'_>, way: Way) -> Result<Outcome, Reason> {
@@ -189,13 +195,8 @@ impl<'a> Machine<'a> {
         if self.stopped_by_policy(flight, u32::MAX) {
             return Err(Reason::Unchecked);
         }
-        if let Some(link) = flight
-            .packet
-            .link
-            .clone()
-            .filter(|_| is_link_local(destination))
-        {
-            return Ok(Way::Link(link));
+        if is_link_local(destination) {
+            return Err(Reason::NoRoute);
         }
         let found = self.best_route(destination);
         let link = match found {
@@ -290,6 +291,17 @@ fn stays_at_the_edge(packet: &Packet) -> bool {
         }
         _ => false,
     }
+}
+
+fn pings_gateway(packet: &Packet) -> bool {
+    let request = Payload::Icmp {
+        icmp_type: 128,
+        code: 0,
+    };
+    packet.destination == IpAddr::V6(GATEWAY_V6)
+        && packet.payload == request
+        && !packet.source.is_multicast()
+        && !packet.source.is_unspecified()
 }
 
 fn is_link_local(addr: IpAddr) -> bool {

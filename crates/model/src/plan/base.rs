@@ -340,30 +340,26 @@ fn to_port(config: &HostConfig) -> Vec<NftRule> {
     rules
 }
 
-/// The host's own services are not for workloads.
+/// The host's own services are not for workloads. (Pings of `fe80::1` the port's program answers.)
 fn to_host(config: &HostConfig) -> Vec<NftRule> {
     let key: Vec<KeyPart> = vec![Field::IifName.into()];
     let too_fast = Statement::Dynamic(key, names::PINGS.into(), DynOp::LimitOver(PING_LIMIT));
-    let echo = |gateway: IpAddr, end: &[Statement]| {
-        let family = Family::of(gateway);
-        let request = match family {
-            Family::V4 => 8,
-            Family::V6 => 128,
-        };
+    let echo = |end: &[Statement]| {
+        let gateway = Value::Addr(IpAddr::V4(config.link_local_v4));
         let mut statements = vec![
-            nft::protocol(icmp_of(family).0),
-            nft::compare(Field::IcmpType(family), Value::U8(request)),
-            nft::compare(Field::Daddr(family), Value::Addr(gateway)),
+            nft::protocol(Protocol::ICMP.0),
+            nft::compare(Field::IcmpType(Family::V4), Value::U8(8)),
+            nft::compare(Field::Daddr(Family::V4), gateway),
         ];
         statements.extend_from_slice(end);
         rule(statements)
     };
     let states = [CtState::Established, CtState::Related];
-    let mut rules = vec![rule([nft::state_in(&states), ACCEPT])];
-    for gateway in [IpAddr::V4(config.link_local_v4), IpAddr::V6(GATEWAY_V6)] {
-        rules.push(echo(gateway, &[too_fast.clone(), Statement::Counter, DROP]));
-        rules.push(echo(gateway, &[ACCEPT]));
-    }
+    let mut rules = vec![
+        rule([nft::state_in(&states), ACCEPT]),
+        echo(&[too_fast, Statement::Counter, DROP]),
+        echo(&[ACCEPT]),
+    ];
     rules.push(because([Statement::Counter, DROP], why::HOST));
     rules
 }

@@ -1,16 +1,20 @@
-//! A port's interface: the link, the program at its edge, the gateway, its neighbours and its profile.
+//! A port's interface: the link, the program at its edge, its neighbours and its profile.
+//!
+//! The interface has no address. The program at its edge answers for the gateway, `fe80::1`, also to
+//! pings, and the responder sends with that source; an address would cost the kernel what the number of
+//! ports costs, for each port.
 
 use std::net::IpAddr;
 
 use hextet_types::PortId;
 
 use super::{
-    base, group, names, nft, responder, source,
+    group, names, nft, responder, source,
     unit::{Output, Profile, View},
 };
 use crate::{
     neutron::{Direction, Port},
-    state::{Address, EdgeProgram, Link, Neighbour, Netns, Object, Value, Verdict},
+    state::{EdgeProgram, Link, Neighbour, Netns, Object, Value, Verdict},
 };
 
 /// What the interface has until its network is known.
@@ -68,21 +72,8 @@ fn link(view: View<'_>, port: &Port, up: bool) -> Vec<Object> {
         mtu: network.map_or(DEFAULT_MTU, |n| n.mtu),
         up,
     };
-    let edge = EdgeProgram {
-        netns: netns.clone(),
-        link: name.clone(),
-    };
-    let gateway = Address {
-        netns,
-        link: name,
-        addr: IpAddr::V6(base::GATEWAY_V6),
-        prefix_len: 64,
-    };
-    vec![
-        Object::Link(link),
-        Object::EdgeProgram(edge),
-        Object::Address(gateway),
-    ]
+    let edge = EdgeProgram { netns, link: name };
+    vec![Object::Link(link), Object::EdgeProgram(edge)]
 }
 
 fn neighbours(port: &Port) -> impl Iterator<Item = Object> + '_ {

@@ -41,9 +41,17 @@ impl Judge<'_> {
             .as_ref()
             .is_some_and(|l| self.config.uplinks.contains(l));
         match sender {
-            Some(port) => self.may_send(port, packet)?,
+            Some(port) => {
+                if self.is_up(port) && pings_gateway(packet) {
+                    return Ok(Fate::Host);
+                }
+                self.may_send(port, packet)?;
+            }
             None if from_fabric => {}
             None => return Err("unknown port"),
+        }
+        if packet.destination.to_string().starts_with("fe80:") {
+            return Err("no route");
         }
         if is_host(self.config, packet.destination) {
             return match sender {
@@ -255,20 +263,22 @@ fn has_tap(port: &Port) -> bool {
 
 fn is_host(config: &HostConfig, addr: IpAddr) -> bool {
     let for_many = addr.is_multicast() || addr.to_string() == "255.255.255.255";
-    addr == IpAddr::V4(config.link_local_v4) || addr.to_string() == "fe80::1" || for_many
+    addr == IpAddr::V4(config.link_local_v4) || for_many
+}
+
+fn pings_gateway(packet: &Packet) -> bool {
+    let request = Payload::Icmp {
+        icmp_type: 128,
+        code: 0,
+    };
+    packet.destination.to_string() == "fe80::1" && packet.payload == request
 }
 
 fn welcome_at_host(packet: &Packet) -> bool {
     let known = [CtState::Established, CtState::Related].contains(&packet.connection);
-    let echo = match (packet.family(), packet.payload) {
-        (Family::V4, Payload::Icmp { icmp_type, .. }) => icmp_type == 8,
-        (Family::V6, Payload::Icmp { icmp_type, .. }) => icmp_type == 128,
-        _ => false,
-    };
-    known
-        || echo
-            && !packet.destination.is_multicast()
-            && packet.destination.to_string() != "255.255.255.255"
+    let echo = matches!(packet.payload, Payload::Icmp { icmp_type: 8, .. })
+        && packet.destination.to_string().starts_with("169.254.");
+    known || echo
 }
 
 fn service_allows(rule: &SecurityGroupRule, packet: &Packet) -> bool {
