@@ -28,6 +28,8 @@ pub enum Kind {
     Int(i64, i64),
     /// One of these texts.
     Choice(&'static [&'static str]),
+    /// A project's identifier: at most 64 letters, digits, `-`, `_` and `.`; empty for the cloud.
+    Project,
     /// An identifier.
     Uuid,
     /// Identifiers, each once.

@@ -158,6 +158,7 @@ fn schema(resource: &Resource, of: impl Fn(&Attribute) -> bool, required: bool) 
 fn property(attribute: &Attribute) -> Value {
     let mut out = match attribute.kind {
         Kind::Text(max) | Kind::Name(max) => json!({"type": "string", "maxLength": max}),
+        Kind::Project => json!({"type": "string", "maxLength": 64}),
         Kind::Bool => json!({"type": "boolean"}),
         Kind::Int(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Choice(choices) => json!({"type": "string", "enum": choices}),

@@ -61,7 +61,7 @@ impl Attribute {
     pub fn normalize_text(&self, text: &str) -> Value {
         let raw = Value::String(text.to_owned());
         match self.kind {
-            Kind::Text(_) | Kind::Name(_) | Kind::Choice(_) | Kind::Moment => raw,
+            Kind::Text(_) | Kind::Name(_) | Kind::Project | Kind::Choice(_) | Kind::Moment => raw,
             kind => normalize(kind, raw.clone()).unwrap_or(raw),
         }
     }
@@ -85,6 +85,7 @@ fn normalize(kind: Kind, value: Value) -> Checked {
         Kind::Bool => boolean(&value),
         Kind::Int(min, max) => integer(&value, min, max),
         Kind::Choice(choices) => choice(value, choices),
+        Kind::Project => project(value),
         Kind::Uuid => uuid(&value),
         Kind::Uuids => list(value, "list", uuid_item),
         Kind::Mac => mac(&value),
@@ -171,6 +172,14 @@ fn choice(value: Value, choices: &[&str]) -> Checked {
     match &value {
         Value::String(s) if choices.contains(&s.as_str()) => Ok(value),
         other => Err(reason(format!("{} is not in {choices:?}", shown(other)))),
+    }
+}
+
+fn project(value: Value) -> Checked {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    match value.as_str() {
+        Some(s) if s.len() <= 64 && s.bytes().all(allowed) => Ok(value),
+        _ => Err(reason(format!("'{}' is no project", shown(&value)))),
     }
 }
 

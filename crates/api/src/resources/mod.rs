@@ -79,9 +79,9 @@ const STANDARD: &[Attribute] = &[
     Attribute::shown("updated_at", Kind::Moment),
 ];
 const PROJECT: Attribute =
-    Attribute::optional("project_id", Kind::Text(255), Default::Chosen).fixed();
+    Attribute::optional("project_id", Kind::Project, Default::Chosen).fixed();
 const TENANT: Attribute =
-    Attribute::optional("tenant_id", Kind::Text(255), Default::Chosen).fixed();
+    Attribute::optional("tenant_id", Kind::Project, Default::Chosen).fixed();
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,131 @@
+//! `POST /v1/status`: which ports pass packets. Many reports become few transactions.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Json, extract::State as Shared, response::Response};
+use hextet_api::{
+    agent::{PortState, StatusReport},
+    error::{ApiError, Result},
+};
+use hextet_model::neutron::Status;
+use hextet_types::{HostId, PortId};
+use tokio::{sync::Notify, time::sleep};
+use tracing::warn;
+
+use super::{AgentError, Joined, join::server};
+use crate::{app::App, cloud::Cloud, http::answer, networking::entity::Entity};
+
+/// How long reports are collected before they are written.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Before another try when the store fails.
+const RETRY: Duration = Duration::from_secs(2);
+/// Ports in one transaction.
+const CHUNK: usize = 1_000;
+/// Ports whose states wait to be written; beyond it a report is refused, and comes again.
+const MAX_WAITING: usize = 200_000;
+
+/// States that wait to be written.
+#[derive(Debug, Default)]
+pub struct Reports {
+    waiting: Mutex<BTreeMap<PortId, (HostId, Status)>>,
+    news: Notify,
+}
+
+/// `POST /v1/status`.
+///
+/// # Errors
+///
+/// 403: the certificate does not count. 503: too much waits to be written.
+pub async fn report(
+    Shared(app): Shared<Arc<App>>,
+    Joined(host): Joined,
+    Json(report): Json<StatusReport>,
+) -> Result<Response, AgentError> {
+    app.live.report(&host, &report);
+    let changed = changes(&app.cloud, &host, &report);
+    if !changed.is_empty() {
+        app.reports.add(&host, changed)?;
+    }
+    Ok(answer::empty(204))
+}
+
+/// What differs from what is known, of the host's own ports. A complete report that leaves a port out
+/// says that the agent does not know of it (yet).
+fn changes(cloud: &Cloud, host: &HostId, report: &StatusReport) -> Vec<(PortId, Status)> {
+    let state = cloud.state();
+    let ports = state.views.ports_of(host).filter_map(|id| state.ports.get(id));
+    let reported = |id: &PortId| match report.ports.get(id) {
+        Some(PortState::Active) => Some(Status::Active),
+        Some(PortState::Down { .. }) => Some(Status::Down),
+        None if report.complete => Some(Status::Down),
+        None => None,
+    };
+    ports
+        .filter_map(|port| {
+            let status = reported(&port.id)?;
+            let status = if port.admin_state_up { status } else { Status::Down };
+            (status != port.status).then_some((port.id, status))
+        })
+        .collect()
+}
+
+impl Reports {
+    fn add(&self, host: &HostId, changed: Vec<(PortId, Status)>) -> Result<()> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() + changed.len() > MAX_WAITING {
+            return Err(ApiError::unavailable("too many port states wait to be written"));
+        }
+        waiting.extend(changed.into_iter().map(|(id, status)| (id, (host.clone(), status))));
+        drop(waiting);
+        self.news.notify_one();
+        Ok(())
+    }
+
+    fn take(&self) -> Vec<(PortId, (HostId, Status))> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<_> = waiting.keys().take(CHUNK).copied().collect();
+        ids.iter().filter_map(|id| waiting.remove_entry(id)).collect()
+    }
+
+    /// Writes what is reported, for ever.
+    pub async fn run(&self, cloud: &Cloud) {
+        loop {
+            self.news.notified().await;
+            sleep(DEBOUNCE).await;
+            loop {
+                let chunk = self.take();
+                if chunk.is_empty() {
+                    break;
+                }
+                while let Err(error) = commit(cloud, &chunk).await {
+                    warn!(%error, "write port states; trying again");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+async fn commit(cloud: &Cloud, chunk: &[(PortId, (HostId, Status))]) -> Result<()> {
+    cloud
+        .write(&server(), |write| {
+            for (id, (host, status)) in chunk {
+                let Some(row) = write.state.ports.row(id) else { continue };
+                let here = row.value.binding.host_id.as_ref() == Some(host);
+                if !here || row.value.status == *status {
+                    continue;
+                }
+                let mut port = row.value.as_ref().clone();
+                port.status = *status;
+                port.standard.revision_number += 1;
+                port.standard.updated_at = write.now;
+                write.replace(port.key(), row.mod_revision, &port)?;
+            }
+            Ok(())
+        })
+        .await
+}

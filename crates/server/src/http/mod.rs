@@ -1,0 +1,4 @@
+//! Listeners: accept, encrypt, serve, drain.
+
+pub mod answer;
+pub mod listener;

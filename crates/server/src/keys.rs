@@ -1,0 +1,284 @@
+//! The store's keys: where each thing is kept, and which keys stand for a claim.
+//!
+//! A *claim* is a key that must not exist when it is made, so that two writers can never both have
+//! what it stands for: an address of a subnet, an instance's place on the single-homed networks, a
+//! project's default group, a name. A port's own key is the claim of its Ethernet address.
+
+use std::{fmt::Display, net::IpAddr};
+
+use bytes::Bytes;
+use hextet_types::{
+    HostId, Mac, NetworkId, ProjectId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+};
+use sha2::{Digest, Sha256};
+
+/// What a key of a thing (not of a claim) names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// A network.
+    Network(NetworkId),
+    /// A subnet.
+    Subnet(SubnetId),
+    /// A port, by its network and Ethernet address.
+    Port(NetworkId, Mac),
+    /// A security group.
+    Group(SecurityGroupId),
+    /// A rule of a security group.
+    Rule(SecurityGroupRuleId),
+    /// Limits of a project that differ from the defaults.
+    Quota(ProjectId),
+    /// A host that has joined.
+    Host(HostId),
+    /// A token with which a host may join, by its identifier.
+    JoinToken(String),
+    /// Something of the identity service: its table, and its identifier.
+    Identity(IdentityTable, String),
+}
+
+/// The identity service's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityTable {
+    /// Domains.
+    Domain,
+    /// Projects.
+    Project,
+    /// Users.
+    User,
+    /// Roles.
+    Role,
+    /// Who has which role where.
+    Assignment,
+    /// Application credentials.
+    Credential,
+    /// Tokens, by their hash.
+    Token,
+}
+
+impl IdentityTable {
+    const ALL: [(IdentityTable, &'static str); 7] = [
+        (IdentityTable::Domain, "domain"),
+        (IdentityTable::Project, "project"),
+        (IdentityTable::User, "user"),
+        (IdentityTable::Role, "role"),
+        (IdentityTable::Assignment, "assignment"),
+        (IdentityTable::Credential, "credential"),
+        (IdentityTable::Token, "token"),
+    ];
+
+    fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(table, _)| *table == self);
+        found.map_or("", |(_, name)| name)
+    }
+}
+
+impl Key {
+    /// The thing that a key names; none for claims.
+    pub fn parse(key: &[u8]) -> Option<Key> {
+        let key = std::str::from_utf8(key).ok()?.strip_prefix('/')?;
+        let (table, rest) = key.split_once('/')?;
+        let last = || rest.rsplit('/').next().unwrap_or(rest);
+        match table {
+            "network" => rest.parse().ok().map(Key::Network),
+            "subnet" => last().parse().ok().map(Key::Subnet),
+            "port" => {
+                let (network, mac) = rest.split_once('/')?;
+                Some(Key::Port(network.parse().ok()?, mac.parse().ok()?))
+            }
+            "security-group" => rest.parse().ok().map(Key::Group),
+            "security-group-rule" => last().parse().ok().map(Key::Rule),
+            "quota" => Some(Key::Quota(ProjectId(rest.to_owned()))),
+            "host" => rest.parse().ok().map(Key::Host),
+            "join-token" => Some(Key::JoinToken(rest.to_owned())),
+            "identity" => {
+                let (table, id) = rest.split_once('/')?;
+                let found = IdentityTable::ALL.iter().find(|(_, name)| *name == table)?;
+                Some(Key::Identity(found.0, id.to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn key(text: String) -> Bytes {
+    Bytes::from(text)
+}
+
+/// A network.
+pub fn network(id: NetworkId) -> Bytes {
+    key(format!("/network/{id}"))
+}
+
+/// A network's subnets.
+pub fn subnets_of(network: NetworkId) -> Bytes {
+    key(format!("/subnet/{network}/"))
+}
+
+/// All subnets.
+pub fn subnets() -> Bytes {
+    Bytes::from_static(b"/subnet/")
+}
+
+/// A subnet.
+pub fn subnet(network: NetworkId, id: SubnetId) -> Bytes {
+    key(format!("/subnet/{network}/{id}"))
+}
+
+/// A network's ports.
+pub fn ports_of(network: NetworkId) -> Bytes {
+    key(format!("/port/{network}/"))
+}
+
+/// All ports.
+pub fn ports() -> Bytes {
+    Bytes::from_static(b"/port/")
+}
+
+/// A port, and the claim of its Ethernet address on its network.
+pub fn port(network: NetworkId, mac: Mac) -> Bytes {
+    key(format!("/port/{network}/{mac}"))
+}
+
+/// A subnet's addresses that are in use.
+pub fn addresses_of(subnet: SubnetId) -> Bytes {
+    key(format!("/address/{subnet}/"))
+}
+
+/// The claim of an address. Subnets of one routing domain never overlap, so this is once in it.
+pub fn address(subnet: SubnetId, address: IpAddr) -> Bytes {
+    key(format!("/address/{subnet}/{address}"))
+}
+
+/// The claim of an instance's place on the single-homed networks.
+pub fn single_homed(project: &ProjectId, device: &str) -> Bytes {
+    let digest = Sha256::new()
+        .chain_update(&project.0)
+        .chain_update([0])
+        .chain_update(device)
+        .finalize();
+    key(format!("/single-homed/{}", hexadecimal(&digest)))
+}
+
+/// The claim of being the network that a user gets who does not choose.
+pub fn default_network() -> Bytes {
+    Bytes::from_static(b"/default-network")
+}
+
+/// A security group.
+pub fn group(id: SecurityGroupId) -> Bytes {
+    key(format!("/security-group/{id}"))
+}
+
+/// The claim of a project's default group.
+pub fn default_group(project: &ProjectId) -> Bytes {
+    key(format!("/default-group/{project}"))
+}
+
+/// A security group's rules.
+pub fn rules_of(group: SecurityGroupId) -> Bytes {
+    key(format!("/security-group-rule/{group}/"))
+}
+
+/// All rules.
+pub fn rules() -> Bytes {
+    Bytes::from_static(b"/security-group-rule/")
+}
+
+/// A rule of a security group.
+pub fn rule(group: SecurityGroupId, id: SecurityGroupRuleId) -> Bytes {
+    key(format!("/security-group-rule/{group}/{id}"))
+}
+
+/// Limits of a project.
+pub fn quota(project: &ProjectId) -> Bytes {
+    key(format!("/quota/{project}"))
+}
+
+/// A host that has joined.
+pub fn host(host: &HostId) -> Bytes {
+    key(format!("/host/{host}"))
+}
+
+/// The claim of a host's source addresses for a subnet with NAT44.
+pub fn nat44(subnet: SubnetId, host: &HostId) -> Bytes {
+    key(format!("/nat44/{subnet}/{host}"))
+}
+
+/// A join token, by its identifier.
+pub fn join_token(id: &str) -> Bytes {
+    key(format!("/join-token/{id}"))
+}
+
+/// The certificate authority for agents.
+pub fn authority() -> Bytes {
+    Bytes::from_static(b"/pki/authority")
+}
+
+/// Something of the identity service.
+pub fn identity(table: IdentityTable, id: impl Display) -> Bytes {
+    key(format!("/identity/{}/{id}", table.name()))
+}
+
+/// The claim of a name among a table's things in a domain.
+pub fn identity_name(table: IdentityTable, domain: &str, name: &str) -> Bytes {
+    let digest = Sha256::digest(name.to_lowercase());
+    key(format!(
+        "/identity-name/{}/{domain}/{}",
+        table.name(),
+        hexadecimal(&digest)
+    ))
+}
+
+/// Octets as lower-case hexadecimal digits.
+pub fn hexadecimal(octets: &[u8]) -> String {
+    use std::fmt::Write;
+    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thing_s_key_reads_back_and_no_claim_does() {
+        let n: NetworkId = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d".parse().unwrap();
+        let (s, g) = (SubnetId(n.0), SecurityGroupId(n.0));
+        let (r, p) = (SecurityGroupRuleId(n.0), ProjectId("p".into()));
+        let mac: Mac = "fa:16:3e:00:00:01".parse().unwrap();
+        let h: HostId = "h1".parse().unwrap();
+        let token = IdentityTable::Token;
+        let things = [
+            (network(n), Key::Network(n)),
+            (subnet(n, s), Key::Subnet(s)),
+            (port(n, mac), Key::Port(n, mac)),
+            (group(g), Key::Group(g)),
+            (rule(g, r), Key::Rule(r)),
+            (quota(&p), Key::Quota(p.clone())),
+            (host(&h), Key::Host(h.clone())),
+            (join_token("x"), Key::JoinToken("x".into())),
+            (identity(token, "ab"), Key::Identity(token, "ab".into())),
+        ];
+        for (octets, thing) in things {
+            assert_eq!(Key::parse(&octets), Some(thing));
+        }
+        let claims = [
+            address(s, [10, 0, 0, 1].into()),
+            single_homed(&p, "d"),
+            default_group(&p),
+            nat44(s, &h),
+            authority(),
+            identity_name(IdentityTable::User, "default", "Ann"),
+        ];
+        for claim in claims {
+            assert_eq!(Key::parse(&claim), None, "{claim:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_s_claim_depends_on_both_its_parts() {
+        let claim = |p: &str, d: &str| single_homed(&ProjectId(p.into()), d);
+        assert_ne!(claim("ab", "c"), claim("a", "bc"));
+    }
+}

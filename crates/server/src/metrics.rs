@@ -1,0 +1,125 @@
+//! What is counted, and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State as Shared,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::app::App;
+
+/// A kind of change.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Change {
+    resource: &'static str,
+    operation: &'static str,
+}
+
+/// An outcome.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// A kind of thing.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Thing {
+    kind: &'static str,
+}
+
+/// A kind of answer.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answer {
+    method: &'static str,
+    status: u16,
+}
+
+/// What is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    changes: Family<Change, Counter>,
+    logins: Family<Outcome, Counter>,
+    requests: Family<Answer, Counter>,
+    seconds: Histogram,
+    things: Family<Thing, Gauge>,
+    revision: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("hextet_server");
+        let (changes, logins) = (Family::default(), Family::default());
+        let (requests, things) = (Family::default(), Family::default());
+        let bounds = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+        let (seconds, revision) = (Histogram::new(bounds), Gauge::default());
+        registry.register("changes", "Resources changed through the API", Family::clone(&changes));
+        registry.register("logins", "Tokens asked for", Family::clone(&logins));
+        registry.register("requests", "Requests answered", Family::clone(&requests));
+        registry.register("request_seconds", "Time to an answer", seconds.clone());
+        registry.register("things", "Things that there are", Family::clone(&things));
+        registry.register("revision", "The store's revision that the server stands at", revision.clone());
+        Metrics { registry, changes, logins, requests, seconds, things, revision }
+    }
+}
+
+impl Metrics {
+    /// Resources were changed.
+    pub fn changed(&self, resource: &'static str, operation: &'static str, count: usize) {
+        let change = Change { resource, operation };
+        self.changes.get_or_create(&change).inc_by(count as u64);
+    }
+
+    /// Somebody asked for a token.
+    pub fn logged_in(&self, succeeded: bool) {
+        let outcome = if succeeded { "issued" } else { "refused" };
+        self.logins.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, method: &axum::http::Method, status: u16, seconds: f64) {
+        let known = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
+        let method = known.into_iter().find(|m| *m == method.as_str()).unwrap_or("other");
+        self.requests.get_or_create(&Answer { method, status }).inc();
+        self.seconds.observe(seconds);
+    }
+
+    fn look(&self, app: &App) {
+        let state = app.cloud.state();
+        let counts = [
+            ("networks", state.networks.len()),
+            ("subnets", state.subnets.len()),
+            ("ports", state.ports.len()),
+            ("security_groups", state.groups.len()),
+            ("security_group_rules", state.rules.len()),
+            ("hosts", state.hosts.len()),
+            ("hosts_alive", app.live.fresh()),
+            ("tokens", state.identity.tokens.len()),
+        ];
+        for (kind, count) in counts {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.things.get_or_create(&Thing { kind }).set(count);
+        }
+        self.revision.set(i64::try_from(state.revision).unwrap_or(i64::MAX));
+    }
+}
+
+/// `GET /metrics`.
+pub async fn metrics(Shared(app): Shared<Arc<App>>) -> Response {
+    app.metrics.look(&app);
+    let mut text = String::new();
+    if encode(&mut text, &app.metrics.registry).is_err() {
+        return crate::http::answer::empty(500);
+    }
+    let kind = HeaderValue::from_static(
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    );
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}

@@ -1,0 +1,100 @@
+//! The networking API: routes, and handlers that serve every [`Entity`](entity::Entity) alike.
+
+pub mod allocate;
+pub mod catalogue;
+pub mod entity;
+pub mod hosts;
+pub mod network;
+pub mod port;
+pub mod quotas;
+pub mod security_group;
+pub mod security_group_rule;
+pub mod serve;
+pub mod subnet;
+pub mod tags;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    routing::{get, put},
+};
+use hextet_model::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
+
+use self::entity::Entity;
+use crate::{
+    app::App,
+    http::answer::{IdentityError, NetworkingError},
+};
+
+/// Everything under `/networking`.
+pub fn routes() -> Router<Arc<App>> {
+    let v2 = Router::new()
+        .route("/", get(catalogue::resources))
+        .route("/extensions", get(catalogue::extensions))
+        .route("/extensions/{alias}", get(catalogue::extension))
+        .route("/availability_zones", get(catalogue::availability_zones))
+        .route("/service-providers", get(catalogue::service_providers))
+        .route("/network-ip-availabilities", get(catalogue::ip_availabilities))
+        .route("/network-ip-availabilities/{id}", get(catalogue::ip_availability))
+        .route("/quotas", get(quotas::list))
+        .route("/quotas/{project}", get(quotas::show).put(quotas::update).delete(quotas::delete))
+        .route("/quotas/{project}/{what}", get(quotas::part))
+        .route("/agents", get(hosts::list))
+        .route("/agents/{id}", get(hosts::show).put(hosts::update).delete(hosts::delete))
+        .merge(entity_routes::<Network>())
+        .merge(entity_routes::<Subnet>())
+        .merge(entity_routes::<Port>())
+        .merge(entity_routes::<SecurityGroup>())
+        .merge(entity_routes::<SecurityGroupRule>())
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(not_allowed);
+    Router::new()
+        .route("/", get(catalogue::versions))
+        .route("/openapi.json", get(catalogue::openapi))
+        .nest("/v2.0", v2)
+        .route("/v2.0/", get(catalogue::resources))
+        .fallback(nothing_here)
+}
+
+fn entity_routes<E: Entity>() -> Router<Arc<App>> {
+    let resource = E::RESOURCE;
+    let path = format!("/{}", resource.path);
+    let item = format!("{path}/{{id}}");
+    let routes = Router::new()
+        .route(&path, get(serve::list::<E>).post(serve::create::<E>))
+        .route(
+            &item,
+            get(serve::show::<E>).put(serve::update::<E>).delete(serve::delete::<E>),
+        );
+    if !resource.tagged {
+        return routes;
+    }
+    routes
+        .route(
+            &format!("{item}/tags"),
+            get(tags::list::<E>).put(tags::replace::<E>).post(tags::add::<E>).delete(tags::clear::<E>),
+        )
+        .route(
+            &format!("{item}/tags/{{tag}}"),
+            put(tags::put_one::<E>).get(tags::show_one::<E>).delete(tags::delete_one::<E>),
+        )
+}
+
+async fn nothing_here() -> NetworkingError {
+    NetworkingError(hextet_api::ApiError::not_found())
+}
+
+async fn not_allowed() -> NetworkingError {
+    NetworkingError(method_error())
+}
+
+/// The identity API's words for a path that is not there.
+pub async fn nothing_of_identity() -> IdentityError {
+    IdentityError(hextet_api::ApiError::not_found())
+}
+
+fn method_error() -> hextet_api::ApiError {
+    let message = "The server could not comply with the request since it does not support that method.";
+    hextet_api::ApiError::new(405, "HTTPMethodNotAllowed", message)
+}

@@ -1,0 +1,287 @@
+//! Networks: what may be created, changed and deleted, and when.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hextet_api::{
+    describe::Resource,
+    error::{ApiError, Result},
+    query::Query,
+    request::{Caller, Input},
+    resources,
+};
+use hextet_model::neutron::{Network, NetworkType, Standard, Status};
+use hextet_types::{Family, NetworkId, ProjectId, SubnetId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::entity::{Entity, standard_value, wanted_ids};
+use crate::{
+    keys,
+    state::{State, table::Row},
+    write::Write,
+};
+
+/// What a network's ports are told where nothing else is said, in octets.
+const DEFAULT_MTU: u16 = 1500;
+/// The least that IPv6 works with (RFC 8200 §5).
+const IPV6_MIN_MTU: u16 = 1280;
+
+/// A network that the caller can put things on.
+///
+/// # Errors
+///
+/// 404: it is not there, or the caller may not use it.
+pub fn usable<'s>(state: &'s State, caller: &Caller, id: NetworkId) -> Result<&'s Row<Network>> {
+    let row = state.networks.row(&id);
+    row.filter(|r| caller.admin || r.value.shared || r.value.standard.project_id == caller.project)
+        .ok_or_else(|| resources::NETWORK.missing(id))
+}
+
+/// Whether the caller owns the network, or the cloud.
+pub fn is_network_owner(network: &Network, caller: &Caller) -> bool {
+    caller.admin || network.standard.project_id == caller.project
+}
+
+/// The names of all single-homed networks, for people.
+pub fn single_homed_names(state: &State) -> String {
+    let networks = state.networks.values().filter(|n| n.single_homed);
+    let names: Vec<_> = networks.map(|n| format!("'{}'", n.standard.name)).collect();
+    match names.as_slice() {
+        [] => "them".to_owned(),
+        [one] => one.clone(),
+        [some @ .., last] => format!("{} and {last}", some.join(", ")),
+    }
+}
+
+impl Entity for Network {
+    const RESOURCE: &'static Resource = &resources::NETWORK;
+    type Extra = Vec<SubnetId>;
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn project(&self) -> &ProjectId {
+        &self.standard.project_id
+    }
+
+    fn revision(&self) -> u64 {
+        self.standard.revision_number
+    }
+
+    fn key(&self) -> Bytes {
+        keys::network(self.id)
+    }
+
+    fn standard_mut(&mut self) -> Option<&mut Standard> {
+        Some(&mut self.standard)
+    }
+
+    fn find<'s>(state: &'s State, id: &str) -> Option<&'s Row<Self>> {
+        state.networks.row(&id.parse().ok()?)
+    }
+
+    fn candidates(state: &State, query: &Query, _caller: &Caller) -> Vec<Arc<Self>> {
+        match wanted_ids(query, "id") {
+            Some(ids) => ids.iter().filter_map(|id| state.networks.get(id)).cloned().collect(),
+            None => state.networks.values().cloned().collect(),
+        }
+    }
+
+    fn is_visible(&self, _state: &State, caller: &Caller) -> bool {
+        is_network_owner(self, caller) || self.shared || self.external
+    }
+
+    fn extra(&self, state: &State) -> Self::Extra {
+        state.subnets_of(self.id).map(|s| s.id).collect()
+    }
+
+    fn value(&self, subnets: &Self::Extra, attribute: &str) -> Value {
+        match attribute {
+            "id" => json!(self.id),
+            "admin_state_up" => json!(self.admin_state_up),
+            "status" => json!(self.status),
+            "shared" => json!(self.shared),
+            "router:external" => json!(self.external),
+            "is_default" => json!(self.is_default),
+            "subnets" => json!(subnets),
+            "mtu" => json!(self.mtu),
+            "port_security_enabled" => json!(self.port_security_enabled),
+            "provider:network_type" => json!(self.network_type),
+            "provider:physical_network" => json!(self.physical_network),
+            "provider:segmentation_id" => json!(self.segmentation_id),
+            "dns_domain" => json!(self.dns_domain),
+            "hextet:single_homed" => json!(self.single_homed),
+            "availability_zone_hints" => json!([]),
+            "availability_zones" => json!([super::catalogue::ZONE]),
+            "l2_adjacency" => json!(false),
+            _ => standard_value(&self.standard, attribute),
+        }
+    }
+
+    fn create(write: &mut Write<'_>, input: &Input) -> Result<Arc<Self>> {
+        let network = Network {
+            id: NetworkId(Uuid::new_v4()),
+            standard: write.standard(input)?,
+            admin_state_up: input.take("admin_state_up")?,
+            status: Status::Active,
+            shared: input.take("shared")?,
+            external: input.take("router:external")?,
+            is_default: input.take("is_default")?,
+            mtu: input.get("mtu")?.unwrap_or(DEFAULT_MTU),
+            port_security_enabled: input.take("port_security_enabled")?,
+            network_type: input.get("provider:network_type")?.unwrap_or(NetworkType::Routed),
+            physical_network: input.get("provider:physical_network")?,
+            segmentation_id: input.get("provider:segmentation_id")?,
+            dns_domain: input.take("dns_domain")?,
+            single_homed: input.take("hextet:single_homed")?,
+        };
+        if network.physical_network.is_some() || network.segmentation_id.is_some() {
+            return Err(ApiError::invalid_input(
+                "a routed network has neither provider:physical_network nor \
+                 provider:segmentation_id: it is not tied to a link",
+            ));
+        }
+        if network.is_default {
+            claim_default(write, &network)?;
+        }
+        let network = with_status(network);
+        write.use_quota(&network.standard.project_id, quota(), 1);
+        write.create(network.key(), &network)?;
+        Ok(Arc::new(network))
+    }
+
+    fn update(write: &mut Write<'_>, old: &Row<Self>, input: &Input) -> Result<Arc<Self>> {
+        let mut network = old.value.as_ref().clone();
+        write.touch(&mut network.standard, input)?;
+        input.put("admin_state_up", &mut network.admin_state_up)?;
+        input.put("shared", &mut network.shared)?;
+        input.put("router:external", &mut network.external)?;
+        input.put("is_default", &mut network.is_default)?;
+        input.put("mtu", &mut network.mtu)?;
+        input.put("port_security_enabled", &mut network.port_security_enabled)?;
+        input.put("dns_domain", &mut network.dns_domain)?;
+        input.put("hextet:single_homed", &mut network.single_homed)?;
+        let network = with_status(network);
+        check_mtu(write, &network)?;
+        if old.value.shared && !network.shared {
+            check_unshare(write, &network)?;
+        }
+        if old.value.single_homed != network.single_homed {
+            check_single_homed_change(write, &network)?;
+        }
+        match (old.value.is_default, network.is_default) {
+            (false, true) => claim_default(write, &network)?,
+            (true, false) => write.release(keys::default_network()),
+            _ => {}
+        }
+        write.replace(network.key(), old.mod_revision, &network)?;
+        Ok(Arc::new(network))
+    }
+
+    fn delete(write: &mut Write<'_>, old: &Row<Self>) -> Result<()> {
+        let network = &old.value;
+        let ports: Vec<_> = write.state.ports_by_network.get(&network.id).take(10).collect();
+        if !ports.is_empty() {
+            let ids: Vec<_> = ports.iter().map(ToString::to_string).collect();
+            return Err(in_use(network.id, &format!(
+                "There are one or more ports still in use on the network, id for these ports is: {}",
+                ids.join(",")
+            )));
+        }
+        write.empty(keys::ports_of(network.id));
+        write.quiet(keys::subnets());
+        for subnet in write.state.subnets_of(network.id) {
+            super::subnet::check_no_translator(write.state, subnet)?;
+            if let Some(row) = write.state.subnets.row(&subnet.id) {
+                write.remove(subnet.key(), row.mod_revision);
+            }
+        }
+        if network.is_default {
+            write.release(keys::default_network());
+        }
+        write.remove(network.key(), old.mod_revision);
+        Ok(())
+    }
+}
+
+fn quota() -> hextet_api::describe::Quota {
+    resources::NETWORK.quota.unwrap_or(resources::PUBLIC_IPV4)
+}
+
+fn with_status(mut network: Network) -> Network {
+    network.status = if network.admin_state_up { Status::Active } else { Status::Down };
+    network
+}
+
+fn in_use(id: NetworkId, reason: &str) -> ApiError {
+    let message = format!("Unable to complete operation on network {id}. {reason}.");
+    ApiError::conflict("NetworkInUse", message)
+}
+
+/// There is one network that a user gets who does not choose.
+fn claim_default(write: &mut Write<'_>, network: &Network) -> Result<()> {
+    let other = write.state.networks.values().find(|n| n.is_default);
+    let key = keys::default_network();
+    match other {
+        None if write.claim(key, network.id.to_string()) => Ok(()),
+        _ => {
+            let other = other.map_or_else(String::new, |n| n.id.to_string());
+            Err(ApiError::conflict("DefaultExternalNetworkExists", format!(
+                "A default network already exists: {other}. Set its is_default to false first."
+            )))
+        }
+    }
+}
+
+fn check_mtu(write: &mut Write<'_>, network: &Network) -> Result<()> {
+    let has_ipv6 = write.state.subnets_of(network.id).any(|s| s.family() == Family::V6);
+    if network.mtu < IPV6_MIN_MTU && has_ipv6 {
+        return Err(mtu_conflict(network));
+    }
+    write.quiet(keys::subnets_of(network.id));
+    Ok(())
+}
+
+/// The error for an IPv6 subnet on a network whose packets are too small for it.
+pub fn mtu_conflict(network: &Network) -> ApiError {
+    ApiError::conflict("NetworkMTUSubnetConflict", format!(
+        "MTU of {} is not valid, subnet requires a minimum of {IPV6_MIN_MTU} bytes.",
+        network.id
+    ))
+}
+
+/// Whether the network is too small for IPv6.
+pub fn is_below_ipv6(network: &Network) -> bool {
+    network.mtu < IPV6_MIN_MTU
+}
+
+fn check_unshare(write: &mut Write<'_>, network: &Network) -> Result<()> {
+    let owner = &network.standard.project_id;
+    let mut ports = write.state.ports_by_network.get(&network.id);
+    let foreign = ports.any(|id| {
+        write.state.ports.get(id).is_some_and(|p| {
+            p.standard.project_id != *owner && !p.device_owner.starts_with("network:")
+        })
+    });
+    if foreign {
+        return Err(ApiError::conflict("InvalidSharedSetting", format!(
+            "Unable to reconfigure sharing settings for network {}. Multiple projects are using it.",
+            network.id
+        )));
+    }
+    write.quiet(keys::ports_of(network.id));
+    Ok(())
+}
+
+fn check_single_homed_change(write: &mut Write<'_>, network: &Network) -> Result<()> {
+    if write.state.ports_by_network.count(&network.id) > 0 {
+        return Err(in_use(
+            network.id,
+            "hextet:single_homed can be changed only while the network has no ports",
+        ));
+    }
+    write.empty(keys::ports_of(network.id));
+    Ok(())
+}

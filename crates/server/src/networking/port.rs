@@ -1,0 +1,620 @@
+//! Ports: what may be created, changed and deleted, and by whom.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use hextet_api::{
+    describe::{Access, Resource},
+    error::{ApiError, Result},
+    query::{Filter, FixedIpFilter, Query},
+    request::{Caller, Input},
+    resources,
+};
+use hextet_model::neutron::{
+    AddressPair, Binding, DhcpOption, Network, Port, SINGLE_HOMED_EXEMPT_OWNERS, Standard, Status,
+};
+use hextet_types::{Family, HostId, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
+use rand::Rng;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    allocate::{Place, Wanted, allocate, reallocate},
+    entity::{Entity, standard_value, wanted_ids},
+    network::{is_network_owner, single_homed_names, usable},
+    security_group::{check_groups, default_group},
+};
+use crate::{
+    keys,
+    state::{NAT44_OWNER, State, table::Row},
+    write::Write,
+};
+
+/// Allowed address pairs of one port.
+const MAX_PAIRS: usize = 10;
+/// Security groups of one port.
+const MAX_GROUPS: usize = 50;
+/// What every Ethernet address that we make begins with.
+const MAC_BASE: [u8; 3] = [0xfa, 0x16, 0x3e];
+/// How often a random Ethernet address may be in use already.
+const MAC_ATTEMPTS: usize = 64;
+
+impl Entity for Port {
+    const RESOURCE: &'static Resource = &resources::PORT;
+    type Extra = ();
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn project(&self) -> &ProjectId {
+        &self.standard.project_id
+    }
+
+    fn revision(&self) -> u64 {
+        self.standard.revision_number
+    }
+
+    fn key(&self) -> Bytes {
+        State::port_key(self)
+    }
+
+    fn standard_mut(&mut self) -> Option<&mut Standard> {
+        Some(&mut self.standard)
+    }
+
+    fn find<'s>(state: &'s State, id: &str) -> Option<&'s Row<Self>> {
+        state.ports.row(&id.parse().ok()?)
+    }
+
+    fn candidates(state: &State, query: &Query, caller: &Caller) -> Vec<Arc<Self>> {
+        let indexed = |ids: &mut dyn Iterator<Item = PortId>| -> Vec<Arc<Port>> {
+            ids.filter_map(|id| state.ports.get(&id)).cloned().collect()
+        };
+        if let Some(ids) = wanted_ids::<PortId>(query, "id") {
+            return indexed(&mut ids.into_iter());
+        }
+        if let Some(devices) = query.wanted("device_id") {
+            let devices: Vec<_> = devices.iter().filter_map(Value::as_str).collect();
+            if devices.iter().all(|d| !d.is_empty()) {
+                return indexed(&mut devices.iter().flat_map(|d| state.ports_by_device.get(*d)).copied());
+            }
+        }
+        if let Some(mut ids) = by_address(state, query) {
+            return indexed(&mut ids.drain(..));
+        }
+        if let Some(groups) = wanted_ids::<SecurityGroupId>(query, "security_groups") {
+            let mut ids: Vec<_> =
+                groups.iter().flat_map(|g| state.ports_by_group.get(g)).copied().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            return indexed(&mut ids.into_iter());
+        }
+        if let Some(hosts) = wanted_ids::<HostId>(query, "binding:host_id") {
+            let views = &state.views;
+            let of = |h| views.ports_of(h).chain(views.sources_of(h));
+            return indexed(&mut hosts.iter().flat_map(of).copied());
+        }
+        if let Some(networks) = wanted_ids::<NetworkId>(query, "network_id") {
+            return indexed(&mut networks.iter().flat_map(|n| state.ports_by_network.get(n)).copied());
+        }
+        if caller.admin {
+            return match query.wanted("project_id") {
+                Some(projects) => {
+                    let projects = projects.iter().filter_map(Value::as_str);
+                    let ids = projects.map(|p| ProjectId(p.to_owned()));
+                    let ids: Vec<_> =
+                        ids.flat_map(|p| state.ports_by_project.get(&p).copied().collect::<Vec<_>>()).collect();
+                    indexed(&mut ids.into_iter())
+                }
+                None => state.ports.values().cloned().collect(),
+            };
+        }
+        // One's own, and those on one's networks.
+        let own = state.ports_by_project.get(&caller.project).copied();
+        let networks = state.networks.values().filter(|n| n.standard.project_id == caller.project);
+        let mut ids: Vec<_> =
+            own.chain(networks.flat_map(|n| state.ports_by_network.get(&n.id).copied())).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        indexed(&mut ids.into_iter())
+    }
+
+    fn is_visible(&self, state: &State, caller: &Caller) -> bool {
+        self.is_owned(state, caller)
+    }
+
+    fn is_owned(&self, state: &State, caller: &Caller) -> bool {
+        let network = || state.networks.get(&self.network_id);
+        caller.admin
+            || self.standard.project_id == caller.project
+            || network().is_some_and(|n| is_network_owner(n, caller))
+    }
+
+    fn extra(&self, _state: &State) {}
+
+    fn value(&self, _extra: &(), attribute: &str) -> Value {
+        match attribute {
+            "id" => json!(self.id),
+            "network_id" => json!(self.network_id),
+            "admin_state_up" => json!(self.admin_state_up),
+            "status" => json!(self.status),
+            "mac_address" => json!(self.mac_address),
+            "fixed_ips" => json!(self.fixed_ips),
+            "device_id" => json!(self.device_id),
+            "device_owner" => json!(self.device_owner),
+            "security_groups" => json!(self.security_groups),
+            "port_security_enabled" => json!(self.port_security_enabled),
+            "allowed_address_pairs" => self.allowed_address_pairs.iter().map(show_pair).collect(),
+            "extra_dhcp_opts" => json!(self.extra_dhcp_opts),
+            "dns_name" => json!(self.dns_name),
+            "binding:host_id" => json!(self.binding.host_id.as_ref().map_or("", HostId::as_str)),
+            "binding:profile" => Value::Object(self.binding.profile.clone()),
+            "binding:vnic_type" => json!(self.binding.vnic_type),
+            "binding:vif_type" => json!(vif_type(self)),
+            "binding:vif_details" => vif_details(self),
+            "ip_allocation" => json!("immediate"),
+            _ => standard_value(&self.standard, attribute),
+        }
+    }
+
+    fn create(write: &mut Write<'_>, input: &Input) -> Result<Arc<Self>> {
+        let network = network_for(write, input)?;
+        check_allowed(write, &network, input, true)?;
+        let mac = match input.get("mac_address")? {
+            Some(mac) => free_mac(write, network.id, mac)?,
+            None => new_mac(write, network.id)?,
+        };
+        let device_owner: String = input.take("device_owner")?;
+        let standard = write.standard(input)?;
+        let mut port = Port {
+            id: PortId(Uuid::new_v4()),
+            network_id: network.id,
+            mac_address: mac,
+            fixed_ips: Vec::new(),
+            device_id: input.take("device_id")?,
+            device_owner,
+            admin_state_up: input.take("admin_state_up")?,
+            status: Status::Down,
+            security_groups: Vec::new(),
+            port_security_enabled: input
+                .get("port_security_enabled")?
+                .unwrap_or(network.port_security_enabled),
+            allowed_address_pairs: pairs(input, mac)?,
+            extra_dhcp_opts: dhcp_options(input, &[])?,
+            dns_name: input.take("dns_name")?,
+            binding: Binding {
+                host_id: host(input)?,
+                vnic_type: input.take("binding:vnic_type")?,
+                profile: input.take("binding:profile")?,
+            },
+            standard,
+        };
+        port.security_groups = groups_of_new(write, input, &port)?;
+        check_security(&port, None)?;
+        let wanted: Option<Vec<Wanted>> = input.get("fixed_ips")?;
+        let place = Place { network: &network, mac, only_wanted: false };
+        port.fixed_ips = allocate(write, place, wanted.as_deref())?;
+        finish_create(write, &network, port)
+    }
+
+    fn update(write: &mut Write<'_>, old: &Row<Self>, input: &Input) -> Result<Arc<Self>> {
+        let mut port = old.value.as_ref().clone();
+        if port.device_owner == NAT44_OWNER {
+            return Err(managed(port.id, "it holds a host's NAT44 sources, which hextet manages"));
+        }
+        let network = network_of(write, &port)?;
+        check_allowed(write, &network, input, false)?;
+        write.touch(&mut port.standard, input)?;
+        input.put("admin_state_up", &mut port.admin_state_up)?;
+        input.put("device_id", &mut port.device_id)?;
+        input.put("device_owner", &mut port.device_owner)?;
+        input.put("port_security_enabled", &mut port.port_security_enabled)?;
+        input.put("dns_name", &mut port.dns_name)?;
+        input.put("binding:vnic_type", &mut port.binding.vnic_type)?;
+        input.put("binding:profile", &mut port.binding.profile)?;
+        if input.names("binding:host_id") {
+            port.binding.host_id = host(input)?;
+        }
+        update_mac(write, &mut port, input)?;
+        if input.names("allowed_address_pairs") {
+            port.allowed_address_pairs = pairs(input, port.mac_address)?;
+        }
+        if input.names("extra_dhcp_opts") {
+            port.extra_dhcp_opts = dhcp_options(input, &port.extra_dhcp_opts)?;
+        }
+        if input.names("security_groups") {
+            port.security_groups = input.get("security_groups")?.unwrap_or_default();
+            port.security_groups.sort_unstable();
+            let known = &old.value.security_groups;
+            check_groups(write, &port.standard.project_id, &port.security_groups, known)?;
+        }
+        check_security(&port, Some(&old.value))?;
+        if input.names("fixed_ips") || port.mac_address != old.value.mac_address {
+            let wanted: Option<Vec<Wanted>> = input.get("fixed_ips")?;
+            let only_wanted = false;
+            let place = Place { network: &network, mac: port.mac_address, only_wanted };
+            port.fixed_ips = reallocate(write, place, &old.value, wanted.as_deref())?;
+        }
+        finish_update(write, &network, old, port)
+    }
+
+    fn delete(write: &mut Write<'_>, old: &Row<Self>) -> Result<()> {
+        if old.value.device_owner == NAT44_OWNER {
+            let reason = "it holds a host's NAT44 sources, which hextet manages";
+            return Err(managed(old.value.id, reason));
+        }
+        remove(write, old);
+        Ok(())
+    }
+}
+
+/// Deletes a port with all its claims.
+pub fn remove(write: &mut Write<'_>, old: &Row<Port>) {
+    let port = &old.value;
+    for fixed in &port.fixed_ips {
+        write.release(keys::address(fixed.subnet_id, fixed.ip_address));
+    }
+    if let Some(key) = holds_single_home(write, port) {
+        write.release(key);
+    }
+    write.remove(port.key(), old.mod_revision);
+}
+
+/// Puts a port whose addresses are claimed: its quotas, its place as single-homed, itself.
+pub fn finish_create(write: &mut Write<'_>, network: &Network, port: Port) -> Result<Arc<Port>> {
+    let project = port.standard.project_id.clone();
+    if !is_network_service(&port) {
+        write.use_quota(&project, resources::PORT.quota.unwrap_or(resources::PUBLIC_IPV4), 1);
+        count_public(write, &port, 1);
+    }
+    if is_single_homed(network, &port) {
+        claim_single_home(write, network, &port)?;
+    }
+    let port = Arc::new(port);
+    write.create(port.key(), port.as_ref())?;
+    Ok(port)
+}
+
+fn finish_update(
+    write: &mut Write<'_>,
+    network: &Network,
+    old: &Row<Port>,
+    mut port: Port,
+) -> Result<Arc<Port>> {
+    let moved = port.binding.host_id != old.value.binding.host_id;
+    if moved || !port.admin_state_up {
+        port.status = Status::Down;
+    }
+    let place = |p: &Port| (is_single_homed(network, p), p.device_id.clone());
+    if place(&old.value) != place(&port) {
+        if let Some(key) = holds_single_home(write, &old.value) {
+            write.release(key);
+        }
+        if is_single_homed(network, &port) {
+            claim_single_home(write, network, &port)?;
+        }
+    }
+    if !is_network_service(&port) {
+        count_public(write, &old.value, -1);
+        count_public(write, &port, 1);
+    }
+    if port.mac_address == old.value.mac_address {
+        write.replace(port.key(), old.mod_revision, &port)?;
+    } else {
+        write.remove(old.value.key(), old.mod_revision);
+        write.create(port.key(), &port)?;
+    }
+    Ok(Arc::new(port))
+}
+
+fn by_address(state: &State, query: &Query) -> Option<Vec<PortId>> {
+    let wanted = query.filters.iter().find_map(|f| match f {
+        Filter::FixedIps(wanted) => Some(wanted),
+        _ => None,
+    })?;
+    let addresses = wanted.iter().filter_map(|w| match w {
+        FixedIpFilter::Address(a) => a.as_str()?.parse::<IpAddr>().ok(),
+        _ => None,
+    });
+    let addresses: Vec<_> = addresses.collect();
+    if addresses.is_empty() {
+        return None;
+    }
+    let owners = |a: &IpAddr| {
+        let a = *a;
+        state.addresses.values().filter_map(move |s| s.owners.get(&a).copied())
+    };
+    let mut ids: Vec<_> = addresses.iter().flat_map(owners).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Some(ids)
+}
+
+fn show_pair(pair: &AddressPair) -> Value {
+    let address = match pair.ip_address.is_host() {
+        true => json!(pair.ip_address.addr()),
+        false => json!(pair.ip_address),
+    };
+    json!({"ip_address": address, "mac_address": pair.mac_address})
+}
+
+fn vif_type(port: &Port) -> &'static str {
+    if port.binding.host_id.is_some() { "tap" } else { "unbound" }
+}
+
+fn vif_details(port: &Port) -> Value {
+    match port.binding.host_id {
+        Some(_) => json!({
+            "port_filter": true,
+            "connectivity": "l3",
+            "mac_address": port.mac_address,
+            "bound_drivers": {"0": "hextet"},
+        }),
+        None => json!({}),
+    }
+}
+
+fn is_network_service(port: &Port) -> bool {
+    port.device_owner.starts_with("network:")
+}
+
+fn managed(id: PortId, reason: &str) -> ApiError {
+    ApiError::conflict("ServicePortInUse", format!(
+        "Port {id} cannot be changed directly via the port API: {reason}."
+    ))
+}
+
+/// The network that the request names, or the one that a user gets who does not choose.
+fn network_for(write: &mut Write<'_>, input: &Input) -> Result<Arc<Network>> {
+    let id = match input.get("network_id")? {
+        Some(id) => id,
+        None => {
+            let mut all = write.state.networks.values().filter(|n| n.is_default && n.shared);
+            match (all.next(), all.next()) {
+                (Some(network), None) => network.id,
+                _ => {
+                    return Err(ApiError::bad_request(
+                        "Failed to parse request. Required attribute 'network_id' not specified, \
+                         and no shared network is the default one",
+                    ));
+                }
+            }
+        }
+    };
+    let row = usable(write.state, write.caller, id)?;
+    write.unchanged(keys::network(id), row.mod_revision);
+    Ok(Arc::clone(&row.value))
+}
+
+fn network_of(write: &mut Write<'_>, port: &Port) -> Result<Arc<Network>> {
+    let row = write.state.networks.row(&port.network_id);
+    let row = row.ok_or_else(|| resources::NETWORK.missing(port.network_id))?;
+    write.unchanged(keys::network(port.network_id), row.mod_revision);
+    Ok(Arc::clone(&row.value))
+}
+
+/// What only the owner of the network may set: on somebody else's shared network, that network's
+/// owner decides about Ethernet addresses, addresses and source checks.
+fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bool) -> Result<()> {
+    let owner: String = input.get("device_owner")?.unwrap_or_default();
+    let verb = if create { "create" } else { "update" };
+    if input.names("device_owner") && owner == NAT44_OWNER {
+        return Err(ApiError::forbidden(format!("{verb}_port:device_owner")));
+    }
+    if is_network_owner(network, write.caller) {
+        return Ok(());
+    }
+    if let Some(name) = input.needing(&resources::PORT, Access::NetworkOwner, create).first() {
+        return Err(ApiError::forbidden(format!("{verb}_port:{name}")));
+    }
+    if owner.starts_with("network:") {
+        return Err(ApiError::forbidden(format!("{verb}_port:device_owner")));
+    }
+    let wanted: Vec<Wanted> = input.get("fixed_ips")?.unwrap_or_default();
+    if wanted.iter().any(|w| w.ip_address.is_some()) {
+        return Err(ApiError::forbidden(format!("{verb}_port:fixed_ips:ip_address")));
+    }
+    Ok(())
+}
+
+fn free_mac(write: &Write<'_>, network: NetworkId, mac: Mac) -> Result<Mac> {
+    if mac.is_multicast() {
+        return Err(ApiError::invalid_input(format!("'{mac}' is a group address, no port's")));
+    }
+    if write.state.macs.contains_key(&(network, mac)) || write.has_claimed(&keys::port(network, mac)) {
+        return Err(ApiError::conflict("MacAddressInUse", format!(
+            "Unable to complete operation for network {network}. The mac address {mac} is in use."
+        )));
+    }
+    Ok(mac)
+}
+
+fn new_mac(write: &Write<'_>, network: NetworkId) -> Result<Mac> {
+    let [a, b, c] = MAC_BASE;
+    let mut random = rand::rng();
+    for _ in 0..MAC_ATTEMPTS {
+        let [d, e, f] = random.random::<[u8; 3]>();
+        if let Ok(mac) = free_mac(write, network, Mac::new([a, b, c, d, e, f])) {
+            return Ok(mac);
+        }
+    }
+    Err(ApiError::new(503, "MacAddressGenerationFailure", format!(
+        "Unable to generate unique mac on network {network}."
+    )))
+}
+
+/// A `null` makes a new one (`port-mac-address-regenerate`).
+fn update_mac(write: &Write<'_>, port: &mut Port, input: &Input) -> Result<()> {
+    if !input.names("mac_address") {
+        return Ok(());
+    }
+    let mac = match input.get("mac_address")? {
+        Some(mac) if mac == port.mac_address => return Ok(()),
+        Some(mac) => free_mac(write, port.network_id, mac)?,
+        None => new_mac(write, port.network_id)?,
+    };
+    if port.binding.host_id.is_some() {
+        return Err(ApiError::conflict("PortBound", format!(
+            "Unable to complete operation on port {}, port is already bound, port type: tap, \
+             old_mac {}, new_mac {mac}.",
+            port.id, port.mac_address
+        )));
+    }
+    port.mac_address = mac;
+    Ok(())
+}
+
+fn host(input: &Input) -> Result<Option<HostId>> {
+    let name: Option<String> = input.get("binding:host_id")?;
+    match name.filter(|n| !n.is_empty()) {
+        None => Ok(None),
+        Some(name) => name.parse().map(Some).map_err(ApiError::invalid_input),
+    }
+}
+
+/// An address pair as a request has it: without an Ethernet address it has the port's.
+#[derive(Deserialize)]
+struct Pair {
+    ip_address: Prefix,
+    mac_address: Option<Mac>,
+}
+
+fn pairs(input: &Input, mac: Mac) -> Result<Vec<AddressPair>> {
+    let given: Vec<Pair> = input.get("allowed_address_pairs")?.unwrap_or_default();
+    if given.len() > MAX_PAIRS {
+        return Err(ApiError::new(400, "AllowedAddressPairExhausted", format!(
+            "The number of allowed address pair exceeds the maximum {MAX_PAIRS}."
+        )));
+    }
+    let mut pairs: Vec<AddressPair> = Vec::with_capacity(given.len());
+    for Pair { ip_address, mac_address } in given {
+        let pair = AddressPair { ip_address, mac_address: mac_address.unwrap_or(mac) };
+        if pairs.contains(&pair) {
+            return Err(ApiError::new(400, "DuplicateAddressPairInRequest", format!(
+                "Request contains duplicate address pair: mac_address {} ip_address {}.",
+                pair.mac_address, pair.ip_address
+            )));
+        }
+        pairs.push(pair);
+    }
+    Ok(pairs)
+}
+
+/// A DHCP option as a request has it: without a value it takes the option away.
+#[derive(Deserialize)]
+struct Option_ {
+    opt_name: String,
+    opt_value: Option<String>,
+    ip_version: u8,
+}
+
+fn dhcp_options(input: &Input, present: &[DhcpOption]) -> Result<Vec<DhcpOption>> {
+    let given: Vec<Option_> = input.get("extra_dhcp_opts")?.unwrap_or_default();
+    let mut options = present.to_vec();
+    for Option_ { opt_name, opt_value, ip_version } in given {
+        options.retain(|o| (&o.opt_name, o.ip_version) != (&opt_name, ip_version));
+        if let Some(opt_value) = opt_value {
+            options.push(DhcpOption { opt_name, opt_value, ip_version });
+        }
+    }
+    Ok(options)
+}
+
+fn groups_of_new(write: &mut Write<'_>, input: &Input, port: &Port) -> Result<Vec<SecurityGroupId>> {
+    let project = &port.standard.project_id;
+    if !input.names("security_groups") || input.get::<Value>("security_groups")?.is_none() {
+        if is_network_service(port) || !port.port_security_enabled || project.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        return Ok(vec![default_group(write, project)?]);
+    }
+    let mut groups: Vec<SecurityGroupId> = input.get("security_groups")?.unwrap_or_default();
+    groups.sort_unstable();
+    check_groups(write, project, &groups, &[])?;
+    Ok(groups)
+}
+
+/// Without source checks there are neither groups nor address pairs.
+fn check_security(port: &Port, old: Option<&Port>) -> Result<()> {
+    if port.security_groups.len() > MAX_GROUPS {
+        return Err(ApiError::invalid_input(format!("a port has at most {MAX_GROUPS} security groups")));
+    }
+    if port.port_security_enabled {
+        return Ok(());
+    }
+    if !port.security_groups.is_empty() {
+        let was_on = old.is_none_or(|o| o.port_security_enabled);
+        return Err(if was_on {
+            ApiError::conflict(
+                "PortSecurityPortHasSecurityGroup",
+                "Port has security group associated. Cannot disable port security or IP address \
+                 until security group is removed.",
+            )
+        } else {
+            ApiError::new(
+                400,
+                "PortSecurityAndIPRequiredForSecurityGroups",
+                "Port security must be enabled and port must have an IP address in order to use \
+                 security groups.",
+            )
+        });
+    }
+    if !port.allowed_address_pairs.is_empty() {
+        return Err(ApiError::conflict(
+            "AddressPairAndPortSecurityRequired",
+            "Port Security must be enabled in order to have allowed address pairs on a port.",
+        ));
+    }
+    Ok(())
+}
+
+/// Public IPv4 addresses count against a quota of their own.
+fn count_public(write: &mut Write<'_>, port: &Port, sign: i64) {
+    let state = write.state;
+    let public = port.fixed_ips.iter().filter(|f| {
+        Family::of(f.ip_address) == Family::V4 && state.is_public_ipv4(f.subnet_id)
+    });
+    let count = i64::try_from(public.count()).unwrap_or(i64::MAX);
+    if count > 0 {
+        write.use_quota(&port.standard.project_id, resources::PUBLIC_IPV4, sign * count);
+    }
+}
+
+fn is_single_homed(network: &Network, port: &Port) -> bool {
+    network.single_homed
+        && !port.device_id.is_empty()
+        && !port.device_owner.starts_with(SINGLE_HOMED_EXEMPT_OWNERS)
+}
+
+fn holds_single_home(write: &Write<'_>, port: &Port) -> Option<Bytes> {
+    let network = write.state.networks.get(&port.network_id)?;
+    is_single_homed(network, port)
+        .then(|| keys::single_homed(&port.standard.project_id, &port.device_id))
+}
+
+fn claim_single_home(write: &mut Write<'_>, network: &Network, port: &Port) -> Result<()> {
+    let project = &port.standard.project_id;
+    let theirs = write.state.ports_by_device.get(port.device_id.as_str());
+    let other = theirs.filter_map(|id| write.state.ports.get(id)).find(|p| {
+        let home = || write.state.networks.get(&p.network_id);
+        p.id != port.id
+            && p.standard.project_id == *project
+            && home().is_some_and(|n| is_single_homed(n, p))
+    });
+    let there = other.map_or_else(String::new, |other| {
+        let name = write.state.networks.get(&other.network_id).map_or("", |n| &n.standard.name);
+        format!(" and has port {} on '{name}' already", other.id)
+    });
+    let key = keys::single_homed(project, &port.device_id);
+    if other.is_some() || !write.claim(key, port.id.to_string()) {
+        return Err(ApiError::conflict("SingleHomedNetworksConflict", format!(
+            "Instance {} cannot have a port on network '{}': an instance uses only one of {}{there}.",
+            port.device_id,
+            network.standard.name,
+            single_homed_names(write.state)
+        )));
+    }
+    Ok(())
+}

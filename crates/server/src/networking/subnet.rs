@@ -1,0 +1,456 @@
+//! Subnets: prefixes that never overlap in one routing domain, their pools, modes and gateways.
+
+use std::{fmt::Display, net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use hextet_api::{
+    describe::Resource,
+    error::{ApiError, Result},
+    query::Query,
+    request::{Caller, Input},
+    resources, value,
+};
+use hextet_model::neutron::{AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, Standard, Subnet};
+use hextet_types::{Family, NetworkId, Prefix, ProjectId, SubnetId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    allocate::{attach_automatic, detach_automatic, is_automatic},
+    entity::{Entity, standard_value, wanted_ids},
+    network::{is_below_ipv6, is_network_owner, mtu_conflict, usable},
+};
+use crate::{
+    cloud::Cloud,
+    keys,
+    state::{
+        State,
+        ranges::{address, number},
+        table::Row,
+    },
+    write::Write,
+};
+
+const MAX_NAMESERVERS: usize = 5;
+const MAX_HOST_ROUTES: usize = 20;
+
+impl Entity for Subnet {
+    const RESOURCE: &'static Resource = &resources::SUBNET;
+    /// Whether its network is external.
+    type Extra = bool;
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn project(&self) -> &ProjectId {
+        &self.standard.project_id
+    }
+
+    fn revision(&self) -> u64 {
+        self.standard.revision_number
+    }
+
+    fn key(&self) -> Bytes {
+        keys::subnet(self.network_id, self.id)
+    }
+
+    fn standard_mut(&mut self) -> Option<&mut Standard> {
+        Some(&mut self.standard)
+    }
+
+    fn find<'s>(state: &'s State, id: &str) -> Option<&'s Row<Self>> {
+        state.subnets.row(&id.parse().ok()?)
+    }
+
+    fn candidates(state: &State, query: &Query, _caller: &Caller) -> Vec<Arc<Self>> {
+        if let Some(ids) = wanted_ids(query, "id") {
+            return ids.iter().filter_map(|id| state.subnets.get(id)).cloned().collect();
+        }
+        match wanted_ids::<NetworkId>(query, "network_id") {
+            Some(ids) => ids.iter().flat_map(|id| state.subnets_of(*id)).cloned().collect(),
+            None => state.subnets.values().cloned().collect(),
+        }
+    }
+
+    fn is_visible(&self, state: &State, caller: &Caller) -> bool {
+        let network = || state.networks.get(&self.network_id);
+        self.is_owned(state, caller) || network().is_some_and(|n| n.is_visible(state, caller))
+    }
+
+    fn is_owned(&self, state: &State, caller: &Caller) -> bool {
+        let network = || state.networks.get(&self.network_id);
+        caller.admin
+            || self.standard.project_id == caller.project
+            || network().is_some_and(|n| is_network_owner(n, caller))
+    }
+
+    fn extra(&self, state: &State) -> bool {
+        state.networks.get(&self.network_id).is_some_and(|n| n.external)
+    }
+
+    fn value(&self, external: &bool, attribute: &str) -> Value {
+        match attribute {
+            "id" => json!(self.id),
+            "network_id" => json!(self.network_id),
+            "ip_version" => json!(if self.family() == Family::V4 { 4 } else { 6 }),
+            "cidr" => json!(self.cidr),
+            "gateway_ip" => json!(self.gateway_ip),
+            "allocation_pools" => json!(self.allocation_pools),
+            "enable_dhcp" => json!(self.enable_dhcp),
+            "dns_nameservers" => json!(self.dns_nameservers),
+            "host_routes" => json!(self.host_routes),
+            "ipv6_ra_mode" => json!(self.ipv6_ra_mode),
+            "ipv6_address_mode" => json!(self.ipv6_address_mode),
+            "hextet:nat44" => json!(self.nat44),
+            "router:external" => json!(external),
+            _ => standard_value(&self.standard, attribute),
+        }
+    }
+
+    fn create(write: &mut Write<'_>, input: &Input) -> Result<Arc<Self>> {
+        let network_id = input.take("network_id")?;
+        let network = Arc::clone(&subnettable(write, network_id)?.value);
+        let cidr: Prefix = input.get("cidr")?.ok_or_else(|| {
+            ApiError::new(400, "BadRequest", "Bad subnets request: a subnetpool or cidr must be \
+                specified; hextet has no subnet pools yet, so give a cidr.")
+        })?;
+        let enable_dhcp = input.take("enable_dhcp")?;
+        check_cidr(cidr, input.take("ip_version")?, enable_dhcp)?;
+        let gateway_ip = match input.names("gateway_ip") {
+            true => input.get("gateway_ip")?,
+            false => Some(default_gateway(cidr)),
+        };
+        let pools: Option<Vec<AllocationPool>> = input.get("allocation_pools")?;
+        let subnet = Subnet {
+            id: SubnetId(Uuid::new_v4()),
+            standard: write.standard(input)?,
+            network_id,
+            cidr,
+            gateway_ip,
+            allocation_pools: match pools {
+                Some(pools) => checked_pools(cidr, gateway_ip, pools)?,
+                None => default_pools(cidr, gateway_ip),
+            },
+            enable_dhcp,
+            dns_nameservers: input.take("dns_nameservers")?,
+            host_routes: input.take("host_routes")?,
+            ipv6_ra_mode: input.get("ipv6_ra_mode")?,
+            ipv6_address_mode: input.get("ipv6_address_mode")?,
+            nat44: input.get("hextet:nat44")?,
+        };
+        check_modes(&subnet)?;
+        check_details(write, &subnet)?;
+        if subnet.family() == Family::V6 && is_below_ipv6(&network) {
+            return Err(mtu_conflict(&network));
+        }
+        check_overlap(write, &subnet)?;
+        let quota = resources::SUBNET.quota.unwrap_or(resources::PUBLIC_IPV4);
+        write.use_quota(&subnet.standard.project_id, quota, 1);
+        write.create(subnet.key(), &subnet)?;
+        let subnet = Arc::new(subnet);
+        write.new_subnets.push(Arc::clone(&subnet));
+        Ok(subnet)
+    }
+
+    fn update(write: &mut Write<'_>, old: &Row<Self>, input: &Input) -> Result<Arc<Self>> {
+        let mut subnet = old.value.as_ref().clone();
+        write.touch(&mut subnet.standard, input)?;
+        input.put_option("gateway_ip", &mut subnet.gateway_ip)?;
+        input.put("enable_dhcp", &mut subnet.enable_dhcp)?;
+        input.put("dns_nameservers", &mut subnet.dns_nameservers)?;
+        input.put("host_routes", &mut subnet.host_routes)?;
+        input.put_option("hextet:nat44", &mut subnet.nat44)?;
+        input.put("allocation_pools", &mut subnet.allocation_pools)?;
+        let pools = std::mem::take(&mut subnet.allocation_pools);
+        subnet.allocation_pools = checked_pools(subnet.cidr, subnet.gateway_ip, pools)?;
+        if subnet.enable_dhcp && !old.value.enable_dhcp {
+            let version = if subnet.family() == Family::V4 { 4 } else { 6 };
+            check_cidr(subnet.cidr, version, true)?;
+        }
+        check_modes(&subnet)?;
+        check_details(write, &subnet)?;
+        write.replace(subnet.key(), old.mod_revision, &subnet)?;
+        Ok(Arc::new(subnet))
+    }
+
+    fn delete(write: &mut Write<'_>, old: &Row<Self>) -> Result<()> {
+        let subnet = &old.value;
+        if write.state.addresses.contains_key(&subnet.id) {
+            return Err(in_use(subnet.id, "One or more ports have an IP allocation from this subnet"));
+        }
+        check_no_translator(write.state, subnet)?;
+        write.empty(keys::addresses_of(subnet.id));
+        write.quiet(keys::subnets());
+        write.remove(subnet.key(), old.mod_revision);
+        Ok(())
+    }
+
+    async fn settle(cloud: &Cloud, made: &[Arc<Self>]) -> Result<()> {
+        for subnet in made.iter().filter(|s| is_automatic(s)) {
+            attach_automatic(cloud, subnet.network_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Addresses that follow from the subnet alone do not keep it from going.
+    async fn unsettle(cloud: &Cloud, going: &Arc<Self>) -> Result<()> {
+        if is_automatic(going) && check_no_translator(&cloud.state(), going).is_ok() {
+            detach_automatic(cloud, going).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A network that the caller can put subnets on: its own.
+fn subnettable<'s>(write: &mut Write<'s>, id: NetworkId) -> Result<&'s Row<Network>> {
+    let row = usable(write.state, write.caller, id)?;
+    if !is_network_owner(&row.value, write.caller) {
+        return Err(ApiError::forbidden("create_subnet"));
+    }
+    write.unchanged(keys::network(id), row.mod_revision);
+    Ok(row)
+}
+
+fn in_use(id: SubnetId, reason: &str) -> ApiError {
+    let message = format!("Unable to complete operation on subnet {id}: {reason}.");
+    ApiError::conflict("SubnetInUse", message)
+}
+
+/// A subnet out of which hosts take sources for NAT44 stays.
+///
+/// # Errors
+///
+/// 409 `SubnetInUse`.
+pub fn check_no_translator(state: &State, subnet: &Subnet) -> Result<()> {
+    let uses = |s: &&Arc<Subnet>| s.nat44.is_some_and(|n| n.pool_subnet_id == subnet.id);
+    match state.subnets.values().find(uses) {
+        None => Ok(()),
+        Some(user) => {
+            let reason = format!("hextet:nat44 of subnet {} takes its sources from it", user.id);
+            Err(in_use(subnet.id, &reason))
+        }
+    }
+}
+
+fn check_cidr(cidr: Prefix, ip_version: u8, enable_dhcp: bool) -> Result<()> {
+    let family = if ip_version == 4 { Family::V4 } else { Family::V6 };
+    if !matches!(ip_version, 4 | 6) {
+        return Err(ApiError::bad_request(format!(
+            "Invalid input for ip_version. Reason: {ip_version} is not in [4, 6]."
+        )));
+    }
+    if cidr.family() != family {
+        return Err(ApiError::invalid_input(format!(
+            "cidr '{cidr}' does not match the ip_version '{ip_version}'"
+        )));
+    }
+    if let Some(reason) = value::is_unusable(cidr) {
+        return Err(ApiError::invalid_input(reason));
+    }
+    if enable_dhcp && cidr.len() > family.bits() - 2 {
+        return Err(ApiError::invalid_input(
+            "Subnet has a prefix length that is incompatible with DHCP service enabled",
+        ));
+    }
+    Ok(())
+}
+
+/// IPv4: the first address; IPv6: the subnet-router anycast address (RFC 4291 §2.6.1).
+fn default_gateway(cidr: Prefix) -> IpAddr {
+    match cidr.family() {
+        Family::V4 => address(number(cidr.addr()).saturating_add(1), cidr.addr()),
+        Family::V6 => cidr.addr(),
+    }
+}
+
+/// The first and the last address that ports can have.
+fn usable_ends(cidr: Prefix) -> (u128, u128) {
+    let (first, last) = (number(cidr.addr()), number(cidr.last()));
+    match cidr.family() {
+        Family::V4 if cidr.len() <= 30 => (first + 1, last - 1),
+        Family::V6 if first < last => (first + 1, last),
+        _ => (first, last),
+    }
+}
+
+/// Whether a port can have the address at all.
+pub fn can_have(cidr: Prefix, candidate: IpAddr) -> bool {
+    let (first, last) = usable_ends(cidr);
+    cidr.contains(candidate) && (first..=last).contains(&number(candidate))
+}
+
+fn default_pools(cidr: Prefix, gateway: Option<IpAddr>) -> Vec<AllocationPool> {
+    let (first, last) = usable_ends(cidr);
+    let like = cidr.addr();
+    let pool = |a: u128, b: u128| AllocationPool { start: address(a, like), end: address(b, like) };
+    match gateway.filter(|g| cidr.contains(*g)).map(number) {
+        Some(g) if (first..=last).contains(&g) => {
+            let below = (first < g).then(|| pool(first, g - 1));
+            let above = (g < last).then(|| pool(g + 1, last));
+            below.into_iter().chain(above).collect()
+        }
+        _ => vec![pool(first, last)],
+    }
+}
+
+fn checked_pools(
+    cidr: Prefix,
+    gateway: Option<IpAddr>,
+    mut pools: Vec<AllocationPool>,
+) -> Result<Vec<AllocationPool>> {
+    let (first, last) = usable_ends(cidr);
+    let show = |p: &AllocationPool| format!("{}-{}", p.start, p.end);
+    for pool in &pools {
+        let (start, end) = (number(pool.start), number(pool.end));
+        let families = [pool.start, pool.end].map(Family::of);
+        if families != [cidr.family(); 2] || start > end {
+            let message = format!("The allocation pool {} is not valid.", show(pool));
+            return Err(ApiError::new(400, "InvalidAllocationPool", message));
+        }
+        if start < first || end > last {
+            return Err(ApiError::new(400, "OutOfBoundsAllocationPool", format!(
+                "The allocation pool {} spans beyond the subnet cidr {cidr}.",
+                show(pool)
+            )));
+        }
+        if let Some(gateway) = gateway.filter(|g| (start..=end).contains(&number(*g))) {
+            return Err(ApiError::conflict("GatewayConflictWithAllocationPools", format!(
+                "Gateway ip {gateway} conflicts with allocation pool {}.",
+                show(pool)
+            )));
+        }
+    }
+    pools.sort_unstable();
+    if let Some([a, b]) = pools.windows(2).find(|w| matches!(w, [a, b] if a.end >= b.start)) {
+        return Err(ApiError::conflict("OverlappingAllocationPools", format!(
+            "Found overlapping allocation pools: {} {} for subnet {cidr}.",
+            show(a),
+            show(b)
+        )));
+    }
+    Ok(pools)
+}
+
+fn check_modes(subnet: &Subnet) -> Result<()> {
+    let show = |mode: Ipv6Mode| json!(mode).as_str().unwrap_or_default().to_owned();
+    let (ra, addresses) = (subnet.ipv6_ra_mode, subnet.ipv6_address_mode);
+    if ra.is_none() && addresses.is_none() {
+        return Ok(());
+    }
+    if subnet.family() == Family::V4 {
+        let name = if ra.is_some() { "ipv6_ra_mode" } else { "ipv6_address_mode" };
+        let reason = format!("{name} is not valid when ip_version is 4");
+        return Err(ApiError::invalid_input(reason));
+    }
+    if !subnet.enable_dhcp {
+        return Err(ApiError::invalid_input(
+            "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False",
+        ));
+    }
+    match (ra, addresses) {
+        (Some(ra), Some(addresses)) if ra != addresses => {
+            return Err(ApiError::invalid_input(format!(
+                "ipv6_ra_mode set to '{}' with ipv6_address_mode set to '{}' is not valid. If both \
+                 attributes are set, they must be the same value",
+                show(ra),
+                show(addresses)
+            )));
+        }
+        (Some(ra), None) => {
+            return Err(ApiError::invalid_input(format!(
+                "ipv6_ra_mode '{}' needs the same ipv6_address_mode: without it ports would have \
+                 addresses that nobody knows of",
+                show(ra)
+            )));
+        }
+        _ => {}
+    }
+    if is_automatic(subnet) && subnet.cidr.len() != 64 {
+        return Err(ApiError::invalid_input(format!(
+            "Invalid CIDR {} for IPv6 address mode. OpenStack uses the EUI-64 address format, \
+             which requires the prefix to be /64",
+            subnet.cidr
+        )));
+    }
+    Ok(())
+}
+
+fn check_details(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
+    let family = subnet.family();
+    let version = if family == Family::V4 { 4 } else { 6 };
+    let wrong_family = |name: &str, what: &dyn Display| {
+        let text = format!("{name} '{what}' does not match the ip_version '{version}'");
+        Err(ApiError::invalid_input(text))
+    };
+    if let Some(gateway) = subnet.gateway_ip {
+        if Family::of(gateway) != family {
+            return wrong_family("gateway_ip", &gateway);
+        }
+        let edge = gateway == subnet.cidr.addr() || gateway == subnet.cidr.last();
+        if family == Family::V4 && edge && subnet.cidr.len() <= 30 {
+            return Err(ApiError::invalid_input("Gateway is not valid on subnet"));
+        }
+        if let Some(port) = write.state.owner(subnet.id, gateway) {
+            return Err(ApiError::conflict("GatewayIpInUse", format!(
+                "Current gateway ip {gateway} already in use by port {port}. Unable to update."
+            )));
+        }
+    }
+    let exhausted = |kind, what, max| {
+        let id = subnet.id;
+        let text = format!("Unable to complete operation for {id}. The number of {what} exceeds the \
+                            limit {max}.");
+        Err(ApiError::new(400, kind, text))
+    };
+    if subnet.dns_nameservers.len() > MAX_NAMESERVERS {
+        return exhausted("DNSNameServersExhausted", "DNS nameservers", MAX_NAMESERVERS);
+    }
+    if let Some(dns) = subnet.dns_nameservers.iter().find(|a| Family::of(**a) != family) {
+        return wrong_family("dns_nameserver", dns);
+    }
+    if subnet.host_routes.len() > MAX_HOST_ROUTES {
+        return exhausted("HostRoutesExhausted", "host routes", MAX_HOST_ROUTES);
+    }
+    let fits = |r: &HostRoute| r.destination.family() == family && Family::of(r.nexthop) == family;
+    if let Some(route) = subnet.host_routes.iter().find(|r| !fits(r)) {
+        return wrong_family("host_route", &route.destination);
+    }
+    subnet.nat44.map_or(Ok(()), |nat| check_nat44(write, subnet, nat))
+}
+
+fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()> {
+    let refuse = |text: &str| Err(ApiError::invalid_input(format!("hextet:nat44: {text}")));
+    let Some(pool) = write.state.subnets.get(&nat.pool_subnet_id) else {
+        return Err(resources::SUBNET.missing(nat.pool_subnet_id));
+    };
+    if subnet.family() != Family::V4 || pool.family() != Family::V4 {
+        return refuse("the subnet and the pool must both be IPv4");
+    }
+    if pool.id == subnet.id || pool.nat44.is_some() {
+        return refuse("the pool must be a subnet whose addresses are not translated themselves");
+    }
+    write.exists(pool.key());
+    Ok(())
+}
+
+/// All routed networks share the main routing table, so their subnets never overlap.
+fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
+    let all = write.state.subnets.values().chain(&write.new_subnets);
+    let other = all.into_iter().find(|s| s.cidr.overlaps(subnet.cidr));
+    if let Some(other) = other {
+        let hint = match other.network_id == subnet.network_id {
+            true => "",
+            false => " of another network; routed networks share one routing table",
+        };
+        return Err(ApiError::invalid_input(format!(
+            "Requested subnet with cidr: {} for network: {} overlaps with another subnet{hint}",
+            subnet.cidr, subnet.network_id
+        )));
+    }
+    write.quiet(keys::subnets());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

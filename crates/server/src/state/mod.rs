@@ -1,0 +1,384 @@
+//! The cloud in memory, with its indexes.
+//!
+//! One way in: [`State::apply`] takes what the store says has changed, whether that was read at
+//! start, written by this server, or written by another. So the state is always what a fresh start
+//! would make. Nothing here writes to the store.
+
+pub mod hosts;
+pub mod ranges;
+pub mod table;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use hextet_model::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
+use hextet_store::{Event, KeyValue};
+use hextet_types::{
+    HostId, Mac, NetworkId, PortId, ProjectId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use self::{
+    hosts::HostViews,
+    ranges::{Ranges, number},
+    table::{Counts, Index, Row, Table},
+};
+use crate::{
+    identity::directory::Directory,
+    keys::{self, Key},
+};
+
+/// The name of the group that a project gets with its first port.
+pub const DEFAULT_GROUP: &str = "default";
+/// The owner of ports whose addresses are a host's NAT44 sources; `device_id` names the subnet.
+pub const NAT44_OWNER: &str = "network:nat44";
+
+/// Limits of a project that differ from the defaults, by quota.
+pub type Limits = BTreeMap<String, i64>;
+
+/// A host that has joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRecord {
+    /// The agent's identifier; every certificate carries it, so that deleting the record takes the
+    /// power of all of them.
+    pub id: Uuid,
+    /// Its name.
+    pub host: HostId,
+    /// When it joined.
+    pub created_at: Timestamp,
+    /// What an administrator wrote.
+    #[serde(default)]
+    pub description: String,
+    /// Shown only.
+    pub admin_state_up: bool,
+}
+
+/// A token with which one host may join once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinToken {
+    /// SHA-256 of its secret.
+    pub secret: String,
+    /// Only for this host, which may have joined before; else for any that has not.
+    pub host: Option<HostId>,
+    /// Until when.
+    pub expires_at: Timestamp,
+}
+
+/// A subnet's addresses that are in use.
+#[derive(Debug, Default)]
+pub struct SubnetAddresses {
+    /// As ranges, for finding a free one.
+    pub ranges: Ranges,
+    /// By whom.
+    pub owners: BTreeMap<IpAddr, PortId>,
+}
+
+/// The cloud.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The store's revision that all of it is of.
+    pub revision: u64,
+    /// Networks.
+    pub networks: Table<NetworkId, Network>,
+    /// Subnets.
+    pub subnets: Table<SubnetId, Subnet>,
+    /// Ports.
+    pub ports: Table<PortId, Port>,
+    /// Security groups.
+    pub groups: Table<SecurityGroupId, SecurityGroup>,
+    /// Their rules.
+    pub rules: Table<SecurityGroupRuleId, SecurityGroupRule>,
+    /// Limits that differ from the defaults.
+    pub quotas: Table<ProjectId, Limits>,
+    /// Hosts that have joined.
+    pub hosts: Table<HostId, HostRecord>,
+    /// Tokens with which hosts may join.
+    pub join_tokens: Table<String, JoinToken>,
+    /// Grows whenever hosts, subnets with NAT44 or NAT44 sources change.
+    pub nat44_changes: u64,
+    /// The identity service.
+    pub identity: Directory,
+    /// What each host is told.
+    pub views: HostViews,
+    /// A network's subnets.
+    pub subnets_by_network: Index<NetworkId, SubnetId>,
+    /// A network's ports.
+    pub ports_by_network: Index<NetworkId, PortId>,
+    /// An instance's ports.
+    pub ports_by_device: Index<String, PortId>,
+    /// A project's ports.
+    pub ports_by_project: Index<ProjectId, PortId>,
+    /// Ports that have a group.
+    pub ports_by_group: Index<SecurityGroupId, PortId>,
+    /// A group's rules.
+    pub rules_by_group: Index<SecurityGroupId, SecurityGroupRuleId>,
+    /// Rules that name a group as remote.
+    pub rules_by_remote: Index<SecurityGroupId, SecurityGroupRuleId>,
+    /// A project's groups.
+    pub groups_by_project: Index<ProjectId, SecurityGroupId>,
+    /// A project's default group.
+    pub default_groups: HashMap<ProjectId, SecurityGroupId>,
+    /// Who has an Ethernet address on a network.
+    pub macs: HashMap<(NetworkId, Mac), PortId>,
+    /// Addresses in use.
+    pub addresses: HashMap<SubnetId, SubnetAddresses>,
+    /// How many addresses of a subnet a project has.
+    pub project_addresses: Counts<ProjectId, SubnetId>,
+    /// How many of each resource a project has.
+    pub usage: Counts<ProjectId, &'static str>,
+}
+
+/// A row that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the store's entry '{key}' cannot be understood: {source}")]
+pub struct Corrupt {
+    key: String,
+    source: serde_json::Error,
+}
+
+fn decode<T: DeserializeOwned>(kv: &KeyValue) -> Result<Row<T>, Corrupt> {
+    let value = serde_json::from_slice(&kv.value).map_err(|source| Corrupt {
+        key: kv.key.escape_ascii().to_string(),
+        source,
+    })?;
+    Ok(Row {
+        value: Arc::new(value),
+        mod_revision: kv.mod_revision,
+    })
+}
+
+pub(crate) fn decode_if<T: DeserializeOwned>(kv: Option<&KeyValue>) -> Result<Option<Row<T>>, Corrupt> {
+    kv.map(decode).transpose()
+}
+
+impl State {
+    /// Takes in one change. Keys that are no thing of the cloud change nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is stored cannot be read; then nothing has changed.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Corrupt> {
+        let Some(key) = Key::parse(event.key()) else {
+            return Ok(());
+        };
+        let kv = match event {
+            Event::Put(kv) => Some(kv),
+            Event::Delete { .. } => None,
+        };
+        match key {
+            Key::Network(id) => self.set_network(id, decode_if(kv)?),
+            Key::Subnet(id) => self.set_subnet(id, decode_if(kv)?),
+            Key::Port(network, mac) => self.set_port((network, mac), decode_if(kv)?),
+            Key::Group(id) => self.set_group(id, decode_if(kv)?),
+            Key::Rule(id) => self.set_rule(id, decode_if(kv)?),
+            Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
+            Key::Host(host) => {
+                self.hosts.set(host, decode_if(kv)?);
+                self.nat44_changes += 1;
+            }
+            Key::JoinToken(id) => drop(self.join_tokens.set(id, decode_if(kv)?)),
+            Key::Identity(table, id) => self.identity.set(table, id, kv)?,
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, project: &ProjectId, what: &'static str, there: bool) {
+        if there {
+            self.usage.up(project.clone(), what);
+        } else {
+            self.usage.down(project, &what);
+        }
+    }
+
+    fn set_network(&mut self, id: NetworkId, row: Option<Row<Network>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.networks.set(id, row);
+        if let Some(old) = &old {
+            self.count(&old.standard.project_id, "network", false);
+        }
+        if let Some(new) = &new {
+            self.count(&new.standard.project_id, "network", true);
+        }
+        self.view_network(id, new);
+    }
+
+    fn set_subnet(&mut self, id: SubnetId, row: Option<Row<Subnet>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.subnets.set(id, row);
+        if let Some(old) = &old {
+            self.subnets_by_network.remove(&old.network_id, &id);
+            self.count(&old.standard.project_id, "subnet", false);
+        }
+        if let Some(new) = &new {
+            self.subnets_by_network.insert(new.network_id, id);
+            self.count(&new.standard.project_id, "subnet", true);
+        }
+        if [&old, &new].into_iter().flatten().any(|s| s.nat44.is_some()) {
+            self.nat44_changes += 1;
+        }
+        self.view_subnet(id, new);
+    }
+
+    /// The port of that key. A key that is deleted because the port has moved to another Ethernet
+    /// address is nobody's any more.
+    fn set_port(&mut self, key: (NetworkId, Mac), row: Option<Row<Port>>) {
+        let id = match &row {
+            Some(row) => row.value.id,
+            None => match self.macs.get(&key) {
+                Some(id) => *id,
+                None => return,
+            },
+        };
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.ports.set(id, row);
+        if let Some(old) = &old {
+            self.index_port(old, false);
+        }
+        if let Some(new) = &new {
+            self.index_port(new, true);
+        }
+        if [&old, &new].into_iter().flatten().any(|p| p.device_owner == NAT44_OWNER) {
+            self.nat44_changes += 1;
+        }
+        self.view_port(old.as_deref(), new.as_ref());
+    }
+
+    fn index_port(&mut self, port: &Port, there: bool) {
+        let id = port.id;
+        let project = port.standard.project_id.clone();
+        let mac = (port.network_id, port.mac_address);
+        self.count(&project, "port", there);
+        for fixed in &port.fixed_ips {
+            let addresses = self.addresses.entry(fixed.subnet_id).or_default();
+            if there {
+                addresses.ranges.insert(number(fixed.ip_address));
+                addresses.owners.insert(fixed.ip_address, id);
+                self.project_addresses.up(project.clone(), fixed.subnet_id);
+            } else {
+                addresses.ranges.remove(number(fixed.ip_address));
+                addresses.owners.remove(&fixed.ip_address);
+                if addresses.owners.is_empty() {
+                    self.addresses.remove(&fixed.subnet_id);
+                }
+                self.project_addresses.down(&project, &fixed.subnet_id);
+            }
+        }
+        if there {
+            self.macs.insert(mac, id);
+            self.ports_by_network.insert(port.network_id, id);
+            self.ports_by_project.insert(project, id);
+            if !port.device_id.is_empty() {
+                self.ports_by_device.insert(port.device_id.clone(), id);
+            }
+        } else {
+            self.macs.remove(&mac);
+            self.ports_by_network.remove(&port.network_id, &id);
+            self.ports_by_project.remove(&project, &id);
+            self.ports_by_device.remove(&port.device_id, &id);
+        }
+        for group in &port.security_groups {
+            if there {
+                self.ports_by_group.insert(*group, id);
+            } else {
+                self.ports_by_group.remove(group, &id);
+            }
+        }
+    }
+
+    fn set_group(&mut self, id: SecurityGroupId, row: Option<Row<SecurityGroup>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.groups.set(id, row);
+        if let Some(old) = &old {
+            let project = &old.standard.project_id;
+            self.count(project, "security_group", false);
+            self.groups_by_project.remove(project, &id);
+            if self.default_groups.get(project) == Some(&id) {
+                self.default_groups.remove(project);
+            }
+        }
+        if let Some(new) = &new {
+            let project = &new.standard.project_id;
+            self.count(project, "security_group", true);
+            self.groups_by_project.insert(project.clone(), id);
+            if new.standard.name == DEFAULT_GROUP {
+                self.default_groups.insert(project.clone(), id);
+            }
+        }
+        self.view_group(id);
+    }
+
+    fn set_rule(&mut self, id: SecurityGroupRuleId, row: Option<Row<SecurityGroupRule>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.rules.set(id, row);
+        if let Some(old) = &old {
+            self.count(&old.project_id, "security_group_rule", false);
+            self.rules_by_group.remove(&old.security_group_id, &id);
+            if let Some(remote) = old.remote_group_id {
+                self.rules_by_remote.remove(&remote, &id);
+            }
+        }
+        if let Some(new) = &new {
+            self.count(&new.project_id, "security_group_rule", true);
+            self.rules_by_group.insert(new.security_group_id, id);
+            if let Some(remote) = new.remote_group_id {
+                self.rules_by_remote.insert(remote, id);
+            }
+        }
+        self.view_rule(old.as_deref(), new.as_deref());
+    }
+
+    /// A network's subnets, in the order of their identifiers.
+    pub fn subnets_of(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Subnet>> {
+        let ids = self.subnets_by_network.get(&network);
+        ids.filter_map(|id| self.subnets.get(id))
+    }
+
+    /// A group's rules, in the order of their identifiers.
+    pub fn rules_of(&self, group: SecurityGroupId) -> impl Iterator<Item = &Arc<SecurityGroupRule>> {
+        let ids = self.rules_by_group.get(&group);
+        ids.filter_map(|id| self.rules.get(id))
+    }
+
+    /// Who has an address of a subnet.
+    pub fn owner(&self, subnet: SubnetId, address: IpAddr) -> Option<PortId> {
+        self.addresses.get(&subnet)?.owners.get(&address).copied()
+    }
+
+    /// How many of a quota's things a project has.
+    pub fn used(&self, project: &ProjectId, quota: &str) -> i64 {
+        let count = if quota == hextet_api::resources::PUBLIC_IPV4.name {
+            let theirs = self.project_addresses.of(project);
+            theirs.filter(|(subnet, _)| self.is_public_ipv4(**subnet)).map(|(_, n)| n).sum()
+        } else {
+            let found = self.usage.of(project).find(|(what, _)| **what == quota);
+            found.map_or(0, |(_, n)| n)
+        };
+        i64::try_from(count).unwrap_or(i64::MAX)
+    }
+
+    /// How many of a quota's things a project may have; -1 for any number.
+    pub fn limit(&self, project: &ProjectId, quota: hextet_api::describe::Quota) -> i64 {
+        let theirs = self.quotas.get(project).and_then(|l| l.get(quota.name));
+        theirs.copied().unwrap_or(quota.default)
+    }
+
+    /// Whether addresses of the subnet count against the quota `public_ipv4`.
+    pub fn is_public_ipv4(&self, subnet: SubnetId) -> bool {
+        self.subnets.get(&subnet).is_some_and(|s| {
+            let shared = self.networks.get(&s.network_id).is_some_and(|n| n.shared);
+            shared && s.nat44.is_none() && s.family() == hextet_types::Family::V4
+        })
+    }
+
+    /// The store key of a port.
+    pub fn port_key(port: &Port) -> bytes::Bytes {
+        keys::port(port.network_id, port.mac_address)
+    }
+}
