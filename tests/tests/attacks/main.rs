@@ -1,0 +1,81 @@
+//! What a workload may try against its neighbours, its host and the cloud. Each case is tried against a
+//! host as the planner makes it, where it must fail, and against one without the defence that is meant to
+//! stop it, where it must succeed.
+//!
+//! Each case is a test of its own, with the usual arguments (a filter, `--list`, `--test-threads`).
+//! `ATTACKS=table` prints them all in a table instead.
+
+mod case;
+mod ethernet;
+mod neighbours;
+mod rogue;
+mod services;
+mod spoofing;
+mod world;
+
+use std::process::ExitCode;
+
+use comfy_table::Table;
+use hextet_tests::hypervisor::in_own_namespace;
+use hextet_types::Family;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use case::Attack;
+use world::{Setting, World};
+
+/// The fewest cases that this suite may have.
+const FEWEST: usize = 100;
+
+fn attacks() -> Vec<Attack> {
+    [spoofing::attacks(), neighbours::attacks(), rogue::attacks(), ethernet::attacks(), services::attacks()].into_iter().flatten().collect()
+}
+
+fn main() -> ExitCode {
+    let attacks = attacks();
+    if std::env::var_os("ATTACKS").is_some_and(|value| value == "table") {
+        println!("{}", table(&attacks));
+        return ExitCode::SUCCESS;
+    }
+    let names: std::collections::BTreeSet<_> = attacks.iter().map(Attack::full_name).collect();
+    let (count, distinct) = (attacks.len(), names.len());
+    let mut trials: Vec<Trial> = attacks.into_iter().map(trial).collect();
+    trials.push(Trial::test("suite: at least a hundred cases, each with its own name", move || {
+        let enough = distinct >= FEWEST && distinct == count;
+        enough.then_some(()).ok_or_else(|| format!("{count}, {distinct} distinct").into())
+    }));
+    trials.extend(Family::BOTH.map(control));
+    let mut arguments = Arguments::from_args();
+    // A case waits for the kernel more than it computes.
+    arguments.test_threads.get_or_insert(6);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(attack: Attack) -> Trial {
+    let name = attack.full_name();
+    Trial::test(name, move || attack.run().judge(&attack).map_err(Failed::from))
+}
+
+/// An attack that fails proves nothing where an honest packet fails, too.
+fn control(family: Family) -> Trial {
+    Trial::test(format!("suite: honest packets get through ({family})"), move || {
+        let works = in_own_namespace(|| World::new(Setting::new(), &[]).works(family));
+        works.then_some(()).ok_or_else(|| "they do not".into())
+    })
+}
+
+fn table(attacks: &[Attack]) -> Table {
+    let mut table = Table::new();
+    table.set_header(["attack", "family", "defended", "undefended", "without"]);
+    for attack in attacks {
+        let outcome = attack.run();
+        let says = |succeeded| if succeeded { "succeeds" } else { "fails" };
+        table.add_row([
+            format!("{}: {}", attack.group, attack.name),
+            attack.family.map_or_else(|| "–".to_owned(), |family| family.to_string()),
+            says(outcome.defended).to_owned(),
+            says(outcome.undefended).to_owned(),
+            attack.without.iter().map(|d| format!("{d:?}")).collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    table
+}
