@@ -78,7 +78,11 @@ pub fn start(clock: Clock, watched: Vec<(Peer, Config)>) -> Result<Handle> {
         });
     };
     let thread = thread::Builder::new().name("bfd".to_owned()).spawn(run);
-    Ok(Handle { changes, sessions, thread: thread.context("start BFD's thread")? })
+    Ok(Handle {
+        changes,
+        sessions,
+        thread: thread.context("start BFD's thread")?,
+    })
 }
 
 struct Driver {
@@ -103,7 +107,10 @@ impl Driver {
         sessions: watch::Sender<Arc<Sessions>>,
     ) -> io::Result<Driver> {
         let [v4, v6] = receivers.map(|socket| UdpSocket::from_std(socket.into()));
-        #[expect(deprecated, reason = "its successor is unsafe; the monitor owns its one descriptor")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; the monitor owns its one descriptor"
+        )]
         let carriers = AsyncFd::new(carriers)?;
         Ok(Driver {
             engine: Engine::new(rand::rng().random()),
@@ -162,8 +169,16 @@ impl Driver {
                 let Some(datagram) = self.receivers.get(index).and_then(socket::receive) else {
                     break;
                 };
-                let Datagram { peer, hop_limit, payload } = datagram;
-                self.handle(Event::Datagram { peer, hop_limit, payload });
+                let Datagram {
+                    peer,
+                    hop_limit,
+                    payload,
+                } = datagram;
+                self.handle(Event::Datagram {
+                    peer,
+                    hop_limit,
+                    payload,
+                });
             }
         }
     }
@@ -188,7 +203,9 @@ impl Driver {
             match action {
                 Action::Send { peer, payload } => {
                     let sender = self.senders.entry(peer);
-                    sender.or_insert_with_key(|peer| Sender::new(peer.clone())).send(&payload);
+                    sender
+                        .or_insert_with_key(|peer| Sender::new(peer.clone()))
+                        .send(&payload);
                 }
                 Action::Changed { peer, change } => {
                     info!(%peer, "BFD: {change}");
@@ -252,7 +269,11 @@ mod tests {
         let peer = Peer::new("lo".parse().unwrap(), "::1".parse().unwrap());
         let mut refusals = Refusals::default();
         for millis in 0..15_000 {
-            refusals.tell(&peer, Refusal::UnknownPeer, Time::ZERO + Duration::from_millis(millis));
+            refusals.tell(
+                &peer,
+                Refusal::UnknownPeer,
+                Time::ZERO + Duration::from_millis(millis),
+            );
         }
         // Told at 0 s and 10 s.
         assert_eq!(refusals.untold, 4_999);

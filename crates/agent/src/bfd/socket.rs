@@ -57,7 +57,9 @@ pub fn listen(family: Family) -> Result<Socket> {
         Ok(socket)
     };
     open().with_context(|| {
-        format!("listen for BFD on {family} UDP port {CONTROL_PORT}; does another BFD program run here?")
+        format!(
+            "listen for BFD on {family} UDP port {CONTROL_PORT}; does another BFD program run here?"
+        )
     })
 }
 
@@ -115,7 +117,11 @@ fn read(socket: &UdpSocket) -> io::Result<Option<Datagram>> {
         return Ok(None);
     };
     let payload = payload.get(..octets).unwrap_or_default().to_vec();
-    Ok(Some(Datagram { peer: Peer::new(interface, source), hop_limit, payload }))
+    Ok(Some(Datagram {
+        peer: Peer::new(interface, source),
+        hop_limit,
+        payload,
+    }))
 }
 
 fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
@@ -141,7 +147,11 @@ pub struct Sender {
 impl Sender {
     /// Opens nothing yet.
     pub fn new(peer: Peer) -> Sender {
-        Sender { peer, port: rand::rng().random_range(SOURCE_PORTS), socket: None }
+        Sender {
+            peer,
+            port: rand::rng().random_range(SOURCE_PORTS),
+            socket: None,
+        }
     }
 
     /// Sends a packet. What can't be sent is lost: detecting that is the peer's business. A socket that

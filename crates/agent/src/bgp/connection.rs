@@ -101,9 +101,24 @@ impl Link {
     fn new(conn: ConnId, happenings: mpsc::Sender<Happening>) -> (Link, Task) {
         let (octets_in, octets) = mpsc::unbounded_channel();
         let (alive, over) = oneshot::channel();
-        let link = Link { outgoing: octets_in, waiting: 0, _alive: alive };
-        let outgoing = Outgoing { octets, current: Bytes::new() };
-        (link, Task { conn, happenings, outgoing, over })
+        let link = Link {
+            outgoing: octets_in,
+            waiting: 0,
+            _alive: alive,
+        };
+        let outgoing = Outgoing {
+            octets,
+            current: Bytes::new(),
+        };
+        (
+            link,
+            Task {
+                conn,
+                happenings,
+                outgoing,
+                over,
+            },
+        )
     }
 
     /// Has octets written after those before.
@@ -161,7 +176,11 @@ pub fn take_up(
     ttl: TtlPolicy,
     happenings: &mpsc::Sender<Happening>,
 ) -> io::Result<Link> {
-    let Incoming { stream, endpoint, permit } = incoming;
+    let Incoming {
+        stream,
+        endpoint,
+        permit,
+    } = incoming;
     apply_ttl(&SockRef::from(&stream), Family::of(endpoint.remote), ttl)?;
     let (link, task) = Link::new(conn, happenings.clone());
     tokio::spawn(async move {
@@ -178,17 +197,29 @@ pub async fn accept(
     happenings: mpsc::Sender<Happening>,
 ) {
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = happenings.closed() => return,
         };
         match accepted {
             Ok((stream, from)) => {
-                let Some(endpoint) = endpoint(&stream) else { continue };
+                let Some(endpoint) = endpoint(&stream) else {
+                    continue;
+                };
                 debug!(%from, "BGP connection accepted");
-                let incoming = Incoming { stream, endpoint, permit };
-                if happenings.send(Happening::Accepted(incoming)).await.is_err() {
+                let incoming = Incoming {
+                    stream,
+                    endpoint,
+                    permit,
+                };
+                if happenings
+                    .send(Happening::Accepted(incoming))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -247,7 +278,9 @@ async fn connect(attempt: &Attempt) -> io::Result<(TcpStream, Endpoint)> {
     if let Some(secret) = &attempt.md5 {
         tcp::set_md5_key(socket.as_fd(), attempt.remote, secret.0.as_bytes())?;
     }
-    let stream = TcpSocket::from_std_stream(socket.into()).connect(target(attempt)?).await?;
+    let stream = TcpSocket::from_std_stream(socket.into())
+        .connect(target(attempt)?)
+        .await?;
     let endpoint = endpoint(&stream).ok_or(io::ErrorKind::NotConnected)?;
     Ok((stream, endpoint))
 }
@@ -267,8 +300,14 @@ fn endpoint(stream: &TcpStream) -> Option<Endpoint> {
         SocketAddr::V6(remote) => remote.scope_id(),
         SocketAddr::V4(_) => 0,
     };
-    let interface = if_indextoname(scope).ok().and_then(|name| name.to_str().ok()?.parse().ok());
-    Some(Endpoint { local: local.ip(), remote: remote.ip(), interface })
+    let interface = if_indextoname(scope)
+        .ok()
+        .and_then(|name| name.to_str().ok()?.parse().ok());
+    Some(Endpoint {
+        local: local.ip(),
+        remote: remote.ip(),
+        interface,
+    })
 }
 
 /// What was sent and is not written yet.
@@ -305,7 +344,11 @@ async fn read(conn: ConnId, reader: &mut ReadHalf<'_>, happenings: &mpsc::Sender
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(READ_SIZE);
-        let happening = match (&mut *reader).take(READ_SIZE as u64).read_buf(&mut buffer).await {
+        let happening = match (&mut *reader)
+            .take(READ_SIZE as u64)
+            .read_buf(&mut buffer)
+            .await
+        {
             Ok(0) | Err(_) => Happening::Closed(conn),
             Ok(_) => Happening::Received(conn, buffer.split().freeze()),
         };
@@ -331,7 +374,11 @@ impl Outgoing {
             if self.write_current(writer).await.is_err() {
                 return std::future::pending().await;
             }
-            if happenings.send(Happening::Written(conn, count)).await.is_err() {
+            if happenings
+                .send(Happening::Written(conn, count))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -348,7 +395,11 @@ impl Outgoing {
 
     /// Writes the rest, and waits for the peer to end its side: unread octets would turn our end into a
     /// reset, and the peer might never read our last words.
-    async fn end(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<()> {
+    async fn end(
+        &mut self,
+        reader: &mut ReadHalf<'_>,
+        writer: &mut WriteHalf<'_>,
+    ) -> io::Result<()> {
         self.write_current(writer).await?;
         while let Ok(octets) = self.octets.try_recv() {
             self.current = octets;

@@ -63,8 +63,9 @@ pub struct Handle {
 }
 
 /// Starts the driver in the thread's network namespace. `announcements` are all that is to be announced,
-/// each time in the place of what was; the driver ends with them. `restarting`: the kernel still forwards
-/// what an earlier run taught it.
+/// each time in the place of what was; the driver ends with them. After a restart the first of them have
+/// to be there already: peers withdraw what is not told anew. `restarting`: the kernel still forwards what
+/// an earlier run taught it.
 ///
 /// # Errors
 ///
@@ -73,13 +74,20 @@ pub fn start(
     config: &BgpConfig,
     clock: Clock,
     restarting: bool,
-    announcements: watch::Receiver<Announcements>,
+    mut announcements: watch::Receiver<Announcements>,
 ) -> Result<Handle> {
     let peers = setup::peers(config)?;
     let listeners = setup::listen(&peers)?;
     let watched = setup::bfd_sessions(config)?;
-    let ttls = peers.iter().map(|peer| (peer.peer.clone(), peer.ttl)).collect();
-    let names = config.peers.iter().map(|peer| (setup::key(peer), peer.name.clone())).collect();
+    let ttls = peers
+        .iter()
+        .map(|peer| (peer.peer.clone(), peer.ttl))
+        .collect();
+    let names = config
+        .peers
+        .iter()
+        .map(|peer| (setup::key(peer), peer.name.clone()))
+        .collect();
     let (happenings_out, happenings) = mpsc::channel(QUEUE);
     let (learned_out, learned) = mpsc::channel(LEARNED_QUEUE);
     let (status_out, status) = watch::channel(None);
@@ -93,19 +101,37 @@ pub fn start(
         outbox: Outbox::default(),
         status: status_out,
     };
+    driver.announce(&announcements.borrow_and_update());
     for peer in peers {
         driver.configure(peer)?;
     }
-    let bfd = (!watched.is_empty()).then(|| bfd::start(clock, watched)).transpose()?;
+    let bfd = (!watched.is_empty())
+        .then(|| bfd::start(clock, watched))
+        .transpose()?;
     let sessions = bfd.as_ref().map(|bfd| bfd.sessions.clone());
     let permits = Arc::new(Semaphore::new(connection::MAX_ACCEPTED));
     for listener in listeners {
         let permits = Arc::clone(&permits);
-        tokio::spawn(connection::accept(listener, permits, happenings_out.clone()));
+        tokio::spawn(connection::accept(
+            listener,
+            permits,
+            happenings_out.clone(),
+        ));
     }
     let changes = bfd.map(|bfd| bfd.changes);
-    tokio::spawn(driver.run(Inputs { happenings, announcements, changes }, learned_out));
-    Ok(Handle { learned, status, sessions })
+    tokio::spawn(driver.run(
+        Inputs {
+            happenings,
+            announcements,
+            changes,
+        },
+        learned_out,
+    ));
+    Ok(Handle {
+        learned,
+        status,
+        sessions,
+    })
 }
 
 /// What the driver hears.
@@ -139,6 +165,10 @@ impl Driver {
         Ok(())
     }
 
+    fn announce(&mut self, all: &Announcements) {
+        self.handle(Event::Announce(all.iter().map(local_route).collect()));
+    }
+
     /// Until nobody wants to know what was learned, or nothing is to be announced any more.
     async fn run(mut self, mut inputs: Inputs, learned: mpsc::Sender<Learned>) {
         let mut status_due = tokio::time::interval(STATUS_INTERVAL);
@@ -150,8 +180,7 @@ impl Driver {
                     if changed.is_err() {
                         return;
                     }
-                    let all = inputs.announcements.borrow_and_update().iter().map(local_route).collect();
-                    self.handle(Event::Announce(all));
+                    self.announce(&inputs.announcements.borrow_and_update());
                 }
                 Some((peer, change)) = next(&mut inputs.changes) => self.path_changed(&peer, &change),
                 () = self.clock.sleep_until(wakeup) => {
@@ -175,7 +204,8 @@ impl Driver {
     }
 
     fn publish(&self) {
-        self.status.send_replace(Some(Arc::new(self.speaker.status())));
+        self.status
+            .send_replace(Some(Arc::new(self.speaker.status())));
     }
 
     fn happened(&mut self, happening: Happening) {
@@ -201,7 +231,9 @@ impl Driver {
     /// Strangers are turned away before the engine hears of them.
     fn accepted(&mut self, incoming: Incoming) {
         let endpoint = incoming.endpoint.clone();
-        let key = self.speaker.peer_for(endpoint.remote, endpoint.interface.as_ref());
+        let key = self
+            .speaker
+            .peer_for(endpoint.remote, endpoint.interface.as_ref());
         let Some(ttl) = key.and_then(|key| self.ttls.get(key)) else {
             return debug!(from = %endpoint.remote, "a BGP connection from nobody we know");
         };
@@ -223,12 +255,20 @@ impl Driver {
 
     /// RFC 5882 §4.3: a loss that may be a restart is told as one.
     fn path_changed(&mut self, peer: &BfdPeer, change: &BfdChange) {
-        let key = self.speaker.peer_for(peer.address(), Some(peer.interface()));
+        let key = self
+            .speaker
+            .peer_for(peer.address(), Some(peer.interface()));
         let Some(peer) = key.cloned() else { return };
         let event = match change.verdict() {
             Some(Verdict::Alive) => Event::BfdUp { peer },
-            Some(Verdict::Dead) => Event::BfdDown { peer, control_plane_independent: true },
-            Some(Verdict::Undecided) => Event::BfdDown { peer, control_plane_independent: false },
+            Some(Verdict::Dead) => Event::BfdDown {
+                peer,
+                control_plane_independent: true,
+            },
+            Some(Verdict::Undecided) => Event::BfdDown {
+                peer,
+                control_plane_independent: false,
+            },
             Some(Verdict::Withdrawn) | None => return,
         };
         self.handle(event);
@@ -247,9 +287,22 @@ impl Driver {
     /// Does it; gives the event that came of it at once.
     fn act(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Connect { conn, remote, interface, ttl, md5, .. } => {
-                let attempt = Attempt { remote, interface, ttl, md5 };
-                self.links.insert(conn, connection::open(conn, attempt, &self.happenings));
+            Action::Connect {
+                conn,
+                remote,
+                interface,
+                ttl,
+                md5,
+                ..
+            } => {
+                let attempt = Attempt {
+                    remote,
+                    interface,
+                    ttl,
+                    md5,
+                };
+                self.links
+                    .insert(conn, connection::open(conn, attempt, &self.happenings));
             }
             Action::Close { conn } => drop(self.links.remove(&conn)),
             Action::Send { conn, octets } => return self.send(conn, octets),
@@ -262,7 +315,11 @@ impl Driver {
                 info!(peer = self.name(&peer), "BGP session up");
                 self.publish();
             }
-            Action::SessionDown { peer, reason, routes_kept } => {
+            Action::SessionDown {
+                peer,
+                reason,
+                routes_kept,
+            } => {
                 warn!(peer = self.name(&peer), %reason, routes_kept, "BGP session down");
                 self.publish();
             }
@@ -279,7 +336,10 @@ impl Driver {
     }
 
     fn name(&self, peer: &PeerKey) -> String {
-        self.names.get(peer).cloned().unwrap_or_else(|| peer.to_string())
+        self.names
+            .get(peer)
+            .cloned()
+            .unwrap_or_else(|| peer.to_string())
     }
 }
 
@@ -296,5 +356,11 @@ fn local_route((prefix, announcement): (&Prefix, &Announcement)) -> (Prefix, Loc
         Scope::Global => Vec::new(),
         Scope::Fabric => vec![Community::NO_EXPORT],
     };
-    (*prefix, LocalRoute { communities, ..LocalRoute::default() })
+    (
+        *prefix,
+        LocalRoute {
+            communities,
+            ..LocalRoute::default()
+        },
+    )
 }

@@ -26,7 +26,11 @@ pub struct Outbox {
 impl Outbox {
     /// Takes in changes.
     pub fn add(&mut self, changes: Vec<RouteChange>) {
-        self.routes.extend(changes.into_iter().map(|change| (change.prefix, change.next_hops)));
+        self.routes.extend(
+            changes
+                .into_iter()
+                .map(|change| (change.prefix, change.next_hops)),
+        );
     }
 
     /// Takes in [`Learned::Complete`].
@@ -55,7 +59,10 @@ mod tests {
     use super::*;
 
     fn change(prefix: &str, hops: &[&str]) -> RouteChange {
-        let hop = |text: &&str| Hop { addr: text.parse().unwrap(), interface: None };
+        let hop = |text: &&str| Hop {
+            addr: text.parse().unwrap(),
+            interface: None,
+        };
         RouteChange {
             prefix: prefix.parse().unwrap(),
             next_hops: hops.iter().map(hop).collect(),
@@ -68,10 +75,16 @@ mod tests {
         assert!(outbox.is_empty());
         assert_eq!(outbox.take(), None);
         outbox.complete();
-        outbox.add(vec![change("2001:db8::/32", &["fe80::1"]), change("192.0.2.0/24", &["fe80::1"])]);
+        outbox.add(vec![
+            change("2001:db8::/32", &["fe80::1"]),
+            change("192.0.2.0/24", &["fe80::1"]),
+        ]);
         outbox.add(vec![change("2001:db8::/32", &[])]);
         assert!(!outbox.is_empty());
-        let routes = vec![change("192.0.2.0/24", &["fe80::1"]), change("2001:db8::/32", &[])];
+        let routes = vec![
+            change("192.0.2.0/24", &["fe80::1"]),
+            change("2001:db8::/32", &[]),
+        ];
         assert_eq!(outbox.take(), Some(Learned::Routes(routes)));
         assert_eq!(outbox.take(), Some(Learned::Complete));
         assert!(outbox.is_empty());

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use hextet_bfd::{Config as BfdConfig, Interval, Peer as BfdPeer};
 use hextet_bgp::{
     config::{
-        BfdMode, PeerConfig as EnginePeer, PeerKey, RemoteAs, RestartMode, Secret, SpeakerConfig, TtlPolicy,
+        BfdMode, PeerConfig as EnginePeer, PeerKey, RemoteAs, RestartMode, Secret, SpeakerConfig,
+        TtlPolicy,
     },
     policy::Policy,
 };
@@ -48,13 +49,25 @@ pub fn peers(config: &BgpConfig) -> Result<Vec<EnginePeer>> {
     let mut keys = BTreeSet::new();
     for peer in &config.peers {
         let key = key(peer);
-        ensure!(keys.insert(key.clone()), "BGP peer {}: {key} is the address of another peer", peer.name);
+        ensure!(
+            keys.insert(key.clone()),
+            "BGP peer {}: {key} is the address of another peer",
+            peer.name
+        );
     }
-    config.peers.iter().map(|peer| engine_peer(config, peer)).collect()
+    config
+        .peers
+        .iter()
+        .map(|peer| engine_peer(config, peer))
+        .collect()
 }
 
 fn engine_peer(config: &BgpConfig, peer: &PeerConfig) -> Result<EnginePeer> {
-    let remote_as = if peer.asn == config.asn { RemoteAs::Internal } else { RemoteAs::Is(peer.asn) };
+    let remote_as = if peer.asn == config.asn {
+        RemoteAs::Internal
+    } else {
+        RemoteAs::Is(peer.asn)
+    };
     let mut engine = EnginePeer::new(key(peer), remote_as);
     for family in &mut engine.families {
         family.max_prefixes = Some(peer.maximum_prefixes);
@@ -66,7 +79,11 @@ fn engine_peer(config: &BgpConfig, peer: &PeerConfig) -> Result<EnginePeer> {
     });
     engine.export = Arc::new(Policy::accept_all());
     engine.md5 = peer.password_file.as_deref().map(password).transpose()?;
-    engine.bfd = if peer.bfd { BfdMode::Graceful } else { BfdMode::Off };
+    engine.bfd = if peer.bfd {
+        BfdMode::Graceful
+    } else {
+        BfdMode::Off
+    };
     engine.restart = RestartMode::Full;
     engine.long_lived_secs = config.long_lived_stale_secs;
     if peer.gtsm {
@@ -79,7 +96,10 @@ fn engine_peer(config: &BgpConfig, peer: &PeerConfig) -> Result<EnginePeer> {
 pub fn key(peer: &PeerConfig) -> PeerKey {
     match (peer.address, &peer.interface) {
         (IpAddr::V6(address), Some(interface)) if address.is_unicast_link_local() => {
-            PeerKey::LinkLocal { interface: interface.clone(), address }
+            PeerKey::LinkLocal {
+                interface: interface.clone(),
+                address,
+            }
         }
         (address, _) => PeerKey::Address(address),
     }
@@ -113,7 +133,10 @@ fn password(path: &Path) -> Result<Secret> {
 ///
 /// The port is taken: another BGP program runs on this host.
 pub fn listen(peers: &[EnginePeer]) -> Result<Vec<TcpListener>> {
-    Family::BOTH.into_iter().map(|family| listen_for(family, peers)).collect()
+    Family::BOTH
+        .into_iter()
+        .map(|family| listen_for(family, peers))
+        .collect()
 }
 
 fn listen_for(family: Family, peers: &[EnginePeer]) -> Result<TcpListener> {
@@ -143,7 +166,12 @@ fn listen_for(family: Family, peers: &[EnginePeer]) -> Result<TcpListener> {
 ///
 /// An interval is out of bounds, or a peer has no interface.
 pub fn bfd_sessions(config: &BgpConfig) -> Result<Vec<(BfdPeer, BfdConfig)>> {
-    config.peers.iter().filter(|p| p.bfd).map(bfd_session).collect()
+    config
+        .peers
+        .iter()
+        .filter(|p| p.bfd)
+        .map(bfd_session)
+        .collect()
 }
 
 fn bfd_session(peer: &PeerConfig) -> Result<(BfdPeer, BfdConfig)> {
@@ -151,9 +179,15 @@ fn bfd_session(peer: &PeerConfig) -> Result<(BfdPeer, BfdConfig)> {
     let interval = Interval::try_from(Duration::from_millis(u64::from(peer.bfd_interval_millis)));
     let interval = interval.with_context(what)?;
     let interface = peer.interface.clone().with_context(|| {
-        format!("{}: BFD needs to know the interface; add interface = \"…\"", what())
+        format!(
+            "{}: BFD needs to know the interface; add interface = \"…\"",
+            what()
+        )
     })?;
-    let config =
-        BfdConfig { desired_min_tx: interval, required_min_rx: interval, ..BfdConfig::default() };
+    let config = BfdConfig {
+        desired_min_tx: interval,
+        required_min_rx: interval,
+        ..BfdConfig::default()
+    };
     Ok((BfdPeer::new(interface, peer.address), config))
 }

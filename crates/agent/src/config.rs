@@ -1,0 +1,212 @@
+//! The agent's configuration: one TOML file, read and checked whole before anything starts.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use hextet_model::plan::HostConfig;
+use hextet_types::{Asn, HostId, IfName, Prefix};
+use serde::Deserialize;
+
+/// `hextet agent --config FILE`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Where the server's listener for agents is: `ADDRESS:PORT`, `NAME:PORT` or `[ADDRESS]:PORT`.
+    pub server: String,
+    /// Certificate, key, last intent and former sysctls.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The socket that `hextet status`, `plan` and `explain` ask.
+    #[serde(default = "default_control_socket")]
+    pub control_socket: PathBuf,
+    /// Where `/metrics` listens.
+    #[serde(default = "default_metrics")]
+    pub metrics: SocketAddr,
+    /// What planning needs to know of this host.
+    pub host: HostConfig,
+    /// The BGP speaker; without it nothing is announced.
+    pub bgp: Option<BgpConfig>,
+}
+
+/// `[bgp]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BgpConfig {
+    /// Our autonomous system.
+    pub asn: Asn,
+    /// Unique among the speakers (RFC 4271 §4.2).
+    pub router_id: Ipv4Addr,
+    /// Seconds; 0, or at least 3.
+    #[serde(default = "default_hold_time")]
+    pub hold_time_secs: u16,
+    /// How long our routes stay in use at peers while no agent runs (RFC 4724); at most 4,095.
+    #[serde(default = "default_restart_time")]
+    pub restart_time_secs: u16,
+    /// How long after that (RFC 9494).
+    #[serde(default = "default_long_lived")]
+    pub long_lived_stale_secs: u32,
+    /// Equal paths used at once.
+    #[serde(default = "default_maximum_paths")]
+    pub maximum_paths: u8,
+    /// What is taken from peers.
+    #[serde(default)]
+    pub import: Import,
+    /// Prefixes announced in place of the host routes in them.
+    #[serde(default)]
+    pub aggregates: Vec<Prefix>,
+    /// Whom we talk to; at least one.
+    pub peers: Vec<PeerConfig>,
+}
+
+/// What is taken from peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Import {
+    /// Every route.
+    #[default]
+    All,
+    /// Only a default route of each family.
+    DefaultOnly,
+}
+
+/// `[[bgp.peers]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// For status and logs.
+    pub name: String,
+    /// The peer's address; link-local ones need `interface`.
+    pub address: IpAddr,
+    /// The interface that the peer is on.
+    pub interface: Option<IfName>,
+    /// Its autonomous system.
+    pub asn: Asn,
+    /// Watch it by BFD.
+    #[serde(default)]
+    pub bfd: bool,
+    /// Transmit and receive interval; detection takes three of them.
+    #[serde(default = "default_bfd_interval")]
+    pub bfd_interval_millis: u32,
+    /// A file with the TCP MD5 password (RFC 2385), readable by its owner only.
+    pub password_file: Option<PathBuf>,
+    /// Accept only packets from directly connected peers (RFC 5082).
+    #[serde(default)]
+    pub gtsm: bool,
+    /// Prefixes of one family beyond which the session is ended.
+    #[serde(default = "default_maximum_prefixes")]
+    pub maximum_prefixes: u32,
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/hextet/agent".into()
+}
+
+fn default_control_socket() -> PathBuf {
+    "/run/hextet/agent.sock".into()
+}
+
+fn default_metrics() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 9798))
+}
+
+const fn default_hold_time() -> u16 {
+    30
+}
+
+const fn default_restart_time() -> u16 {
+    600
+}
+
+const fn default_long_lived() -> u32 {
+    86_400
+}
+
+const fn default_maximum_paths() -> u8 {
+    8
+}
+
+const fn default_bfd_interval() -> u32 {
+    100
+}
+
+const fn default_maximum_prefixes() -> u32 {
+    2_000_000
+}
+
+impl AgentConfig {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// It can't be read, is no TOML, has an unknown or missing key (with its line), or says something
+    /// that cannot be.
+    pub fn load(path: &Path) -> Result<AgentConfig> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("read the agent's configuration {}", path.display()))?;
+        let config: AgentConfig =
+            toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("in {}", path.display()))?;
+        Ok(config)
+    }
+
+    /// The name of this host.
+    pub fn host_id(&self) -> &HostId {
+        &self.host.host
+    }
+
+    fn check(&self) -> Result<()> {
+        if self
+            .server
+            .rsplit_once(':')
+            .is_none_or(|(_, port)| port.parse::<u16>().is_err())
+        {
+            bail!(
+                "server = \"{}\" lacks a port: write it as ADDRESS:PORT",
+                self.server
+            );
+        }
+        let Some(bgp) = &self.bgp else { return Ok(()) };
+        if bgp.peers.is_empty() {
+            bail!("[bgp] has no peers: add a [[bgp.peers]] section, or leave [bgp] out");
+        }
+        if matches!(bgp.hold_time_secs, 1 | 2) {
+            bail!(
+                "hold_time_secs = {}: RFC 4271 allows 0 and 3 or more",
+                bgp.hold_time_secs
+            );
+        }
+        if bgp.restart_time_secs > 4095 {
+            bail!(
+                "restart_time_secs = {}: at most 4095 (RFC 4724)",
+                bgp.restart_time_secs
+            );
+        }
+        bgp.peers.iter().try_for_each(PeerConfig::check)
+    }
+}
+
+impl PeerConfig {
+    fn check(&self) -> Result<()> {
+        let link_local = matches!(self.address, IpAddr::V6(a) if a.is_unicast_link_local());
+        if link_local && self.interface.is_none() {
+            bail!(
+                "peer {}: {} is link-local and needs an interface",
+                self.name,
+                self.address
+            );
+        }
+        if !(10..=60_000).contains(&self.bfd_interval_millis) {
+            bail!(
+                "peer {}: bfd_interval_millis must lie between 10 and 60000",
+                self.name
+            );
+        }
+        Ok(())
+    }
+}

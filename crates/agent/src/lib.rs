@@ -1,0 +1,37 @@
+//! The agent: makes one host what the cloud means it to be.
+//!
+//! It follows the server's intent, plans, and keeps the kernel equal to the plan; it answers the ports'
+//! RA and DHCP, speaks BGP and BFD, and tells the server how ports fare. The kernel forwards without it:
+//! whenever the agent ends, nothing is torn down.
+//!
+//! Threads and tasks, each the only owner of its state:
+//!
+//! | who | owns |
+//! |---|---|
+//! | [`reconciler`] | planner, kernel, journal |
+//! | [`responder`] | the RA and DHCP engine, the packet socket |
+//! | [`bgp`] | the BGP engine and its connections |
+//! | [`bfd`] | the BFD engine and its sockets |
+//! | [`subscription`], [`reporter`] | the connections to the server |
+
+pub mod bfd;
+pub mod bgp;
+mod client;
+pub mod clock;
+pub mod config;
+mod control;
+mod explain;
+mod flows;
+mod identity;
+mod journal;
+mod metrics;
+mod monitor;
+mod next_hop;
+mod reconciler;
+pub mod report;
+mod reporter;
+mod responder;
+mod run;
+mod subscription;
+
+pub use run::{join, leave, run};

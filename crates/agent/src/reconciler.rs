@@ -1,0 +1,498 @@
+//! The one loop that makes the kernel equal to what it has to be.
+//!
+//! It owns the planner, the kernel and the journal, on a thread of its own. Whatever happens (a new
+//! intent, a route that a peer told, somebody else's hand in the kernel) only changes what is desired or
+//! what is known of the kernel; the same comparison then finds what is to be written. Every minute it
+//! looks at everything, whether or not anything was heard.
+
+mod tell;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use hextet_api::agent::PortState;
+use hextet_kernel::{
+    Kernel, Op, Report, Scope, Standing, conntrack::Conntrack, diff, netlink::Wake,
+};
+use hextet_model::{
+    plan::Planner,
+    state::{Changed, Key, Netns, NextHop, Object, Responder, Route, RouteKey, RouteKind},
+};
+use hextet_types::{IfName, PortId, Prefix};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    bgp::{Announcements, Learned},
+    explain, flows,
+    journal::Journal,
+    next_hop::NextHops,
+    report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus},
+    reporter::Standing as Reported,
+    subscription::Update,
+};
+
+/// Priority of routes that BGP taught; between a port's own and the cloud's black holes.
+pub const LEARNED_METRIC: u32 = 200;
+/// The kernel's main routing table.
+const MAIN_TABLE: u32 = 254;
+/// How often everything is looked at.
+const FULL_PASS: Duration = Duration::from_secs(60);
+/// What failed is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+/// Inputs that are taken together before the kernel is written.
+const BATCH: usize = 4096;
+
+/// What the loop hears.
+pub enum Input {
+    /// From the server.
+    Intent(Update),
+    /// From BGP.
+    Learned(Learned),
+    /// Somebody else, or we, changed something in the kernel.
+    Kernel(BTreeSet<Wake>),
+    /// Somebody asks.
+    Ask(Question),
+}
+
+/// What people ask.
+pub enum Question {
+    /// What would be written.
+    Plan(oneshot::Sender<Result<Vec<PlannedWrite>>>),
+    /// What becomes of a packet.
+    Explain(ExplainRequest, oneshot::Sender<Result<Explained>>),
+    /// How things stand.
+    Status(oneshot::Sender<Standpoint>),
+}
+
+/// How things stand with the kernel and the ports.
+#[derive(Clone, Debug)]
+pub struct Standpoint {
+    /// The revision that the kernel stands at.
+    pub revision: u64,
+    /// The kernel.
+    pub kernel: KernelStatus,
+    /// The ports.
+    pub ports: Vec<PortStatus>,
+    /// When the server was last heard of.
+    pub server_heard: Option<Instant>,
+}
+
+/// Whom the loop tells.
+pub struct Outputs {
+    /// What is to be announced.
+    pub announce: Option<watch::Sender<Announcements>>,
+    /// What the responders answer; the whole, since a port's link may have come or gone.
+    pub responders: mpsc::UnboundedSender<ResponderChange>,
+    /// What the server is told.
+    pub standing: watch::Sender<Reported>,
+}
+
+/// A port's responder is new, different or gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponderChange {
+    /// The port.
+    pub port: PortId,
+    /// What it answers from now on; none when it is gone.
+    pub responder: Option<Responder>,
+}
+
+/// The loop and all that it owns.
+pub struct Reconciler {
+    planner: Planner,
+    kernel: Kernel,
+    journal: Journal,
+    flows: Conntrack,
+    next_hops: NextHops,
+    outputs: Outputs,
+    /// The plan's objects, the learned routes, and what an earlier run learned and nobody took back.
+    desired: BTreeMap<Key, Object>,
+    /// Routes of an earlier run that nobody has confirmed yet.
+    adopted: BTreeSet<Key>,
+    /// Keys to compare before anything else is heard.
+    dirty: BTreeSet<Key>,
+    /// Flows to check before anything else is heard.
+    recheck: BTreeSet<IpAddr>,
+    /// Ports whose state is to be told anew.
+    touched_ports: BTreeSet<PortId>,
+    states: BTreeMap<PortId, PortState>,
+    failures: BTreeMap<Key, String>,
+    /// What can't stand before its link is there.
+    waiting: BTreeMap<IfName, BTreeSet<Key>>,
+    /// Whose link that is.
+    links: BTreeMap<IfName, PortId>,
+    revision: u64,
+    server_heard: Option<Instant>,
+    writes: u64,
+    mended: u64,
+    next_full_pass: Instant,
+    /// How long it took, and when it was over.
+    last_full_pass: (Duration, Instant),
+}
+
+impl Reconciler {
+    /// Takes over whatever stands in the kernel, for the intent that the journal holds.
+    ///
+    /// # Errors
+    ///
+    /// The kernel can't be read.
+    pub fn new(
+        mut planner: Planner,
+        (kernel, flows): (Kernel, Conntrack),
+        (journal, intent, revision): (Journal, hextet_model::intent::Intent, u64),
+        next_hops: NextHops,
+        outputs: Outputs,
+    ) -> Result<Reconciler> {
+        planner.replace(&intent);
+        let desired = planner.state().objects.clone();
+        let mut reconciler = Reconciler {
+            planner,
+            kernel,
+            journal,
+            flows,
+            next_hops,
+            outputs,
+            desired,
+            adopted: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            recheck: BTreeSet::new(),
+            touched_ports: BTreeSet::new(),
+            states: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            links: BTreeMap::new(),
+            revision,
+            server_heard: None,
+            writes: 0,
+            mended: 0,
+            next_full_pass: Instant::now(),
+            last_full_pass: (Duration::ZERO, Instant::now()),
+        };
+        reconciler.adopt()?;
+        reconciler.tell_all();
+        Ok(reconciler)
+    }
+
+    /// Whether an earlier run left learned routes: then BGP restarts gracefully (RFC 4724).
+    pub fn restarting(&self) -> bool {
+        !self.adopted.is_empty()
+    }
+
+    /// Runs until nobody is left to be heard.
+    pub fn run(mut self, inputs: &Receiver<Input>) {
+        loop {
+            self.settle();
+            let patience = self
+                .next_full_pass
+                .saturating_duration_since(Instant::now());
+            match inputs.recv_timeout(patience) {
+                Ok(input) => {
+                    self.hear(input);
+                    inputs
+                        .try_iter()
+                        .take(BATCH)
+                        .for_each(|input| self.hear(input));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Keeps the routes that an earlier run learned until the peers have told all (RFC 4724 §4.1).
+    fn adopt(&mut self) -> Result<()> {
+        let standing = self
+            .kernel
+            .dump(&Scope::of(&self.desired))
+            .context("read the kernel")?;
+        for (key, standing) in standing {
+            let learned = matches!(&key, Key::Route(route) if route.metric == LEARNED_METRIC);
+            if let (true, Standing::As(object)) = (learned, standing) {
+                self.desired.insert(key.clone(), object);
+                self.adopted.insert(key);
+            }
+        }
+        if !self.adopted.is_empty() {
+            info!(
+                routes = self.adopted.len(),
+                "keeping the routes of the former run until peers confirm them"
+            );
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, input: Input) {
+        match input {
+            Input::Intent(update) => self.hear_intent(update),
+            Input::Learned(Learned::Routes(changes)) => {
+                for change in changes {
+                    self.learn(change.prefix, &change.next_hops);
+                }
+            }
+            Input::Learned(Learned::Complete) => {
+                for key in std::mem::take(&mut self.adopted) {
+                    self.desired.remove(&key);
+                    self.dirty.insert(key);
+                }
+            }
+            Input::Kernel(wakes) => self.hear_kernel(wakes),
+            Input::Ask(question) => {
+                self.settle();
+                self.answer(question);
+            }
+        }
+    }
+
+    fn hear_intent(&mut self, update: Update) {
+        self.server_heard = Some(Instant::now());
+        let (changed, revision, kept) = match update {
+            Update::StillAt(revision) => {
+                self.revision = revision;
+                return;
+            }
+            Update::Whole(intent, revision) => {
+                let changed = self.planner.replace(&intent);
+                (changed, revision, self.journal.rewrite(&intent, revision))
+            }
+            Update::Group(changes, revision) => {
+                let changed = self.planner.apply_all(changes.iter().cloned());
+                let kept = self
+                    .journal
+                    .append(&changes, revision, self.planner.intent());
+                (changed, revision, kept)
+            }
+        };
+        if let Err(error) = kept {
+            error!(%error, "the intent is not on disk: after a restart without a server an older one counts");
+        }
+        self.revision = revision;
+        self.take(changed);
+    }
+
+    fn take(&mut self, changed: Changed) {
+        for key in changed.objects {
+            match self.planner.state().objects.get(&key) {
+                Some(object) => drop(self.desired.insert(key.clone(), object.clone())),
+                None => drop(self.desired.remove(&key)),
+            }
+            self.touched_ports.extend(self.port_of(&key));
+            self.dirty.insert(key);
+        }
+        if !changed.announce.is_empty() {
+            self.tell_announcements();
+        }
+        for port in changed.responders {
+            self.tell_responder(port);
+        }
+        self.recheck.extend(changed.recheck);
+    }
+
+    fn learn(&mut self, prefix: Prefix, hops: &[hextet_bgp::Hop]) {
+        let key = RouteKey {
+            netns: Netns::Main,
+            table: MAIN_TABLE,
+            prefix,
+            metric: LEARNED_METRIC,
+        };
+        let mut next_hops: Vec<NextHop> = hops
+            .iter()
+            .filter_map(|hop| self.next_hops.resolve(hop))
+            .collect();
+        next_hops.sort();
+        next_hops.dedup();
+        let route = Key::Route(key.clone());
+        self.adopted.remove(&route);
+        if next_hops.is_empty() {
+            self.desired.remove(&route);
+        } else {
+            let object = Route {
+                key,
+                kind: RouteKind::Unicast(next_hops),
+                prefsrc: None,
+            };
+            self.desired.insert(route.clone(), Object::Route(object));
+        }
+        self.dirty.insert(route);
+    }
+
+    /// A port's link that came, went or changed has lost what stood on it; anything else is looked for.
+    fn hear_kernel(&mut self, wakes: BTreeSet<Wake>) {
+        for wake in wakes {
+            match wake {
+                Wake::Link(link) => self.hear_link(&link),
+                Wake::Addresses => self.next_hops.refresh(),
+                Wake::Program(_)
+                | Wake::Neighbours
+                | Wake::Routes(_)
+                | Wake::Rules(_)
+                | Wake::Table
+                | Wake::Resync => self.look_soon(),
+            }
+        }
+    }
+
+    fn hear_link(&mut self, link: &IfName) {
+        self.dirty
+            .extend(self.waiting.remove(link).unwrap_or_default());
+        if let Some(port) = self.links.get(link).copied() {
+            self.dirty
+                .extend(self.kernel.forget_link(&Netns::Main, link));
+            self.tell_responder(port);
+        }
+    }
+
+    /// At once, but so that looking takes a tenth of the time at most.
+    fn look_soon(&mut self) {
+        let rested = self.last_full_pass.1 + 10 * self.last_full_pass.0;
+        self.next_full_pass = self.next_full_pass.min(rested.max(Instant::now()));
+    }
+
+    /// Writes what is to be written.
+    fn settle(&mut self) {
+        if Instant::now() >= self.next_full_pass {
+            self.full_pass();
+        } else if !self.dirty.is_empty() {
+            let dirty = std::mem::take(&mut self.dirty);
+            let report = self.kernel.reconcile_keys(&dirty, &self.desired);
+            for key in &dirty {
+                self.failures.remove(key);
+                self.touched_ports.extend(self.port_of(key));
+            }
+            self.note(report);
+        }
+        self.cut_flows();
+        self.tell_standing();
+    }
+
+    fn full_pass(&mut self) {
+        let begin = Instant::now();
+        self.next_full_pass = begin + FULL_PASS;
+        let pending = !std::mem::take(&mut self.dirty).is_empty();
+        match self.kernel.reconcile(&Scope::of(&self.desired)) {
+            Ok(report) => {
+                if !pending {
+                    self.mended += report.applied as u64;
+                }
+                self.failures.clear();
+                self.waiting.clear();
+                self.touched_ports
+                    .extend(self.planner.intent().ports.keys());
+                debug!(writes = report.applied, took = ?begin.elapsed(), "looked at everything");
+                self.note(report);
+            }
+            Err(error) => {
+                error!(%error, "the kernel can't be read");
+                self.next_full_pass = begin + RETRY;
+            }
+        }
+        self.last_full_pass = (begin.elapsed(), Instant::now());
+    }
+
+    fn note(&mut self, report: Report) {
+        self.writes += report.applied as u64;
+        for key in report.waiting {
+            if let Some(link) = self.link_of(&key) {
+                self.waiting.entry(link).or_default().insert(key);
+            }
+        }
+        for (op, error) in report.failed {
+            warn!(%op, %error, "not written");
+            self.failures.insert(op.key(), format!("{op}: {error}"));
+            self.next_full_pass = self.next_full_pass.min(Instant::now() + RETRY);
+        }
+    }
+
+    /// The link without which the object can't stand.
+    fn link_of(&self, key: &Key) -> Option<IfName> {
+        match (key.link(), self.desired.get(key)) {
+            (Some((_, link)), _) => Some(link.clone()),
+            (
+                None,
+                Some(Object::Route(Route {
+                    kind: RouteKind::Unicast(hops),
+                    ..
+                })),
+            ) => hops.first().map(|hop| hop.link.clone()),
+            _ => None,
+        }
+    }
+
+    fn port_of(&self, key: &Key) -> Option<PortId> {
+        self.links.get(&self.link_of(key)?).copied()
+    }
+
+    /// Ends the flows that a change of policy no longer allows.
+    fn cut_flows(&mut self) {
+        if self.recheck.is_empty() {
+            return;
+        }
+        let addresses = std::mem::take(&mut self.recheck);
+        let judge = explain::Judge::new(&self.planner);
+        match flows::cut(&mut self.flows, &addresses, |flow| judge.allows(flow)) {
+            Ok(cut) if cut > 0 => info!(flows = cut, "cut what the policy no longer allows"),
+            Ok(_) => {}
+            Err(error) => {
+                error!(%error, "open flows were not checked against the new policy; trying again");
+                self.recheck = addresses;
+                self.next_full_pass = self.next_full_pass.min(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Plan(answer) => drop(answer.send(self.plan())),
+            Question::Explain(request, answer) => {
+                drop(answer.send(explain::explain(&self.planner, &request)));
+            }
+            Question::Status(answer) => drop(answer.send(self.standpoint())),
+        }
+    }
+
+    fn plan(&mut self) -> Result<Vec<PlannedWrite>> {
+        let standing = self
+            .kernel
+            .dump(&Scope::of(&self.desired))
+            .context("read the kernel")?;
+        Ok(diff(&self.desired, &standing).iter().map(planned).collect())
+    }
+
+    fn standpoint(&self) -> Standpoint {
+        Standpoint {
+            revision: self.revision,
+            kernel: KernelStatus {
+                objects: self.desired.len(),
+                writes: self.writes,
+                mended: self.mended,
+                failed: self.failures.values().cloned().collect(),
+            },
+            ports: self
+                .planner
+                .intent()
+                .ports
+                .values()
+                .map(|p| self.port_status(p))
+                .collect(),
+            server_heard: self.server_heard,
+        }
+    }
+}
+
+fn planned(op: &Op) -> PlannedWrite {
+    let operation = match op {
+        Op::Create(_) => "create",
+        Op::Replace { .. } => "replace",
+        Op::Delete(_) => "delete",
+    };
+    let line = op.to_string();
+    let object = line.trim_start_matches(['+', '-', '~', ' ']).to_owned();
+    PlannedWrite {
+        operation: operation.to_owned(),
+        object,
+    }
+}

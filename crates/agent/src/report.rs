@@ -1,0 +1,122 @@
+//! What an agent tells people about itself, through its control socket.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId};
+use serde::{Deserialize, Serialize};
+
+/// `GET /status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// This host.
+    pub host: HostId,
+    /// `hextet --version`.
+    pub version: String,
+    /// The intent's revision that the kernel stands at.
+    pub revision: u64,
+    /// Seconds since the server was last heard of; none when never since the start.
+    pub server_silent_secs: Option<u64>,
+    /// The kernel.
+    pub kernel: KernelStatus,
+    /// Our ports.
+    pub ports: Vec<PortStatus>,
+    /// BGP peers.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// How the kernel compares with the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelStatus {
+    /// Objects that have to stand.
+    pub objects: usize,
+    /// Writes since the start.
+    pub writes: u64,
+    /// Of these, such that mended what somebody else had changed.
+    pub mended: u64,
+    /// What could not be done, and why; tried again.
+    pub failed: Vec<String>,
+}
+
+/// A port on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The port.
+    pub id: PortId,
+    /// Its name, or empty.
+    pub name: String,
+    /// The network that it is on.
+    pub network: NetworkId,
+    /// That network's name.
+    pub network_name: String,
+    /// The interface on this host.
+    pub link: IfName,
+    /// The workload's Ethernet address.
+    pub mac: Mac,
+    /// What the workload is told, in octets.
+    pub mtu: u16,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// None while the kernel passes its packets; otherwise why it does not.
+    pub down: Option<String>,
+}
+
+/// A BGP peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// By configuration.
+    pub name: String,
+    /// Where it is.
+    pub address: IpAddr,
+    /// By this interface, for link-local addresses.
+    pub interface: Option<IfName>,
+    /// Its autonomous system.
+    pub asn: Asn,
+    /// `Established`, or the state it is in (RFC 4271 §8.2.2).
+    pub state: String,
+    /// Seconds in this state.
+    pub for_secs: u64,
+    /// Routes that it sent, by family.
+    pub received: BTreeMap<String, usize>,
+    /// Routes that it was sent, by family.
+    pub sent: BTreeMap<String, usize>,
+    /// The last notification or failure, if any.
+    pub last_error: Option<String>,
+    /// `Up`, `Down` …, where BFD watches it (RFC 5880 §6.2).
+    pub bfd: Option<String>,
+}
+
+/// A line of `GET /plan`: what the reconciler would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedWrite {
+    /// `create`, `replace` or `delete`.
+    pub operation: String,
+    /// The object, for people: `route 2001:db8::5/128 dev tap0a1b2c3d-4e`.
+    pub object: String,
+}
+
+/// `POST /explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// A port of this host.
+    pub from: PortId,
+    /// Where the packet goes.
+    pub to: IpAddr,
+    /// Its IP protocol.
+    pub protocol: u8,
+    /// Its destination port, for protocols that have ports.
+    pub port: Option<u16>,
+    /// Its ICMP or ICMPv6 type.
+    pub icmp_type: Option<u8>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The packet's way, for people.
+    pub steps: Vec<String>,
+    /// What becomes of it, and what decides that.
+    pub verdict: String,
+    /// Whether it leaves this host towards its destination, or reaches it here.
+    pub delivered: bool,
+}

@@ -1,0 +1,175 @@
+//! The driver of the RA and DHCP engine: one packet socket for all ports.
+//!
+//! It runs on a thread of its own. Ports are told apart by interface index; an interface that comes back
+//! under its name has another index, so every change of a port's link looks its index up anew.
+
+use std::{collections::HashMap, io, thread};
+
+use anyhow::{Context, Result};
+use hextet_autoconf::{Action, Duid, Event, PortKey, Responder as Engine};
+use hextet_kernel::packet::PacketSocket;
+use hextet_model::state::marks;
+use hextet_types::PortId;
+use nix::net::if_::if_nametoindex;
+use rand::Rng;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+use tracing::{debug, warn};
+
+use crate::{clock::Clock, reconciler::ResponderChange};
+
+/// Frames taken in one go before changes and timers are looked at again.
+const BATCH: usize = 256;
+/// The largest frame that is looked at; whoever sends more gets no answer.
+const MAX_FRAME: usize = 2048;
+
+/// Starts the driver.
+///
+/// # Errors
+///
+/// There is no packet socket to be had: the agent is not root.
+pub fn start(
+    changes: mpsc::UnboundedReceiver<ResponderChange>,
+    server: Duid,
+    clock: Clock,
+) -> Result<()> {
+    let socket =
+        PacketSocket::open(marks::ADMITTED).context("open the packet socket for RA and DHCP")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("make a runtime for RA and DHCP")?;
+    let engine = Engine::new(rand::rng().random(), server);
+    let run = move || {
+        runtime.block_on(async {
+            #[expect(
+                deprecated,
+                reason = "its successor is unsafe; the socket owns its one descriptor"
+            )]
+            let socket = AsyncFd::with_interest(socket, Interest::READABLE);
+            match socket {
+                Ok(socket) => {
+                    Driver {
+                        engine,
+                        socket,
+                        clock,
+                        indexes: HashMap::new(),
+                        unread: true,
+                    }
+                    .run(changes)
+                    .await
+                }
+                Err(error) => warn!(%error, "RA and DHCP are not answered"),
+            }
+        });
+    };
+    thread::Builder::new()
+        .name("responder".to_owned())
+        .spawn(run)
+        .map(drop)
+        .context("start the responder's thread")
+}
+
+struct Driver {
+    engine: Engine,
+    socket: AsyncFd<PacketSocket>,
+    clock: Clock,
+    indexes: HashMap<PortId, PortKey>,
+    /// Frames may wait that the socket does not tell of again.
+    unread: bool,
+}
+
+impl Driver {
+    /// Until nobody can tell of ports any more.
+    async fn run(mut self, mut changes: mpsc::UnboundedReceiver<ResponderChange>) {
+        loop {
+            let wakeup = self.engine.next_wakeup();
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(change) => self.change(change),
+                    None => return,
+                },
+                ready = self.socket.readable() => match ready {
+                    Ok(mut ready) => {
+                        ready.clear_ready();
+                        drop(ready);
+                        self.unread = self.receive();
+                    }
+                    Err(error) => return warn!(%error, "RA and DHCP are not answered any more"),
+                },
+                () = std::future::ready(()), if self.unread => self.unread = self.receive(),
+                () = self.clock.sleep_until(wakeup) => {
+                    self.unread |= self.receive();
+                    self.act(|engine, now| engine.handle(Event::Timer, now));
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, change: ResponderChange) {
+        let index = change
+            .responder
+            .as_ref()
+            .and_then(|r| if_nametoindex(r.link.as_str()).ok())
+            .map(|index| PortKey(u64::from(index)));
+        if let Some(former) = self
+            .indexes
+            .get(&change.port)
+            .copied()
+            .filter(|f| Some(*f) != index)
+        {
+            self.engine.remove_port(former);
+            self.indexes.remove(&change.port);
+        }
+        let (Some(responder), Some(key)) = (change.responder, index) else {
+            return;
+        };
+        match self
+            .engine
+            .set_port(key, responder.config, self.clock.now())
+        {
+            Ok(actions) => {
+                self.indexes.insert(change.port, key);
+                self.send(actions);
+            }
+            Err(error) => {
+                warn!(port = %change.port, %error, "RA and DHCP are not answered on this port")
+            }
+        }
+    }
+
+    /// As many frames as wait, within bounds; whether more may wait.
+    fn receive(&mut self) -> bool {
+        let mut frame = [0; MAX_FRAME];
+        for _ in 0..BATCH {
+            match self.socket.get_ref().recv(&mut frame) {
+                Ok((index, octets)) => {
+                    let bytes = frame.get(..octets).unwrap_or_default();
+                    let port = PortKey(u64::from(index));
+                    self.act(|engine, now| engine.handle(Event::Frame { port, bytes }, now));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => debug!(%error, "read a frame"),
+            }
+        }
+        true
+    }
+
+    fn act(&mut self, step: impl FnOnce(&mut Engine, hextet_types::Time) -> Vec<Action>) {
+        let actions = step(&mut self.engine, self.clock.now());
+        self.send(actions);
+    }
+
+    fn send(&self, actions: Vec<Action>) {
+        for Action::Send { port, frame } in actions {
+            let Ok(index) = u32::try_from(port.0) else {
+                continue;
+            };
+            if let Err(error) = self.socket.get_ref().send(index, &frame) {
+                debug!(index, %error, "a frame was not sent");
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Starts everything, in the order in which it is safe, and ends it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use hextet_autoconf::Duid;
+use hextet_kernel::{
+    Config as KernelConfig, Kernel, Scope, conntrack::Conntrack, netlink::Monitor, netns,
+};
+use hextet_model::{plan::Planner, state::Netns};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc as async_mpsc, watch},
+};
+use tracing::{info, warn};
+
+use crate::{
+    bgp,
+    clock::Clock,
+    config::AgentConfig,
+    control,
+    identity::Identity,
+    journal::Journal,
+    metrics, monitor,
+    next_hop::NextHops,
+    reconciler::{Input, Outputs, Reconciler},
+    reporter, responder, subscription,
+};
+
+/// The sysctls that plans may set.
+const SYSCTLS: [&str; 3] = ["net/ipv4/", "net/ipv6/", "net/netfilter/"];
+/// Inputs that wait for the reconciler before others have to wait.
+const QUEUE: usize = 8192;
+/// How often the host's certificate is looked at.
+const RENEWAL_CHECK: Duration = Duration::from_secs(600);
+
+/// Gets this host's certificate against a one-time token.
+///
+/// # Errors
+///
+/// The host has joined already, or the server refuses.
+pub async fn join(config: &AgentConfig, token: &str) -> Result<()> {
+    make_state_dir(&config.state_dir)?;
+    let identity = Identity::in_dir(&config.state_dir);
+    if identity.exists() {
+        bail!(
+            "{} has joined already; to join anew, remove host.pem from {}",
+            config.host_id(),
+            config.state_dir.display()
+        );
+    }
+    identity.join(&config.server, config.host_id(), token).await
+}
+
+/// Removes all that agents made in this kernel, and restores what they had changed.
+///
+/// # Errors
+///
+/// An agent runs, or the kernel can't be read.
+pub fn leave(config: &AgentConfig) -> Result<usize> {
+    if std::os::unix::net::UnixStream::connect(&config.control_socket).is_ok() {
+        bail!("an agent runs on this host: stop it first");
+    }
+    let mut kernel = open_kernel(config)?;
+    let (_, intent, _) = Journal::open(&journal_path(config))?;
+    let mut planner = Planner::new(config.host.clone());
+    planner.replace(&intent);
+    let expected = planner.state().objects.clone();
+    let standing = kernel
+        .dump(&Scope::of(&expected))
+        .context("read the kernel")?;
+    let report = kernel.apply(hextet_kernel::diff(&BTreeMap::new(), &standing));
+    if let Some((op, error)) = report.failed.first() {
+        bail!("{op}: {error} (and {} more)", report.failed.len() - 1);
+    }
+    Ok(report.applied)
+}
+
+/// Runs the agent until it is told to end (SIGTERM, SIGINT).
+///
+/// # Errors
+///
+/// The host has not joined, or something can't be started. Nothing is left half-started.
+pub async fn run(config: AgentConfig) -> Result<()> {
+    let config = Arc::new(config);
+    let identity = Identity::in_dir(&config.state_dir);
+    if !identity.exists() {
+        bail!("this host has not joined: hextet agent join --token …");
+    }
+    let clock = Clock::start();
+    let (inputs, heard) = mpsc::sync_channel(QUEUE);
+    let (standing, standing_told) = watch::channel(reporter::Standing::default());
+    let (responders, responders_told) = async_mpsc::unbounded_channel();
+    let (announce, announcements) = watch::channel(bgp::Announcements::new());
+
+    let kernel = open_kernel(&config)?;
+    let main = netns::Handle::open(&Netns::Main)?;
+    let kernel_changes = Monitor::open(&main, kernel.socket_ports(&Netns::Main))?;
+    let outputs = Outputs {
+        announce: Some(announce),
+        responders,
+        standing,
+    };
+    let reconciler = Reconciler::new(
+        Planner::new(config.host.clone()),
+        (kernel, Conntrack::open(&Netns::Main)?),
+        Journal::open(&journal_path(&config))?,
+        NextHops::new(config.bgp.as_ref()),
+        outputs,
+    )?;
+    let restarting = reconciler.restarting();
+    monitor::start(kernel_changes, inputs.clone())?;
+    responder::start(
+        responders_told,
+        Duid::link_layer(config.host.gateway_mac),
+        clock,
+    )?;
+    let speaker = start_bgp(&config, clock, restarting, announcements, &inputs)?;
+    control::serve(
+        &config.control_socket,
+        sources(&config, &inputs, speaker.as_ref(), clock),
+    )?;
+    metrics::serve(config.metrics, inputs.clone()).await?;
+    let reconciling = thread::Builder::new()
+        .name("reconciler".to_owned())
+        .spawn(move || reconciler.run(&heard))
+        .context("start the reconciler's thread")?;
+
+    tokio::spawn(reporter::run(
+        config.server.clone(),
+        identity.clone(),
+        standing_told,
+    ));
+    tokio::spawn(hand_on_intent(
+        config.server.clone(),
+        identity.clone(),
+        inputs,
+    ));
+    tokio::spawn(renew(config.clone(), identity));
+    info!(host = %config.host_id(), server = config.server, "the agent runs");
+    until_told_to_end(&reconciling).await
+}
+
+fn make_state_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+        .with_context(|| format!("make the state directory {}", path.display()))
+}
+
+fn journal_path(config: &AgentConfig) -> std::path::PathBuf {
+    config.state_dir.join("intent.journal")
+}
+
+fn open_kernel(config: &AgentConfig) -> Result<Kernel> {
+    make_state_dir(&config.state_dir)?;
+    Kernel::open(KernelConfig {
+        gateway_mac: config.host.gateway_mac,
+        sysctl_record: config.state_dir.join("former-sysctls"),
+        sysctls: SYSCTLS.map(str::to_owned).to_vec(),
+    })
+    .context("open the kernel; the agent needs to be root")
+}
+
+/// What the control socket needs of BGP.
+struct SpeakerStatus {
+    bgp: watch::Receiver<Option<Arc<hextet_bgp::speaker::SpeakerStatus>>>,
+    bfd: Option<watch::Receiver<Arc<crate::bfd::Sessions>>>,
+}
+
+fn start_bgp(
+    config: &AgentConfig,
+    clock: Clock,
+    restarting: bool,
+    announcements: watch::Receiver<bgp::Announcements>,
+    inputs: &mpsc::SyncSender<Input>,
+) -> Result<Option<SpeakerStatus>> {
+    let Some(bgp_config) = &config.bgp else {
+        return Ok(None);
+    };
+    let mut handle = bgp::start(bgp_config, clock, restarting, announcements)?;
+    let inputs = inputs.clone();
+    tokio::task::spawn_blocking(move || {
+        while let Some(learned) = handle.learned.blocking_recv() {
+            if inputs.send(Input::Learned(learned)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Some(SpeakerStatus {
+        bgp: handle.status,
+        bfd: handle.sessions,
+    }))
+}
+
+fn sources(
+    config: &AgentConfig,
+    inputs: &mpsc::SyncSender<Input>,
+    speaker: Option<&SpeakerStatus>,
+    clock: Clock,
+) -> control::Sources {
+    control::Sources {
+        host: config.host_id().clone(),
+        peers: config.bgp.iter().flat_map(|b| b.peers.clone()).collect(),
+        reconciler: inputs.clone(),
+        bgp: speaker.map(|s| s.bgp.clone()),
+        bfd: speaker.and_then(|s| s.bfd.clone()),
+        clock,
+    }
+}
+
+async fn hand_on_intent(server: String, identity: Identity, inputs: mpsc::SyncSender<Input>) {
+    let (updates, mut heard) = async_mpsc::channel(64);
+    let following = tokio::spawn(subscription::run(server, identity, updates));
+    while let Some(update) = heard.recv().await {
+        let inputs = inputs.clone();
+        let sent =
+            tokio::task::spawn_blocking(move || inputs.send(Input::Intent(update)).is_ok()).await;
+        if !sent.unwrap_or(false) {
+            break;
+        }
+    }
+    following.abort();
+}
+
+/// Renews the certificate when a third of its life is left.
+async fn renew(config: Arc<AgentConfig>, identity: Identity) {
+    loop {
+        match identity.renewal_due_in() {
+            Ok(left) if left > RENEWAL_CHECK => tokio::time::sleep(RENEWAL_CHECK).await,
+            Ok(left) => {
+                tokio::time::sleep(left).await;
+                match identity.renew(&config.server, config.host_id()).await {
+                    Ok(()) => info!("the host's certificate was renewed"),
+                    Err(error) => warn!(
+                        error = format!("{error:#}"),
+                        "the host's certificate was not renewed"
+                    ),
+                }
+                tokio::time::sleep(Duration::from_secs(30)).await;
+            }
+            Err(error) => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "the host's certificate can't be read"
+                );
+                tokio::time::sleep(RENEWAL_CHECK).await;
+            }
+        }
+    }
+}
+
+/// The process just ends: what it programmed stands, and peers keep its routes (graceful restart).
+async fn until_told_to_end(reconciling: &thread::JoinHandle<()>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = look.tick() => if reconciling.is_finished() {
+                bail!("the reconciler has ended; see the log above");
+            },
+        }
+    }
+    info!("the agent ends; what it programmed stands");
+    Ok(())
+}
