@@ -23,7 +23,10 @@ use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::{net::{UnixListener, UnixStream}, sync::mpsc};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+};
 use tracing::warn;
 
 use crate::{
@@ -48,7 +51,9 @@ struct TokenAnswer {
 
 /// Everything on the socket.
 pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/join-tokens", post(create_token)).route("/dump", get(write_dump))
+    Router::new()
+        .route("/join-tokens", post(create_token))
+        .route("/dump", get(write_dump))
 }
 
 /// Binds the socket, in place of one that a former server left.
@@ -61,7 +66,10 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         std::fs::create_dir_all(directory)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there"));
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another server listens there",
+        ));
     }
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -88,10 +96,15 @@ async fn write_dump(Shared(app): Shared<Arc<App>>) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(8);
     let store = Arc::clone(app.cloud.store());
     tokio::spawn(async move {
-        let mut pipe = Pipe { sender: sender.clone(), piece: Vec::new() };
+        let mut pipe = Pipe {
+            sender: sender.clone(),
+            piece: Vec::new(),
+        };
         let dumped = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Handle::current();
-            runtime.block_on(hextet_store::dump(store.as_ref(), &mut pipe)).map(drop)?;
+            runtime
+                .block_on(hextet_store::dump(store.as_ref(), &mut pipe))
+                .map(drop)?;
             pipe.flush().map_err(hextet_store::DumpError::Write)
         });
         if let Ok(Err(error)) = dumped.await {
@@ -140,7 +153,9 @@ impl Write for Pipe {
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// No server listens on the socket.
-    #[error("no server listens at {path} ({source}): is `hextet server` running, and are you its user?")]
+    #[error(
+        "no server listens at {path} ({source}): is `hextet server` running, and are you its user?"
+    )]
     NoServer {
         /// The socket.
         path: String,
@@ -177,11 +192,15 @@ async fn ask(
     body: Vec<u8>,
 ) -> Result<hyper::Response<hyper::body::Incoming>, AdminError> {
     let socket = &config.admin_socket;
-    let stream = UnixStream::connect(socket).await.map_err(|source| AdminError::NoServer {
-        path: socket.display().to_string(),
-        source,
-    })?;
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| AdminError::NoServer {
+            path: socket.display().to_string(),
+            source,
+        })?;
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
     tokio::spawn(driver);
     let request = Request::builder()
         .method(method)
@@ -196,8 +215,16 @@ async fn ask(
     if status == 200 {
         return Ok(response);
     }
-    let words = response.into_body().collect().await.map_err(broken)?.to_bytes();
-    Err(AdminError::Refused { status, words: String::from_utf8_lossy(&words).into_owned() })
+    let words = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(broken)?
+        .to_bytes();
+    Err(AdminError::Refused {
+        status,
+        words: String::from_utf8_lossy(&words).into_owned(),
+    })
 }
 
 /// Asks the running server for a join token, `ID.SECRET.FINGERPRINT`: for this host, which may have
@@ -211,10 +238,18 @@ pub async fn join_token(
     host: Option<HostId>,
     lifetime: Duration,
 ) -> Result<String, AdminError> {
-    let request = TokenRequest { host, lifetime_secs: lifetime.as_secs() };
+    let request = TokenRequest {
+        host,
+        lifetime_secs: lifetime.as_secs(),
+    };
     let body = serde_json::to_vec(&request).map_err(broken)?;
     let response = ask(config, "POST", "/join-tokens", body).await?;
-    let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(broken)?
+        .to_bytes();
     let answer: TokenAnswer = serde_json::from_slice(&body).map_err(broken)?;
     Ok(answer.token)
 }
@@ -265,8 +300,10 @@ pub fn open_store(config: &ServerConfig) -> Result<Arc<dyn Store>, hextet_store:
     match config.store {
         StoreKind::Memory => Ok(Arc::new(hextet_store::MemoryStore::default())),
         StoreKind::Redb => {
-            let options =
-                RedbOptions { cache_bytes: config.store_cache_bytes, ..RedbOptions::default() };
+            let options = RedbOptions {
+                cache_bytes: config.store_cache_bytes,
+                ..RedbOptions::default()
+            };
             Ok(Arc::new(RedbStore::open(config.store_file(), &options)?))
         }
     }

@@ -63,7 +63,10 @@ pub struct Gate {
 
 impl Default for Gate {
     fn default() -> Self {
-        Gate { attempts: Mutex::default(), origin: Instant::now() }
+        Gate {
+            attempts: Mutex::default(),
+            origin: Instant::now(),
+        }
     }
 }
 
@@ -110,13 +113,25 @@ pub fn base_url(app: &App, parts: &Parts) -> String {
     }
     let tls = parts.extensions.get::<Connection>().is_some_and(|c| c.tls);
     let header = parts.headers.get("host").and_then(|h| h.to_str().ok());
-    let plain = |h: &&str| h.bytes().all(|b| b.is_ascii_alphanumeric() || b"[]:.-_".contains(&b));
-    let host = header.filter(plain).or(parts.uri.authority().map(|a| a.as_str()));
-    format!("{}://{}", if tls { "https" } else { "http" }, host.unwrap_or("localhost"))
+    let plain = |h: &&str| {
+        h.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"[]:.-_".contains(&b))
+    };
+    let host = header
+        .filter(plain)
+        .or(parts.uri.authority().map(|a| a.as_str()));
+    format!(
+        "{}://{}",
+        if tls { "https" } else { "http" },
+        host.unwrap_or("localhost")
+    )
 }
 
 fn token(parts: &Parts) -> Result<&str> {
-    let header = parts.headers.get("x-auth-token").and_then(|h| h.to_str().ok());
+    let header = parts
+        .headers
+        .get("x-auth-token")
+        .and_then(|h| h.to_str().ok());
     header.ok_or_else(ApiError::unauthorized)
 }
 
@@ -131,13 +146,19 @@ pub struct Asked {
 impl FromRequestParts<Arc<App>> for Asked {
     type Rejection = NetworkingError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Self, Self::Rejection> {
         let auth = Auth::of(&app.cloud.state(), token(parts)?, now())?;
         if auth.roles.is_empty() {
             return Err(ApiError::unauthorized().into());
         }
         let url = format!("{}/networking", base_url(app, parts));
-        Ok(Asked { caller: auth.caller(), url })
+        Ok(Asked {
+            caller: auth.caller(),
+            url,
+        })
     }
 }
 
@@ -152,9 +173,15 @@ pub struct Authenticated {
 impl FromRequestParts<Arc<App>> for Authenticated {
     type Rejection = IdentityError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Self, Self::Rejection> {
         let auth = Auth::of(&app.cloud.state(), token(parts)?, now())?;
-        Ok(Authenticated { auth, base: base_url(app, parts) })
+        Ok(Authenticated {
+            auth,
+            base: base_url(app, parts),
+        })
     }
 }
 
@@ -169,9 +196,15 @@ pub struct Anybody {
 impl FromRequestParts<Arc<App>> for Anybody {
     type Rejection = IdentityError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Self, Self::Rejection> {
         let connection = parts.extensions.get::<Connection>();
         let from = connection.map_or(IpAddr::from([127, 0, 0, 1]), |c| c.peer.ip());
-        Ok(Anybody { base: base_url(app, parts), from })
+        Ok(Anybody {
+            base: base_url(app, parts),
+            from,
+        })
     }
 }

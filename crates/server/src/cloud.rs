@@ -137,11 +137,17 @@ impl Cloud {
 
     /// Sets quota aside until the write is in the state.
     fn reserve(&self, state: &State, usage: &Usage) -> Result<Reserved<'_>> {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_flight = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut over = Vec::new();
         for ((project, name), (count, quota)) in usage {
             let limit = state.limit(project, *quota);
-            let pending = in_flight.get(&(project.clone(), *name)).copied().unwrap_or(0);
+            let pending = in_flight
+                .get(&(project.clone(), *name))
+                .copied()
+                .unwrap_or(0);
             let used = state.used(project, name) + pending;
             if *count > 0 && limit >= 0 && used + count > limit {
                 over.push(format!("'{name}'"));
@@ -173,7 +179,9 @@ impl Cloud {
     /// Whether somebody listens for a host.
     pub fn is_listening(&self, host: &HostId) -> bool {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.get(host).is_some_and(|s| s.iter().any(|sender| !sender.is_closed()))
+        streams
+            .get(host)
+            .is_some_and(|s| s.iter().any(|sender| !sender.is_closed()))
     }
 
     /// Ends a host's streams.
@@ -217,7 +225,10 @@ impl Cloud {
         let fresh = read_all(self.store.as_ref()).await?;
         let revision = fresh.revision;
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         self.reached.send_replace(revision);
         Ok(())
     }
@@ -273,7 +284,11 @@ struct Reserved<'c> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        let mut in_flight = self.cloud.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_flight = self
+            .cloud
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for (key, count) in self.mine.drain(..) {
             if let Some(pending) = in_flight.get_mut(&key) {
                 *pending -= count;

@@ -111,10 +111,14 @@ impl ServerConfig {
     ///
     /// It can't be read, is no TOML, has an unknown key (with its line), or says what cannot be.
     pub fn load(path: &Path) -> Result<ServerConfig, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: ServerConfig = toml::from_str(&text)
-            .map_err(|e| ConfigError::Parse { path: path.to_owned(), source: Box::new(e) })?;
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config: ServerConfig = toml::from_str(&text).map_err(|e| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(e),
+        })?;
         config.check()?;
         Ok(config)
     }
@@ -148,7 +152,9 @@ impl ServerConfig {
 
     /// The first administrator's `clouds.yaml`.
     pub fn clouds_file(&self) -> PathBuf {
-        self.clouds_yaml.clone().unwrap_or_else(|| self.data_dir.join("clouds.yaml"))
+        self.clouds_yaml
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("clouds.yaml"))
     }
 }
 
@@ -160,14 +166,22 @@ mod tests {
     fn an_empty_file_works_and_an_unknown_key_is_told_with_its_line() {
         let config: ServerConfig = toml::from_str("").unwrap();
         assert!(config.check().is_ok());
-        assert!(config.metrics.ip().is_loopback(), "metrics are nobody else's by default");
-        let error = toml::from_str::<ServerConfig>("\nlisten = \"[::]:1\"\nlissten = 1").unwrap_err();
+        assert!(
+            config.metrics.ip().is_loopback(),
+            "metrics are nobody else's by default"
+        );
+        let error =
+            toml::from_str::<ServerConfig>("\nlisten = \"[::]:1\"\nlissten = 1").unwrap_err();
         assert!(error.to_string().contains("line 3"), "{error}");
     }
 
     #[test]
     fn what_cannot_be_is_refused() {
-        for text in ["token_lifetime_secs = 5", "certificate_days = 0", "public_url = \"cloud\""] {
+        for text in [
+            "token_lifetime_secs = 5",
+            "certificate_days = 0",
+            "public_url = \"cloud\"",
+        ] {
             let config: ServerConfig = toml::from_str(text).unwrap();
             assert!(config.check().is_err(), "{text}");
         }

@@ -231,10 +231,12 @@ pub fn identity_name(table: IdentityTable, domain: &str, name: &str) -> Bytes {
 /// Octets as lower-case hexadecimal digits.
 pub fn hexadecimal(octets: &[u8]) -> String {
     use std::fmt::Write;
-    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
+    octets
+        .iter()
+        .fold(String::with_capacity(octets.len() * 2), |mut out, b| {
+            let _ = write!(out, "{b:02x}");
+            out
+        })
 }
 
 #[cfg(test)]

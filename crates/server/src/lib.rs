@@ -21,7 +21,13 @@ mod networking;
 mod state;
 mod write;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::{Duration, Instant}};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -33,7 +39,12 @@ use axum::{
 use hextet_store::{Store, StoreError};
 use hextet_types::Time;
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::{MissedTickBehavior, interval}};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tracing::{error, info, warn};
 
 pub use crate::config::{ConfigError, ServerConfig, StoreKind, TlsFiles};
@@ -150,7 +161,11 @@ impl Server {
         store: Arc<dyn Store>,
     ) -> Result<RunningServer, ServerError> {
         config.check()?;
-        let tls = config.tls.as_ref().map(listener::tls_from_files).transpose();
+        let tls = config
+            .tls
+            .as_ref()
+            .map(listener::tls_from_files)
+            .transpose();
         let tls = tls.map_err(ServerError::Tls)?;
         let cloud = Cloud::open(Arc::clone(&store)).await?;
         let pki = Pki::open(store.as_ref()).await?;
@@ -184,7 +199,11 @@ impl Server {
         spawn_housekeeping(&mut tasks, &app, store, stopping);
         info!(clients = %addresses.clients, agents = %addresses.agents, metrics = %addresses.metrics,
               "the server runs");
-        Ok(RunningServer { addresses, stop, tasks })
+        Ok(RunningServer {
+            addresses,
+            stop,
+            tasks,
+        })
     }
 }
 
@@ -247,7 +266,11 @@ pub async fn run(config: ServerConfig, stop: impl Future<Output = ()>) -> Result
 
 /// How the first administrator reaches us.
 fn auth_url(config: &ServerConfig, address: SocketAddr) -> String {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let base = config.public_url.clone().unwrap_or_else(|| {
         let mut address = address;
         if address.ip().is_unspecified() {
@@ -263,11 +286,13 @@ fn auth_url(config: &ServerConfig, address: SocketAddr) -> String {
 
 async fn bind(config: &ServerConfig) -> Result<Listeners, ServerError> {
     let tcp = async |what, address: SocketAddr| {
-        TcpListener::bind(address).await.map_err(|source| ServerError::Listen {
-            what,
-            address: address.to_string(),
-            source,
-        })
+        TcpListener::bind(address)
+            .await
+            .map_err(|source| ServerError::Listen {
+                what,
+                address: address.to_string(),
+                source,
+            })
     };
     Ok(Listeners {
         clients: tcp("clients", config.listen).await?,
@@ -306,11 +331,20 @@ fn spawn_listeners(
     agents_tls: Arc<rustls::ServerConfig>,
     stopping: &watch::Receiver<bool>,
 ) {
-    let Listeners { clients, agents, metrics, admin } = listeners;
+    let Listeners {
+        clients,
+        agents,
+        metrics,
+        admin,
+    } = listeners;
     let metrics_routes = Router::new().route("/metrics", get(metrics::metrics));
     let tcp = [
         (clients, tls, client_routes(app)),
-        (agents, Some(agents_tls), agents::routes().with_state(Arc::clone(app))),
+        (
+            agents,
+            Some(agents_tls),
+            agents::routes().with_state(Arc::clone(app)),
+        ),
         (metrics, None, metrics_routes.with_state(Arc::clone(app))),
     ];
     for (listener, tls, router) in tcp {
@@ -320,7 +354,10 @@ fn spawn_listeners(
             Ok(())
         });
     }
-    let (router, stopping) = (admin::routes().with_state(Arc::clone(app)), stopping.clone());
+    let (router, stopping) = (
+        admin::routes().with_state(Arc::clone(app)),
+        stopping.clone(),
+    );
     tasks.spawn(async move {
         listener::serve_unix(admin, router, stopping).await;
         Ok(())
@@ -346,9 +383,15 @@ async fn observe(Shared(app): Shared<Arc<App>>, request: Request, next: Next) ->
     let method = request.method().clone();
     let id = format!("req-{}", uuid::Uuid::new_v4());
     let mut response = next.run(request).await;
-    app.metrics.answered(&method, response.status().as_u16(), begun.elapsed().as_secs_f64());
+    app.metrics.answered(
+        &method,
+        response.status().as_u16(),
+        begun.elapsed().as_secs_f64(),
+    );
     if let Ok(value) = axum::http::HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-openstack-request-id", value);
+        response
+            .headers_mut()
+            .insert("x-openstack-request-id", value);
     }
     response
 }

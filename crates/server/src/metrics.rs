@@ -60,20 +60,39 @@ impl Default for Metrics {
         let (requests, things) = (Family::default(), Family::default());
         let bounds = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
         let (seconds, revision) = (Histogram::new(bounds), Gauge::default());
-        registry.register("changes", "Resources changed through the API", Family::clone(&changes));
+        registry.register(
+            "changes",
+            "Resources changed through the API",
+            Family::clone(&changes),
+        );
         registry.register("logins", "Tokens asked for", Family::clone(&logins));
         registry.register("requests", "Requests answered", Family::clone(&requests));
         registry.register("request_seconds", "Time to an answer", seconds.clone());
         registry.register("things", "Things that there are", Family::clone(&things));
-        registry.register("revision", "The store's revision that the server stands at", revision.clone());
-        Metrics { registry, changes, logins, requests, seconds, things, revision }
+        registry.register(
+            "revision",
+            "The store's revision that the server stands at",
+            revision.clone(),
+        );
+        Metrics {
+            registry,
+            changes,
+            logins,
+            requests,
+            seconds,
+            things,
+            revision,
+        }
     }
 }
 
 impl Metrics {
     /// Resources were changed.
     pub fn changed(&self, resource: &'static str, operation: &'static str, count: usize) {
-        let change = Change { resource, operation };
+        let change = Change {
+            resource,
+            operation,
+        };
         self.changes.get_or_create(&change).inc_by(count as u64);
     }
 
@@ -86,8 +105,13 @@ impl Metrics {
     /// A request was answered.
     pub fn answered(&self, method: &axum::http::Method, status: u16, seconds: f64) {
         let known = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
-        let method = known.into_iter().find(|m| *m == method.as_str()).unwrap_or("other");
-        self.requests.get_or_create(&Answer { method, status }).inc();
+        let method = known
+            .into_iter()
+            .find(|m| *m == method.as_str())
+            .unwrap_or("other");
+        self.requests
+            .get_or_create(&Answer { method, status })
+            .inc();
         self.seconds.observe(seconds);
     }
 
@@ -107,7 +131,8 @@ impl Metrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.things.get_or_create(&Thing { kind }).set(count);
         }
-        self.revision.set(i64::try_from(state.revision).unwrap_or(i64::MAX));
+        self.revision
+            .set(i64::try_from(state.revision).unwrap_or(i64::MAX));
     }
 }
 
@@ -118,8 +143,7 @@ pub async fn metrics(Shared(app): Shared<Arc<App>>) -> Response {
     if encode(&mut text, &app.metrics.registry).is_err() {
         return crate::http::answer::empty(500);
     }
-    let kind = HeaderValue::from_static(
-        "application/openmetrics-text; version=1.0.0; charset=utf-8",
-    );
+    let kind =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -74,7 +74,8 @@ impl<'s> Write<'s> {
         }
         // Given up and taken again within one write: it stays whose it was.
         if !self.deletes.remove(&key) {
-            self.compares.insert(key.clone(), Compare::absent(key.clone()));
+            self.compares
+                .insert(key.clone(), Compare::absent(key.clone()));
         }
         self.puts.insert(key, value.into());
         true
@@ -99,7 +100,10 @@ impl<'s> Write<'s> {
         if self.claim(key, encode(thing)?) {
             return Ok(());
         }
-        Err(ApiError::conflict("Conflict", "the same thing twice in one request"))
+        Err(ApiError::conflict(
+            "Conflict",
+            "the same thing twice in one request",
+        ))
     }
 
     /// Puts a thing that was read at this revision of its key.
@@ -149,7 +153,13 @@ impl<'s> Write<'s> {
     /// Nothing may be under the prefix.
     pub fn empty(&mut self, prefix: Bytes) {
         let range = KeyRange::prefix(prefix.clone());
-        self.compares.insert(prefix, Compare { range, check: Check::Absent });
+        self.compares.insert(
+            prefix,
+            Compare {
+                range,
+                check: Check::Absent,
+            },
+        );
     }
 
     /// Counts against a quota. Checked when the whole request is decided.
@@ -182,11 +192,7 @@ impl<'s> Write<'s> {
     }
 
     /// Changes the standard attributes of something that is there.
-    pub fn touch(
-        &self,
-        standard: &mut Standard,
-        input: &hextet_api::request::Input,
-    ) -> Result<()> {
+    pub fn touch(&self, standard: &mut Standard, input: &hextet_api::request::Input) -> Result<()> {
         input.put("name", &mut standard.name)?;
         input.put("description", &mut standard.description)?;
         standard.revision_number += 1;

@@ -80,8 +80,7 @@ const STANDARD: &[Attribute] = &[
 ];
 const PROJECT: Attribute =
     Attribute::optional("project_id", Kind::Project, Default::Chosen).fixed();
-const TENANT: Attribute =
-    Attribute::optional("tenant_id", Kind::Project, Default::Chosen).fixed();
+const TENANT: Attribute = Attribute::optional("tenant_id", Kind::Project, Default::Chosen).fixed();
 
 #[cfg(test)]
 mod tests {

@@ -31,7 +31,11 @@ const MAX_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// Who writes when nobody asked.
 pub fn server() -> Caller {
-    Caller { project: ProjectId(String::new()), admin: true, member: true }
+    Caller {
+        project: ProjectId(String::new()),
+        admin: true,
+        member: true,
+    }
 }
 
 /// Makes a join token, `ID.SECRET.FINGERPRINT`.
@@ -41,12 +45,18 @@ pub fn server() -> Caller {
 /// 400: a lifetime of nothing or of more than 30 days. 409: 10,000 tokens wait already.
 pub async fn create_token(app: &App, host: Option<HostId>, lifetime: Duration) -> Result<String> {
     if lifetime.is_zero() || lifetime > MAX_LIFETIME {
-        return Err(ApiError::invalid_input("a join token is good for up to 30 days"));
+        return Err(ApiError::invalid_input(
+            "a join token is good for up to 30 days",
+        ));
     }
     let (id, secret) = (random_id(), random_secret());
     let life = SignedDuration::try_from(lifetime).map_err(ApiError::invalid_input)?;
     let expires_at = now().checked_add(life).map_err(ApiError::invalid_input)?;
-    let token = JoinToken { secret: hash(&secret), host, expires_at };
+    let token = JoinToken {
+        secret: hash(&secret),
+        host,
+        expires_at,
+    };
     app.cloud
         .write(&server(), |write| {
             if write.state.join_tokens.len() >= MAX_TOKENS {
@@ -78,13 +88,20 @@ fn refused() -> ApiError {
 fn check(state: &State, id: &str, secret: &str, host: &HostId) -> Result<u64> {
     let row = state.join_tokens.row(&id.to_owned()).ok_or_else(refused)?;
     let token = &row.value;
-    let secret: bool = hash(secret).as_bytes().ct_eq(token.secret.as_bytes()).into();
+    let secret: bool = hash(secret)
+        .as_bytes()
+        .ct_eq(token.secret.as_bytes())
+        .into();
     let for_host = match &token.host {
         Some(named) => named == host,
         // A token for anybody does not take a name that somebody has.
         None => state.hosts.get(host).is_none(),
     };
-    if secret && for_host && token.expires_at > now() { Ok(row.mod_revision) } else { Err(refused()) }
+    if secret && for_host && token.expires_at > now() {
+        Ok(row.mod_revision)
+    } else {
+        Err(refused())
+    }
 }
 
 /// `POST /v1/join`.
@@ -104,7 +121,10 @@ pub async fn join(
     }
     let certificate_pem = joined?;
     info!(host = %request.host, "a host has joined");
-    Ok(Json(JoinResponse { certificate_pem, ca_pem: app.pki.certificate_pem().to_owned() }))
+    Ok(Json(JoinResponse {
+        certificate_pem,
+        ca_pem: app.pki.certificate_pem().to_owned(),
+    }))
 }
 
 async fn take(app: &App, request: &JoinRequest) -> Result<String> {
@@ -148,7 +168,10 @@ pub async fn renew(
     let agent = agent.ok_or_else(refused)?;
     let days = app.settings.certificate_days;
     let certificate_pem = app.pki.issue(&request.csr_pem, &host, agent, days)?;
-    Ok(Json(JoinResponse { certificate_pem, ca_pem: app.pki.certificate_pem().to_owned() }))
+    Ok(Json(JoinResponse {
+        certificate_pem,
+        ca_pem: app.pki.certificate_pem().to_owned(),
+    }))
 }
 
 /// Deletes tokens that have expired.
@@ -161,7 +184,11 @@ pub async fn sweep(cloud: &Cloud) -> Result<()> {
         .write(&server(), |write| {
             let state = write.state;
             for id in state.join_tokens.ids() {
-                if let Some(row) = state.join_tokens.row(id).filter(|r| r.value.expires_at <= write.now) {
+                if let Some(row) = state
+                    .join_tokens
+                    .row(id)
+                    .filter(|r| r.value.expires_at <= write.now)
+                {
                     write.remove(keys::join_token(id), row.mod_revision);
                 }
             }

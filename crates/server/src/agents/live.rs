@@ -51,7 +51,12 @@ impl Live {
         configurations["applied_revision"] = json!(report.applied_revision);
         let mut all = self.all();
         let first = all.get(host).map_or_else(now, |h| h.first);
-        let heard = Heard { first, last: now(), configurations, at: Instant::now() };
+        let heard = Heard {
+            first,
+            last: now(),
+            configurations,
+            at: Instant::now(),
+        };
         all.insert(host.clone(), heard);
     }
 

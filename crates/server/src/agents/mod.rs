@@ -70,9 +70,16 @@ pub struct Joined(pub HostId);
 impl FromRequestParts<Arc<App>> for Joined {
     type Rejection = AgentError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Self, Self::Rejection> {
         let peer = parts.extensions.get::<PeerCertificate>().ok_or_else(|| {
-            ApiError::new(401, "NoCertificate", "this needs the certificate that joining brings")
+            ApiError::new(
+                401,
+                "NoCertificate",
+                "this needs the certificate that joining brings",
+            )
         })?;
         let state = app.cloud.state();
         let record = state.hosts.get(&peer.host).filter(|r| r.id == peer.agent);

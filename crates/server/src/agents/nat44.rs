@@ -40,7 +40,11 @@ enum Job {
 
 fn plan(state: &State) -> Vec<Job> {
     let mut jobs = Vec::new();
-    let subnets: Vec<_> = state.subnets.values().filter(|s| s.nat44.is_some()).collect();
+    let subnets: Vec<_> = state
+        .subnets
+        .values()
+        .filter(|s| s.nat44.is_some())
+        .collect();
     let mut good: BTreeSet<PortId> = BTreeSet::new();
     for host in state.hosts.ids() {
         for subnet in &subnets {
@@ -58,14 +62,20 @@ fn plan(state: &State) -> Vec<Job> {
 
 fn source<'s>(state: &'s State, host: &HostId, subnet: SubnetId) -> Option<&'s Arc<Port>> {
     let device = subnet.to_string();
-    let mut ports = state.views.sources_of(host).filter_map(|id| state.ports.get(id));
+    let mut ports = state
+        .views
+        .sources_of(host)
+        .filter_map(|id| state.ports.get(id));
     ports.find(|p| p.device_id == device)
 }
 
 fn fits(port: &Port, subnet: &Subnet) -> bool {
     subnet.nat44.is_some_and(|nat| {
         port.fixed_ips.len() == usize::from(nat.addresses_per_host)
-            && port.fixed_ips.iter().all(|f| f.subnet_id == nat.pool_subnet_id)
+            && port
+                .fixed_ips
+                .iter()
+                .all(|f| f.subnet_id == nat.pool_subnet_id)
     })
 }
 
@@ -75,7 +85,11 @@ pub async fn run(cloud: &Cloud) {
     let mut seen = None;
     loop {
         let now = cloud.state().nat44_changes;
-        let done = if seen == Some(now) { true } else { reconcile(cloud).await };
+        let done = if seen == Some(now) {
+            true
+        } else {
+            reconcile(cloud).await
+        };
         seen = done.then_some(now);
         let news = async {
             while cloud.state().nat44_changes == now && revisions.changed().await.is_ok() {}
@@ -137,7 +151,11 @@ fn remove(write: &mut Write<'_>, port: &Port) {
 /// Takes all of a host's sources away.
 pub fn remove_sources(write: &mut Write<'_>, host: &HostId) {
     let state = write.state;
-    let ports: Vec<_> = state.views.sources_of(host).filter_map(|id| state.ports.get(id)).collect();
+    let ports: Vec<_> = state
+        .views
+        .sources_of(host)
+        .filter_map(|id| state.ports.get(id))
+        .collect();
     for port in ports {
         remove(write, port);
     }
@@ -145,9 +163,19 @@ pub fn remove_sources(write: &mut Write<'_>, host: &HostId) {
 
 fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
     let gone = || ApiError::conflict("SubnetInUse", "the pool of NAT44 sources is gone");
-    let Some(nat) = subnet.nat44 else { return Ok(()) };
-    let pool = write.state.subnets.get(&nat.pool_subnet_id).ok_or_else(gone)?;
-    let row = write.state.networks.row(&pool.network_id).ok_or_else(gone)?;
+    let Some(nat) = subnet.nat44 else {
+        return Ok(());
+    };
+    let pool = write
+        .state
+        .subnets
+        .get(&nat.pool_subnet_id)
+        .ok_or_else(gone)?;
+    let row = write
+        .state
+        .networks
+        .row(&pool.network_id)
+        .ok_or_else(gone)?;
     let network = Arc::clone(&row.value);
     write.unchanged(network.key(), row.mod_revision);
     if !write.claim(keys::nat44(subnet.id, host), Bytes::new()) {
@@ -157,9 +185,16 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
     let [a, b, c, d, ..] = *id.0.as_bytes();
     // Nobody ever sends from it; it only has to be the port's own.
     let mac = Mac::new([0x02, 0x16, a, b, c, d]);
-    let wanted = Wanted { subnet_id: Some(nat.pool_subnet_id), ip_address: None };
+    let wanted = Wanted {
+        subnet_id: Some(nat.pool_subnet_id),
+        ip_address: None,
+    };
     let wanted = vec![wanted; usize::from(nat.addresses_per_host)];
-    let place = Place { network: &network, mac, only_wanted: true };
+    let place = Place {
+        network: &network,
+        mac,
+        only_wanted: true,
+    };
     let fixed_ips = allocate(write, place, Some(&wanted))?;
     let port = Port {
         id,
@@ -184,7 +219,10 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
         allowed_address_pairs: Vec::new(),
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
-        binding: Binding { host_id: Some(host.clone()), ..Binding::default() },
+        binding: Binding {
+            host_id: Some(host.clone()),
+            ..Binding::default()
+        },
     };
     port::finish_create(write, &network, port).map(drop)
 }

@@ -1,13 +1,19 @@
 //! The authority for agents: made at the first start, kept in the store.
 
-use std::{sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use hextet_api::{agent::SERVER_NAME, error::{ApiError, Result}};
+use hextet_api::{
+    agent::SERVER_NAME,
+    error::{ApiError, Result},
+};
 use hextet_store::{Compare, Op, Store, StoreError, Txn};
 use hextet_types::HostId;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -47,7 +53,9 @@ pub struct Pki {
 
 impl std::fmt::Debug for Pki {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pki").field("fingerprint", &self.fingerprint()).finish_non_exhaustive()
+        f.debug_struct("Pki")
+            .field("fingerprint", &self.fingerprint())
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,19 +85,27 @@ impl Pki {
     pub async fn open(store: &dyn Store) -> Result<Pki, PkiError> {
         let key = keys::authority();
         if store.get(key.clone()).await?.is_none() {
-            let made = serde_json::to_vec(&make()?).map_err(|e| PkiError::Damaged(e.to_string()))?;
+            let made =
+                serde_json::to_vec(&make()?).map_err(|e| PkiError::Damaged(e.to_string()))?;
             // Another server may have been faster; then there is one, too.
             let txn = Txn::of([Op::put(key.clone(), made)]).when(Compare::absent(key.clone()));
             store.txn(txn).await?;
         }
-        let kv = store.get(key).await?.ok_or_else(|| PkiError::Damaged("it is gone".into()))?;
+        let kv = store
+            .get(key)
+            .await?
+            .ok_or_else(|| PkiError::Damaged("it is gone".into()))?;
         let stored: Stored =
             serde_json::from_slice(&kv.value).map_err(|e| PkiError::Damaged(e.to_string()))?;
         let key = KeyPair::from_pem(&stored.key_pem)?;
         let certificate = CertificateDer::from_pem_slice(stored.certificate_pem.as_bytes())
             .map_err(|e| PkiError::Damaged(e.to_string()))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Pki { issuer, certificate_pem: stored.certificate_pem, certificate })
+        Ok(Pki {
+            issuer,
+            certificate_pem: stored.certificate_pem,
+            certificate,
+        })
     }
 
     /// SHA-256 of the authority's certificate, which ends every join token.
@@ -110,17 +126,27 @@ impl Pki {
     /// 400: it is no request, or not signed by its key.
     pub fn issue(&self, csr_pem: &str, host: &HostId, agent: Uuid, days: u32) -> Result<String> {
         let refuse = |e: rcgen::Error| {
-            ApiError::new(400, "BadRequest", format!("the certificate signing request: {e}"))
+            ApiError::new(
+                400,
+                "BadRequest",
+                format!("the certificate signing request: {e}"),
+            )
         };
         let request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(refuse)?;
         let mut params = CertificateParams::new([host.to_string()]).map_err(refuse)?;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, host.to_string());
-        params.distinguished_name.push(DnType::OrganizationalUnitName, agent.to_string());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, host.to_string());
+        params
+            .distinguished_name
+            .push(DnType::OrganizationalUnitName, agent.to_string());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         set_validity(&mut params, days);
-        let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(refuse)?;
+        let certificate = params
+            .signed_by(&request.public_key, &self.issuer)
+            .map_err(refuse)?;
         Ok(certificate.pem())
     }
 
@@ -134,7 +160,9 @@ impl Pki {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new([SERVER_NAME.to_owned()])?;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, SERVER_NAME);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         set_validity(&mut params, SERVER_DAYS);
@@ -143,10 +171,11 @@ impl Pki {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).map_err(|e| tls(&e))?;
         let provider = Arc::new(ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| tls(&e))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| tls(&e))?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let chain = vec![certificate.der().clone(), self.certificate.clone()];
         let config = ServerConfig::builder_with_provider(provider)
@@ -163,12 +192,17 @@ fn make() -> Result<Stored, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "hextet agents");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "hextet agents");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, AUTHORITY_DAYS);
     let certificate = params.self_signed(&key)?;
-    Ok(Stored { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    Ok(Stored {
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    })
 }
 
 fn set_validity(params: &mut CertificateParams, days: u32) {
@@ -181,7 +215,19 @@ fn set_validity(params: &mut CertificateParams, days: u32) {
 pub fn read_peer(certificate: &CertificateDer<'_>) -> Option<PeerCertificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let subject = parsed.subject();
-    let host = subject.iter_common_name().next()?.as_str().ok()?.parse().ok()?;
-    let agent = subject.iter_organizational_unit().next()?.as_str().ok()?.parse().ok()?;
+    let host = subject
+        .iter_common_name()
+        .next()?
+        .as_str()
+        .ok()?
+        .parse()
+        .ok()?;
+    let agent = subject
+        .iter_organizational_unit()
+        .next()?
+        .as_str()
+        .ok()?
+        .parse()
+        .ok()?;
     Some(PeerCertificate { host, agent })
 }

@@ -57,7 +57,10 @@ pub async fn report(
 /// says that the agent does not know of it (yet).
 fn changes(cloud: &Cloud, host: &HostId, report: &StatusReport) -> Vec<(PortId, Status)> {
     let state = cloud.state();
-    let ports = state.views.ports_of(host).filter_map(|id| state.ports.get(id));
+    let ports = state
+        .views
+        .ports_of(host)
+        .filter_map(|id| state.ports.get(id));
     let reported = |id: &PortId| match report.ports.get(id) {
         Some(PortState::Active) => Some(Status::Active),
         Some(PortState::Down { .. }) => Some(Status::Down),
@@ -67,7 +70,11 @@ fn changes(cloud: &Cloud, host: &HostId, report: &StatusReport) -> Vec<(PortId, 
     ports
         .filter_map(|port| {
             let status = reported(&port.id)?;
-            let status = if port.admin_state_up { status } else { Status::Down };
+            let status = if port.admin_state_up {
+                status
+            } else {
+                Status::Down
+            };
             (status != port.status).then_some((port.id, status))
         })
         .collect()
@@ -77,9 +84,15 @@ impl Reports {
     fn add(&self, host: &HostId, changed: Vec<(PortId, Status)>) -> Result<()> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() + changed.len() > MAX_WAITING {
-            return Err(ApiError::unavailable("too many port states wait to be written"));
+            return Err(ApiError::unavailable(
+                "too many port states wait to be written",
+            ));
         }
-        waiting.extend(changed.into_iter().map(|(id, status)| (id, (host.clone(), status))));
+        waiting.extend(
+            changed
+                .into_iter()
+                .map(|(id, status)| (id, (host.clone(), status))),
+        );
         drop(waiting);
         self.news.notify_one();
         Ok(())
@@ -88,7 +101,9 @@ impl Reports {
     fn take(&self) -> Vec<(PortId, (HostId, Status))> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let ids: Vec<_> = waiting.keys().take(CHUNK).copied().collect();
-        ids.iter().filter_map(|id| waiting.remove_entry(id)).collect()
+        ids.iter()
+            .filter_map(|id| waiting.remove_entry(id))
+            .collect()
     }
 
     /// Writes what is reported, for ever.
@@ -114,7 +129,9 @@ async fn commit(cloud: &Cloud, chunk: &[(PortId, (HostId, Status))]) -> Result<(
     cloud
         .write(&server(), |write| {
             for (id, (host, status)) in chunk {
-                let Some(row) = write.state.ports.row(id) else { continue };
+                let Some(row) = write.state.ports.row(id) else {
+                    continue;
+                };
                 let here = row.value.binding.host_id.as_ref() == Some(host);
                 if !here || row.value.status == *status {
                     continue;

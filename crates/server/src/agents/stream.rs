@@ -17,11 +17,7 @@ use tokio::{
 use tracing::info;
 
 use super::Joined;
-use crate::{
-    app::App,
-    cloud::StepGroup,
-    state::hosts::Step,
-};
+use crate::{app::App, cloud::StepGroup, state::hosts::Step};
 
 /// Agents take a connection for dead after 30 s of silence.
 const HEARTBEAT: Duration = Duration::from_secs(8);
@@ -35,8 +31,14 @@ pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Resp
     let mut first = Vec::new();
     push(&mut first, &IntentMessage::Reset);
     let stopping = app.stopping.clone();
-    let teller =
-        Teller { app, host, steps: steps.into(), leads_to: Some(revision), changes, stopping };
+    let teller = Teller {
+        app,
+        host,
+        steps: steps.into(),
+        leads_to: Some(revision),
+        changes,
+        stopping,
+    };
     let begin = futures::stream::iter([Ok::<_, Infallible>(Bytes::from(first))]);
     let rest = futures::stream::unfold(teller, |mut teller| async {
         let piece = teller.next().await?;

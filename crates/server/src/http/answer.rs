@@ -57,7 +57,8 @@ pub fn json(status: u16, body: &impl Serialize) -> Response {
 /// JSON that is encoded already.
 pub fn bytes(status: u16, body: Vec<u8>) -> Response {
     let mut answer = Response::new(Body::from(body));
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *answer.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(header::CONTENT_TYPE, json);
     answer

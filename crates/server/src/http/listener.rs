@@ -96,8 +96,14 @@ async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await.inspect_err(|e| warn!(error = %e, "accept"))?;
+    let permit = Arc::clone(room)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, peer) = listener
+        .accept()
+        .await
+        .inspect_err(|e| warn!(error = %e, "accept"))?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, permit))
 }
@@ -116,9 +122,21 @@ async fn converse(
     router: Router,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    let connection = Some(Connection { peer, tls: acceptor.is_some() });
+    let connection = Some(Connection {
+        peer,
+        tls: acceptor.is_some(),
+    });
     let Some(acceptor) = acceptor else {
-        return http(stream, Ends { connection, certificate: None }, router, stopping).await;
+        return http(
+            stream,
+            Ends {
+                connection,
+                certificate: None,
+            },
+            router,
+            stopping,
+        )
+        .await;
     };
     let stream = timeout(PATIENCE, acceptor.accept(stream))
         .await
@@ -126,7 +144,16 @@ async fn converse(
         .map_err(|e| format!("TLS handshake: {e}"))?;
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|c| c.first()).and_then(read_peer);
-    http(stream, Ends { connection, certificate }, router, stopping).await
+    http(
+        stream,
+        Ends {
+            connection,
+            certificate,
+        },
+        router,
+        stopping,
+    )
+    .await
 }
 
 /// Serves one connection; when the server is to end, what is under way may finish.
@@ -141,14 +168,23 @@ where
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
-        let Ends { connection, certificate } = ends.clone();
+        let Ends {
+            connection,
+            certificate,
+        } = ends.clone();
         connection.map(|c| request.extensions_mut().insert(c));
         certificate.map(|c| request.extensions_mut().insert(c));
         router.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         result = served.as_mut() => return result.map_err(|e| e.to_string()),
@@ -166,7 +202,10 @@ pub async fn serve_unix(
     router: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let ends = Ends { connection: None, certificate: None };
+    let ends = Ends {
+        connection: None,
+        certificate: None,
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

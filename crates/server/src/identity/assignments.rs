@@ -33,11 +33,17 @@ fn scope(directory: &Directory, uri: &OriginalUri, parts: &Parts) -> Result<Scop
     let id = part(parts, "place").to_owned();
     let path = uri.path();
     if path.contains("/v3/projects/") {
-        directory.projects.get(&id).ok_or_else(|| missing("project", &id))?;
+        directory
+            .projects
+            .get(&id)
+            .ok_or_else(|| missing("project", &id))?;
         return Ok(Scope::Project(id));
     }
     if path.contains("/v3/domains/") {
-        directory.domains.get(&id).ok_or_else(|| missing("domain", &id))?;
+        directory
+            .domains
+            .get(&id)
+            .ok_or_else(|| missing("domain", &id))?;
         return Ok(Scope::Domain(id));
     }
     Ok(Scope::System)
@@ -45,9 +51,18 @@ fn scope(directory: &Directory, uri: &OriginalUri, parts: &Parts) -> Result<Scop
 
 fn assignment(directory: &Directory, uri: &OriginalUri, parts: &Parts) -> Result<Assignment> {
     let scope = scope(directory, uri, parts)?;
-    let (user, role) = (part(parts, "user").to_owned(), part(parts, "role").to_owned());
-    directory.users.get(&user).ok_or_else(|| missing("user", &user))?;
-    directory.roles.get(&role).ok_or_else(|| missing("role", &role))?;
+    let (user, role) = (
+        part(parts, "user").to_owned(),
+        part(parts, "role").to_owned(),
+    );
+    directory
+        .users
+        .get(&user)
+        .ok_or_else(|| missing("user", &user))?;
+    directory
+        .roles
+        .get(&role)
+        .ok_or_else(|| missing("role", &role))?;
     Ok(Assignment { user, scope, role })
 }
 
@@ -106,7 +121,10 @@ pub async fn revoke(
             let revoked = assignment(&write.state.identity, &uri, &parts)?;
             let row = write.state.identity.assignments.row(&revoked.id());
             let row = row.ok_or_else(|| missing("role assignment", &revoked.id()))?;
-            write.remove(keys::identity(IdentityTable::Assignment, revoked.id()), row.mod_revision);
+            write.remove(
+                keys::identity(IdentityTable::Assignment, revoked.id()),
+                row.mod_revision,
+            );
             Ok(())
         })
         .await?;
@@ -130,7 +148,10 @@ pub async fn of_user(
         .filter_map(|a| state.identity.roles.get(&a.role))
         .map(|r| show::role(r, &urls))
         .collect();
-    Ok(answer::json(200, &show::list("roles", roles, &urls, "roles")))
+    Ok(answer::json(
+        200,
+        &show::list("roles", roles, &urls, "roles"),
+    ))
 }
 
 /// `GET /v3/role_assignments`.
@@ -145,7 +166,9 @@ pub async fn list(
         require_admin(&asking.auth, "list_role_assignments")?;
     }
     let urls = Urls(&asking.base);
-    let names = query.iter().any(|(k, v)| k == "include_names" && v != "0" && v != "False");
+    let names = query
+        .iter()
+        .any(|(k, v)| k == "include_names" && v != "0" && v != "False");
     let asked = |name: &str, actual: Option<&str>| {
         parameter(&query, name).is_none_or(|wanted| actual == Some(wanted))
     };
@@ -165,6 +188,11 @@ pub async fn list(
     let state = app.cloud.state();
     let directory = &state.identity;
     let all = directory.assignments.values().filter(wanted);
-    let all = all.map(|a| show::assignment(a, directory, names, &urls)).collect();
-    Ok(answer::json(200, &show::list("role_assignments", all, &urls, "role_assignments")))
+    let all = all
+        .map(|a| show::assignment(a, directory, names, &urls))
+        .collect();
+    Ok(answer::json(
+        200,
+        &show::list("role_assignments", all, &urls, "role_assignments"),
+    ))
 }

@@ -38,7 +38,8 @@ impl Attempts {
     pub fn may_try(&mut self, address: IpAddr, name: &str, now: Time) -> bool {
         self.forget(now);
         let count = |who: &Who| self.buckets.get(who).map_or(0, |b| b.failures);
-        count(&(address, Some(name.to_lowercase()))) < PER_NAME && count(&(address, None)) < PER_ADDRESS
+        count(&(address, Some(name.to_lowercase()))) < PER_NAME
+            && count(&(address, None)) < PER_ADDRESS
     }
 
     /// Remembers a failure.
@@ -47,7 +48,10 @@ impl Attempts {
         for who in [(address, Some(name.to_lowercase())), (address, None)] {
             let bucket = self.buckets.entry(who.clone()).or_insert_with(|| {
                 self.order.push_back((now, who));
-                Bucket { began: now, failures: 0 }
+                Bucket {
+                    began: now,
+                    failures: 0,
+                }
             });
             bucket.failures = bucket.failures.saturating_add(1);
         }
@@ -57,7 +61,11 @@ impl Attempts {
     }
 
     fn forget(&mut self, now: Time) {
-        while self.order.front().is_some_and(|(began, _)| now - *began > WINDOW) {
+        while self
+            .order
+            .front()
+            .is_some_and(|(began, _)| now - *began > WINDOW)
+        {
             self.forget_first();
         }
     }

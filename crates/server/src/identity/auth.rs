@@ -49,7 +49,11 @@ impl Auth {
     /// 401: it does not count, or no more.
     pub fn of(state: &State, token: &str, now: Timestamp) -> Result<Auth> {
         let hash = token_hash(token);
-        let found = state.identity.tokens.get(&hash).ok_or_else(ApiError::unauthorized)?;
+        let found = state
+            .identity
+            .tokens
+            .get(&hash)
+            .ok_or_else(ApiError::unauthorized)?;
         Auth::check(&state.identity, Arc::clone(found), hash, now)
             .ok_or_else(ApiError::unauthorized)
     }
@@ -62,7 +66,10 @@ impl Auth {
         now: Timestamp,
     ) -> Option<Auth> {
         let user = directory.users.get(&token.user_id)?;
-        let user_domain = directory.domains.get(&user.domain_id).filter(|d| d.enabled)?;
+        let user_domain = directory
+            .domains
+            .get(&user.domain_id)
+            .filter(|d| d.enabled)?;
         let fresh = token.expires_at > now && token.issued_at >= user.tokens_since;
         if !fresh || !user.enabled {
             return None;
@@ -90,7 +97,15 @@ impl Auth {
             return None;
         }
         let (user, user_domain) = (Arc::clone(user), Arc::clone(user_domain));
-        Some(Auth { token, hash, user, user_domain, project, domain, roles })
+        Some(Auth {
+            token,
+            hash,
+            user,
+            user_domain,
+            project,
+            domain,
+            roles,
+        })
     }
 
     /// Whether it has the role.

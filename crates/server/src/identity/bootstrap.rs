@@ -57,17 +57,29 @@ pub async fn bootstrap(cloud: &Cloud, auth_url: &str, file: &Path) -> Result<boo
         return Ok(false);
     }
     let secret = random_secret();
-    let hash = password::hash(secret.clone()).await.ok_or(BootstrapError::Hash)?;
-    write_file(file, &clouds_yaml(auth_url, &secret))
-        .map_err(|source| BootstrapError::File { path: file.to_owned(), source })?;
-    let nobody = Caller { project: ProjectId(String::new()), admin: true, member: true };
+    let hash = password::hash(secret.clone())
+        .await
+        .ok_or(BootstrapError::Hash)?;
+    write_file(file, &clouds_yaml(auth_url, &secret)).map_err(|source| BootstrapError::File {
+        path: file.to_owned(),
+        source,
+    })?;
+    let nobody = Caller {
+        project: ProjectId(String::new()),
+        admin: true,
+        member: true,
+    };
     let domain = Domain {
         id: DEFAULT_DOMAIN.to_owned(),
         name: "Default".to_owned(),
         description: "The default domain".to_owned(),
         enabled: true,
     };
-    let role = |name: &str| Role { id: random_id(), name: name.to_owned(), description: String::new() };
+    let role = |name: &str| Role {
+        id: random_id(),
+        name: name.to_owned(),
+        description: String::new(),
+    };
     let roles = [ADMIN, MEMBER, READER, SERVICE_PROJECT].map(role);
     let project = |name: &str| Project {
         id: random_id(),
@@ -91,23 +103,40 @@ pub async fn bootstrap(cloud: &Cloud, auth_url: &str, file: &Path) -> Result<boo
         tokens_since: now(),
     };
     let [admin_role, ..] = &roles;
-    let scopes = [Scope::Project(admin_project.id.clone()), Scope::System, Scope::Domain(domain.id.clone())];
-    let grant = |scope| Assignment { user: user.id.clone(), scope, role: admin_role.id.clone() };
+    let scopes = [
+        Scope::Project(admin_project.id.clone()),
+        Scope::System,
+        Scope::Domain(domain.id.clone()),
+    ];
+    let grant = |scope| Assignment {
+        user: user.id.clone(),
+        scope,
+        role: admin_role.id.clone(),
+    };
     let grants = scopes.map(grant);
     cloud
         .write(&nobody, |write| {
             let name = |table, within: &str, name: &str| keys::identity_name(table, within, name);
-            write.claim(name(IdentityTable::Domain, "", &domain.name), domain.id.clone());
+            write.claim(
+                name(IdentityTable::Domain, "", &domain.name),
+                domain.id.clone(),
+            );
             write.create(keys::identity(IdentityTable::Domain, &domain.id), &domain)?;
             for role in &roles {
                 write.claim(name(IdentityTable::Role, "", &role.name), role.id.clone());
                 write.create(keys::identity(IdentityTable::Role, &role.id), role)?;
             }
             for project in &projects {
-                write.claim(name(IdentityTable::Project, DEFAULT_DOMAIN, &project.name), project.id.clone());
+                write.claim(
+                    name(IdentityTable::Project, DEFAULT_DOMAIN, &project.name),
+                    project.id.clone(),
+                );
                 write.create(keys::identity(IdentityTable::Project, &project.id), project)?;
             }
-            write.claim(name(IdentityTable::User, DEFAULT_DOMAIN, &user.name), user.id.clone());
+            write.claim(
+                name(IdentityTable::User, DEFAULT_DOMAIN, &user.name),
+                user.id.clone(),
+            );
             write.create(keys::identity(IdentityTable::User, &user.id), &user)?;
             for grant in &grants {
                 write.create(keys::identity(IdentityTable::Assignment, grant.id()), grant)?;
@@ -119,11 +148,13 @@ pub async fn bootstrap(cloud: &Cloud, auth_url: &str, file: &Path) -> Result<boo
 }
 
 fn clouds_yaml(auth_url: &str, secret: &str) -> String {
-    let entry = |name: &str, scope: &str| format!(
-        "  {name}:\n    auth:\n      auth_url: {auth_url}\n      username: {FIRST_USER}\n      \
+    let entry = |name: &str, scope: &str| {
+        format!(
+            "  {name}:\n    auth:\n      auth_url: {auth_url}\n      username: {FIRST_USER}\n      \
          password: {secret}\n{scope}      user_domain_id: {DEFAULT_DOMAIN}\n    \
          region_name: RegionOne\n    identity_api_version: 3\n"
-    );
+        )
+    };
     let project =
         format!("      project_name: {FIRST_USER}\n      project_domain_id: {DEFAULT_DOMAIN}\n");
     format!(
@@ -144,8 +175,11 @@ fn write_file(path: &Path, text: &str) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)

@@ -33,14 +33,27 @@ type Answer = Result<Response, IdentityError>;
 const MAX_CREDENTIALS: usize = 1_000;
 
 fn require_self(auth: &Auth, user: &str, action: &str) -> Result<()> {
-    if auth.user.id == user { Ok(()) } else { require_admin(auth, action) }
+    if auth.user.id == user {
+        Ok(())
+    } else {
+        require_admin(auth, action)
+    }
 }
 
 /// Programs with a restricted credential do not make or delete credentials.
 fn require_unrestricted(auth: &Auth, directory: &Directory, action: &str) -> Result<()> {
-    let Some(id) = &auth.token.credential else { return Ok(()) };
-    let unrestricted = directory.credentials.get(id).is_some_and(|c| c.unrestricted);
-    if unrestricted { Ok(()) } else { Err(forbidden(action)) }
+    let Some(id) = &auth.token.credential else {
+        return Ok(());
+    };
+    let unrestricted = directory
+        .credentials
+        .get(id)
+        .is_some_and(|c| c.unrestricted);
+    if unrestricted {
+        Ok(())
+    } else {
+        Err(forbidden(action))
+    }
 }
 
 /// `GET …/application_credentials`.
@@ -57,9 +70,14 @@ pub async fn list(
     let directory = &state.identity;
     let theirs = directory.credentials_by_user.get(&user);
     let all = theirs.filter_map(|id| directory.credentials.get(id));
-    let all = all.map(|c| show::credential(c, directory, &urls)).filter(|c| matches(&query, c));
+    let all = all
+        .map(|c| show::credential(c, directory, &urls))
+        .filter(|c| matches(&query, c));
     let path = format!("users/{user}/application_credentials");
-    Ok(answer::json(200, &show::list("application_credentials", all.collect(), &urls, &path)))
+    Ok(answer::json(
+        200,
+        &show::list("application_credentials", all.collect(), &urls, &path),
+    ))
 }
 
 /// `GET …/application_credentials/ID`.
@@ -70,7 +88,11 @@ pub async fn show(
 ) -> Answer {
     require_self(&asking.auth, &user, "get_application_credential")?;
     let state = app.cloud.state();
-    let found = state.identity.credentials.get(&id).filter(|c| c.user_id == user);
+    let found = state
+        .identity
+        .credentials
+        .get(&id)
+        .filter(|c| c.user_id == user);
     let found = found.ok_or_else(|| missing("application credential", &id))?;
     let shown = show::credential(found, &state.identity, &Urls(&asking.base));
     Ok(answer::json(200, &json!({"application_credential": shown})))
@@ -86,7 +108,11 @@ pub async fn create(
     if asking.auth.user.id != user {
         return Err(forbidden("create_application_credential").into());
     }
-    require_unrestricted(&asking.auth, &app.cloud.state().identity, "create_application_credential")?;
+    require_unrestricted(
+        &asking.auth,
+        &app.cloud.state().identity,
+        "create_application_credential",
+    )?;
     let Some((project, _)) = asking.auth.project.clone() else {
         return Err(super::bad("an application credential needs a token for a project").into());
     };
@@ -99,7 +125,10 @@ pub async fn create(
         }
         Some(secret) if !secret.is_empty() && secret.len() <= MAX_PASSWORD => {
             let hash = password::hash(secret.clone()).await;
-            (secret, hash.ok_or_else(|| ApiError::unavailable("hash the secret"))?)
+            (
+                secret,
+                hash.ok_or_else(|| ApiError::unavailable("hash the secret"))?,
+            )
         }
         Some(_) => return Err(super::bad("secret must have 1 to 255 characters").into()),
     };
@@ -126,14 +155,18 @@ pub async fn create(
             );
             let taken = named.any(|c| c.name.eq_ignore_ascii_case(&credential.name));
             if taken || !write.claim(key, credential.id.clone()) {
-                return Err(ApiError::conflict("Conflict", format!(
-                    "Duplicate entry found with name {}.", credential.name
-                )));
+                return Err(ApiError::conflict(
+                    "Conflict",
+                    format!("Duplicate entry found with name {}.", credential.name),
+                ));
             }
             if theirs().count() >= MAX_CREDENTIALS {
                 return Err(forbidden("create_application_credential: too many"));
             }
-            write.create(keys::identity(IdentityTable::Credential, &credential.id), &credential)
+            write.create(
+                keys::identity(IdentityTable::Credential, &credential.id),
+                &credential,
+            )
         })
         .await?;
     let state = app.cloud.state();
@@ -145,7 +178,9 @@ pub async fn create(
 /// The roles that the body names, of those that the token has; all of them when it names none.
 fn roles(auth: &Auth, map: &Map<String, Value>) -> Result<BTreeSet<String>> {
     let all = || auth.roles.values().map(|r| r.id.clone()).collect();
-    let Some(Value::Array(wanted)) = map.get("roles") else { return Ok(all()) };
+    let Some(Value::Array(wanted)) = map.get("roles") else {
+        return Ok(all());
+    };
     if wanted.is_empty() {
         return Ok(all());
     }
@@ -160,12 +195,16 @@ fn roles(auth: &Auth, map: &Map<String, Value>) -> Result<BTreeSet<String>> {
 }
 
 fn expiry(map: &Map<String, Value>) -> Result<Option<Timestamp>> {
-    let Some(text) = text(map, "expires_at")? else { return Ok(None) };
+    let Some(text) = text(map, "expires_at")? else {
+        return Ok(None);
+    };
     let parsed = text.parse::<Timestamp>().ok().or_else(|| {
         let local: DateTime = text.parse().ok()?;
         Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
     });
-    parsed.map(Some).ok_or_else(|| super::bad(format!("'{text}' is no moment")))
+    parsed
+        .map(Some)
+        .ok_or_else(|| super::bad(format!("'{text}' is no moment")))
 }
 
 /// `DELETE …/application_credentials/ID`.
@@ -179,10 +218,20 @@ pub async fn delete(
         .write(&asking.auth.caller(), |write| {
             let directory = &write.state.identity;
             require_unrestricted(&asking.auth, directory, "delete_application_credential")?;
-            let row = directory.credentials.row(&id).filter(|r| r.value.user_id == user);
+            let row = directory
+                .credentials
+                .row(&id)
+                .filter(|r| r.value.user_id == user);
             let row = row.ok_or_else(|| missing("application credential", &id))?;
-            write.release(keys::identity_name(IdentityTable::Credential, &user, &row.value.name));
-            write.remove(keys::identity(IdentityTable::Credential, &id), row.mod_revision);
+            write.release(keys::identity_name(
+                IdentityTable::Credential,
+                &user,
+                &row.value.name,
+            ));
+            write.remove(
+                keys::identity(IdentityTable::Credential, &id),
+                row.mod_revision,
+            );
             Ok(())
         })
         .await?;

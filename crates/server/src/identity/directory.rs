@@ -79,7 +79,10 @@ pub struct User {
 
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User").field("id", &self.id).field("name", &self.name).finish()
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish()
     }
 }
 
@@ -160,7 +163,10 @@ pub struct Credential {
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("id", &self.id).field("name", &self.name).finish()
+        f.debug_struct("Credential")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish()
     }
 }
 
@@ -254,13 +260,19 @@ impl Directory {
             IdentityTable::Assignment => {
                 let row = decode_if::<Assignment>(kv)?;
                 let new = row.as_ref().map(|r| r.value.user.clone());
-                let old = self.assignments.set(id.clone(), row).map(|a| a.user.clone());
+                let old = self
+                    .assignments
+                    .set(id.clone(), row)
+                    .map(|a| a.user.clone());
                 reindex(&mut self.assignments_by_user, old, new, &id);
             }
             IdentityTable::Credential => {
                 let row = decode_if::<Credential>(kv)?;
                 let new = row.as_ref().map(|r| r.value.user_id.clone());
-                let old = self.credentials.set(id.clone(), row).map(|c| c.user_id.clone());
+                let old = self
+                    .credentials
+                    .set(id.clone(), row)
+                    .map(|c| c.user_id.clone());
                 reindex(&mut self.credentials_by_user, old, new, &id);
             }
             IdentityTable::Token => {
@@ -305,7 +317,10 @@ impl Directory {
         if let Some(token) = token {
             let end = (token.expires_at, hash);
             self.tokens_by_end.insert(end.clone());
-            self.tokens_by_user.entry(token.user_id.clone()).or_default().insert(end);
+            self.tokens_by_user
+                .entry(token.user_id.clone())
+                .or_default()
+                .insert(end);
         }
     }
 
@@ -357,7 +372,12 @@ impl Directory {
     }
 }
 
-fn reindex(index: &mut Index<String, String>, old: Option<String>, new: Option<String>, id: &String) {
+fn reindex(
+    index: &mut Index<String, String>,
+    old: Option<String>,
+    new: Option<String>,
+    id: &String,
+) {
     if let Some(old) = old {
         index.remove(&old, id);
     }

@@ -38,9 +38,16 @@ pub async fn list(
     let query = decode(query.as_deref().unwrap_or_default());
     let urls = Urls(&asking.base);
     let state = app.cloud.state();
-    let all = state.identity.domains.values().map(|d| show::domain(d, &urls));
+    let all = state
+        .identity
+        .domains
+        .values()
+        .map(|d| show::domain(d, &urls));
     let all = all.filter(|d| matches(&query, d)).collect();
-    Ok(answer::json(200, &show::list("domains", all, &urls, "domains")))
+    Ok(answer::json(
+        200,
+        &show::list("domains", all, &urls, "domains"),
+    ))
 }
 
 /// `GET /v3/auth/domains`: those that the caller has a role in.
@@ -55,7 +62,9 @@ pub async fn of_caller(Shared(app): Shared<Arc<App>>, asking: Authenticated) -> 
             _ => None,
         })
         .collect();
-    let all = theirs.iter().filter_map(|id| state.identity.domains.get(id));
+    let all = theirs
+        .iter()
+        .filter_map(|id| state.identity.domains.get(id));
     let all = all.map(|d| show::domain(d, &urls)).collect();
     answer::json(200, &show::list("domains", all, &urls, "auth/domains"))
 }
@@ -70,8 +79,15 @@ pub async fn show(
         require_admin(&asking.auth, "get_domain")?;
     }
     let state = app.cloud.state();
-    let domain = state.identity.domains.get(&id).ok_or_else(|| missing("domain", &id))?;
-    Ok(answer::json(200, &json!({"domain": show::domain(domain, &Urls(&asking.base))})))
+    let domain = state
+        .identity
+        .domains
+        .get(&id)
+        .ok_or_else(|| missing("domain", &id))?;
+    Ok(answer::json(
+        200,
+        &json!({"domain": show::domain(domain, &Urls(&asking.base))}),
+    ))
 }
 
 /// `POST /v3/domains`.
@@ -90,11 +106,18 @@ pub async fn create(Shared(app): Shared<Arc<App>>, asking: Authenticated, body: 
             write.create(keys::identity(IdentityTable::Domain, &domain.id), &domain)
         })
         .await?;
-    Ok(answer::json(201, &json!({"domain": show::domain(&domain, &Urls(&asking.base))})))
+    Ok(answer::json(
+        201,
+        &json!({"domain": show::domain(&domain, &Urls(&asking.base))}),
+    ))
 }
 
 fn claim_name(write: &mut Write<'_>, domain: &Domain) -> Result<()> {
-    let taken = write.state.identity.domain_named(&domain.name).is_some_and(|d| d.id != domain.id);
+    let taken = write
+        .state
+        .identity
+        .domain_named(&domain.name)
+        .is_some_and(|d| d.id != domain.id);
     let key = keys::identity_name(IdentityTable::Domain, "", &domain.name);
     if taken || !write.claim(key, domain.id.clone()) {
         let text = format!("Duplicate entry found with name {}.", domain.name);
@@ -117,7 +140,12 @@ pub async fn update(
     let domain = app
         .cloud
         .write(&asking.auth.caller(), |write| {
-            let row = write.state.identity.domains.row(&id).ok_or_else(|| missing("domain", &id))?;
+            let row = write
+                .state
+                .identity
+                .domains
+                .row(&id)
+                .ok_or_else(|| missing("domain", &id))?;
             let mut domain = row.value.as_ref().clone();
             domain.description = description.clone().unwrap_or(domain.description);
             domain.enabled = enabled.unwrap_or(domain.enabled);
@@ -126,11 +154,18 @@ pub async fn update(
                 domain.name = name;
                 claim_name(write, &domain)?;
             }
-            write.replace(keys::identity(IdentityTable::Domain, &id), row.mod_revision, &domain)?;
+            write.replace(
+                keys::identity(IdentityTable::Domain, &id),
+                row.mod_revision,
+                &domain,
+            )?;
             Ok(domain)
         })
         .await?;
-    Ok(answer::json(200, &json!({"domain": show::domain(&domain, &Urls(&asking.base))})))
+    Ok(answer::json(
+        200,
+        &json!({"domain": show::domain(&domain, &Urls(&asking.base))}),
+    ))
 }
 
 /// `DELETE /v3/domains/ID`: only a disabled one that is empty.

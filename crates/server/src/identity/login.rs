@@ -99,16 +99,24 @@ impl UserRef {
     fn find(&self, directory: &Directory) -> Option<Arc<User>> {
         let by_name = || {
             let domain = self.domain.as_ref()?.find(directory)?;
-            directory.find(Named::User, &domain, self.name.as_deref()?).cloned()
+            directory
+                .find(Named::User, &domain, self.name.as_deref()?)
+                .cloned()
         };
         let id = self.id.clone().or_else(by_name)?;
         let user = directory.users.get(&id)?;
-        let enabled = directory.domains.get(&user.domain_id).is_some_and(|d| d.enabled);
+        let enabled = directory
+            .domains
+            .get(&user.domain_id)
+            .is_some_and(|d| d.enabled);
         (user.enabled && enabled).then(|| Arc::clone(user))
     }
 
     fn label(&self) -> &str {
-        self.id.as_deref().or(self.name.as_deref()).unwrap_or_default()
+        self.id
+            .as_deref()
+            .or(self.name.as_deref())
+            .unwrap_or_default()
     }
 }
 
@@ -140,13 +148,27 @@ pub async fn login(app: &App, login: Login, from: IpAddr) -> Result<(String, Aut
 async fn recognize(app: &App, identity: Identity, from: IpAddr) -> Result<Recognized> {
     let method = identity.methods.first().cloned();
     match (method.as_deref(), identity) {
-        (Some("password"), Identity { password: Some(method), .. }) => {
-            by_password(app, method.user, from).await
-        }
-        (Some("token"), Identity { token: Some(method), .. }) => by_token(app, &method.id),
-        (Some("application_credential"), Identity { application_credential: Some(method), .. }) => {
-            by_credential(app, method, from).await
-        }
+        (
+            Some("password"),
+            Identity {
+                password: Some(method),
+                ..
+            },
+        ) => by_password(app, method.user, from).await,
+        (
+            Some("token"),
+            Identity {
+                token: Some(method),
+                ..
+            },
+        ) => by_token(app, &method.id),
+        (
+            Some("application_credential"),
+            Identity {
+                application_credential: Some(method),
+                ..
+            },
+        ) => by_credential(app, method, from).await,
         _ => Err(ApiError::new(
             400,
             "BadRequest",
@@ -163,7 +185,12 @@ async fn by_password(app: &App, user: UserRef, from: IpAddr) -> Result<Recognize
     let label = user.label().to_owned();
     let fits = user.password.len() <= MAX_PASSWORD && password::verify(user.password, hash).await;
     match found.filter(|_| fits) {
-        Some(user) => Ok(Recognized { user, method: "password", credential: None, until: None }),
+        Some(user) => Ok(Recognized {
+            user,
+            method: "password",
+            credential: None,
+            until: None,
+        }),
         None => {
             app.attempts.failed(from, &label);
             Err(refused())
@@ -174,14 +201,25 @@ async fn by_password(app: &App, user: UserRef, from: IpAddr) -> Result<Recognize
 fn by_token(app: &App, token: &str) -> Result<Recognized> {
     let auth = Auth::of(&app.cloud.state(), token, now())?;
     if auth.token.credential.is_some() {
-        return Err(ApiError::forbidden("identity:rescope_application_credential"));
+        return Err(ApiError::forbidden(
+            "identity:rescope_application_credential",
+        ));
     }
     let until = Some(auth.token.expires_at);
-    Ok(Recognized { user: auth.user, method: "token", credential: None, until })
+    Ok(Recognized {
+        user: auth.user,
+        method: "token",
+        credential: None,
+        until,
+    })
 }
 
 async fn by_credential(app: &App, method: CredentialMethod, from: IpAddr) -> Result<Recognized> {
-    let label = method.id.clone().or(method.name.clone()).unwrap_or_default();
+    let label = method
+        .id
+        .clone()
+        .or(method.name.clone())
+        .unwrap_or_default();
     app.attempts.check(from, &label)?;
     let found = {
         let state = app.cloud.state();
@@ -220,7 +258,10 @@ fn find_credential(
     if credential.expires_at.is_some_and(|end| end <= now()) {
         return None;
     }
-    let user = directory.users.get(&credential.user_id).filter(|u| u.enabled)?;
+    let user = directory
+        .users
+        .get(&credential.user_id)
+        .filter(|u| u.enabled)?;
     Some((Arc::clone(user), Arc::clone(credential)))
 }
 
@@ -243,7 +284,11 @@ fn choose_scope(
         Some(Value::String(text)) if text == "unscoped" => return Ok(Scope::Unscoped),
         Some(value) => parse_scope(directory, value)?,
     };
-    if has_role(directory, recognized, &scope) { Ok(scope) } else { Err(refused()) }
+    if has_role(directory, recognized, &scope) {
+        Ok(scope)
+    } else {
+        Err(refused())
+    }
 }
 
 fn has_role(directory: &Directory, recognized: &Recognized, scope: &Scope) -> bool {
@@ -252,7 +297,11 @@ fn has_role(directory: &Directory, recognized: &Recognized, scope: &Scope) -> bo
 
 fn parse_scope(directory: &Directory, value: Value) -> Result<Scope> {
     let malformed = || {
-        ApiError::new(400, "BadRequest", "scope must be a project, a domain, system, or \"unscoped\"")
+        ApiError::new(
+            400,
+            "BadRequest",
+            "scope must be a project, a domain, system, or \"unscoped\"",
+        )
     };
     let Value::Object(mut map) = value else {
         return Err(malformed());
@@ -261,13 +310,23 @@ fn parse_scope(directory: &Directory, value: Value) -> Result<Scope> {
         let project: ProjectRef = serde_json::from_value(project).map_err(|_| malformed())?;
         let by_name = || {
             let domain = project.domain.as_ref()?.find(directory)?;
-            directory.find(Named::Project, &domain, project.name.as_deref()?).cloned()
+            directory
+                .find(Named::Project, &domain, project.name.as_deref()?)
+                .cloned()
         };
-        return project.id.clone().or_else(by_name).map(Scope::Project).ok_or_else(refused);
+        return project
+            .id
+            .clone()
+            .or_else(by_name)
+            .map(Scope::Project)
+            .ok_or_else(refused);
     }
     if let Some(domain) = map.remove("domain") {
         let domain: NameRef = serde_json::from_value(domain).map_err(|_| malformed())?;
-        return domain.find(directory).map(Scope::Domain).ok_or_else(refused);
+        return domain
+            .find(directory)
+            .map(Scope::Domain)
+            .ok_or_else(refused);
     }
     match map.remove("system") {
         Some(_) => Ok(Scope::System),
@@ -298,8 +357,9 @@ async fn issue(app: &App, recognized: Recognized, scope: Scope) -> Result<(Strin
         .write(&auth.caller(), |write| {
             check(write.state)?;
             let theirs = write.state.identity.tokens_by_user.get(&token.user_id);
-            if let Some((_, oldest)) =
-                theirs.filter(|t| t.len() >= MAX_TOKENS).and_then(|t| t.first())
+            if let Some((_, oldest)) = theirs
+                .filter(|t| t.len() >= MAX_TOKENS)
+                .and_then(|t| t.first())
             {
                 write.release(keys::identity(IdentityTable::Token, oldest));
             }

@@ -34,7 +34,10 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/", get(tokens::version))
         .route(
             "/auth/tokens",
-            post(tokens::create).get(tokens::check).head(tokens::check).delete(tokens::revoke),
+            post(tokens::create)
+                .get(tokens::check)
+                .head(tokens::check)
+                .delete(tokens::revoke),
         )
         .route("/auth/catalog", get(tokens::catalog))
         .route("/auth/projects", get(projects::of_caller))
@@ -46,15 +49,22 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/domains", get(domains::list).post(domains::create))
         .route(
             "/domains/{id}",
-            get(domains::show).patch(domains::update).delete(domains::delete),
+            get(domains::show)
+                .patch(domains::update)
+                .delete(domains::delete),
         )
         .route("/projects", get(projects::list).post(projects::create))
         .route(
             "/projects/{id}",
-            get(projects::show).patch(projects::update).delete(projects::delete),
+            get(projects::show)
+                .patch(projects::update)
+                .delete(projects::delete),
         )
         .route("/users", get(users::list).post(users::create))
-        .route("/users/{id}", get(users::show).patch(users::update).delete(users::delete))
+        .route(
+            "/users/{id}",
+            get(users::show).patch(users::update).delete(users::delete),
+        )
         .route("/users/{id}/password", post(users::change_password))
         .route("/users/{id}/projects", get(projects::of_user))
         .route("/users/{id}/groups", get(users::groups))
@@ -147,7 +157,9 @@ pub fn text(map: &Map<String, Value>, name: &str) -> Result<Option<String>> {
     match map.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(s)) if s.chars().count() <= 255 => Ok(Some(s.clone())),
-        Some(_) => Err(bad(format!("{name} must be a text of at most 255 characters"))),
+        Some(_) => Err(bad(format!(
+            "{name} must be a text of at most 255 characters"
+        ))),
     }
 }
 
@@ -178,7 +190,10 @@ pub fn truth(map: &Map<String, Value>, name: &str) -> Result<Option<bool>> {
 
 /// The value of a parameter of a query.
 pub fn parameter<'q>(query: &'q [(String, String)], name: &str) -> Option<&'q str> {
-    query.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+    query
+        .iter()
+        .find(|(k, _)| k == name)
+        .map(|(_, v)| v.as_str())
 }
 
 /// Whether a thing has what the query's filters ask for, by what is shown of it.

@@ -27,7 +27,11 @@ static TURN: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// Argon2id with the parameters that OWASP names first: 19 MiB, two passes.
 fn argon2() -> Argon2<'static> {
-    Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, Params::default())
+    Argon2::new(
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        Params::default(),
+    )
 }
 
 /// 256 random bits as text.
@@ -85,7 +89,10 @@ fn nobody() -> &'static str {
     static HASH: OnceLock<String> = OnceLock::new();
     HASH.get_or_init(|| {
         let secret = random_secret();
-        argon2().hash_password(secret.as_bytes()).map(|h| h.to_string()).unwrap_or_default()
+        argon2()
+            .hash_password(secret.as_bytes())
+            .map(|h| h.to_string())
+            .unwrap_or_default()
     })
 }
 

@@ -37,7 +37,9 @@ fn of<'d>(directory: &'d Directory, user: &str) -> impl Iterator<Item = &'d Arc<
             _ => None,
         })
         .collect();
-    theirs.into_iter().filter_map(|id| directory.projects.get(id))
+    theirs
+        .into_iter()
+        .filter_map(|id| directory.projects.get(id))
 }
 
 /// `GET /v3/projects`: an administrator sees all, others those that they have a role in.
@@ -50,16 +52,25 @@ pub async fn list(
     let query = decode(query.as_deref().unwrap_or_default());
     let urls = Urls(&asking.base);
     let state = app.cloud.state();
-    let all = state.identity.projects.values().map(|p| show::project(p, &urls));
+    let all = state
+        .identity
+        .projects
+        .values()
+        .map(|p| show::project(p, &urls));
     let all = all.filter(|p| matches(&query, p)).collect();
-    Ok(answer::json(200, &show::list("projects", all, &urls, "projects")))
+    Ok(answer::json(
+        200,
+        &show::list("projects", all, &urls, "projects"),
+    ))
 }
 
 /// `GET /v3/auth/projects`: those that the caller has a role in.
 pub async fn of_caller(Shared(app): Shared<Arc<App>>, asking: Authenticated) -> Response {
     let urls = Urls(&asking.base);
     let state = app.cloud.state();
-    let all = of(&state.identity, &asking.auth.user.id).map(|p| show::project(p, &urls)).collect();
+    let all = of(&state.identity, &asking.auth.user.id)
+        .map(|p| show::project(p, &urls))
+        .collect();
     answer::json(200, &show::list("projects", all, &urls, "auth/projects"))
 }
 
@@ -74,9 +85,14 @@ pub async fn of_user(
     }
     let urls = Urls(&asking.base);
     let state = app.cloud.state();
-    let all = of(&state.identity, &user).map(|p| show::project(p, &urls)).collect();
+    let all = of(&state.identity, &user)
+        .map(|p| show::project(p, &urls))
+        .collect();
     let path = format!("users/{user}/projects");
-    Ok(answer::json(200, &show::list("projects", all, &urls, &path)))
+    Ok(answer::json(
+        200,
+        &show::list("projects", all, &urls, &path),
+    ))
 }
 
 fn may_see(auth: &Auth, directory: &Directory, id: &str) -> bool {
@@ -93,17 +109,28 @@ pub async fn show(
     if !may_see(&asking.auth, &state.identity, &id) {
         require_admin(&asking.auth, "get_project")?;
     }
-    let project = state.identity.projects.get(&id).ok_or_else(|| missing("project", &id))?;
-    Ok(answer::json(200, &json!({"project": show::project(project, &Urls(&asking.base))})))
+    let project = state
+        .identity
+        .projects
+        .get(&id)
+        .ok_or_else(|| missing("project", &id))?;
+    Ok(answer::json(
+        200,
+        &json!({"project": show::project(project, &Urls(&asking.base))}),
+    ))
 }
 
 fn tags(map: &serde_json::Map<String, Value>) -> Result<Option<BTreeSet<String>>> {
-    let Some(value) = map.get("tags") else { return Ok(None) };
+    let Some(value) = map.get("tags") else {
+        return Ok(None);
+    };
     let tags = serde_json::from_value::<BTreeSet<String>>(value.clone());
     let fits = |t: &BTreeSet<String>| t.len() <= 80 && t.iter().all(|t| t.chars().count() <= 255);
     match tags.ok().filter(fits) {
         Some(tags) => Ok(Some(tags)),
-        None => Err(super::bad("tags must be at most 80 texts of at most 255 characters")),
+        None => Err(super::bad(
+            "tags must be at most 80 texts of at most 255 characters",
+        )),
     }
 }
 
@@ -122,27 +149,45 @@ pub async fn create(Shared(app): Shared<Arc<App>>, asking: Authenticated, body: 
     };
     app.cloud
         .write(&asking.auth.caller(), |write| {
-            if write.state.identity.domains.get(&project.domain_id).is_none() {
+            if write
+                .state
+                .identity
+                .domains
+                .get(&project.domain_id)
+                .is_none()
+            {
                 return Err(missing("domain", &project.domain_id));
             }
             write.exists(keys::identity(IdentityTable::Domain, &project.domain_id));
             claim_name(write, &project)?;
-            write.create(keys::identity(IdentityTable::Project, &project.id), &project)
+            write.create(
+                keys::identity(IdentityTable::Project, &project.id),
+                &project,
+            )
         })
         .await?;
-    Ok(answer::json(201, &json!({"project": show::project(&project, &Urls(&asking.base))})))
+    Ok(answer::json(
+        201,
+        &json!({"project": show::project(&project, &Urls(&asking.base))}),
+    ))
 }
 
 fn claim_name(write: &mut Write<'_>, project: &Project) -> Result<()> {
-    let found = write.state.identity.find(Named::Project, &project.domain_id, &project.name);
+    let found = write
+        .state
+        .identity
+        .find(Named::Project, &project.domain_id, &project.name);
     let taken = found.is_some_and(|id| *id != project.id);
     let key = keys::identity_name(IdentityTable::Project, &project.domain_id, &project.name);
     if taken || !write.claim(key, project.id.clone()) {
-        return Err(ApiError::conflict("Conflict", format!(
-            "Conflict occurred attempting to store project - it is not permitted to have two projects \
+        return Err(ApiError::conflict(
+            "Conflict",
+            format!(
+                "Conflict occurred attempting to store project - it is not permitted to have two projects \
              with the same name in the same domain : {}.",
-            project.name
-        )));
+                project.name
+            ),
+        ));
     }
     Ok(())
 }
@@ -169,15 +214,26 @@ pub async fn update(
             project.tags = tags.clone().unwrap_or(project.tags);
             if let Some(name) = new_name.clone().filter(|n| fold(n) != fold(&project.name)) {
                 let domain = &project.domain_id;
-                write.release(keys::identity_name(IdentityTable::Project, domain, &project.name));
+                write.release(keys::identity_name(
+                    IdentityTable::Project,
+                    domain,
+                    &project.name,
+                ));
                 project.name = name;
                 claim_name(write, &project)?;
             }
-            write.replace(keys::identity(IdentityTable::Project, &id), row.mod_revision, &project)?;
+            write.replace(
+                keys::identity(IdentityTable::Project, &id),
+                row.mod_revision,
+                &project,
+            )?;
             Ok(project)
         })
         .await?;
-    Ok(answer::json(200, &json!({"project": show::project(&project, &Urls(&asking.base))})))
+    Ok(answer::json(
+        200,
+        &json!({"project": show::project(&project, &Urls(&asking.base))}),
+    ))
 }
 
 /// `DELETE /v3/projects/ID`. What it owns in the networking API stays, for an administrator to
@@ -191,18 +247,29 @@ pub async fn delete(
     app.cloud
         .write(&asking.auth.caller(), |write| {
             let directory = &write.state.identity;
-            let row = directory.projects.row(&id).ok_or_else(|| missing("project", &id))?;
+            let row = directory
+                .projects
+                .row(&id)
+                .ok_or_else(|| missing("project", &id))?;
             let scope = Scope::Project(id.clone());
             for assignment in directory.assignments.values().filter(|a| a.scope == scope) {
                 write.release(keys::identity(IdentityTable::Assignment, assignment.id()));
             }
-            for credential in directory.credentials.values().filter(|c| c.project_id == id) {
+            for credential in directory
+                .credentials
+                .values()
+                .filter(|c| c.project_id == id)
+            {
                 write.release(keys::identity(IdentityTable::Credential, &credential.id));
             }
             let project = &row.value;
-            let name = keys::identity_name(IdentityTable::Project, &project.domain_id, &project.name);
+            let name =
+                keys::identity_name(IdentityTable::Project, &project.domain_id, &project.name);
             write.release(name);
-            write.remove(keys::identity(IdentityTable::Project, &id), row.mod_revision);
+            write.remove(
+                keys::identity(IdentityTable::Project, &id),
+                row.mod_revision,
+            );
             Ok(())
         })
         .await?;

@@ -52,8 +52,15 @@ pub async fn show(
 ) -> Answer {
     require_admin(&asking.auth, "get_role")?;
     let state = app.cloud.state();
-    let role = state.identity.roles.get(&id).ok_or_else(|| missing("role", &id))?;
-    Ok(answer::json(200, &json!({"role": show::role(role, &Urls(&asking.base))})))
+    let role = state
+        .identity
+        .roles
+        .get(&id)
+        .ok_or_else(|| missing("role", &id))?;
+    Ok(answer::json(
+        200,
+        &json!({"role": show::role(role, &Urls(&asking.base))}),
+    ))
 }
 
 /// `POST /v3/roles`: a role that clients give a meaning to; here it has none.
@@ -76,7 +83,10 @@ pub async fn create(Shared(app): Shared<Arc<App>>, asking: Authenticated, body: 
             write.create(keys::identity(IdentityTable::Role, &role.id), &role)
         })
         .await?;
-    Ok(answer::json(201, &json!({"role": show::role(&role, &Urls(&asking.base))})))
+    Ok(answer::json(
+        201,
+        &json!({"role": show::role(&role, &Urls(&asking.base))}),
+    ))
 }
 
 /// `DELETE /v3/roles/ID`: not those that mean something.
@@ -89,14 +99,21 @@ pub async fn delete(
     app.cloud
         .write(&asking.auth.caller(), |write| {
             let directory = &write.state.identity;
-            let row = directory.roles.row(&id).ok_or_else(|| missing("role", &id))?;
+            let row = directory
+                .roles
+                .row(&id)
+                .ok_or_else(|| missing("role", &id))?;
             if [ADMIN, MEMBER, READER].contains(&row.value.name.as_str()) {
                 return Err(super::forbidden("delete_role"));
             }
             for assignment in directory.assignments.values().filter(|a| a.role == id) {
                 write.release(keys::identity(IdentityTable::Assignment, assignment.id()));
             }
-            write.release(keys::identity_name(IdentityTable::Role, "", &row.value.name));
+            write.release(keys::identity_name(
+                IdentityTable::Role,
+                "",
+                &row.value.name,
+            ));
             write.remove(keys::identity(IdentityTable::Role, &id), row.mod_revision);
             Ok(())
         })
@@ -110,8 +127,7 @@ pub async fn inferences(Shared(app): Shared<Arc<App>>, asking: Authenticated) ->
     let urls = Urls(&asking.base);
     let state = app.cloud.state();
     let named = |n| state.identity.role_named(n).map(|r| show::role(r, &urls));
-    let all = [(ADMIN, MEMBER), (MEMBER, READER)].map(|(above, below)| {
-        json!({"prior_role": named(above), "implies": [named(below)]})
-    });
+    let all = [(ADMIN, MEMBER), (MEMBER, READER)]
+        .map(|(above, below)| json!({"prior_role": named(above), "implies": [named(below)]}));
     Ok(answer::json(200, &json!({"role_inferences": all})))
 }

@@ -36,13 +36,15 @@ pub fn catalog(urls: &Urls<'_>) -> Value {
     let service = |id: &str, kind: &str, name: &str, path: &str| {
         let endpoints: Vec<_> = ["public", "internal", "admin"]
             .iter()
-            .map(|interface| json!({
-                "id": format!("{id}-{interface}"),
-                "interface": interface,
-                "region": REGION,
-                "region_id": REGION,
-                "url": format!("{}{path}", urls.0),
-            }))
+            .map(|interface| {
+                json!({
+                    "id": format!("{id}-{interface}"),
+                    "interface": interface,
+                    "region": REGION,
+                    "region_id": REGION,
+                    "url": format!("{}{path}", urls.0),
+                })
+            })
             .collect();
         json!({"id": id, "type": kind, "name": name, "endpoints": endpoints})
     };
@@ -68,7 +70,8 @@ pub fn token(auth: &Auth, directory: &Directory, urls: &Urls<'_>, with_catalog: 
         "expires_at": moment(auth.token.expires_at),
     });
     if let Some((project, domain)) = &auth.project {
-        out["project"] = json!({"id": project.id, "name": project.name, "domain": reference(domain)});
+        out["project"] =
+            json!({"id": project.id, "name": project.name, "domain": reference(domain)});
         out["is_domain"] = json!(false);
     }
     if let Some(domain) = &auth.domain {
@@ -78,14 +81,20 @@ pub fn token(auth: &Auth, directory: &Directory, urls: &Urls<'_>, with_catalog: 
         out["system"] = json!({"all": true});
     }
     if auth.token.scope != Scope::Unscoped {
-        out["roles"] =
-            auth.roles.values().map(|r| json!({"id": r.id, "name": r.name})).collect();
+        out["roles"] = auth
+            .roles
+            .values()
+            .map(|r| json!({"id": r.id, "name": r.name}))
+            .collect();
         if with_catalog {
             out["catalog"] = catalog(urls);
         }
     }
-    if let Some(credential) =
-        auth.token.credential.as_ref().and_then(|id| directory.credentials.get(id))
+    if let Some(credential) = auth
+        .token
+        .credential
+        .as_ref()
+        .and_then(|id| directory.credentials.get(id))
     {
         out["application_credential"] = json!({
             "id": credential.id,

@@ -17,7 +17,11 @@ const CHUNK: usize = 1_000;
 ///
 /// The store fails.
 pub async fn sweep(cloud: &Cloud) -> Result<usize> {
-    let nobody = Caller { project: ProjectId(String::new()), admin: true, member: true };
+    let nobody = Caller {
+        project: ProjectId(String::new()),
+        admin: true,
+        member: true,
+    };
     cloud
         .write(&nobody, |write| {
             let ended = write.state.identity.tokens_by_end.iter();

@@ -55,18 +55,26 @@ fn with_token(mut response: Response, token: &str) -> Response {
         value.set_sensitive(true);
         response.headers_mut().insert("x-subject-token", value);
     }
-    response.headers_mut().insert("vary", HeaderValue::from_static("X-Auth-Token"));
+    response
+        .headers_mut()
+        .insert("vary", HeaderValue::from_static("X-Auth-Token"));
     response
 }
 
 /// `POST /v3/auth/tokens`.
 pub async fn create(Shared(app): Shared<Arc<App>>, anybody: Anybody, body: Bytes) -> Answer {
-    let request: Login = serde_json::from_slice(&body)
-        .map_err(|_| super::bad("the body must be {\"auth\": {\"identity\": {\"methods\": […], …}}}"))?;
+    let request: Login = serde_json::from_slice(&body).map_err(|_| {
+        super::bad("the body must be {\"auth\": {\"identity\": {\"methods\": […], …}}}")
+    })?;
     let outcome = login(&app, request, anybody.from).await;
     app.metrics.logged_in(outcome.is_ok());
     let (token, auth) = outcome?;
-    let body = show::token(&auth, &app.cloud.state().identity, &Urls(&anybody.base), true);
+    let body = show::token(
+        &auth,
+        &app.cloud.state().identity,
+        &Urls(&anybody.base),
+        true,
+    );
     Ok(with_token(answer::json(201, &body), &token))
 }
 
@@ -91,7 +99,12 @@ pub async fn check(
 ) -> Answer {
     let (token, auth) = subject(&app, &asking, &headers)?;
     let catalog = !query.is_some_and(|q| q.split('&').any(|p| p.starts_with("nocatalog")));
-    let body = show::token(&auth, &app.cloud.state().identity, &Urls(&asking.base), catalog);
+    let body = show::token(
+        &auth,
+        &app.cloud.state().identity,
+        &Urls(&asking.base),
+        catalog,
+    );
     Ok(with_token(answer::json(200, &body), &token))
 }
 
@@ -117,13 +130,19 @@ pub async fn revoke(
 pub async fn catalog(asking: Authenticated) -> Response {
     let urls = Urls(&asking.base);
     let catalog = show::catalog(&urls);
-    answer::json(200, &json!({"catalog": catalog, "links": {"self": urls.identity("auth/catalog")}}))
+    answer::json(
+        200,
+        &json!({"catalog": catalog, "links": {"self": urls.identity("auth/catalog")}}),
+    )
 }
 
 /// `GET /v3/auth/system`.
 pub async fn system(Shared(app): Shared<Arc<App>>, asking: Authenticated) -> Response {
     let state = app.cloud.state();
-    let there = !state.identity.roles_of(&asking.auth.user.id, &Scope::System).is_empty();
+    let there = !state
+        .identity
+        .roles_of(&asking.auth.user.id, &Scope::System)
+        .is_empty();
     let all: Vec<_> = there.then(|| json!({"all": true})).into_iter().collect();
     answer::json(200, &json!({"system": all}))
 }
@@ -146,7 +165,10 @@ pub async fn services(asking: Authenticated) -> Answer {
             map.insert("description".into(), json!(""));
         }
     }
-    Ok(answer::json(200, &show::list("services", all, &Urls(&asking.base), "services")))
+    Ok(answer::json(
+        200,
+        &show::list("services", all, &Urls(&asking.base), "services"),
+    ))
 }
 
 /// `GET /v3/endpoints`.
@@ -154,7 +176,9 @@ pub async fn endpoints(asking: Authenticated) -> Answer {
     require_admin(&asking.auth, "list_endpoints")?;
     let mut all = Vec::new();
     for service in services_of(&asking) {
-        let Value::Array(endpoints) = &service["endpoints"] else { continue };
+        let Value::Array(endpoints) = &service["endpoints"] else {
+            continue;
+        };
         for endpoint in endpoints {
             let mut endpoint = endpoint.clone();
             endpoint["service_id"] = service["id"].clone();
@@ -162,7 +186,10 @@ pub async fn endpoints(asking: Authenticated) -> Answer {
             all.push(endpoint);
         }
     }
-    Ok(answer::json(200, &show::list("endpoints", all, &Urls(&asking.base), "endpoints")))
+    Ok(answer::json(
+        200,
+        &show::list("endpoints", all, &Urls(&asking.base), "endpoints"),
+    ))
 }
 
 /// `GET /v3/regions`.

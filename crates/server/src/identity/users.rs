@@ -54,19 +54,32 @@ pub async fn show(
         require_admin(&asking.auth, "get_user")?;
     }
     let state = app.cloud.state();
-    let user = state.identity.users.get(&id).ok_or_else(|| missing("user", &id))?;
-    Ok(answer::json(200, &json!({"user": show::user(user, &Urls(&asking.base))})))
+    let user = state
+        .identity
+        .users
+        .get(&id)
+        .ok_or_else(|| missing("user", &id))?;
+    Ok(answer::json(
+        200,
+        &json!({"user": show::user(user, &Urls(&asking.base))}),
+    ))
 }
 
 /// `GET /v3/users/ID/groups`: there are no groups of users.
 pub async fn groups(asking: Authenticated, Path(id): Path<String>) -> Response {
     let path = format!("users/{id}/groups");
-    answer::json(200, &show::list("groups", Vec::new(), &Urls(&asking.base), &path))
+    answer::json(
+        200,
+        &show::list("groups", Vec::new(), &Urls(&asking.base), &path),
+    )
 }
 
 /// `GET /v3/groups`: there are no groups of users.
 pub async fn no_groups(asking: Authenticated) -> Response {
-    answer::json(200, &show::list("groups", Vec::new(), &Urls(&asking.base), "groups"))
+    answer::json(
+        200,
+        &show::list("groups", Vec::new(), &Urls(&asking.base), "groups"),
+    )
 }
 
 /// The hash of the password that a body sets; `None` when it sets none.
@@ -76,9 +89,12 @@ async fn hashed(map: &Map<String, Value>) -> Result<Option<Option<String>>> {
         Some(Value::Null) => Ok(Some(None)),
         Some(Value::String(secret)) if secret.len() <= MAX_PASSWORD && !secret.is_empty() => {
             let hash = password::hash(secret.clone()).await;
-            hash.map(|h| Some(Some(h))).ok_or_else(|| ApiError::unavailable("hash the password"))
+            hash.map(|h| Some(Some(h)))
+                .ok_or_else(|| ApiError::unavailable("hash the password"))
         }
-        Some(_) => Err(super::bad(format!("password must be a text of 1 to {MAX_PASSWORD} octets"))),
+        Some(_) => Err(super::bad(format!(
+            "password must be a text of 1 to {MAX_PASSWORD} octets"
+        ))),
     }
 }
 
@@ -107,19 +123,28 @@ pub async fn create(Shared(app): Shared<Arc<App>>, asking: Authenticated, body: 
             write.create(keys::identity(IdentityTable::User, &user.id), &user)
         })
         .await?;
-    Ok(answer::json(201, &json!({"user": show::user(&user, &Urls(&asking.base))})))
+    Ok(answer::json(
+        201,
+        &json!({"user": show::user(&user, &Urls(&asking.base))}),
+    ))
 }
 
 fn claim_name(write: &mut Write<'_>, user: &User) -> Result<()> {
-    let found = write.state.identity.find(Named::User, &user.domain_id, &user.name);
+    let found = write
+        .state
+        .identity
+        .find(Named::User, &user.domain_id, &user.name);
     let taken = found.is_some_and(|id| *id != user.id);
     let key = keys::identity_name(IdentityTable::User, &user.domain_id, &user.name);
     if taken || !write.claim(key, user.id.clone()) {
-        return Err(ApiError::conflict("Conflict", format!(
-            "Conflict occurred attempting to store user - Duplicate entry found with name {} at \
+        return Err(ApiError::conflict(
+            "Conflict",
+            format!(
+                "Conflict occurred attempting to store user - Duplicate entry found with name {} at \
              domain ID {}.",
-            user.name, user.domain_id
-        )));
+                user.name, user.domain_id
+            ),
+        ));
     }
     Ok(())
 }
@@ -139,7 +164,12 @@ pub async fn update(
     let user = app
         .cloud
         .write(&asking.auth.caller(), |write| {
-            let row = write.state.identity.users.row(&id).ok_or_else(|| missing("user", &id))?;
+            let row = write
+                .state
+                .identity
+                .users
+                .row(&id)
+                .ok_or_else(|| missing("user", &id))?;
             let mut user = row.value.as_ref().clone();
             user.description = description.clone().unwrap_or(user.description);
             user.email = email.clone().unwrap_or(user.email);
@@ -149,15 +179,26 @@ pub async fn update(
                 set_password(write, &mut user, hash.clone());
             }
             if let Some(name) = new_name.clone().filter(|n| fold(n) != fold(&user.name)) {
-                write.release(keys::identity_name(IdentityTable::User, &user.domain_id, &user.name));
+                write.release(keys::identity_name(
+                    IdentityTable::User,
+                    &user.domain_id,
+                    &user.name,
+                ));
                 user.name = name;
                 claim_name(write, &user)?;
             }
-            write.replace(keys::identity(IdentityTable::User, &id), row.mod_revision, &user)?;
+            write.replace(
+                keys::identity(IdentityTable::User, &id),
+                row.mod_revision,
+                &user,
+            )?;
             Ok(user)
         })
         .await?;
-    Ok(answer::json(200, &json!({"user": show::user(&user, &Urls(&asking.base))})))
+    Ok(answer::json(
+        200,
+        &json!({"user": show::user(&user, &Urls(&asking.base))}),
+    ))
 }
 
 /// Whoever had a token by the old password has it no longer.
@@ -180,7 +221,13 @@ pub async fn change_password(
     app.attempts.check(anybody.from, &id)?;
     let map = object(&body, "user")?;
     let original = text(&map, "original_password")?.unwrap_or_default();
-    let present = app.cloud.state().identity.users.get(&id).and_then(|u| u.password.clone());
+    let present = app
+        .cloud
+        .state()
+        .identity
+        .users
+        .get(&id)
+        .and_then(|u| u.password.clone());
     if !password::verify(original, present).await {
         app.attempts.failed(anybody.from, &id);
         return Err(ApiError::unauthorized().into());
@@ -194,10 +241,19 @@ pub async fn change_password(
     };
     app.cloud
         .write(&caller, |write| {
-            let row = write.state.identity.users.row(&id).ok_or_else(|| missing("user", &id))?;
+            let row = write
+                .state
+                .identity
+                .users
+                .row(&id)
+                .ok_or_else(|| missing("user", &id))?;
             let mut user = row.value.as_ref().clone();
             set_password(write, &mut user, Some(hash.clone()));
-            write.replace(keys::identity(IdentityTable::User, &id), row.mod_revision, &user)
+            write.replace(
+                keys::identity(IdentityTable::User, &id),
+                row.mod_revision,
+                &user,
+            )
         })
         .await?;
     Ok(answer::empty(204))
@@ -213,7 +269,10 @@ pub async fn delete(
     app.cloud
         .write(&asking.auth.caller(), |write| {
             let directory = &write.state.identity;
-            let row = directory.users.row(&id).ok_or_else(|| missing("user", &id))?;
+            let row = directory
+                .users
+                .row(&id)
+                .ok_or_else(|| missing("user", &id))?;
             for assignment in directory.assignments_of(&id) {
                 write.release(keys::identity(IdentityTable::Assignment, assignment.id()));
             }
@@ -222,7 +281,11 @@ pub async fn delete(
             }
             let mut user = row.value.as_ref().clone();
             set_password(write, &mut user, None);
-            write.release(keys::identity_name(IdentityTable::User, &user.domain_id, &user.name));
+            write.release(keys::identity_name(
+                IdentityTable::User,
+                &user.domain_id,
+                &user.name,
+            ));
             write.remove(keys::identity(IdentityTable::User, &id), row.mod_revision);
             Ok(())
         })

@@ -50,9 +50,8 @@ pub struct Place<'a> {
 /// Whether addresses follow from the subnet's prefix and the port's Ethernet address.
 pub fn is_automatic(subnet: &Subnet) -> bool {
     let modes = [subnet.ipv6_address_mode, subnet.ipv6_ra_mode];
-    let automatic = |m: &Option<Ipv6Mode>| {
-        matches!(m, Some(Ipv6Mode::Slaac | Ipv6Mode::Dhcpv6Stateless))
-    };
+    let automatic =
+        |m: &Option<Ipv6Mode>| matches!(m, Some(Ipv6Mode::Slaac | Ipv6Mode::Dhcpv6Stateless));
     modes.iter().any(automatic)
 }
 
@@ -61,7 +60,10 @@ pub fn automatic_address(subnet: &Subnet, mac: Mac) -> Option<FixedIp> {
     match subnet.cidr.addr() {
         IpAddr::V6(prefix) => {
             let ip_address = IpAddr::V6(mac.slaac(prefix));
-            Some(FixedIp { subnet_id: subnet.id, ip_address })
+            Some(FixedIp {
+                subnet_id: subnet.id,
+                ip_address,
+            })
         }
         IpAddr::V4(_) => None,
     }
@@ -109,10 +111,14 @@ pub fn reallocate(
     let stays = |f: &FixedIp| !automatic(f.subnet_id) || place.mac == old.mac_address;
     let wanted: Vec<Wanted> = match wanted {
         Some(wanted) => wanted.to_vec(),
-        None => old.fixed_ips.iter().map(|f| Wanted {
-            subnet_id: Some(f.subnet_id),
-            ip_address: stays(f).then_some(f.ip_address),
-        }).collect(),
+        None => old
+            .fixed_ips
+            .iter()
+            .map(|f| Wanted {
+                subnet_id: Some(f.subnet_id),
+                ip_address: stays(f).then_some(f.ip_address),
+            })
+            .collect(),
     };
     let mut kept: Vec<FixedIp> = Vec::new();
     let mut open: Vec<Wanted> = Vec::new();
@@ -120,7 +126,9 @@ pub fn reallocate(
         let same = old.fixed_ips.iter().find(|f| {
             !kept.contains(f)
                 && stays(f)
-                && want.ip_address.map_or(want.subnet_id == Some(f.subnet_id), |a| a == f.ip_address)
+                && want
+                    .ip_address
+                    .map_or(want.subnet_id == Some(f.subnet_id), |a| a == f.ip_address)
                 && want.subnet_id.is_none_or(|s| s == f.subnet_id)
         });
         match same {
@@ -129,7 +137,10 @@ pub fn reallocate(
         }
     }
     // Addresses that follow from a subnet cannot be given up.
-    let forced = old.fixed_ips.iter().filter(|f| automatic(f.subnet_id) && stays(f));
+    let forced = old
+        .fixed_ips
+        .iter()
+        .filter(|f| automatic(f.subnet_id) && stays(f));
     let forced: Vec<_> = forced.filter(|f| !kept.contains(f)).copied().collect();
     kept.extend(forced);
     for gone in old.fixed_ips.iter().filter(|f| !kept.contains(f)) {
@@ -137,7 +148,10 @@ pub fn reallocate(
     }
     let mut chosen = kept;
     chosen.extend(take_wanted(write, place, &subnets, &open)?);
-    for subnet in subnets.iter().filter(|s| is_automatic(s) && !place.only_wanted) {
+    for subnet in subnets
+        .iter()
+        .filter(|s| is_automatic(s) && !place.only_wanted)
+    {
         if !chosen.iter().any(|f| f.subnet_id == subnet.id) {
             chosen.push(take_automatic(write, place, subnet)?);
         }
@@ -153,26 +167,40 @@ fn subnets_of(write: &mut Write<'_>, network: NetworkId) -> Vec<Arc<Subnet>> {
 
 fn claim(write: &mut Write<'_>, subnet: &Subnet, fixed: FixedIp) -> bool {
     let key = keys::address(fixed.subnet_id, fixed.ip_address);
-    let taken = write.state.owner(fixed.subnet_id, fixed.ip_address).is_some();
+    let taken = write
+        .state
+        .owner(fixed.subnet_id, fixed.ip_address)
+        .is_some();
     if (taken && !write.has_released(&key)) || !write.claim(key, Bytes::new()) {
         return false;
     }
-    write.taken.entry(subnet.id).or_default().insert(number(fixed.ip_address));
+    write
+        .taken
+        .entry(subnet.id)
+        .or_default()
+        .insert(number(fixed.ip_address));
     write.exists(subnet.key());
     true
 }
 
 fn in_use(network: &Network, address: IpAddr) -> ApiError {
-    ApiError::conflict("IpAddressInUse", format!(
-        "Unable to complete operation for network {}. The IP address {address} is in use.",
-        network.id
-    ))
+    ApiError::conflict(
+        "IpAddressInUse",
+        format!(
+            "Unable to complete operation for network {}. The IP address {address} is in use.",
+            network.id
+        ),
+    )
 }
 
 fn take_automatic(write: &mut Write<'_>, place: Place<'_>, subnet: &Subnet) -> Result<FixedIp> {
     let fixed = automatic_address(subnet, place.mac)
         .ok_or_else(|| ApiError::invalid_input("SLAAC is of IPv6 alone"))?;
-    if claim(write, subnet, fixed) { Ok(fixed) } else { Err(in_use(place.network, fixed.ip_address)) }
+    if claim(write, subnet, fixed) {
+        Ok(fixed)
+    } else {
+        Err(in_use(place.network, fixed.ip_address))
+    }
 }
 
 /// One IPv4 address, and one IPv6 address by DHCPv6, out of the first subnet that has one free.
@@ -183,7 +211,10 @@ fn take_one_of_each(
 ) -> Result<Vec<FixedIp>> {
     let mut chosen = Vec::new();
     for family in Family::BOTH {
-        let mut there = subnets.iter().filter(|s| s.family() == family && !is_automatic(s)).peekable();
+        let mut there = subnets
+            .iter()
+            .filter(|s| s.family() == family && !is_automatic(s))
+            .peekable();
         if there.peek().is_none() {
             continue;
         }
@@ -212,11 +243,17 @@ fn take_wanted(
         if is_automatic(subnet) {
             let fixed = take_automatic(write, place, subnet)?;
             if want.ip_address.is_some_and(|a| a != fixed.ip_address) {
-                return Err(ApiError::new(400, "AllocationOnAutoAddressSubnet", format!(
-                    "IPv6 address {} cannot be directly assigned to a port on subnet {} as the \
+                return Err(ApiError::new(
+                    400,
+                    "AllocationOnAutoAddressSubnet",
+                    format!(
+                        "IPv6 address {} cannot be directly assigned to a port on subnet {} as the \
                      subnet is configured for automatic addresses; this port's is {}.",
-                    want.ip_address.unwrap_or(fixed.ip_address), subnet.id, fixed.ip_address
-                )));
+                        want.ip_address.unwrap_or(fixed.ip_address),
+                        subnet.id,
+                        fixed.ip_address
+                    ),
+                ));
             }
             chosen.push(fixed);
             continue;
@@ -224,7 +261,10 @@ fn take_wanted(
         let fixed = match want.ip_address {
             None => take_free(write, subnet).ok_or_else(|| exhausted(place.network.id))?,
             Some(ip_address) => {
-                let fixed = FixedIp { subnet_id: subnet.id, ip_address };
+                let fixed = FixedIp {
+                    subnet_id: subnet.id,
+                    ip_address,
+                };
                 if subnet.gateway_ip == Some(ip_address) || !claim(write, subnet, fixed) {
                     return Err(in_use(place.network, ip_address));
                 }
@@ -267,9 +307,9 @@ fn subnet_for<'s>(
             Some(subnet) => Ok(subnet),
             None => bad("InvalidIpForNetwork", "network", a),
         },
-        (None, None) => {
-            Err(ApiError::invalid_input("IP allocation requires subnet_id or ip_address"))
-        }
+        (None, None) => Err(ApiError::invalid_input(
+            "IP allocation requires subnet_id or ip_address",
+        )),
     }
 }
 
@@ -278,8 +318,14 @@ fn subnet_for<'s>(
 fn take_free(write: &mut Write<'_>, subnet: &Arc<Subnet>) -> Option<FixedIp> {
     let like = subnet.cidr.addr();
     let size = |start: IpAddr, end: IpAddr| number(end) - number(start);
-    let pools: Vec<_> = subnet.allocation_pools.iter().map(|p| (p.start, p.end)).collect();
-    let total = pools.iter().fold(0u128, |sum, (s, e)| sum.saturating_add(size(*s, *e)));
+    let pools: Vec<_> = subnet
+        .allocation_pools
+        .iter()
+        .map(|p| (p.start, p.end))
+        .collect();
+    let total = pools
+        .iter()
+        .fold(0u128, |sum, (s, e)| sum.saturating_add(size(*s, *e)));
     let mut skip = rand::rng().random_range(0..=total);
     let at = pools.iter().position(|(s, e)| {
         let here = skip <= size(*s, *e);
@@ -293,15 +339,24 @@ fn take_free(write: &mut Write<'_>, subnet: &Arc<Subnet>) -> Option<FixedIp> {
     let mut order = vec![(from, spans(at)?.1)];
     order.extend((1..pools.len()).filter_map(|i| spans((at + i) % pools.len())));
     order.push((spans(at)?.0, from));
-    let free = order.into_iter().find_map(|(start, end)| free_between(write, subnet.id, start, end))?;
-    let fixed = FixedIp { subnet_id: subnet.id, ip_address: address(free, like) };
+    let free = order
+        .into_iter()
+        .find_map(|(start, end)| free_between(write, subnet.id, start, end))?;
+    let fixed = FixedIp {
+        subnet_id: subnet.id,
+        ip_address: address(free, like),
+    };
     claim(write, subnet, fixed).then_some(fixed)
 }
 
 /// The first number that is free in the state and not taken by this write.
 fn free_between(write: &Write<'_>, subnet: SubnetId, start: u128, end: u128) -> Option<u128> {
     let none = Ranges::default();
-    let allocated = write.state.addresses.get(&subnet).map_or(&none, |a| &a.ranges);
+    let allocated = write
+        .state
+        .addresses
+        .get(&subnet)
+        .map_or(&none, |a| &a.ranges);
     let taken = write.taken.get(&subnet).unwrap_or(&none);
     let mut at = start;
     loop {
@@ -314,7 +369,11 @@ fn free_between(write: &Write<'_>, subnet: SubnetId, start: u128, end: u128) -> 
 }
 
 fn nobody() -> Caller {
-    Caller { project: ProjectId(String::new()), admin: true, member: true }
+    Caller {
+        project: ProjectId(String::new()),
+        admin: true,
+        member: true,
+    }
 }
 
 /// Gives every port of the network an address of each subnet whose addresses follow from the
@@ -326,14 +385,21 @@ fn nobody() -> Caller {
 pub async fn attach_automatic(cloud: &Cloud, network: NetworkId) -> Result<()> {
     change_in_chunks(cloud, |write| {
         let state = write.state;
-        let subnets: Vec<_> = subnets_of(write, network).into_iter().filter(|s| is_automatic(s)).collect();
+        let subnets: Vec<_> = subnets_of(write, network)
+            .into_iter()
+            .filter(|s| is_automatic(s))
+            .collect();
         let lacks = |port: &Port| {
             !port.device_owner.starts_with("network:")
-                && subnets.iter().any(|s| !port.fixed_ips.iter().any(|f| f.subnet_id == s.id))
+                && subnets
+                    .iter()
+                    .any(|s| !port.fixed_ips.iter().any(|f| f.subnet_id == s.id))
         };
         let chunk = chunk_of(write, network, lacks);
         for id in &chunk {
-            let Some(row) = state.ports.row(id) else { continue };
+            let Some(row) = state.ports.row(id) else {
+                continue;
+            };
             let mut port = row.value.as_ref().clone();
             for subnet in &subnets {
                 let has = port.fixed_ips.iter().any(|f| f.subnet_id == subnet.id);
@@ -364,10 +430,17 @@ pub async fn detach_automatic(cloud: &Cloud, subnet: &Subnet) -> Result<()> {
         let state = write.state;
         let has = |port: &Port| port.fixed_ips.iter().any(|f| f.subnet_id == subnet.id);
         for id in chunk_of(write, subnet.network_id, has) {
-            let Some(row) = state.ports.row(&id) else { continue };
+            let Some(row) = state.ports.row(&id) else {
+                continue;
+            };
             let mut port = row.value.as_ref().clone();
             port.fixed_ips.retain(|f| f.subnet_id != subnet.id);
-            for gone in row.value.fixed_ips.iter().filter(|f| f.subnet_id == subnet.id) {
+            for gone in row
+                .value
+                .fixed_ips
+                .iter()
+                .filter(|f| f.subnet_id == subnet.id)
+            {
                 write.release(keys::address(gone.subnet_id, gone.ip_address));
             }
             touch(write, &mut port);
@@ -383,11 +456,7 @@ fn touch(write: &Write<'_>, port: &mut Port) {
     port.standard.updated_at = write.now;
 }
 
-fn chunk_of(
-    write: &Write<'_>,
-    network: NetworkId,
-    of: impl Fn(&Port) -> bool,
-) -> BTreeSet<PortId> {
+fn chunk_of(write: &Write<'_>, network: NetworkId, of: impl Fn(&Port) -> bool) -> BTreeSet<PortId> {
     let ids = write.state.ports_by_network.get(&network);
     let ports = ids.filter_map(|id| write.state.ports.get(id));
     ports.filter(|p| of(p)).map(|p| p.id).take(CHUNK).collect()

@@ -35,30 +35,38 @@ pub const ZONE: &str = "nova";
 /// `GET /networking/`.
 pub async fn versions(anybody: Anybody) -> Response {
     let href = format!("{}/networking/v2.0/", anybody.base);
-    answer::json(200, &json!({"versions": [
-        {"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": href}]},
-    ]}))
+    answer::json(
+        200,
+        &json!({"versions": [
+            {"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": href}]},
+        ]}),
+    )
 }
 
 /// `GET /networking/v2.0/`.
 pub async fn resources(anybody: Anybody) -> Response {
     let all: Vec<_> = resources::ALL
         .iter()
-        .map(|r| json!({
-            "name": r.name,
-            "collection": r.collection,
-            "links": [{
-                "rel": "self",
-                "href": format!("{}/networking/v2.0/{}", anybody.base, r.path),
-            }],
-        }))
+        .map(|r| {
+            json!({
+                "name": r.name,
+                "collection": r.collection,
+                "links": [{
+                    "rel": "self",
+                    "href": format!("{}/networking/v2.0/{}", anybody.base, r.path),
+                }],
+            })
+        })
         .collect();
     answer::json(200, &json!({"resources": all}))
 }
 
 /// `GET /networking/openapi.json`.
 pub async fn openapi(anybody: Anybody) -> Response {
-    answer::json(200, &openapi::document(&format!("{}/networking", anybody.base)))
+    answer::json(
+        200,
+        &openapi::document(&format!("{}/networking", anybody.base)),
+    )
 }
 
 /// `GET /v2.0/extensions`.
@@ -70,10 +78,19 @@ pub async fn extensions(_asked: Asked) -> Response {
 /// `GET /v2.0/extensions/ALIAS`.
 pub async fn extension(_asked: Asked, Path(alias): Path<String>) -> Answer {
     let alias = alias.trim_end_matches(".json");
-    let found = extension::served().find(|e| e.alias == alias).ok_or_else(|| {
-        ApiError::new(404, "ExtensionsNotFound", format!("Extensions not found: {alias}."))
-    })?;
-    Ok(answer::json(200, &json!({"extension": extension::show(found)})))
+    let found = extension::served()
+        .find(|e| e.alias == alias)
+        .ok_or_else(|| {
+            ApiError::new(
+                404,
+                "ExtensionsNotFound",
+                format!("Extensions not found: {alias}."),
+            )
+        })?;
+    Ok(answer::json(
+        200,
+        &json!({"extension": extension::show(found)}),
+    ))
 }
 
 /// A row of what is computed, not stored.
@@ -112,17 +129,24 @@ pub async fn ip_availabilities(
     RawQuery(query): RawQuery,
 ) -> Answer {
     let resource = &resources::NETWORK_IP_AVAILABILITY;
-    allow(Access::Admin, &asked.caller, || format!("get_{}", resource.name))?;
+    allow(Access::Admin, &asked.caller, || {
+        format!("get_{}", resource.name)
+    })?;
     let query = Query::parse(resource, decode(query.as_deref().unwrap_or_default()))?;
     let version = query.wanted("ip_version").map(<[Value]>::to_vec);
     let rows = {
         let state = app.cloud.state();
-        let rows = state.networks.values().map(|n| availability(&state, n, version.as_deref()));
+        let rows = state
+            .networks
+            .values()
+            .map(|n| availability(&state, n, version.as_deref()));
         rows.collect::<Vec<_>>()
     };
     // The version says which subnets count, not which networks.
     let mut query = query;
-    query.filters.retain(|f| !matches!(f, Filter::Equals(a, _) if a.name == "ip_version"));
+    query
+        .filters
+        .retain(|f| !matches!(f, Filter::Equals(a, _) if a.name == "ip_version"));
     let rows = rows.into_iter().filter(|row| query.matches(row)).collect();
     answer_list(resource, &asked, &query, rows, None)
 }
@@ -134,9 +158,14 @@ pub async fn ip_availability(
     Path(id): Path<String>,
 ) -> Answer {
     let resource = &resources::NETWORK_IP_AVAILABILITY;
-    allow(Access::Admin, &asked.caller, || format!("get_{}", resource.name))?;
+    allow(Access::Admin, &asked.caller, || {
+        format!("get_{}", resource.name)
+    })?;
     let state = app.cloud.state();
-    let found = id.parse::<NetworkId>().ok().and_then(|id| state.networks.get(&id));
+    let found = id
+        .parse::<NetworkId>()
+        .ok()
+        .and_then(|id| state.networks.get(&id));
     let network = found.ok_or_else(|| resource.missing(&id))?;
     let row = availability(&state, network, None);
     Ok(answer::json(200, &json!({resource.name: row.0})))
@@ -148,7 +177,10 @@ fn availability(state: &State, network: &Network, versions: Option<&[Value]>) ->
     let mut subnets = Vec::new();
     let (mut total, mut used) = (0u128, 0usize);
     for subnet in state.subnets_of(network.id).filter(|s| wanted(s)) {
-        let owners = state.addresses.get(&subnet.id).map_or(0, |a| a.owners.len());
+        let owners = state
+            .addresses
+            .get(&subnet.id)
+            .map_or(0, |a| a.owners.len());
         let size = size_of(subnet);
         (total, used) = (total.saturating_add(size), used + owners);
         subnets.push(json!({
@@ -176,12 +208,18 @@ fn size_of(subnet: &Subnet) -> u128 {
     if is_automatic(subnet) {
         return number(subnet.cidr.last()) - number(subnet.cidr.addr());
     }
-    let sizes = subnet.allocation_pools.iter().map(|p| number(p.end) - number(p.start));
+    let sizes = subnet
+        .allocation_pools
+        .iter()
+        .map(|p| number(p.end) - number(p.start));
     sizes.fold(0, |sum, n| sum.saturating_add(n).saturating_add(1))
 }
 
 /// A number as JSON has it; beyond 64 bits as near as a float comes.
-#[expect(clippy::cast_precision_loss, reason = "JSON has no larger whole numbers here")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "JSON has no larger whole numbers here"
+)]
 fn big(n: u128) -> Value {
     u64::try_from(n).map_or_else(|_| json!(n as f64), |n| json!(n))
 }

@@ -41,7 +41,10 @@ struct Item {
 
 impl Item {
     fn new(app: &App, record: &Arc<HostRecord>) -> Self {
-        Item { record: Arc::clone(record), heard: app.live.heard(&record.host) }
+        Item {
+            record: Arc::clone(record),
+            heard: app.live.heard(&record.host),
+        }
     }
 }
 
@@ -84,9 +87,15 @@ pub async fn list(
     RawQuery(query): RawQuery,
 ) -> Answer {
     admin(&asked, "get")?;
-    let query = Query::parse(&resources::AGENT, decode(query.as_deref().unwrap_or_default()))?;
+    let query = Query::parse(
+        &resources::AGENT,
+        decode(query.as_deref().unwrap_or_default()),
+    )?;
     let records: Vec<_> = app.cloud.state().hosts.values().cloned().collect();
-    let items = records.iter().map(|r| Item::new(&app, r)).collect::<Vec<_>>();
+    let items = records
+        .iter()
+        .map(|r| Item::new(&app, r))
+        .collect::<Vec<_>>();
     let marker = query.marker.as_ref();
     let marker = marker.and_then(|m| records.iter().find(|r| r.id.to_string() == *m));
     let marker = marker.map(|r| Item::new(&app, r));
@@ -96,7 +105,10 @@ pub async fn list(
 
 fn shown(app: &App, record: &Arc<HostRecord>) -> Response {
     let shown = Shown::new(&resources::AGENT, true, &[]);
-    answer::json(200, &json!({"agent": json!(shown.of(&Item::new(app, record)))}))
+    answer::json(
+        200,
+        &json!({"agent": json!(shown.of(&Item::new(app, record)))}),
+    )
 }
 
 /// `GET /v2.0/agents/ID`.

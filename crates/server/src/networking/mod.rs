@@ -35,13 +35,25 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/extensions/{alias}", get(catalogue::extension))
         .route("/availability_zones", get(catalogue::availability_zones))
         .route("/service-providers", get(catalogue::service_providers))
-        .route("/network-ip-availabilities", get(catalogue::ip_availabilities))
-        .route("/network-ip-availabilities/{id}", get(catalogue::ip_availability))
+        .route(
+            "/network-ip-availabilities",
+            get(catalogue::ip_availabilities),
+        )
+        .route(
+            "/network-ip-availabilities/{id}",
+            get(catalogue::ip_availability),
+        )
         .route("/quotas", get(quotas::list))
-        .route("/quotas/{project}", get(quotas::show).put(quotas::update).delete(quotas::delete))
+        .route(
+            "/quotas/{project}",
+            get(quotas::show).put(quotas::update).delete(quotas::delete),
+        )
         .route("/quotas/{project}/{what}", get(quotas::part))
         .route("/agents", get(hosts::list))
-        .route("/agents/{id}", get(hosts::show).put(hosts::update).delete(hosts::delete))
+        .route(
+            "/agents/{id}",
+            get(hosts::show).put(hosts::update).delete(hosts::delete),
+        )
         .merge(entity_routes::<Network>())
         .merge(entity_routes::<Subnet>())
         .merge(entity_routes::<Port>())
@@ -65,7 +77,9 @@ fn entity_routes<E: Entity>() -> Router<Arc<App>> {
         .route(&path, get(serve::list::<E>).post(serve::create::<E>))
         .route(
             &item,
-            get(serve::show::<E>).put(serve::update::<E>).delete(serve::delete::<E>),
+            get(serve::show::<E>)
+                .put(serve::update::<E>)
+                .delete(serve::delete::<E>),
         );
     if !resource.tagged {
         return routes;
@@ -73,11 +87,16 @@ fn entity_routes<E: Entity>() -> Router<Arc<App>> {
     routes
         .route(
             &format!("{item}/tags"),
-            get(tags::list::<E>).put(tags::replace::<E>).post(tags::add::<E>).delete(tags::clear::<E>),
+            get(tags::list::<E>)
+                .put(tags::replace::<E>)
+                .post(tags::add::<E>)
+                .delete(tags::clear::<E>),
         )
         .route(
             &format!("{item}/tags/{{tag}}"),
-            put(tags::put_one::<E>).get(tags::show_one::<E>).delete(tags::delete_one::<E>),
+            put(tags::put_one::<E>)
+                .get(tags::show_one::<E>)
+                .delete(tags::delete_one::<E>),
         )
 }
 
@@ -95,6 +114,7 @@ pub async fn nothing_of_identity() -> IdentityError {
 }
 
 fn method_error() -> hextet_api::ApiError {
-    let message = "The server could not comply with the request since it does not support that method.";
+    let message =
+        "The server could not comply with the request since it does not support that method.";
     hextet_api::ApiError::new(405, "HTTPMethodNotAllowed", message)
 }

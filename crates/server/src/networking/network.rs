@@ -84,7 +84,11 @@ impl Entity for Network {
 
     fn candidates(state: &State, query: &Query, _caller: &Caller) -> Vec<Arc<Self>> {
         match wanted_ids(query, "id") {
-            Some(ids) => ids.iter().filter_map(|id| state.networks.get(id)).cloned().collect(),
+            Some(ids) => ids
+                .iter()
+                .filter_map(|id| state.networks.get(id))
+                .cloned()
+                .collect(),
             None => state.networks.values().cloned().collect(),
         }
     }
@@ -131,7 +135,9 @@ impl Entity for Network {
             is_default: input.take("is_default")?,
             mtu: input.get("mtu")?.unwrap_or(DEFAULT_MTU),
             port_security_enabled: input.take("port_security_enabled")?,
-            network_type: input.get("provider:network_type")?.unwrap_or(NetworkType::Routed),
+            network_type: input
+                .get("provider:network_type")?
+                .unwrap_or(NetworkType::Routed),
             physical_network: input.get("provider:physical_network")?,
             segmentation_id: input.get("provider:segmentation_id")?,
             dns_domain: input.take("dns_domain")?,
@@ -182,13 +188,21 @@ impl Entity for Network {
 
     fn delete(write: &mut Write<'_>, old: &Row<Self>) -> Result<()> {
         let network = &old.value;
-        let ports: Vec<_> = write.state.ports_by_network.get(&network.id).take(10).collect();
+        let ports: Vec<_> = write
+            .state
+            .ports_by_network
+            .get(&network.id)
+            .take(10)
+            .collect();
         if !ports.is_empty() {
             let ids: Vec<_> = ports.iter().map(ToString::to_string).collect();
-            return Err(in_use(network.id, &format!(
-                "There are one or more ports still in use on the network, id for these ports is: {}",
-                ids.join(",")
-            )));
+            return Err(in_use(
+                network.id,
+                &format!(
+                    "There are one or more ports still in use on the network, id for these ports is: {}",
+                    ids.join(",")
+                ),
+            ));
         }
         write.empty(keys::ports_of(network.id));
         write.quiet(keys::subnets());
@@ -211,7 +225,11 @@ fn quota() -> hextet_api::describe::Quota {
 }
 
 fn with_status(mut network: Network) -> Network {
-    network.status = if network.admin_state_up { Status::Active } else { Status::Down };
+    network.status = if network.admin_state_up {
+        Status::Active
+    } else {
+        Status::Down
+    };
     network
 }
 
@@ -228,15 +246,21 @@ fn claim_default(write: &mut Write<'_>, network: &Network) -> Result<()> {
         None if write.claim(key, network.id.to_string()) => Ok(()),
         _ => {
             let other = other.map_or_else(String::new, |n| n.id.to_string());
-            Err(ApiError::conflict("DefaultExternalNetworkExists", format!(
-                "A default network already exists: {other}. Set its is_default to false first."
-            )))
+            Err(ApiError::conflict(
+                "DefaultExternalNetworkExists",
+                format!(
+                    "A default network already exists: {other}. Set its is_default to false first."
+                ),
+            ))
         }
     }
 }
 
 fn check_mtu(write: &mut Write<'_>, network: &Network) -> Result<()> {
-    let has_ipv6 = write.state.subnets_of(network.id).any(|s| s.family() == Family::V6);
+    let has_ipv6 = write
+        .state
+        .subnets_of(network.id)
+        .any(|s| s.family() == Family::V6);
     if network.mtu < IPV6_MIN_MTU && has_ipv6 {
         return Err(mtu_conflict(network));
     }
@@ -246,10 +270,13 @@ fn check_mtu(write: &mut Write<'_>, network: &Network) -> Result<()> {
 
 /// The error for an IPv6 subnet on a network whose packets are too small for it.
 pub fn mtu_conflict(network: &Network) -> ApiError {
-    ApiError::conflict("NetworkMTUSubnetConflict", format!(
-        "MTU of {} is not valid, subnet requires a minimum of {IPV6_MIN_MTU} bytes.",
-        network.id
-    ))
+    ApiError::conflict(
+        "NetworkMTUSubnetConflict",
+        format!(
+            "MTU of {} is not valid, subnet requires a minimum of {IPV6_MIN_MTU} bytes.",
+            network.id
+        ),
+    )
 }
 
 /// Whether the network is too small for IPv6.
@@ -266,10 +293,13 @@ fn check_unshare(write: &mut Write<'_>, network: &Network) -> Result<()> {
         })
     });
     if foreign {
-        return Err(ApiError::conflict("InvalidSharedSetting", format!(
-            "Unable to reconfigure sharing settings for network {}. Multiple projects are using it.",
-            network.id
-        )));
+        return Err(ApiError::conflict(
+            "InvalidSharedSetting",
+            format!(
+                "Unable to reconfigure sharing settings for network {}. Multiple projects are using it.",
+                network.id
+            ),
+        ));
     }
     write.quiet(keys::ports_of(network.id));
     Ok(())

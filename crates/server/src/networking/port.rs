@@ -78,15 +78,23 @@ impl Entity for Port {
         if let Some(devices) = query.wanted("device_id") {
             let devices: Vec<_> = devices.iter().filter_map(Value::as_str).collect();
             if devices.iter().all(|d| !d.is_empty()) {
-                return indexed(&mut devices.iter().flat_map(|d| state.ports_by_device.get(*d)).copied());
+                return indexed(
+                    &mut devices
+                        .iter()
+                        .flat_map(|d| state.ports_by_device.get(*d))
+                        .copied(),
+                );
             }
         }
         if let Some(mut ids) = by_address(state, query) {
             return indexed(&mut ids.drain(..));
         }
         if let Some(groups) = wanted_ids::<SecurityGroupId>(query, "security_groups") {
-            let mut ids: Vec<_> =
-                groups.iter().flat_map(|g| state.ports_by_group.get(g)).copied().collect();
+            let mut ids: Vec<_> = groups
+                .iter()
+                .flat_map(|g| state.ports_by_group.get(g))
+                .copied()
+                .collect();
             ids.sort_unstable();
             ids.dedup();
             return indexed(&mut ids.into_iter());
@@ -97,15 +105,21 @@ impl Entity for Port {
             return indexed(&mut hosts.iter().flat_map(of).copied());
         }
         if let Some(networks) = wanted_ids::<NetworkId>(query, "network_id") {
-            return indexed(&mut networks.iter().flat_map(|n| state.ports_by_network.get(n)).copied());
+            return indexed(
+                &mut networks
+                    .iter()
+                    .flat_map(|n| state.ports_by_network.get(n))
+                    .copied(),
+            );
         }
         if caller.admin {
             return match query.wanted("project_id") {
                 Some(projects) => {
                     let projects = projects.iter().filter_map(Value::as_str);
                     let ids = projects.map(|p| ProjectId(p.to_owned()));
-                    let ids: Vec<_> =
-                        ids.flat_map(|p| state.ports_by_project.get(&p).copied().collect::<Vec<_>>()).collect();
+                    let ids: Vec<_> = ids
+                        .flat_map(|p| state.ports_by_project.get(&p).copied().collect::<Vec<_>>())
+                        .collect();
                     indexed(&mut ids.into_iter())
                 }
                 None => state.ports.values().cloned().collect(),
@@ -113,9 +127,13 @@ impl Entity for Port {
         }
         // One's own, and those on one's networks.
         let own = state.ports_by_project.get(&caller.project).copied();
-        let networks = state.networks.values().filter(|n| n.standard.project_id == caller.project);
-        let mut ids: Vec<_> =
-            own.chain(networks.flat_map(|n| state.ports_by_network.get(&n.id).copied())).collect();
+        let networks = state
+            .networks
+            .values()
+            .filter(|n| n.standard.project_id == caller.project);
+        let mut ids: Vec<_> = own
+            .chain(networks.flat_map(|n| state.ports_by_network.get(&n.id).copied()))
+            .collect();
         ids.sort_unstable();
         ids.dedup();
         indexed(&mut ids.into_iter())
@@ -194,7 +212,11 @@ impl Entity for Port {
         port.security_groups = groups_of_new(write, input, &port)?;
         check_security(&port, None)?;
         let wanted: Option<Vec<Wanted>> = input.get("fixed_ips")?;
-        let place = Place { network: &network, mac, only_wanted: false };
+        let place = Place {
+            network: &network,
+            mac,
+            only_wanted: false,
+        };
         port.fixed_ips = allocate(write, place, wanted.as_deref())?;
         finish_create(write, &network, port)
     }
@@ -202,7 +224,10 @@ impl Entity for Port {
     fn update(write: &mut Write<'_>, old: &Row<Self>, input: &Input) -> Result<Arc<Self>> {
         let mut port = old.value.as_ref().clone();
         if port.device_owner == NAT44_OWNER {
-            return Err(managed(port.id, "it holds a host's NAT44 sources, which hextet manages"));
+            return Err(managed(
+                port.id,
+                "it holds a host's NAT44 sources, which hextet manages",
+            ));
         }
         let network = network_of(write, &port)?;
         check_allowed(write, &network, input, false)?;
@@ -228,13 +253,22 @@ impl Entity for Port {
             port.security_groups = input.get("security_groups")?.unwrap_or_default();
             port.security_groups.sort_unstable();
             let known = &old.value.security_groups;
-            check_groups(write, &port.standard.project_id, &port.security_groups, known)?;
+            check_groups(
+                write,
+                &port.standard.project_id,
+                &port.security_groups,
+                known,
+            )?;
         }
         check_security(&port, Some(&old.value))?;
         if input.names("fixed_ips") || port.mac_address != old.value.mac_address {
             let wanted: Option<Vec<Wanted>> = input.get("fixed_ips")?;
             let only_wanted = false;
-            let place = Place { network: &network, mac: port.mac_address, only_wanted };
+            let place = Place {
+                network: &network,
+                mac: port.mac_address,
+                only_wanted,
+            };
             port.fixed_ips = reallocate(write, place, &old.value, wanted.as_deref())?;
         }
         finish_update(write, &network, old, port)
@@ -266,7 +300,11 @@ pub fn remove(write: &mut Write<'_>, old: &Row<Port>) {
 pub fn finish_create(write: &mut Write<'_>, network: &Network, port: Port) -> Result<Arc<Port>> {
     let project = port.standard.project_id.clone();
     if !is_network_service(&port) {
-        write.use_quota(&project, resources::PORT.quota.unwrap_or(resources::PUBLIC_IPV4), 1);
+        write.use_quota(
+            &project,
+            resources::PORT.quota.unwrap_or(resources::PUBLIC_IPV4),
+            1,
+        );
         count_public(write, &port, 1);
     }
     if is_single_homed(network, &port) {
@@ -324,7 +362,10 @@ fn by_address(state: &State, query: &Query) -> Option<Vec<PortId>> {
     }
     let owners = |a: &IpAddr| {
         let a = *a;
-        state.addresses.values().filter_map(move |s| s.owners.get(&a).copied())
+        state
+            .addresses
+            .values()
+            .filter_map(move |s| s.owners.get(&a).copied())
     };
     let mut ids: Vec<_> = addresses.iter().flat_map(owners).collect();
     ids.sort_unstable();
@@ -341,7 +382,11 @@ fn show_pair(pair: &AddressPair) -> Value {
 }
 
 fn vif_type(port: &Port) -> &'static str {
-    if port.binding.host_id.is_some() { "tap" } else { "unbound" }
+    if port.binding.host_id.is_some() {
+        "tap"
+    } else {
+        "unbound"
+    }
 }
 
 fn vif_details(port: &Port) -> Value {
@@ -361,9 +406,10 @@ fn is_network_service(port: &Port) -> bool {
 }
 
 fn managed(id: PortId, reason: &str) -> ApiError {
-    ApiError::conflict("ServicePortInUse", format!(
-        "Port {id} cannot be changed directly via the port API: {reason}."
-    ))
+    ApiError::conflict(
+        "ServicePortInUse",
+        format!("Port {id} cannot be changed directly via the port API: {reason}."),
+    )
 }
 
 /// The network that the request names, or the one that a user gets who does not choose.
@@ -371,7 +417,11 @@ fn network_for(write: &mut Write<'_>, input: &Input) -> Result<Arc<Network>> {
     let id = match input.get("network_id")? {
         Some(id) => id,
         None => {
-            let mut all = write.state.networks.values().filter(|n| n.is_default && n.shared);
+            let mut all = write
+                .state
+                .networks
+                .values()
+                .filter(|n| n.is_default && n.shared);
             match (all.next(), all.next()) {
                 (Some(network), None) => network.id,
                 _ => {
@@ -406,7 +456,10 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
     if is_network_owner(network, write.caller) {
         return Ok(());
     }
-    if let Some(name) = input.needing(&resources::PORT, Access::NetworkOwner, create).first() {
+    if let Some(name) = input
+        .needing(&resources::PORT, Access::NetworkOwner, create)
+        .first()
+    {
         return Err(ApiError::forbidden(format!("{verb}_port:{name}")));
     }
     if owner.starts_with("network:") {
@@ -414,19 +467,28 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
     }
     let wanted: Vec<Wanted> = input.get("fixed_ips")?.unwrap_or_default();
     if wanted.iter().any(|w| w.ip_address.is_some()) {
-        return Err(ApiError::forbidden(format!("{verb}_port:fixed_ips:ip_address")));
+        return Err(ApiError::forbidden(format!(
+            "{verb}_port:fixed_ips:ip_address"
+        )));
     }
     Ok(())
 }
 
 fn free_mac(write: &Write<'_>, network: NetworkId, mac: Mac) -> Result<Mac> {
     if mac.is_multicast() {
-        return Err(ApiError::invalid_input(format!("'{mac}' is a group address, no port's")));
-    }
-    if write.state.macs.contains_key(&(network, mac)) || write.has_claimed(&keys::port(network, mac)) {
-        return Err(ApiError::conflict("MacAddressInUse", format!(
-            "Unable to complete operation for network {network}. The mac address {mac} is in use."
+        return Err(ApiError::invalid_input(format!(
+            "'{mac}' is a group address, no port's"
         )));
+    }
+    if write.state.macs.contains_key(&(network, mac))
+        || write.has_claimed(&keys::port(network, mac))
+    {
+        return Err(ApiError::conflict(
+            "MacAddressInUse",
+            format!(
+                "Unable to complete operation for network {network}. The mac address {mac} is in use."
+            ),
+        ));
     }
     Ok(mac)
 }
@@ -440,9 +502,11 @@ fn new_mac(write: &Write<'_>, network: NetworkId) -> Result<Mac> {
             return Ok(mac);
         }
     }
-    Err(ApiError::new(503, "MacAddressGenerationFailure", format!(
-        "Unable to generate unique mac on network {network}."
-    )))
+    Err(ApiError::new(
+        503,
+        "MacAddressGenerationFailure",
+        format!("Unable to generate unique mac on network {network}."),
+    ))
 }
 
 /// A `null` makes a new one (`port-mac-address-regenerate`).
@@ -456,11 +520,14 @@ fn update_mac(write: &Write<'_>, port: &mut Port, input: &Input) -> Result<()> {
         None => new_mac(write, port.network_id)?,
     };
     if port.binding.host_id.is_some() {
-        return Err(ApiError::conflict("PortBound", format!(
-            "Unable to complete operation on port {}, port is already bound, port type: tap, \
+        return Err(ApiError::conflict(
+            "PortBound",
+            format!(
+                "Unable to complete operation on port {}, port is already bound, port type: tap, \
              old_mac {}, new_mac {mac}.",
-            port.id, port.mac_address
-        )));
+                port.id, port.mac_address
+            ),
+        ));
     }
     port.mac_address = mac;
     Ok(())
@@ -484,18 +551,31 @@ struct Pair {
 fn pairs(input: &Input, mac: Mac) -> Result<Vec<AddressPair>> {
     let given: Vec<Pair> = input.get("allowed_address_pairs")?.unwrap_or_default();
     if given.len() > MAX_PAIRS {
-        return Err(ApiError::new(400, "AllowedAddressPairExhausted", format!(
-            "The number of allowed address pair exceeds the maximum {MAX_PAIRS}."
-        )));
+        return Err(ApiError::new(
+            400,
+            "AllowedAddressPairExhausted",
+            format!("The number of allowed address pair exceeds the maximum {MAX_PAIRS}."),
+        ));
     }
     let mut pairs: Vec<AddressPair> = Vec::with_capacity(given.len());
-    for Pair { ip_address, mac_address } in given {
-        let pair = AddressPair { ip_address, mac_address: mac_address.unwrap_or(mac) };
+    for Pair {
+        ip_address,
+        mac_address,
+    } in given
+    {
+        let pair = AddressPair {
+            ip_address,
+            mac_address: mac_address.unwrap_or(mac),
+        };
         if pairs.contains(&pair) {
-            return Err(ApiError::new(400, "DuplicateAddressPairInRequest", format!(
-                "Request contains duplicate address pair: mac_address {} ip_address {}.",
-                pair.mac_address, pair.ip_address
-            )));
+            return Err(ApiError::new(
+                400,
+                "DuplicateAddressPairInRequest",
+                format!(
+                    "Request contains duplicate address pair: mac_address {} ip_address {}.",
+                    pair.mac_address, pair.ip_address
+                ),
+            ));
         }
         pairs.push(pair);
     }
@@ -513,16 +593,29 @@ struct Option_ {
 fn dhcp_options(input: &Input, present: &[DhcpOption]) -> Result<Vec<DhcpOption>> {
     let given: Vec<Option_> = input.get("extra_dhcp_opts")?.unwrap_or_default();
     let mut options = present.to_vec();
-    for Option_ { opt_name, opt_value, ip_version } in given {
+    for Option_ {
+        opt_name,
+        opt_value,
+        ip_version,
+    } in given
+    {
         options.retain(|o| (&o.opt_name, o.ip_version) != (&opt_name, ip_version));
         if let Some(opt_value) = opt_value {
-            options.push(DhcpOption { opt_name, opt_value, ip_version });
+            options.push(DhcpOption {
+                opt_name,
+                opt_value,
+                ip_version,
+            });
         }
     }
     Ok(options)
 }
 
-fn groups_of_new(write: &mut Write<'_>, input: &Input, port: &Port) -> Result<Vec<SecurityGroupId>> {
+fn groups_of_new(
+    write: &mut Write<'_>,
+    input: &Input,
+    port: &Port,
+) -> Result<Vec<SecurityGroupId>> {
     let project = &port.standard.project_id;
     if !input.names("security_groups") || input.get::<Value>("security_groups")?.is_none() {
         if is_network_service(port) || !port.port_security_enabled || project.0.is_empty() {
@@ -539,7 +632,9 @@ fn groups_of_new(write: &mut Write<'_>, input: &Input, port: &Port) -> Result<Ve
 /// Without source checks there are neither groups nor address pairs.
 fn check_security(port: &Port, old: Option<&Port>) -> Result<()> {
     if port.security_groups.len() > MAX_GROUPS {
-        return Err(ApiError::invalid_input(format!("a port has at most {MAX_GROUPS} security groups")));
+        return Err(ApiError::invalid_input(format!(
+            "a port has at most {MAX_GROUPS} security groups"
+        )));
     }
     if port.port_security_enabled {
         return Ok(());
@@ -573,12 +668,17 @@ fn check_security(port: &Port, old: Option<&Port>) -> Result<()> {
 /// Public IPv4 addresses count against a quota of their own.
 fn count_public(write: &mut Write<'_>, port: &Port, sign: i64) {
     let state = write.state;
-    let public = port.fixed_ips.iter().filter(|f| {
-        Family::of(f.ip_address) == Family::V4 && state.is_public_ipv4(f.subnet_id)
-    });
+    let public = port
+        .fixed_ips
+        .iter()
+        .filter(|f| Family::of(f.ip_address) == Family::V4 && state.is_public_ipv4(f.subnet_id));
     let count = i64::try_from(public.count()).unwrap_or(i64::MAX);
     if count > 0 {
-        write.use_quota(&port.standard.project_id, resources::PUBLIC_IPV4, sign * count);
+        write.use_quota(
+            &port.standard.project_id,
+            resources::PUBLIC_IPV4,
+            sign * count,
+        );
     }
 }
 
@@ -604,17 +704,24 @@ fn claim_single_home(write: &mut Write<'_>, network: &Network, port: &Port) -> R
             && home().is_some_and(|n| is_single_homed(n, p))
     });
     let there = other.map_or_else(String::new, |other| {
-        let name = write.state.networks.get(&other.network_id).map_or("", |n| &n.standard.name);
+        let name = write
+            .state
+            .networks
+            .get(&other.network_id)
+            .map_or("", |n| &n.standard.name);
         format!(" and has port {} on '{name}' already", other.id)
     });
     let key = keys::single_homed(project, &port.device_id);
     if other.is_some() || !write.claim(key, port.id.to_string()) {
-        return Err(ApiError::conflict("SingleHomedNetworksConflict", format!(
-            "Instance {} cannot have a port on network '{}': an instance uses only one of {}{there}.",
-            port.device_id,
-            network.standard.name,
-            single_homed_names(write.state)
-        )));
+        return Err(ApiError::conflict(
+            "SingleHomedNetworksConflict",
+            format!(
+                "Instance {} cannot have a port on network '{}': an instance uses only one of {}{there}.",
+                port.device_id,
+                network.standard.name,
+                single_homed_names(write.state)
+            ),
+        ));
     }
     Ok(())
 }

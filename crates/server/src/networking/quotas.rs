@@ -42,10 +42,16 @@ pub async fn show(
 ) -> Answer {
     if project == "tenant" || project == "project" {
         let key = format!("{project}_id");
-        return Ok(answer::json(200, &json!({project: {key: asked.caller.project}})));
+        return Ok(answer::json(
+            200,
+            &json!({project: {key: asked.caller.project}}),
+        ));
     }
     let project = allowed(&asked.caller, project)?;
-    Ok(answer::json(200, &json!({"quota": limits(&app.cloud.state(), &project)})))
+    Ok(answer::json(
+        200,
+        &json!({"quota": limits(&app.cloud.state(), &project)}),
+    ))
 }
 
 /// `GET /v2.0/quotas/PROJECT/default` and `/details`.
@@ -92,10 +98,17 @@ pub async fn update(
                 check_usage(write.state, &project, &changes)?;
             }
             all.extend(changes.clone());
-            write.replace(keys::quota(&project), row.map_or(0, |r| r.mod_revision), &all)
+            write.replace(
+                keys::quota(&project),
+                row.map_or(0, |r| r.mod_revision),
+                &all,
+            )
         })
         .await?;
-    Ok(answer::json(200, &json!({"quota": limits(&app.cloud.state(), &project)})))
+    Ok(answer::json(
+        200,
+        &json!({"quota": limits(&app.cloud.state(), &project)}),
+    ))
 }
 
 /// `DELETE /v2.0/quotas/PROJECT`: back to the defaults.
@@ -107,16 +120,18 @@ pub async fn delete(
     admin(&asked.caller)?;
     let project = ProjectId(checked(project)?);
     app.cloud
-        .write(&asked.caller, |write| match write.state.quotas.row(&project) {
-            Some(row) => {
-                write.remove(keys::quota(&project), row.mod_revision);
-                Ok(())
+        .write(&asked.caller, |write| {
+            match write.state.quotas.row(&project) {
+                Some(row) => {
+                    write.remove(keys::quota(&project), row.mod_revision);
+                    Ok(())
+                }
+                None => Err(ApiError::new(
+                    404,
+                    "ProjectQuotaNotFound",
+                    format!("Quota for project {project} could not be found."),
+                )),
             }
-            None => Err(ApiError::new(
-                404,
-                "ProjectQuotaNotFound",
-                format!("Quota for project {project} could not be found."),
-            )),
         })
         .await?;
     Ok(answer::empty(204))
@@ -136,7 +151,11 @@ fn admin(caller: &Caller) -> Result<()> {
 fn checked(project: String) -> Result<String> {
     let kind = resources::NETWORK.attribute("project_id");
     let fits = kind.is_some_and(|a| a.normalize(json!(project)).is_ok()) && !project.is_empty();
-    if fits { Ok(project) } else { Err(ApiError::not_found()) }
+    if fits {
+        Ok(project)
+    } else {
+        Err(ApiError::not_found())
+    }
 }
 
 fn allowed(caller: &Caller, project: String) -> Result<ProjectId> {
@@ -148,7 +167,9 @@ fn allowed(caller: &Caller, project: String) -> Result<ProjectId> {
 }
 
 fn collect(value: impl Fn(Quota) -> Value) -> Map<String, Value> {
-    resources::quotas().map(|q| (q.name.to_owned(), value(q))).collect()
+    resources::quotas()
+        .map(|q| (q.name.to_owned(), value(q)))
+        .collect()
 }
 
 fn limits(state: &State, project: &ProjectId) -> Value {
@@ -179,10 +200,12 @@ fn parse(body: &[u8]) -> Result<(Limits, bool)> {
                     _ => None,
                 };
                 let fits = limit.filter(|n| (-1..=i64::from(i32::MAX)).contains(n));
-                let limit = fits.ok_or_else(|| ApiError::bad_request(format!(
-                    "Invalid input for {name}. Reason: '{value}' is no limit: -1 to {}.",
-                    i32::MAX
-                )))?;
+                let limit = fits.ok_or_else(|| {
+                    ApiError::bad_request(format!(
+                        "Invalid input for {name}. Reason: '{value}' is no limit: -1 to {}.",
+                        i32::MAX
+                    ))
+                })?;
                 limits.insert(name, limit);
             }
             _ => {
@@ -195,13 +218,21 @@ fn parse(body: &[u8]) -> Result<(Limits, bool)> {
 }
 
 fn check_usage(state: &State, project: &ProjectId, changes: &Limits) -> Result<()> {
-    let below = |(name, limit): &(&String, &i64)| **limit >= 0 && state.used(project, name) > **limit;
-    let under: Vec<_> = changes.iter().filter(below).map(|(name, _)| format!("'{name}'")).collect();
+    let below =
+        |(name, limit): &(&String, &i64)| **limit >= 0 && state.used(project, name) > **limit;
+    let under: Vec<_> = changes
+        .iter()
+        .filter(below)
+        .map(|(name, _)| format!("'{name}'"))
+        .collect();
     if under.is_empty() {
         return Ok(());
     }
-    Err(ApiError::conflict("InvalidQuotaValue", format!(
-        "Change would make usage less than 0 for the following resources: [{}].",
-        under.join(", ")
-    )))
+    Err(ApiError::conflict(
+        "InvalidQuotaValue",
+        format!(
+            "Change would make usage less than 0 for the following resources: [{}].",
+            under.join(", ")
+        ),
+    ))
 }

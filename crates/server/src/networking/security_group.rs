@@ -55,14 +55,24 @@ impl Entity for SecurityGroup {
 
     fn candidates(state: &State, query: &Query, caller: &Caller) -> Vec<Arc<Self>> {
         if let Some(ids) = wanted_ids(query, "id") {
-            return ids.iter().filter_map(|id| state.groups.get(id)).cloned().collect();
+            return ids
+                .iter()
+                .filter_map(|id| state.groups.get(id))
+                .cloned()
+                .collect();
         }
         if caller.admin {
             return state.groups.values().cloned().collect();
         }
-        let shared = state.groups.values().filter(|g| g.shared && g.standard.project_id != caller.project);
+        let shared = state
+            .groups
+            .values()
+            .filter(|g| g.shared && g.standard.project_id != caller.project);
         let own = state.groups_by_project.get(&caller.project);
-        own.filter_map(|id| state.groups.get(id)).chain(shared).cloned().collect()
+        own.filter_map(|id| state.groups.get(id))
+            .chain(shared)
+            .cloned()
+            .collect()
     }
 
     fn is_visible(&self, state: &State, caller: &Caller) -> bool {
@@ -71,7 +81,9 @@ impl Entity for SecurityGroup {
 
     fn extra(&self, state: &State) -> Self::Extra {
         let shown = Shown::new(&resources::SECURITY_GROUP_RULE, true, &[]);
-        let items = state.rules_of(self.id).map(|r| Item::new(Arc::clone(r), state));
+        let items = state
+            .rules_of(self.id)
+            .map(|r| Item::new(Arc::clone(r), state));
         items.map(|item| json!(shown.of(&item))).collect()
     }
 
@@ -171,7 +183,10 @@ pub async fn ensure_default(cloud: &Cloud, caller: &Caller) -> Result<()> {
     if project.0.is_empty() || cloud.state().default_groups.contains_key(project) {
         return Ok(());
     }
-    cloud.write(caller, |write| default_group(write, project)).await.map(drop)
+    cloud
+        .write(caller, |write| default_group(write, project))
+        .await
+        .map(drop)
 }
 
 fn check_unused(write: &mut Write<'_>, id: SecurityGroupId) -> Result<()> {
@@ -195,9 +210,10 @@ pub fn default_group(write: &mut Write<'_>, project: &ProjectId) -> Result<Secur
         }
         return Ok(*id);
     }
-    let made = write.new_groups.iter().find(|g| {
-        g.standard.project_id == *project && g.standard.name == DEFAULT_GROUP
-    });
+    let made = write
+        .new_groups
+        .iter()
+        .find(|g| g.standard.project_id == *project && g.standard.name == DEFAULT_GROUP);
     if let Some(group) = made {
         return Ok(group.id);
     }
@@ -212,13 +228,22 @@ pub fn default_group(write: &mut Write<'_>, project: &ProjectId) -> Result<Secur
         created_at: write.now,
         updated_at: write.now,
     };
-    let group = SecurityGroup { id, standard, stateful: true, shared: false };
+    let group = SecurityGroup {
+        id,
+        standard,
+        stateful: true,
+        shared: false,
+    };
     make(write, group, true).map(|g| g.id)
 }
 
 /// Puts a new group with the rules that it begins with: anything may leave; to a default group,
 /// what comes from its own members may come.
-fn make(write: &mut Write<'_>, group: SecurityGroup, is_default: bool) -> Result<Arc<SecurityGroup>> {
+fn make(
+    write: &mut Write<'_>,
+    group: SecurityGroup,
+    is_default: bool,
+) -> Result<Arc<SecurityGroup>> {
     let mut directions = vec![(Direction::Egress, None)];
     if is_default {
         directions.push((Direction::Ingress, Some(group.id)));
@@ -245,7 +270,9 @@ fn make(write: &mut Write<'_>, group: SecurityGroup, is_default: bool) -> Result
         }
     }
     if !is_default {
-        let quota = resources::SECURITY_GROUP.quota.unwrap_or(resources::PUBLIC_IPV4);
+        let quota = resources::SECURITY_GROUP
+            .quota
+            .unwrap_or(resources::PUBLIC_IPV4);
         write.use_quota(&group.standard.project_id, quota, 1);
     }
     write.create(group.key(), &group)?;

@@ -57,10 +57,18 @@ impl Entity for SecurityGroupRule {
 
     fn candidates(state: &State, query: &Query, caller: &Caller) -> Vec<Arc<Self>> {
         if let Some(ids) = wanted_ids(query, "id") {
-            return ids.iter().filter_map(|id| state.rules.get(id)).cloned().collect();
+            return ids
+                .iter()
+                .filter_map(|id| state.rules.get(id))
+                .cloned()
+                .collect();
         }
         if let Some(groups) = wanted_ids::<SecurityGroupId>(query, "security_group_id") {
-            return groups.iter().flat_map(|g| state.rules_of(*g)).cloned().collect();
+            return groups
+                .iter()
+                .flat_map(|g| state.rules_of(*g))
+                .cloned()
+                .collect();
         }
         if caller.admin {
             return state.rules.values().cloned().collect();
@@ -115,7 +123,11 @@ impl Entity for SecurityGroupRule {
             project_id: input.take("project_id")?,
             description: input.take("description")?,
             direction: input.take("direction")?,
-            ethertype: if ethertype == "IPv6" { Family::V6 } else { Family::V4 },
+            ethertype: if ethertype == "IPv6" {
+                Family::V6
+            } else {
+                Family::V4
+            },
             protocol: input.get("protocol")?,
             port_range_min: input.get("port_range_min")?,
             port_range_max: input.get("port_range_max")?,
@@ -126,15 +138,19 @@ impl Entity for SecurityGroupRule {
             updated_at: write.now,
         };
         if input.get::<Value>("remote_address_group_id")?.is_some() {
-            return Err(ApiError::invalid_input("there are no address groups yet: name the prefixes \
-                in rules of their own"));
+            return Err(ApiError::invalid_input(
+                "there are no address groups yet: name the prefixes \
+                in rules of their own",
+            ));
         }
         make_canonical(&mut rule);
         check_ports(&rule)?;
         check_families(&rule)?;
         check_remote(write, &rule)?;
         check_duplicate(write, &rule)?;
-        let quota = resources::SECURITY_GROUP_RULE.quota.unwrap_or(resources::PUBLIC_IPV4);
+        let quota = resources::SECURITY_GROUP_RULE
+            .quota
+            .unwrap_or(resources::PUBLIC_IPV4);
         write.use_quota(&rule.project_id, quota, 1);
         write.create(rule.key(), &rule)?;
         let rule = Arc::new(rule);
@@ -169,7 +185,11 @@ fn remote_prefix(input: &Input) -> Result<Option<Prefix>> {
     match text.filter(|t| !t.is_empty()) {
         None => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
-            ApiError::new(400, "InvalidCIDR", format!("Invalid CIDR {text} given as IP prefix."))
+            ApiError::new(
+                400,
+                "InvalidCIDR",
+                format!("Invalid CIDR {text} given as IP prefix."),
+            )
         }),
     }
 }
@@ -210,23 +230,35 @@ fn check_ports(rule: &SecurityGroupRule) -> Result<()> {
         };
     }
     if !protocol.is_icmp() {
-        return refuse("SecurityGroupInvalidProtocolForPort", format!(
-            "Ports cannot be specified for protocol {}. Ports are only supported for DCCP, SCTP, \
+        return refuse(
+            "SecurityGroupInvalidProtocolForPort",
+            format!(
+                "Ports cannot be specified for protocol {}. Ports are only supported for DCCP, SCTP, \
              TCP, UDP, UDPLITE.",
-            protocol.0
-        ));
+                protocol.0
+            ),
+        );
     }
-    for (value, attribute, field) in [(min, "port_range_min", "type"), (max, "port_range_max", "code")] {
+    for (value, attribute, field) in [
+        (min, "port_range_min", "type"),
+        (max, "port_range_max", "code"),
+    ] {
         if let Some(value) = value.filter(|v| *v > 255) {
-            return refuse("SecurityGroupInvalidIcmpValue", format!(
-                "Invalid value for ICMP {field} ({attribute}) {value}. It must be 0 to 255."
-            ));
+            return refuse(
+                "SecurityGroupInvalidIcmpValue",
+                format!(
+                    "Invalid value for ICMP {field} ({attribute}) {value}. It must be 0 to 255."
+                ),
+            );
         }
     }
     match (min, max) {
-        (None, Some(code)) => refuse("SecurityGroupMissingIcmpType", format!(
-            "ICMP code (port-range-max) {code} is provided but ICMP type (port-range-min) is missing."
-        )),
+        (None, Some(code)) => refuse(
+            "SecurityGroupMissingIcmpType",
+            format!(
+                "ICMP code (port-range-max) {code} is provided but ICMP type (port-range-min) is missing."
+            ),
+        ),
         _ => Ok(()),
     }
 }
@@ -234,17 +266,29 @@ fn check_ports(rule: &SecurityGroupRule) -> Result<()> {
 /// IPv6's own protocols and prefixes are of IPv6 rules.
 fn check_families(rule: &SecurityGroupRule) -> Result<()> {
     let ipv6_alone = |p: Protocol| matches!(p.0, 41 | 43 | 44 | 58 | 59 | 60);
-    if let Some(protocol) = rule.protocol.filter(|p| ipv6_alone(*p) && rule.ethertype == Family::V4) {
-        return Err(ApiError::new(400, "SecurityGroupEthertypeConflictWithProtocol", format!(
-            "Invalid ethertype IPv4 for protocol {protocol}."
-        )));
+    if let Some(protocol) = rule
+        .protocol
+        .filter(|p| ipv6_alone(*p) && rule.ethertype == Family::V4)
+    {
+        return Err(ApiError::new(
+            400,
+            "SecurityGroupEthertypeConflictWithProtocol",
+            format!("Invalid ethertype IPv4 for protocol {protocol}."),
+        ));
     }
-    match rule.remote_ip_prefix.filter(|p| p.family() != rule.ethertype) {
+    match rule
+        .remote_ip_prefix
+        .filter(|p| p.family() != rule.ethertype)
+    {
         None => Ok(()),
-        Some(prefix) => Err(ApiError::new(400, "SecurityGroupRuleParameterConflict", format!(
-            "Conflicting value ethertype {} for CIDR {prefix}",
-            rule.ethertype
-        ))),
+        Some(prefix) => Err(ApiError::new(
+            400,
+            "SecurityGroupRuleParameterConflict",
+            format!(
+                "Conflicting value ethertype {} for CIDR {prefix}",
+                rule.ethertype
+            ),
+        )),
     }
 }
 
@@ -272,7 +316,15 @@ fn same(a: &SecurityGroupRule, b: &SecurityGroupRule) -> bool {
     let shape = |r: &SecurityGroupRule| {
         let prefix = r.remote_ip_prefix.filter(|p| !p.is_default());
         let ports = (r.port_range_min, r.port_range_max);
-        (r.security_group_id, r.direction, r.ethertype, r.protocol, ports, prefix, r.remote_group_id)
+        (
+            r.security_group_id,
+            r.direction,
+            r.ethertype,
+            r.protocol,
+            ports,
+            prefix,
+            r.remote_group_id,
+        )
     };
     shape(a) == shape(b)
 }
@@ -286,10 +338,13 @@ fn check_duplicate(write: &mut Write<'_>, rule: &SecurityGroupRule) -> Result<()
     }
     let mut there = write.state.rules_of(rule.security_group_id);
     if let Some(other) = there.find(|r| same(r, rule)) {
-        return Err(ApiError::conflict("SecurityGroupRuleExists", format!(
-            "Security group rule already exists. Rule id is {}.",
-            other.id
-        )));
+        return Err(ApiError::conflict(
+            "SecurityGroupRuleExists",
+            format!(
+                "Security group rule already exists. Rule id is {}.",
+                other.id
+            ),
+        ));
     }
     write.quiet(keys::rules_of(rule.security_group_id));
     Ok(())

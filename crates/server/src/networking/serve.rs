@@ -41,7 +41,10 @@ pub async fn list<E: Entity>(
         let items = matching::<E>(&state, &query, &asked.caller);
         let marker = query.marker.as_ref().and_then(|id| E::find(&state, id));
         let marker = marker.filter(|m| m.value.is_visible(&state, &asked.caller));
-        (items, marker.map(|m| Item::new(Arc::clone(&m.value), &state)))
+        (
+            items,
+            marker.map(|m| Item::new(Arc::clone(&m.value), &state)),
+        )
     };
     answer_list(E::RESOURCE, &asked, &query, items, marker.as_ref())
 }
@@ -70,7 +73,13 @@ pub fn answer_list<R: Record>(
     let (page, next, previous) = query.page(resource, items, marker)?;
     let shown = Shown::new(resource, asked.caller.admin, &query.fields);
     let mut body = Vec::with_capacity(64 + page.len() * 1024);
-    let failed = |_| ApiError::new(500, "HTTPInternalServerError", "the answer cannot be encoded");
+    let failed = |_| {
+        ApiError::new(
+            500,
+            "HTTPInternalServerError",
+            "the answer cannot be encoded",
+        )
+    };
     body.extend(format!("{{\"{}\":[", resource.collection).bytes());
     for (at, item) in page.iter().enumerate() {
         if at > 0 {
@@ -82,9 +91,7 @@ pub fn answer_list<R: Record>(
     if query.limit.is_some() {
         let id = |r: Option<&R>| r.and_then(|r| r.value("id").as_str().map(str::to_owned));
         let base = format!("{}/v2.0/{}", asked.url, resource.path);
-        let link = |rel: &str, id: Option<String>, reverse: bool| {
-            json!({"rel": rel, "href": format!("{base}{}", query.link(id.as_deref(), reverse))})
-        };
+        let link = |rel: &str, id: Option<String>, reverse: bool| json!({"rel": rel, "href": format!("{base}{}", query.link(id.as_deref(), reverse))});
         let next = next.then(|| link("next", id(page.last()), false));
         let previous = previous.then(|| link("previous", id(page.first()), true));
         let links: Vec<Value> = next.into_iter().chain(previous).collect();
@@ -115,15 +122,14 @@ pub async fn show<E: Entity>(
         Item::new(Arc::clone(&row.value), &state)
     };
     let shown = Shown::new(E::RESOURCE, asked.caller.admin, &fields);
-    Ok(answer::json(200, &json!({E::RESOURCE.name: json!(shown.of(&item))})))
+    Ok(answer::json(
+        200,
+        &json!({E::RESOURCE.name: json!(shown.of(&item))}),
+    ))
 }
 
 /// `POST /v2.0/COLLECTION`.
-pub async fn create<E: Entity>(
-    Shared(app): Shared<Arc<App>>,
-    asked: Asked,
-    body: Bytes,
-) -> Answer {
+pub async fn create<E: Entity>(Shared(app): Shared<Arc<App>>, asked: Asked, body: Bytes) -> Answer {
     let resource = E::RESOURCE;
     let action = || format!("create_{}", resource.name);
     allow(resource.operations.create, &asked.caller, action)?;
@@ -131,14 +137,19 @@ pub async fn create<E: Entity>(
     let made = app
         .cloud
         .write(&asked.caller, |write| {
-            inputs.iter().map(|input| E::create(write, input)).collect::<Result<Vec<_>>>()
+            inputs
+                .iter()
+                .map(|input| E::create(write, input))
+                .collect::<Result<Vec<_>>>()
         })
         .await?;
     E::settle(&app.cloud, &made).await?;
     app.metrics.changed(resource.name, "create", made.len());
     let items: Vec<_> = {
         let state = app.cloud.state();
-        made.into_iter().map(|e| Item::new(as_it_stands(&state, e), &state)).collect()
+        made.into_iter()
+            .map(|e| Item::new(as_it_stands(&state, e), &state))
+            .collect()
     };
     let shown = Shown::new(resource, asked.caller.admin, &[]);
     let shown: Vec<Value> = items.iter().map(|item| json!(shown.of(item))).collect();
@@ -187,7 +198,10 @@ pub async fn update<E: Entity>(
         Item::new(as_it_stands(&state, entity), &state)
     };
     let shown = Shown::new(resource, asked.caller.admin, &[]);
-    Ok(answer::json(200, &json!({resource.name: json!(shown.of(&item))})))
+    Ok(answer::json(
+        200,
+        &json!({resource.name: json!(shown.of(&item))}),
+    ))
 }
 
 /// `DELETE /v2.0/COLLECTION/ID`.
@@ -226,7 +240,11 @@ pub fn allow(access: Access, caller: &Caller, action: impl Fn() -> String) -> Re
         Access::NetworkOwner | Access::Owner => caller.member,
         Access::Anyone => true,
     };
-    if allowed { Ok(()) } else { Err(ApiError::forbidden(action())) }
+    if allowed {
+        Ok(())
+    } else {
+        Err(ApiError::forbidden(action()))
+    }
 }
 
 /// One that the caller sees.
@@ -261,7 +279,10 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>> {
     let Some(value) = headers.get("if-match").and_then(|v| v.to_str().ok()) else {
         return Ok(None);
     };
-    match value.strip_prefix("revision_number=").and_then(|n| n.parse().ok()) {
+    match value
+        .strip_prefix("revision_number=")
+        .and_then(|n| n.parse().ok())
+    {
         Some(number) => Ok(Some(number)),
         None if value.starts_with("revision_number") => Err(ApiError::new(
             400,

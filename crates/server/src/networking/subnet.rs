@@ -10,7 +10,9 @@ use hextet_api::{
     request::{Caller, Input},
     resources, value,
 };
-use hextet_model::neutron::{AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, Standard, Subnet};
+use hextet_model::neutron::{
+    AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, Standard, Subnet,
+};
 use hextet_types::{Family, NetworkId, Prefix, ProjectId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -65,10 +67,18 @@ impl Entity for Subnet {
 
     fn candidates(state: &State, query: &Query, _caller: &Caller) -> Vec<Arc<Self>> {
         if let Some(ids) = wanted_ids(query, "id") {
-            return ids.iter().filter_map(|id| state.subnets.get(id)).cloned().collect();
+            return ids
+                .iter()
+                .filter_map(|id| state.subnets.get(id))
+                .cloned()
+                .collect();
         }
         match wanted_ids::<NetworkId>(query, "network_id") {
-            Some(ids) => ids.iter().flat_map(|id| state.subnets_of(*id)).cloned().collect(),
+            Some(ids) => ids
+                .iter()
+                .flat_map(|id| state.subnets_of(*id))
+                .cloned()
+                .collect(),
             None => state.subnets.values().cloned().collect(),
         }
     }
@@ -86,7 +96,10 @@ impl Entity for Subnet {
     }
 
     fn extra(&self, state: &State) -> bool {
-        state.networks.get(&self.network_id).is_some_and(|n| n.external)
+        state
+            .networks
+            .get(&self.network_id)
+            .is_some_and(|n| n.external)
     }
 
     fn value(&self, external: &bool, attribute: &str) -> Value {
@@ -112,8 +125,12 @@ impl Entity for Subnet {
         let network_id = input.take("network_id")?;
         let network = Arc::clone(&subnettable(write, network_id)?.value);
         let cidr: Prefix = input.get("cidr")?.ok_or_else(|| {
-            ApiError::new(400, "BadRequest", "Bad subnets request: a subnetpool or cidr must be \
-                specified; hextet has no subnet pools yet, so give a cidr.")
+            ApiError::new(
+                400,
+                "BadRequest",
+                "Bad subnets request: a subnetpool or cidr must be \
+                specified; hextet has no subnet pools yet, so give a cidr.",
+            )
         })?;
         let enable_dhcp = input.take("enable_dhcp")?;
         check_cidr(cidr, input.take("ip_version")?, enable_dhcp)?;
@@ -177,7 +194,10 @@ impl Entity for Subnet {
     fn delete(write: &mut Write<'_>, old: &Row<Self>) -> Result<()> {
         let subnet = &old.value;
         if write.state.addresses.contains_key(&subnet.id) {
-            return Err(in_use(subnet.id, "One or more ports have an IP allocation from this subnet"));
+            return Err(in_use(
+                subnet.id,
+                "One or more ports have an IP allocation from this subnet",
+            ));
         }
         check_no_translator(write.state, subnet)?;
         write.empty(keys::addresses_of(subnet.id));
@@ -227,14 +247,21 @@ pub fn check_no_translator(state: &State, subnet: &Subnet) -> Result<()> {
     match state.subnets.values().find(uses) {
         None => Ok(()),
         Some(user) => {
-            let reason = format!("hextet:nat44 of subnet {} takes its sources from it", user.id);
+            let reason = format!(
+                "hextet:nat44 of subnet {} takes its sources from it",
+                user.id
+            );
             Err(in_use(subnet.id, &reason))
         }
     }
 }
 
 fn check_cidr(cidr: Prefix, ip_version: u8, enable_dhcp: bool) -> Result<()> {
-    let family = if ip_version == 4 { Family::V4 } else { Family::V6 };
+    let family = if ip_version == 4 {
+        Family::V4
+    } else {
+        Family::V6
+    };
     if !matches!(ip_version, 4 | 6) {
         return Err(ApiError::bad_request(format!(
             "Invalid input for ip_version. Reason: {ip_version} is not in [4, 6]."
@@ -283,7 +310,10 @@ pub fn can_have(cidr: Prefix, candidate: IpAddr) -> bool {
 fn default_pools(cidr: Prefix, gateway: Option<IpAddr>) -> Vec<AllocationPool> {
     let (first, last) = usable_ends(cidr);
     let like = cidr.addr();
-    let pool = |a: u128, b: u128| AllocationPool { start: address(a, like), end: address(b, like) };
+    let pool = |a: u128, b: u128| AllocationPool {
+        start: address(a, like),
+        end: address(b, like),
+    };
     match gateway.filter(|g| cidr.contains(*g)).map(number) {
         Some(g) if (first..=last).contains(&g) => {
             let below = (first < g).then(|| pool(first, g - 1));
@@ -309,25 +339,38 @@ fn checked_pools(
             return Err(ApiError::new(400, "InvalidAllocationPool", message));
         }
         if start < first || end > last {
-            return Err(ApiError::new(400, "OutOfBoundsAllocationPool", format!(
-                "The allocation pool {} spans beyond the subnet cidr {cidr}.",
-                show(pool)
-            )));
+            return Err(ApiError::new(
+                400,
+                "OutOfBoundsAllocationPool",
+                format!(
+                    "The allocation pool {} spans beyond the subnet cidr {cidr}.",
+                    show(pool)
+                ),
+            ));
         }
         if let Some(gateway) = gateway.filter(|g| (start..=end).contains(&number(*g))) {
-            return Err(ApiError::conflict("GatewayConflictWithAllocationPools", format!(
-                "Gateway ip {gateway} conflicts with allocation pool {}.",
-                show(pool)
-            )));
+            return Err(ApiError::conflict(
+                "GatewayConflictWithAllocationPools",
+                format!(
+                    "Gateway ip {gateway} conflicts with allocation pool {}.",
+                    show(pool)
+                ),
+            ));
         }
     }
     pools.sort_unstable();
-    if let Some([a, b]) = pools.windows(2).find(|w| matches!(w, [a, b] if a.end >= b.start)) {
-        return Err(ApiError::conflict("OverlappingAllocationPools", format!(
-            "Found overlapping allocation pools: {} {} for subnet {cidr}.",
-            show(a),
-            show(b)
-        )));
+    if let Some([a, b]) = pools
+        .windows(2)
+        .find(|w| matches!(w, [a, b] if a.end >= b.start))
+    {
+        return Err(ApiError::conflict(
+            "OverlappingAllocationPools",
+            format!(
+                "Found overlapping allocation pools: {} {} for subnet {cidr}.",
+                show(a),
+                show(b)
+            ),
+        ));
     }
     Ok(pools)
 }
@@ -339,7 +382,11 @@ fn check_modes(subnet: &Subnet) -> Result<()> {
         return Ok(());
     }
     if subnet.family() == Family::V4 {
-        let name = if ra.is_some() { "ipv6_ra_mode" } else { "ipv6_address_mode" };
+        let name = if ra.is_some() {
+            "ipv6_ra_mode"
+        } else {
+            "ipv6_address_mode"
+        };
         let reason = format!("{name} is not valid when ip_version is 4");
         return Err(ApiError::invalid_input(reason));
     }
@@ -392,21 +439,34 @@ fn check_details(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
             return Err(ApiError::invalid_input("Gateway is not valid on subnet"));
         }
         if let Some(port) = write.state.owner(subnet.id, gateway) {
-            return Err(ApiError::conflict("GatewayIpInUse", format!(
-                "Current gateway ip {gateway} already in use by port {port}. Unable to update."
-            )));
+            return Err(ApiError::conflict(
+                "GatewayIpInUse",
+                format!(
+                    "Current gateway ip {gateway} already in use by port {port}. Unable to update."
+                ),
+            ));
         }
     }
     let exhausted = |kind, what, max| {
         let id = subnet.id;
-        let text = format!("Unable to complete operation for {id}. The number of {what} exceeds the \
-                            limit {max}.");
+        let text = format!(
+            "Unable to complete operation for {id}. The number of {what} exceeds the \
+                            limit {max}."
+        );
         Err(ApiError::new(400, kind, text))
     };
     if subnet.dns_nameservers.len() > MAX_NAMESERVERS {
-        return exhausted("DNSNameServersExhausted", "DNS nameservers", MAX_NAMESERVERS);
+        return exhausted(
+            "DNSNameServersExhausted",
+            "DNS nameservers",
+            MAX_NAMESERVERS,
+        );
     }
-    if let Some(dns) = subnet.dns_nameservers.iter().find(|a| Family::of(**a) != family) {
+    if let Some(dns) = subnet
+        .dns_nameservers
+        .iter()
+        .find(|a| Family::of(**a) != family)
+    {
         return wrong_family("dns_nameserver", dns);
     }
     if subnet.host_routes.len() > MAX_HOST_ROUTES {
@@ -416,7 +476,9 @@ fn check_details(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
     if let Some(route) = subnet.host_routes.iter().find(|r| !fits(r)) {
         return wrong_family("host_route", &route.destination);
     }
-    subnet.nat44.map_or(Ok(()), |nat| check_nat44(write, subnet, nat))
+    subnet
+        .nat44
+        .map_or(Ok(()), |nat| check_nat44(write, subnet, nat))
 }
 
 fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()> {

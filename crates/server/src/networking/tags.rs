@@ -28,7 +28,11 @@ type Tags = BTreeSet<String>;
 
 fn tags_of<E: Entity>(entity: &E) -> Tags {
     let mut copy = entity.clone();
-    copy.standard_mut().map(|s| std::mem::take(&mut s.tags)).unwrap_or_default().into_iter().collect()
+    copy.standard_mut()
+        .map(|s| std::mem::take(&mut s.tags))
+        .unwrap_or_default()
+        .into_iter()
+        .collect()
 }
 
 /// `GET …/tags`.
@@ -39,7 +43,10 @@ pub async fn list<E: Entity>(
 ) -> Answer {
     let state = app.cloud.state();
     let row = visible::<E>(&state, &asked.caller, &id)?;
-    Ok(answer::json(200, &json!({"tags": tags_of(row.value.as_ref())})))
+    Ok(answer::json(
+        200,
+        &json!({"tags": tags_of(row.value.as_ref())}),
+    ))
 }
 
 /// `GET …/tags/TAG`: 204 when it is there.
@@ -109,7 +116,13 @@ pub async fn delete_one<E: Entity>(
     asked: Asked,
     Path((id, tag)): Path<(String, String)>,
 ) -> Answer {
-    let remove = |tags: &mut Tags| if tags.remove(&tag) { Ok(()) } else { Err(no_tag(&tag)) };
+    let remove = |tags: &mut Tags| {
+        if tags.remove(&tag) {
+            Ok(())
+        } else {
+            Err(no_tag(&tag))
+        }
+    };
     change::<E>(&app, &asked, &id, remove).await?;
     Ok(answer::empty(204))
 }
@@ -140,7 +153,9 @@ fn parse(body: &[u8]) -> Result<Tags> {
     };
     let texts = items.into_iter().map(|item| match item {
         Value::String(s) => Ok(s),
-        other => Err(ApiError::invalid_input(format!("'{other}' is not a valid string"))),
+        other => Err(ApiError::invalid_input(format!(
+            "'{other}' is not a valid string"
+        ))),
     });
     let tags = texts.collect::<Result<Tags>>()?;
     check(&tags)?;
@@ -148,15 +163,22 @@ fn parse(body: &[u8]) -> Result<Tags> {
 }
 
 fn check(tags: &Tags) -> Result<()> {
-    if let Some(long) = tags.iter().find(|t| t.chars().count() > MAX_TAG_LEN || t.is_empty()) {
+    if let Some(long) = tags
+        .iter()
+        .find(|t| t.chars().count() > MAX_TAG_LEN || t.is_empty())
+    {
         return Err(ApiError::invalid_input(format!(
             "'{long}' is no tag of 1 to {MAX_TAG_LEN} characters"
         )));
     }
     if tags.len() > MAX_TAGS {
-        return Err(ApiError::new(400, "BadRequest", format!(
-            "Bad tags request: The number of tags exceed the per-resource limit of {MAX_TAGS}."
-        )));
+        return Err(ApiError::new(
+            400,
+            "BadRequest",
+            format!(
+                "Bad tags request: The number of tags exceed the per-resource limit of {MAX_TAGS}."
+            ),
+        ));
     }
     Ok(())
 }

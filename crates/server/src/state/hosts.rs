@@ -85,8 +85,13 @@ impl HostViews {
 
     /// Steps that came since the last call, by host.
     pub fn take(&mut self) -> Vec<(HostId, Vec<Step>)> {
-        let waiting = self.outbox.iter_mut().filter(|(_, steps)| !steps.is_empty());
-        waiting.map(|(host, steps)| (host.clone(), std::mem::take(steps))).collect()
+        let waiting = self
+            .outbox
+            .iter_mut()
+            .filter(|(_, steps)| !steps.is_empty());
+        waiting
+            .map(|(host, steps)| (host.clone(), std::mem::take(steps)))
+            .collect()
     }
 
     /// Ports bound to a host, those that are NAT44 sources apart.
@@ -120,13 +125,18 @@ impl HostViews {
 fn member_addresses(port: &Port) -> BTreeSet<IpAddr> {
     let own = port.fixed_ips.iter().map(|f| f.ip_address);
     let pairs = port.allowed_address_pairs.iter().map(|p| p.ip_address);
-    own.chain(pairs.filter(|p| p.is_host()).map(|p| p.addr())).collect()
+    own.chain(pairs.filter(|p| p.is_host()).map(|p| p.addr()))
+        .collect()
 }
 
 impl State {
     /// A host's whole intent, what is referred to first.
     pub fn snapshot(&self, host: &HostId) -> Vec<Step> {
-        let ports: Vec<_> = self.views.ports_of(host).filter_map(|id| self.ports.get(id)).collect();
+        let ports: Vec<_> = self
+            .views
+            .ports_of(host)
+            .filter_map(|id| self.ports.get(id))
+            .collect();
         let networks: BTreeSet<_> = ports.iter().map(|p| p.network_id).collect();
         let groups: BTreeSet<_> = ports.iter().flat_map(|p| &p.security_groups).collect();
         let remotes: BTreeSet<_> = groups
@@ -139,12 +149,18 @@ impl State {
             .sources_of(host)
             .filter_map(|id| self.ports.get(id)?.device_id.parse().ok())
             .collect();
-        let networks = networks.iter().filter_map(|id| self.networks.get(id).cloned());
+        let networks = networks
+            .iter()
+            .filter_map(|id| self.networks.get(id).cloned());
         let members = remotes.iter().filter_map(|id| self.all_members(*id));
         networks
             .map(Step::PutNetwork)
             .chain(self.subnets.values().cloned().map(Step::PutSubnet))
-            .chain(sources.into_iter().map(|subnet| self.sources_step(host, subnet)))
+            .chain(
+                sources
+                    .into_iter()
+                    .map(|subnet| self.sources_step(host, subnet)),
+            )
             .chain(members)
             .chain(groups.iter().filter_map(|id| self.group_step(**id)))
             .chain(ports.iter().map(|p| Step::PutPort(Arc::clone(p))))
@@ -158,13 +174,19 @@ impl State {
 
     fn group_step(&self, id: SecurityGroupId) -> Option<Step> {
         let group = self.groups.get(&id)?.as_ref().clone();
-        let rules = self.rules_of(id).map(|r| (r.id, r.as_ref().clone())).collect();
+        let rules = self
+            .rules_of(id)
+            .map(|r| (r.id, r.as_ref().clone()))
+            .collect();
         Some(Step::PutGroup(Arc::new(Group { group, rules })))
     }
 
     fn sources_step(&self, host: &HostId, subnet: SubnetId) -> Step {
         let device = subnet.to_string();
-        let ports = self.views.sources_of(host).filter_map(|id| self.ports.get(id));
+        let ports = self
+            .views
+            .sources_of(host)
+            .filter_map(|id| self.ports.get(id));
         let sources = ports
             .filter(|p| p.device_id == device)
             .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address))
@@ -173,7 +195,12 @@ impl State {
     }
 
     pub(super) fn view_network(&mut self, id: NetworkId, new: Option<Arc<Network>>) {
-        let hosts: Vec<_> = self.views.networks.of(&id).map(|(h, _)| h.clone()).collect();
+        let hosts: Vec<_> = self
+            .views
+            .networks
+            .of(&id)
+            .map(|(h, _)| h.clone())
+            .collect();
         for host in hosts {
             self.views.emit(&host, || match &new {
                 Some(network) => Step::PutNetwork(Arc::clone(network)),
@@ -229,13 +256,18 @@ impl State {
         self.view_members(old, new.map(AsRef::as_ref));
         let place = |port: &Port| port.binding.host_id.clone();
         let is_source = |port: &Port| port.device_owner == NAT44_OWNER;
-        let source = |port: Option<&Port>| port.filter(|p| is_source(p)).and_then(|p| {
-            Some((place(p)?, p.id, p.device_id.parse::<SubnetId>().ok()?))
-        });
+        let source = |port: Option<&Port>| {
+            port.filter(|p| is_source(p))
+                .and_then(|p| Some((place(p)?, p.id, p.device_id.parse::<SubnetId>().ok()?)))
+        };
         self.view_source(source(old), source(new.map(AsRef::as_ref)));
 
-        let old = old.filter(|p| !is_source(p)).and_then(|p| Some((p, place(p)?)));
-        let new = new.filter(|p| !is_source(p)).and_then(|p| Some((p, place(p)?)));
+        let old = old
+            .filter(|p| !is_source(p))
+            .and_then(|p| Some((p, place(p)?)));
+        let new = new
+            .filter(|p| !is_source(p))
+            .and_then(|p| Some((p, place(p)?)));
         if let Some((port, host)) = &new {
             self.need_port(host, port);
         }
@@ -268,23 +300,28 @@ impl State {
     fn drop_port(&mut self, host: &HostId, port: &Port, stays: bool) {
         if !stays {
             self.views.ports.remove(host, &port.id);
-            self.views.emit(host, || Step::other(Change::RemovePort(port.id)));
+            self.views
+                .emit(host, || Step::other(Change::RemovePort(port.id)));
         }
         for group in &port.security_groups {
             if self.views.groups.down(group, host) {
-                self.views.emit(host, || Step::other(Change::RemoveGroup(*group)));
+                self.views
+                    .emit(host, || Step::other(Change::RemoveGroup(*group)));
                 for remote in self.remotes_of(*group) {
                     self.drop_remote(host, remote);
                 }
             }
         }
         if self.views.networks.down(&port.network_id, host) {
-            self.views.emit(host, || Step::other(Change::RemoveNetwork(port.network_id)));
+            self.views
+                .emit(host, || Step::other(Change::RemoveNetwork(port.network_id)));
         }
     }
 
     fn remotes_of(&self, group: SecurityGroupId) -> Vec<SecurityGroupId> {
-        self.rules_of(group).filter_map(|r| r.remote_group_id).collect()
+        self.rules_of(group)
+            .filter_map(|r| r.remote_group_id)
+            .collect()
     }
 
     fn need_remote(&mut self, host: &HostId, remote: SecurityGroupId) {
@@ -298,7 +335,8 @@ impl State {
     fn drop_remote(&mut self, host: &HostId, remote: SecurityGroupId) {
         if self.views.remotes.down(&remote, host) {
             let all = self.views.members.of(&remote).map(|(a, _)| *a).collect();
-            self.views.emit(host, || Step::other(Change::RemoveMembers(remote, all)));
+            self.views
+                .emit(host, || Step::other(Change::RemoveMembers(remote, all)));
         }
     }
 
@@ -324,11 +362,13 @@ impl State {
             for host in HostViews::hosts(&self.views.remotes, group) {
                 if !added.is_empty() {
                     let added = added.clone();
-                    self.views.emit(&host, || Step::other(Change::AddMembers(group, added)));
+                    self.views
+                        .emit(&host, || Step::other(Change::AddMembers(group, added)));
                 }
                 if !removed.is_empty() {
                     let removed = removed.clone();
-                    self.views.emit(&host, || Step::other(Change::RemoveMembers(group, removed)));
+                    self.views
+                        .emit(&host, || Step::other(Change::RemoveMembers(group, removed)));
                 }
             }
         }

@@ -154,7 +154,9 @@ fn decode<T: DeserializeOwned>(kv: &KeyValue) -> Result<Row<T>, Corrupt> {
     })
 }
 
-pub(crate) fn decode_if<T: DeserializeOwned>(kv: Option<&KeyValue>) -> Result<Option<Row<T>>, Corrupt> {
+pub(crate) fn decode_if<T: DeserializeOwned>(
+    kv: Option<&KeyValue>,
+) -> Result<Option<Row<T>>, Corrupt> {
     kv.map(decode).transpose()
 }
 
@@ -220,7 +222,11 @@ impl State {
             self.subnets_by_network.insert(new.network_id, id);
             self.count(&new.standard.project_id, "subnet", true);
         }
-        if [&old, &new].into_iter().flatten().any(|s| s.nat44.is_some()) {
+        if [&old, &new]
+            .into_iter()
+            .flatten()
+            .any(|s| s.nat44.is_some())
+        {
             self.nat44_changes += 1;
         }
         self.view_subnet(id, new);
@@ -244,7 +250,11 @@ impl State {
         if let Some(new) = &new {
             self.index_port(new, true);
         }
-        if [&old, &new].into_iter().flatten().any(|p| p.device_owner == NAT44_OWNER) {
+        if [&old, &new]
+            .into_iter()
+            .flatten()
+            .any(|p| p.device_owner == NAT44_OWNER)
+        {
             self.nat44_changes += 1;
         }
         self.view_port(old.as_deref(), new.as_ref());
@@ -341,7 +351,10 @@ impl State {
     }
 
     /// A group's rules, in the order of their identifiers.
-    pub fn rules_of(&self, group: SecurityGroupId) -> impl Iterator<Item = &Arc<SecurityGroupRule>> {
+    pub fn rules_of(
+        &self,
+        group: SecurityGroupId,
+    ) -> impl Iterator<Item = &Arc<SecurityGroupRule>> {
         let ids = self.rules_by_group.get(&group);
         ids.filter_map(|id| self.rules.get(id))
     }
@@ -355,7 +368,10 @@ impl State {
     pub fn used(&self, project: &ProjectId, quota: &str) -> i64 {
         let count = if quota == hextet_api::resources::PUBLIC_IPV4.name {
             let theirs = self.project_addresses.of(project);
-            theirs.filter(|(subnet, _)| self.is_public_ipv4(**subnet)).map(|(_, n)| n).sum()
+            theirs
+                .filter(|(subnet, _)| self.is_public_ipv4(**subnet))
+                .map(|(_, n)| n)
+                .sum()
         } else {
             let found = self.usage.of(project).find(|(what, _)| **what == quota);
             found.map_or(0, |(_, n)| n)

@@ -164,7 +164,9 @@ impl<K: Hash + Eq, V: Ord> Counts<K, V> {
 
     /// Whether the pair occurs.
     pub fn contains(&self, key: &K, value: &V) -> bool {
-        self.0.get(key).is_some_and(|values| values.contains_key(value))
+        self.0
+            .get(key)
+            .is_some_and(|values| values.contains_key(value))
     }
 }
 

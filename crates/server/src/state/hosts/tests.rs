@@ -1,1 +1,389 @@
+use std::collections::HashMap;
 
+use bytes::Bytes;
+use hextet_model::{
+    intent::Intent,
+    neutron::{Binding, Direction, FixedIp, NetworkType, SecurityGroup, Standard, Status},
+};
+use hextet_store::{Event, KeyValue};
+use hextet_types::{Family, Mac, ProjectId, SecurityGroupRuleId};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::*;
+use crate::keys;
+
+fn id(kind: u8, n: u8) -> Uuid {
+    Uuid::from_bytes([kind, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+}
+
+fn standard(revision: u64) -> Standard {
+    Standard {
+        project_id: ProjectId("p".into()),
+        name: String::new(),
+        description: String::new(),
+        tags: Vec::new(),
+        revision_number: revision,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn network(n: u8, revision: u64) -> Network {
+    Network {
+        id: NetworkId(id(1, n)),
+        standard: standard(revision),
+        admin_state_up: true,
+        status: Status::Active,
+        shared: true,
+        external: false,
+        is_default: false,
+        mtu: 1500,
+        port_security_enabled: true,
+        network_type: NetworkType::Routed,
+        physical_network: None,
+        segmentation_id: None,
+        dns_domain: String::new(),
+        single_homed: false,
+    }
+}
+
+fn subnet(n: u8, revision: u64) -> Subnet {
+    Subnet {
+        id: SubnetId(id(2, n)),
+        standard: standard(revision),
+        network_id: NetworkId(id(1, n)),
+        cidr: format!("10.{n}.0.0/16").parse().unwrap(),
+        gateway_ip: None,
+        allocation_pools: Vec::new(),
+        enable_dhcp: true,
+        dns_nameservers: Vec::new(),
+        host_routes: Vec::new(),
+        ipv6_ra_mode: None,
+        ipv6_address_mode: None,
+        nat44: None,
+    }
+}
+
+fn group(n: u8, revision: u64) -> SecurityGroup {
+    let id = SecurityGroupId(id(3, n));
+    SecurityGroup {
+        id,
+        standard: standard(revision),
+        stateful: true,
+        shared: false,
+    }
+}
+
+fn rule(n: u8, group: u8, remote: Option<u8>, revision: u64) -> SecurityGroupRule {
+    SecurityGroupRule {
+        id: SecurityGroupRuleId(id(4, n)),
+        security_group_id: SecurityGroupId(id(3, group)),
+        project_id: ProjectId("p".into()),
+        description: String::new(),
+        direction: Direction::Ingress,
+        ethertype: Family::V4,
+        protocol: None,
+        port_range_min: None,
+        port_range_max: None,
+        remote_ip_prefix: None,
+        remote_group_id: remote.map(|r| SecurityGroupId(id(3, r))),
+        revision_number: revision,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn mac(n: u8) -> Mac {
+    Mac::new([0xfa, 0x16, 0x3e, 0, 0, n])
+}
+
+/// A port as a step describes it.
+#[derive(Clone, Debug)]
+struct Spec {
+    n: u8,
+    network: u8,
+    address: u8,
+    host: Option<u8>,
+    groups: BTreeSet<u8>,
+    source: bool,
+}
+
+fn host(n: u8) -> HostId {
+    format!("h{n}").parse().unwrap()
+}
+
+fn port(spec: &Spec, revision: u64) -> Port {
+    Port {
+        id: PortId(id(5, spec.n)),
+        standard: standard(revision),
+        network_id: NetworkId(id(1, spec.network)),
+        mac_address: mac(spec.n),
+        fixed_ips: vec![FixedIp {
+            subnet_id: SubnetId(id(2, spec.network)),
+            ip_address: [10, spec.network, spec.n, spec.address].into(),
+        }],
+        device_id: if spec.source {
+            SubnetId(id(2, spec.n % 3)).to_string()
+        } else {
+            String::new()
+        },
+        device_owner: if spec.source {
+            NAT44_OWNER.into()
+        } else {
+            String::new()
+        },
+        admin_state_up: true,
+        status: Status::Down,
+        security_groups: spec
+            .groups
+            .iter()
+            .map(|g| SecurityGroupId(id(3, *g)))
+            .collect(),
+        port_security_enabled: true,
+        allowed_address_pairs: Vec::new(),
+        extra_dhcp_opts: Vec::new(),
+        dns_name: String::new(),
+        binding: Binding {
+            host_id: spec.host.map(host),
+            ..Binding::default()
+        },
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step_ {
+    Network(u8, bool),
+    Subnet(u8, bool),
+    Group(u8, bool),
+    Rule(u8, u8, Option<u8>, bool),
+    Port(Spec, bool),
+}
+
+fn step() -> impl Strategy<Value = Step_> {
+    let there = prop::bool::weighted(0.75);
+    let groups = prop::collection::btree_set(0u8..4, 0..3);
+    let spec = (
+        0u8..8,
+        0u8..3,
+        0u8..3,
+        prop::option::of(0u8..3),
+        groups,
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(n, network, address, host, groups, source)| {
+            // A port never changes its network: its number says which it is on.
+            let network = (network + n) % 3;
+            Spec {
+                n: n + 8 * network,
+                network,
+                address,
+                host,
+                groups,
+                source,
+            }
+        });
+    prop_oneof![
+        1 => (0u8..3, there).prop_map(|(n, t)| Step_::Network(n, t)),
+        1 => (0u8..3, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
+        1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
+        3 => (0u8..8, prop::option::of(0u8..4), there)
+            .prop_map(|(n, r, t)| Step_::Rule(n, n % 4, r, t)),
+        6 => (spec, there).prop_map(|(s, t)| Step_::Port(s, t)),
+    ]
+}
+
+fn put(key: Bytes, thing: &impl Serialize, revision: u64) -> Event {
+    Event::Put(KeyValue {
+        key,
+        value: serde_json::to_vec(thing).unwrap().into(),
+        create_revision: revision,
+        mod_revision: revision,
+        version: 1,
+        lease: None,
+    })
+}
+
+fn event(step: &Step_, revision: u64) -> Event {
+    let put_or_delete = |key: Bytes, event: Event, there: bool| {
+        if there { event } else { Event::Delete { key } }
+    };
+    match step {
+        Step_::Network(n, there) => {
+            let key = keys::network(NetworkId(id(1, *n)));
+            put_or_delete(
+                key.clone(),
+                put(key, &network(*n, revision), revision),
+                *there,
+            )
+        }
+        Step_::Subnet(n, there) => {
+            let key = keys::subnet(NetworkId(id(1, *n)), SubnetId(id(2, *n)));
+            put_or_delete(
+                key.clone(),
+                put(key, &subnet(*n, revision), revision),
+                *there,
+            )
+        }
+        Step_::Group(n, there) => {
+            let key = keys::group(SecurityGroupId(id(3, *n)));
+            put_or_delete(
+                key.clone(),
+                put(key, &group(*n, revision), revision),
+                *there,
+            )
+        }
+        Step_::Rule(n, g, remote, there) => {
+            let key = keys::rule(SecurityGroupId(id(3, *g)), SecurityGroupRuleId(id(4, *n)));
+            let event = put(key.clone(), &rule(*n, *g, *remote, revision), revision);
+            put_or_delete(key, event, *there)
+        }
+        Step_::Port(spec, there) => {
+            let key = keys::port(NetworkId(id(1, spec.network)), mac(spec.n));
+            put_or_delete(
+                key.clone(),
+                put(key, &port(spec, revision), revision),
+                *there,
+            )
+        }
+    }
+}
+
+fn whole(state: &State, host: &HostId) -> Intent {
+    let mut intent = Intent::default();
+    state
+        .snapshot(host)
+        .iter()
+        .for_each(|step| intent.apply(step.to_change()));
+    intent
+}
+
+/// What a host must be told, written down from the state's tables alone, without any of its counts.
+fn from_tables(state: &State, host: &HostId) -> Intent {
+    let mut intent = Intent::default();
+    for subnet in state.subnets.values() {
+        intent.subnets.insert(subnet.id, subnet.as_ref().clone());
+    }
+    let bound = || {
+        state
+            .ports
+            .values()
+            .filter(|p| p.binding.host_id.as_ref() == Some(host))
+    };
+    for source in bound().filter(|p| p.device_owner == NAT44_OWNER) {
+        let sources = intent
+            .nat44_sources
+            .entry(source.device_id.parse().unwrap())
+            .or_default();
+        sources.extend(source.fixed_ips.iter().map(|f| f.ip_address));
+    }
+    for port in bound().filter(|p| p.device_owner != NAT44_OWNER) {
+        intent.ports.insert(port.id, port.as_ref().clone());
+        if let Some(network) = state.networks.get(&port.network_id) {
+            intent.networks.insert(network.id, network.as_ref().clone());
+        }
+        for id in &port.security_groups {
+            let rules: BTreeMap<_, _> = state
+                .rules
+                .values()
+                .filter(|r| r.security_group_id == *id)
+                .map(|r| (r.id, r.as_ref().clone()))
+                .collect();
+            for remote in rules.values().filter_map(|r| r.remote_group_id) {
+                let members = state
+                    .ports
+                    .values()
+                    .filter(|p| p.security_groups.contains(&remote));
+                let members: BTreeSet<_> = members.flat_map(|p| member_addresses(p)).collect();
+                if !members.is_empty() {
+                    intent.members.insert(remote, members);
+                }
+            }
+            if let Some(group) = state.groups.get(id) {
+                intent.groups.insert(
+                    *id,
+                    Group {
+                        group: group.as_ref().clone(),
+                        rules,
+                    },
+                );
+            }
+        }
+    }
+    intent
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_told_by_steps_is_what_would_be_told_at_once(
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        let mut state = State::default();
+        let mut told: HashMap<HostId, Intent> = HashMap::new();
+        for n in 0..3 {
+            state.views.listen(host(n));
+            told.insert(host(n), Intent::default());
+        }
+        for (at, step) in steps.iter().enumerate() {
+            state.apply(&event(step, at as u64 + 1)).unwrap();
+            for (host, steps) in state.views.take() {
+                let intent = told.get_mut(&host).unwrap();
+                steps.iter().for_each(|step| intent.apply(step.to_change()));
+            }
+            for (host, intent) in &told {
+                prop_assert_eq!(intent, &whole(&state, host), "{:?}", step);
+                prop_assert_eq!(intent, &from_tables(&state, host), "{:?}", step);
+            }
+        }
+    }
+}
+
+/// One port more on a host costs steps for that host, and for those that need its address.
+#[test]
+fn a_change_is_told_to_the_hosts_that_it_concerns() {
+    let mut state = State::default();
+    let mut revision = 0;
+    let mut apply = |state: &mut State, step: Step_| {
+        revision += 1;
+        state.apply(&event(&step, revision)).unwrap();
+        state.views.take()
+    };
+    let spec = |n, host, group| Spec {
+        n,
+        network: 0,
+        address: 1,
+        host: Some(host),
+        groups: BTreeSet::from([group]),
+        source: false,
+    };
+    (0..3).for_each(|n| state.views.listen(host(n)));
+    apply(&mut state, Step_::Network(0, true));
+    apply(&mut state, Step_::Group(0, true));
+    apply(&mut state, Step_::Group(1, true));
+    apply(&mut state, Step_::Rule(0, 0, Some(1), true));
+    apply(&mut state, Step_::Port(spec(0, 0, 0), true));
+    let told = apply(&mut state, Step_::Port(spec(1, 1, 1), true));
+    let hosts: Vec<_> = told
+        .iter()
+        .map(|(h, steps)| (h.as_str(), steps.len()))
+        .collect();
+    assert_eq!(
+        hosts,
+        [("h0", 1), ("h1", 3)],
+        "a member for h0; network, group and port for h1"
+    );
+    let told = apply(
+        &mut state,
+        Step_::Port(
+            Spec {
+                address: 2,
+                ..spec(2, 2, 3)
+            },
+            true,
+        ),
+    );
+    assert_eq!(told.len(), 1, "nobody needs that one's address: {told:?}");
+}
