@@ -134,7 +134,7 @@ impl<'f> Bird<'f> {
     }
 
     /// Ends it as `kill -9` does.
-    pub fn kill(self) {
+    pub fn kill(&self) {
         assert!(self.process.kill());
     }
 
