@@ -12,7 +12,9 @@ fn main() {
     // Debian keeps <asm/types.h>, which <linux/types.h> wants, in a directory of the machine.
     let headers = format!("-I/usr/include/{arch}-linux-gnu");
     let result = Command::new(&clang)
-        .args(["-target", "bpf", "-O2", "-Wall", "-Werror", &headers, "-c", source, "-o"])
+        .args([
+            "-target", "bpf", "-O2", "-Wall", "-Werror", &headers, "-c", source, "-o",
+        ])
         .arg(&out)
         .output();
     match result {

@@ -26,7 +26,9 @@ pub enum Error {
         refusal: Refusal,
     },
     /// The operation was sound, but it stands in one transaction with others that were refused.
-    #[error("{operation}: not applied, since it goes together with a change that was refused: {cause}")]
+    #[error(
+        "{operation}: not applied, since it goes together with a change that was refused: {cause}"
+    )]
     Withheld {
         /// What was asked for.
         operation: String,
@@ -51,17 +53,25 @@ pub enum Error {
     #[error("write sysctl {0}: not among the sysctls that this host lets hextet set")]
     SysctlNotAllowed(String),
     /// The port's eBPF programs could not be loaded.
-    #[error("load the eBPF programs of a port: {0} (needs CAP_BPF and CAP_NET_ADMIN, kernel 5.15 or later)")]
+    #[error(
+        "load the eBPF programs of a port: {0} (needs CAP_BPF and CAP_NET_ADMIN, kernel 5.15 or later)"
+    )]
     Program(String),
 }
 
 impl Error {
     pub(crate) fn system(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Error::System { operation: operation.into(), source: source.into() }
+        Error::System {
+            operation: operation.into(),
+            source: source.into(),
+        }
     }
 
     pub(crate) fn unfit(operation: impl Into<String>, reason: impl Into<String>) -> Self {
-        Error::Unfit { operation: operation.into(), reason: reason.into() }
+        Error::Unfit {
+            operation: operation.into(),
+            reason: reason.into(),
+        }
     }
 
     /// The error number, where the kernel gave one.
@@ -85,7 +95,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn of(self, operation: impl Into<String>) -> Error {
-        Error::Refused { operation: operation.into(), refusal: self }
+        Error::Refused {
+            operation: operation.into(),
+            refusal: self,
+        }
     }
 }
 

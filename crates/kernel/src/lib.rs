@@ -4,15 +4,20 @@
 //! [`Kernel`] makes the kernel equal to a desired state and touches only what is ours. Everything here
 //! blocks for as long as a system call does; nothing here decides what should stand.
 
+pub mod conntrack;
 mod error;
+pub mod links;
 pub mod netlink;
 pub mod netns;
 mod nft;
+pub mod packet;
+pub mod priority;
 mod reconcile;
 mod route;
 pub mod sysctl;
 mod tc;
 pub mod tcp;
+pub mod workload;
 
 pub use error::{Error, Refusal};
 pub use reconcile::{Config, Kernel, Op, Report, Scope, Standing, diff, diff_keys};

@@ -36,7 +36,10 @@ impl Handle {
             Netns::Named(name) => path_of(name)?,
         };
         match File::open(&path) {
-            Ok(file) => Ok(Handle { name: name.clone(), file }),
+            Ok(file) => Ok(Handle {
+                name: name.clone(),
+                file,
+            }),
             Err(e) => Err(Error::system(format!("open network namespace {name}"), e)),
         }
     }
@@ -49,7 +52,9 @@ impl Handle {
     /// Whether the name still means this namespace.
     pub fn is_current(&self) -> bool {
         let inode = |file: &File| file.metadata().map(|m| (m.dev(), m.ino())).ok();
-        let now = Handle::open(&self.name).ok().and_then(|now| inode(&now.file));
+        let now = Handle::open(&self.name)
+            .ok()
+            .and_then(|now| inode(&now.file));
         now.is_some() && now == inode(&self.file)
     }
 
@@ -63,7 +68,10 @@ impl Handle {
                 Ok(work())
             });
             worker.join().unwrap_or_else(|_| {
-                Err(Error::system(operation(), io::Error::other("the work inside it panicked")))
+                Err(Error::system(
+                    operation(),
+                    io::Error::other("the work inside it panicked"),
+                ))
             })
         })
     }
@@ -130,11 +138,25 @@ fn share_directory() -> nix::Result<()> {
     if fs::create_dir_all(directory).is_err() {
         return Err(nix::errno::Errno::last());
     }
-    let share = || mount(NONE, directory, NONE, MsFlags::MS_SHARED | MsFlags::MS_REC, NONE);
+    let share = || {
+        mount(
+            NONE,
+            directory,
+            NONE,
+            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            NONE,
+        )
+    };
     if share().is_ok() {
         return Ok(());
     }
-    mount(Some(directory), directory, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+    mount(
+        Some(directory),
+        directory,
+        NONE,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        NONE,
+    )?;
     share()
 }
 

@@ -13,7 +13,11 @@ pub fn raise() -> io::Result<()> {
     // SAFETY: takes plain numbers. Of PRIO_PROCESS, 0 is the calling thread (setpriority(2), "C
     // library/kernel differences").
     let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

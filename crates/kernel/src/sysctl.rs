@@ -14,8 +14,7 @@ use crate::error::Error;
 /// Reads a setting, its white space reduced to single spaces.
 pub fn read(path: &str) -> Result<String, Error> {
     let operation = || format!("read sysctl {path}");
-    let text =
-        fs::read_to_string(absolute(path)?).map_err(|e| Error::system(operation(), e))?;
+    let text = fs::read_to_string(absolute(path)?).map_err(|e| Error::system(operation(), e))?;
     Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
@@ -57,7 +56,10 @@ impl Record {
             let (path, value) = line.split_once('\t')?;
             Some((path.to_owned(), value.to_owned()))
         };
-        Ok(Record { former: text.lines().filter_map(line).collect(), file })
+        Ok(Record {
+            former: text.lines().filter_map(line).collect(),
+            file,
+        })
     }
 
     /// The paths that we changed and have not put back.
@@ -83,7 +85,9 @@ impl Record {
     /// Puts the former value back, and forgets it. What is not recorded is left alone, and so is what no
     /// longer exists.
     pub fn restore(&mut self, path: &str) -> Result<(), Error> {
-        let Some(value) = self.former.get(path) else { return Ok(()) };
+        let Some(value) = self.former.get(path) else {
+            return Ok(());
+        };
         match write(path, value) {
             Err(e) if e.errno() != Some(libc::ENOENT) => return Err(e),
             _ => {}
@@ -102,7 +106,10 @@ impl Record {
         }
         let new = self.file.with_extension("new");
         let written = fs::File::create(&new)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())
+                    .and_then(|()| file.sync_all())
+            })
             .and_then(|()| fs::rename(&new, &self.file));
         written.map_err(|e| {
             let operation = format!("write the record of sysctls {}", self.file.display());

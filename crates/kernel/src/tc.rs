@@ -98,7 +98,10 @@ impl Programs {
         let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
         let object = patched(OBJECT, gateway)
             .ok_or_else(|| Error::Program("the object has no place for the address".to_owned()))?;
-        let mut ebpf = EbpfLoader::new().btf(None).load(&object).map_err(|e| failed(&e))?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .load(&object)
+            .map_err(|e| failed(&e))?;
         let mut tags = [[0; 8]; 2];
         for (direction, tag) in DIRECTIONS.into_iter().zip(&mut tags) {
             let program = ebpf.program_mut(direction.program());
@@ -137,14 +140,14 @@ impl Programs {
             let fd = self.fd(direction)?;
             let info = (PREFERENCE << 16) | u32::from(ETH_P_ALL.to_be());
             let header = header(BLOCK, FILTER, direction.block(), info);
-            batch.message(RTM_NEWTFILTER, flags::CREATE, &header).text(TCA_KIND, "bpf").nest(
-                TCA_OPTIONS,
-                |m| {
+            batch
+                .message(RTM_NEWTFILTER, flags::CREATE, &header)
+                .text(TCA_KIND, "bpf")
+                .nest(TCA_OPTIONS, |m| {
                     m.ne32(TCA_BPF_FD, fd)
                         .text(TCA_BPF_NAME, direction.program())
                         .ne32(TCA_BPF_FLAGS, DIRECT_ACTION);
-                },
-            );
+                });
         }
         match socket.request(&mut batch)?.into_iter().next() {
             Some((_, refusal)) => Err(refusal.of("hang the eBPF programs into tc blocks")),
@@ -190,7 +193,11 @@ pub fn join(batch: &mut Batch, index: u32) {
 
 /// Takes a link's `clsact` away, and with it all filters on it that are not in blocks.
 pub fn part(batch: &mut Batch, index: u32) {
-    batch.message(RTM_DELQDISC, 0, &header(index, CLSACT_HANDLE, TC_H_CLSACT, 0));
+    batch.message(
+        RTM_DELQDISC,
+        0,
+        &header(index, CLSACT_HANDLE, TC_H_CLSACT, 0),
+    );
 }
 
 /// The link of a message about a qdisc or filter.
@@ -209,14 +216,25 @@ fn read_filter(answer: &Answer<'_>) -> Option<(u32, u32, u32, [u8; 8])> {
         return None;
     }
     let options = attrs.nest(TCA_OPTIONS);
-    let tag = options.get(TCA_BPF_TAG).and_then(|tag| tag.try_into().ok()).unwrap_or_default();
+    let tag = options
+        .get(TCA_BPF_TAG)
+        .and_then(|tag| tag.try_into().ok())
+        .unwrap_or_default();
     let info = ne32(answer.payload.get(16..)?)?;
-    Some((info >> 16, handle, options.get(TCA_BPF_FLAGS).and_then(ne32).unwrap_or(0), tag))
+    Some((
+        info >> 16,
+        handle,
+        options.get(TCA_BPF_FLAGS).and_then(ne32).unwrap_or(0),
+        tag,
+    ))
 }
 
 /// Asking for the filters of a block that does not exist is an error of the request.
 fn no_block(error: &Error) -> bool {
-    matches!(error.errno(), Some(libc::EINVAL | libc::ENOENT | libc::ENODEV))
+    matches!(
+        error.errno(),
+        Some(libc::EINVAL | libc::ENOENT | libc::ENODEV)
+    )
 }
 
 fn header(index: u32, handle: u32, parent: u32, info: u32) -> [u8; HEADER] {
@@ -274,7 +292,10 @@ mod tests {
             ("MARK_FROM_PORT", marks::FROM_PORT),
             ("MARK_ADMITTED", marks::ADMITTED),
         ] {
-            assert!(source.contains(&format!("#define {name} {value:#010x}\n")), "{name}");
+            assert!(
+                source.contains(&format!("#define {name} {value:#010x}\n")),
+                "{name}"
+            );
         }
     }
 

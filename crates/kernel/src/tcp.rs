@@ -41,7 +41,10 @@ pub fn set_md5_key(fd: BorrowedFd<'_>, remote: IpAddr, key: &[u8]) -> io::Result
         interface: 0,
         key: [0; MAX_MD5_KEY],
     };
-    let room = signature.key.get_mut(..key.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    let room = signature
+        .key
+        .get_mut(..key.len())
+        .ok_or(io::ErrorKind::InvalidInput)?;
     room.copy_from_slice(key);
     signature.key_length = u16::try_from(key.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     set(fd, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature)
@@ -63,12 +66,17 @@ pub fn set_min_hop_limit(fd: BorrowedFd<'_>, family: Family, least: u8) -> io::R
 
 #[allow(unsafe_code)]
 fn set<T>(fd: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let length =
+        libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let pointer = std::ptr::from_ref(value).cast();
     // SAFETY: the pointer is a live reference to `length` octets, which the kernel only reads, and the
     // descriptor is open for as long as it is borrowed.
     let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +99,12 @@ mod tests {
     }
 
     fn client(address: IpAddr) -> Socket {
-        Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, None).unwrap()
+        Socket::new(
+            Domain::for_address(SocketAddr::new(address, 0)),
+            Type::STREAM,
+            None,
+        )
+        .unwrap()
     }
 
     /// Whether a connection with these keys at its ends comes up within half a second, and carries data.
@@ -105,7 +118,10 @@ mod tests {
             set_md5_key(listener.as_fd(), address, key).unwrap();
         }
         let target = listener.local_addr().unwrap().into();
-        if client.connect_timeout(&target, Duration::from_millis(500)).is_err() {
+        if client
+            .connect_timeout(&target, Duration::from_millis(500))
+            .is_err()
+        {
             return false;
         }
         let (mut accepted, _) = listener.accept().unwrap();
@@ -118,10 +134,19 @@ mod tests {
     #[test]
     fn only_equal_keys_connect() {
         for address in LOOPBACK.map(|text| text.parse().unwrap()) {
-            assert!(connects(address, Some(b"secret"), Some(b"secret")), "{address}");
-            assert!(!connects(address, Some(b"secret"), Some(b"another")), "{address}");
+            assert!(
+                connects(address, Some(b"secret"), Some(b"secret")),
+                "{address}"
+            );
+            assert!(
+                !connects(address, Some(b"secret"), Some(b"another")),
+                "{address}"
+            );
             assert!(!connects(address, None, Some(b"secret")), "{address}");
-            assert!(connects(address, Some(&[7; MAX_MD5_KEY]), Some(&[7; MAX_MD5_KEY])), "{address}");
+            assert!(
+                connects(address, Some(&[7; MAX_MD5_KEY]), Some(&[7; MAX_MD5_KEY])),
+                "{address}"
+            );
         }
     }
 

@@ -1,5 +1,7 @@
 //! Links, addresses, neighbours, routes, rules and sysctls against a real kernel.
 
+#![allow(clippy::expect_used, reason = "in a test, that is how it fails")]
+
 mod support;
 
 use std::{
@@ -21,40 +23,77 @@ fn addr(text: &str) -> IpAddr {
 
 fn link(netns: &Netns, link: &str) -> Object {
     let (netns, name) = (netns.clone(), name(link));
-    Object::Link(Link { netns, name, mac: GATEWAY, mtu: 1400, up: true })
+    Object::Link(Link {
+        netns,
+        name,
+        mac: GATEWAY,
+        mtu: 1400,
+        up: true,
+    })
 }
 
 fn program(netns: &Netns, link: &str) -> Object {
-    Object::EdgeProgram(EdgeProgram { netns: netns.clone(), link: name(link) })
+    Object::EdgeProgram(EdgeProgram {
+        netns: netns.clone(),
+        link: name(link),
+    })
 }
 
 fn address(netns: &Netns, link: &str, text: &str, prefix_len: u8) -> Object {
     let (netns, link, addr) = (netns.clone(), name(link), addr(text));
-    Object::Address(Address { netns, link, addr, prefix_len })
+    Object::Address(Address {
+        netns,
+        link,
+        addr,
+        prefix_len,
+    })
 }
 
 fn neighbour(netns: &Netns, link: &str, text: &str, last: u8) -> Object {
     let mac = Mac::new([2, 0, 0, 0, 0, last]);
-    Object::Neighbour(Neighbour { netns: netns.clone(), link: name(link), addr: addr(text), mac })
+    Object::Neighbour(Neighbour {
+        netns: netns.clone(),
+        link: name(link),
+        addr: addr(text),
+        mac,
+    })
 }
 
 fn hop(via: Option<&str>, link: &str) -> NextHop {
-    NextHop { via: via.map(addr), link: name(link) }
+    NextHop {
+        via: via.map(addr),
+        link: name(link),
+    }
 }
 
 fn route(netns: &Netns, prefix: &str, metric: u32, hops: Vec<NextHop>) -> Object {
     let prefix = prefix.parse().expect("a prefix");
-    let key = RouteKey { netns: netns.clone(), table: 254, prefix, metric };
+    let key = RouteKey {
+        netns: netns.clone(),
+        table: 254,
+        prefix,
+        metric,
+    };
     let kind = match hops.is_empty() {
         true => RouteKind::Blackhole,
         false => RouteKind::Unicast(hops),
     };
-    Object::Route(Route { key, kind, prefsrc: None })
+    Object::Route(Route {
+        key,
+        kind,
+        prefsrc: None,
+    })
 }
 
 fn rule(family: Family, priority: u32, action: RuleAction) -> Object {
     let mark = Some((marks::FROM_PORT, marks::FROM_PORT | marks::SOURCE_CHECKED));
-    Object::Rule(Rule { netns: Netns::Main, family, priority, fwmark: mark, action })
+    Object::Rule(Rule {
+        netns: Netns::Main,
+        family,
+        priority,
+        fwmark: mark,
+        action,
+    })
 }
 
 fn sysctl(netns: &Netns, path: &str, value: &str) -> Object {
@@ -66,7 +105,11 @@ fn sysctl(netns: &Netns, path: &str, value: &str) -> Object {
 }
 
 fn local_rule(family: Family) -> Object {
-    Object::LocalRulePriority(LocalRulePriority { netns: Netns::Main, family, priority: 20 })
+    Object::LocalRulePriority(LocalRulePriority {
+        netns: Netns::Main,
+        family,
+        priority: 20,
+    })
 }
 
 /// Two ports with all that belongs to them, an uplink, and the host's own things.
@@ -83,7 +126,12 @@ fn host_state(netns: &Netns) -> BTreeMap<Key, Object> {
             address(netns, port, "fe80::1", 64),
             neighbour(netns, port, &format!("192.0.2.{n}"), n),
             neighbour(netns, port, &format!("2001:db8::{n}"), n),
-            route(netns, &format!("2001:db8::{n}/128"), 0, vec![hop(None, port)]),
+            route(
+                netns,
+                &format!("2001:db8::{n}/128"),
+                0,
+                vec![hop(None, port)],
+            ),
         ]);
         let key = RouteKey {
             netns: netns.clone(),
@@ -106,7 +154,12 @@ fn host_state(netns: &Netns) -> BTreeMap<Key, Object> {
 }
 
 fn make_links(run: impl Fn(&str) -> String) {
-    for (port, peer) in [("tap1", "peer1"), ("tap2", "peer2"), ("up1", "far1"), ("up2", "far2")] {
+    for (port, peer) in [
+        ("tap1", "peer1"),
+        ("tap2", "peer2"),
+        ("up1", "far1"),
+        ("up2", "far2"),
+    ] {
         run(&format!("ip link add {port} type veth peer name {peer}"));
         run(&format!("ip link set {peer} up"));
     }
@@ -131,7 +184,10 @@ fn a_host_comes_up_and_is_found_right() {
         assert!(run("ip rule").contains("20:\tfrom all lookup local"));
         assert!(!run("ip -6 addr show tap1").contains("tentative"));
         let route = run("ip route get 192.0.2.1");
-        assert!(route.contains("dev tap1") && route.contains("src 169.254.0.1"), "{route}");
+        assert!(
+            route.contains("dev tap1") && route.contains("src 169.254.0.1"),
+            "{route}"
+        );
         let mut restarted = Host::open();
         assert_eq!(restarted.reconcile(&desired), 0, "a restart writes nothing");
     });
@@ -147,8 +203,15 @@ fn all_of_it_goes_and_nothing_else() {
         run("ip rule add prio 77 from 192.0.2.200 lookup 77");
         run("tc qdisc add dev up1 clsact");
         let look = || {
-            let all = ["ip addr", "ip route show table all", "ip -6 route show table all",
-                "ip neigh show nud permanent", "ip rule", "ip -6 rule", "tc qdisc"];
+            let all = [
+                "ip addr",
+                "ip route show table all",
+                "ip -6 route show table all",
+                "ip neigh show nud permanent",
+                "ip rule",
+                "ip -6 rule",
+                "tc qdisc",
+            ];
             all.iter().map(|command| run(command)).collect::<String>()
         };
         // What comes of being up belongs to the links, not to us.
@@ -225,7 +288,11 @@ fn tampering_is_mended_object_by_object() {
             "ip rule add prio 11 from 192.0.2.7 blackhole proto 104",
         ] {
             run(tamper);
-            assert_ne!(host.todo(&desired), Vec::<String>::new(), "{tamper} is not seen");
+            assert_ne!(
+                host.todo(&desired),
+                Vec::<String>::new(),
+                "{tamper} is not seen"
+            );
             assert!(host.reconcile(&desired) > 0, "{tamper}");
         }
     });
@@ -276,7 +343,10 @@ fn a_route_of_somebody_else_is_in_the_way() {
         let report = host.kernel.reconcile(&Scope::of(&desired)).expect("a dump");
         let failed: Vec<String> = report.failed.iter().map(|(_, e)| e.to_string()).collect();
         assert_eq!(failed.len(), 2, "{failed:?}");
-        assert!(failed.iter().all(|e| e.contains("File exists")), "{failed:?}");
+        assert!(
+            failed.iter().all(|e| e.contains("File exists")),
+            "{failed:?}"
+        );
         assert!(run("ip route show 192.0.2.1/32").contains("dev up1 proto static"));
     });
 }
@@ -329,7 +399,10 @@ fn a_named_namespace_is_programmed_from_outside() {
         assert_eq!(run("cat /proc/sys/net/ipv4/ip_forward"), "0\n");
         assert_eq!(there.run("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
         let routes = there.run("ip -6 route");
-        assert!(routes.contains("2001:db8::1 dev tap1 proto 104"), "{routes}");
+        assert!(
+            routes.contains("2001:db8::1 dev tap1 proto 104"),
+            "{routes}"
+        );
     });
 }
 
@@ -356,11 +429,21 @@ fn sysctls_are_recorded_and_restored() {
         assert_eq!(host.reconcile(&desired), 1, "tampering is mended");
         let config = support::config(&host.directory);
         let kernel = hextet_kernel::Kernel::open(config).expect("a kernel");
-        let mut host = Host { kernel, directory: host.directory };
+        let mut host = Host {
+            kernel,
+            directory: host.directory,
+        };
         let one_left = states([forward]);
-        assert_eq!(host.reconcile(&one_left), 1, "a restart knows what we changed");
+        assert_eq!(
+            host.reconcile(&one_left),
+            1,
+            "a restart knows what we changed"
+        );
         assert_eq!(host.reconcile(&BTreeMap::new()), 1);
-        assert_eq!(run("sysctl net.ipv4.ip_forward net.ipv4.ip_local_port_range"), before);
+        assert_eq!(
+            run("sysctl net.ipv4.ip_forward net.ipv4.ip_local_port_range"),
+            before
+        );
     });
 }
 
@@ -371,7 +454,10 @@ fn sysctls_outside_the_allowed_ones_are_refused() {
         let mut host = Host::open();
         let report = host.kernel.reconcile(&Scope::of(&desired)).expect("a dump");
         let errors: Vec<_> = report.failed.iter().map(|(_, e)| e).collect();
-        assert!(matches!(errors[..], [Error::SysctlNotAllowed(_)]), "{errors:?}");
+        assert!(
+            matches!(errors[..], [Error::SysctlNotAllowed(_)]),
+            "{errors:?}"
+        );
         assert!(try_run("grep -qx 7 /proc/sys/kernel/panic").is_err());
     });
 }
@@ -387,7 +473,10 @@ mod random {
         prop_oneof![
             Just(vec![]),
             Just(vec![hop(Some("fe80::a"), "up1")]),
-            Just(vec![hop(Some("fe80::a"), "up1"), hop(Some("fe80::b"), "up2")]),
+            Just(vec![
+                hop(Some("fe80::a"), "up1"),
+                hop(Some("fe80::b"), "up2")
+            ]),
             Just(vec![hop(None, "tap1")]),
             Just(vec![hop(None, "tap2")]),
         ]
@@ -427,7 +516,9 @@ mod random {
 
     /// Links that are up and have their address, so that neighbours and routes can stand.
     fn base() -> Vec<Object> {
-        ["tap1", "tap2"].map(|port| link(&Netns::Main, port)).to_vec()
+        ["tap1", "tap2"]
+            .map(|port| link(&Netns::Main, port))
+            .to_vec()
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The nftables encoder, with nft(8) as the judge: what it reads from our text it also finds in what we
 //! wrote ourselves.
 
+#![allow(clippy::expect_used, reason = "in a test, that is how it fails")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -17,31 +19,77 @@ use support::{Host, isolated, name, run, states, try_run};
 const MAIN: Netns = Netns::Main;
 
 fn set(name: &str, key: Vec<KeyType>) -> Object {
-    Object::Set(MAIN, Set { name: name.into(), key, verdicts: false, dynamic: None })
+    Object::Set(
+        MAIN,
+        Set {
+            name: name.into(),
+            key,
+            verdicts: false,
+            dynamic: None,
+        },
+    )
 }
 
 fn map(name: &str, key: Vec<KeyType>) -> Object {
-    Object::Set(MAIN, Set { name: name.into(), key, verdicts: true, dynamic: None })
+    Object::Set(
+        MAIN,
+        Set {
+            name: name.into(),
+            key,
+            verdicts: true,
+            dynamic: None,
+        },
+    )
 }
 
 fn dynamic(name: &str, key: Vec<KeyType>, size: u32) -> Object {
-    Object::Set(MAIN, Set { name: name.into(), key, verdicts: false, dynamic: Some(size) })
+    Object::Set(
+        MAIN,
+        Set {
+            name: name.into(),
+            key,
+            verdicts: false,
+            dynamic: Some(size),
+        },
+    )
 }
 
 fn element(set: &str, key: Vec<Value>, verdict: Option<Verdict>) -> Object {
-    Object::Element(MAIN, Element { set: set.into(), key, verdict })
+    Object::Element(
+        MAIN,
+        Element {
+            set: set.into(),
+            key,
+            verdict,
+        },
+    )
 }
 
 fn chain(name: &str, hook: Option<ChainHook>, rules: Vec<NftRule>) -> Object {
-    Object::Chain(MAIN, Chain { name: name.into(), hook, rules })
+    Object::Chain(
+        MAIN,
+        Chain {
+            name: name.into(),
+            hook,
+            rules,
+        },
+    )
 }
 
 fn hook(hook: Hook, priority: i32) -> Option<ChainHook> {
-    Some(ChainHook { hook, priority, policy: Policy::Accept, nat: false })
+    Some(ChainHook {
+        hook,
+        priority,
+        policy: Policy::Accept,
+        nat: false,
+    })
 }
 
 fn rule(statements: Vec<Statement>) -> NftRule {
-    NftRule { statements, comment: None }
+    NftRule {
+        statements,
+        comment: None,
+    }
 }
 
 fn compare(field: Field, value: Value) -> Statement {
@@ -49,11 +97,18 @@ fn compare(field: Field, value: Value) -> Statement {
 }
 
 fn masked(field: Field, mask: &[u8]) -> KeyPart {
-    KeyPart { field, mask: Some(mask.to_vec()) }
+    KeyPart {
+        field,
+        mask: Some(mask.to_vec()),
+    }
 }
 
 fn lookup(key: Vec<KeyPart>, set: &str) -> Statement {
-    Statement::Lookup(Lookup { key, set: set.into(), negate: false })
+    Statement::Lookup(Lookup {
+        key,
+        set: set.into(),
+        negate: false,
+    })
 }
 
 fn end(verdict: Verdict) -> Statement {
@@ -75,8 +130,14 @@ fn sets() -> Vec<Object> {
         set("ports", vec![KeyType::IfName]),
         set("sources4", vec![KeyType::IfName, KeyType::EtherAddr, v4]),
         set("sources6", vec![KeyType::IfName, KeyType::EtherAddr, v6]),
-        set("services", vec![KeyType::InetProto, KeyType::InetService, v4]),
-        set("pings", vec![KeyType::IcmpType(Family::V6), KeyType::IcmpCode(Family::V6)]),
+        set(
+            "services",
+            vec![KeyType::InetProto, KeyType::InetService, v4],
+        ),
+        set(
+            "pings",
+            vec![KeyType::IcmpType(Family::V6), KeyType::IcmpCode(Family::V6)],
+        ),
         set("marks", vec![KeyType::Mark]),
         set("r6-members", vec![v6]),
         set("families", vec![KeyType::NfProto, KeyType::InetService]),
@@ -84,13 +145,25 @@ fn sets() -> Vec<Object> {
         map("by-family", vec![KeyType::NfProto, KeyType::IfName]),
         dynamic("connections", vec![v4], 65_536),
         dynamic("rates", vec![KeyType::IfName, v6], 1000),
-        element("sources4", vec![port(1), mac.clone(), addr("192.0.2.1")], None),
+        element(
+            "sources4",
+            vec![port(1), mac.clone(), addr("192.0.2.1")],
+            None,
+        ),
         element("sources6", vec![port(1), mac, addr("2001:db8::1")], None),
-        element("services", vec![Value::U8(6), Value::Port(0x1f90), addr("192.0.2.0")], None),
+        element(
+            "services",
+            vec![Value::U8(6), Value::Port(0x1f90), addr("192.0.2.0")],
+            None,
+        ),
         element("pings", vec![Value::U8(128), Value::U8(0)], None),
         element("marks", vec![Value::U32(0x10_0000)], None),
         element("r6-members", vec![addr("2001:db8::2")], None),
-        element("families", vec![Value::Family(Family::V6), Value::Port(53)], None),
+        element(
+            "families",
+            vec![Value::Family(Family::V6), Value::Port(53)],
+            None,
+        ),
         element(
             "by-family",
             vec![Value::Family(Family::V4), port(2)],
@@ -107,7 +180,11 @@ fn sets() -> Vec<Object> {
 
 fn prerouting() -> Object {
     let (v4, v6) = (Family::V4, Family::V6);
-    let limit = Limit { rate: 10, unit: LimitUnit::Minute, burst: 20 };
+    let limit = Limit {
+        rate: 10,
+        unit: LimitUnit::Minute,
+        burst: 20,
+    };
     let rules = vec![
         rule(vec![
             Statement::Lookup(Lookup {
@@ -120,18 +197,32 @@ fn prerouting() -> Object {
         ]),
         rule(vec![
             lookup(
-                vec![Field::IifName.into(), Field::EtherSaddr.into(), Field::Saddr(v4).into()],
+                vec![
+                    Field::IifName.into(),
+                    Field::EtherSaddr.into(),
+                    Field::Saddr(v4).into(),
+                ],
                 "sources4",
             ),
-            Statement::SetMark { value: 0x20_0000, mask: 0x20_0000 },
+            Statement::SetMark {
+                value: 0x20_0000,
+                mask: 0x20_0000,
+            },
             end(Verdict::Accept),
         ]),
         rule(vec![
             lookup(
-                vec![Field::IifName.into(), Field::EtherSaddr.into(), Field::Saddr(v6).into()],
+                vec![
+                    Field::IifName.into(),
+                    Field::EtherSaddr.into(),
+                    Field::Saddr(v6).into(),
+                ],
                 "sources6",
             ),
-            Statement::SetMark { value: 7, mask: u32::MAX },
+            Statement::SetMark {
+                value: 7,
+                mask: u32::MAX,
+            },
             end(Verdict::Return),
         ]),
         rule(vec![
@@ -161,7 +252,10 @@ fn prerouting() -> Object {
                 Value::U32(0x10_0000),
             ),
             lookup(vec![Field::Mark.into()], "marks"),
-            Statement::VerdictMap(vec![Field::NfProto.into(), Field::IifName.into()], "by-family".into()),
+            Statement::VerdictMap(
+                vec![Field::NfProto.into(), Field::IifName.into()],
+                "by-family".into(),
+            ),
         ]),
         rule(vec![
             compare(Field::FibDaddrType, Value::U32(2)),
@@ -174,19 +268,33 @@ fn prerouting() -> Object {
 
 fn forward() -> Object {
     let (v4, v6) = (Family::V4, Family::V6);
-    let limit = Limit { rate: 100, unit: LimitUnit::Second, burst: 5 };
+    let limit = Limit {
+        rate: 100,
+        unit: LimitUnit::Second,
+        burst: 5,
+    };
     let rules = vec![
         rule(vec![
             Statement::CtStateIn(vec![CtState::Established, CtState::Related]),
-            Statement::SetMark { value: 0x40_0000, mask: 0x40_0000 },
+            Statement::SetMark {
+                value: 0x40_0000,
+                mask: 0x40_0000,
+            },
             end(Verdict::Accept),
         ]),
         rule(vec![
             Statement::CtStateIn(vec![CtState::Invalid, CtState::Untracked, CtState::New]),
-            Statement::Compare(masked(Field::CtStatus, &[0, 0, 0, 0x20]), CmpOp::Ne, Value::U32(0)),
+            Statement::Compare(
+                masked(Field::CtStatus, &[0, 0, 0, 0x20]),
+                CmpOp::Ne,
+                Value::U32(0),
+            ),
             end(Verdict::Drop),
         ]),
-        rule(vec![Statement::VerdictMap(vec![Field::IifName.into()], "egress".into())]),
+        rule(vec![Statement::VerdictMap(
+            vec![Field::IifName.into()],
+            "egress".into(),
+        )]),
         rule(vec![
             Statement::Dynamic(
                 vec![Field::Saddr(v4).into()],
@@ -203,10 +311,13 @@ fn forward() -> Object {
             ),
             end(Verdict::Drop),
         ]),
+        // In one rule, nft would compare both in one go.
         rule(vec![
-            // Side by side, nft would compare both in one go.
             compare(Field::IcmpType(v4), Value::U8(5)),
             Statement::Limit(limit, false),
+            end(Verdict::Drop),
+        ]),
+        rule(vec![
             compare(Field::IcmpCode(v4), Value::U8(1)),
             end(Verdict::Drop),
         ]),
@@ -231,7 +342,10 @@ fn others() -> Vec<Object> {
             end(Verdict::Accept),
         ]),
         rule(vec![
-            lookup(vec![Field::IcmpType(v6).into(), Field::IcmpCode(v6).into()], "pings"),
+            lookup(
+                vec![Field::IcmpType(v6).into(), Field::IcmpCode(v6).into()],
+                "pings",
+            ),
             lookup(vec![Field::Saddr(v6).into()], "r6-members"),
             end(Verdict::Accept),
         ]),
@@ -240,10 +354,18 @@ fn others() -> Vec<Object> {
             end(Verdict::Return),
         ]),
     ];
-    let nat = ChainHook { hook: Hook::Postrouting, priority: 100, policy: Policy::Accept, nat: true };
+    let nat = ChainHook {
+        hook: Hook::Postrouting,
+        priority: 100,
+        policy: Policy::Accept,
+        nat: true,
+    };
     let range = |first: &str, last: &str| {
         let parse = |text: &str| text.parse().expect("an address");
-        Statement::Snat(NatRange { first: parse(first), last: parse(last) })
+        Statement::Snat(NatRange {
+            first: parse(first),
+            last: parse(last),
+        })
     };
     let masquerade = vec![
         rule(vec![
@@ -254,14 +376,29 @@ fn others() -> Vec<Object> {
             ),
             range("192.0.2.1", "192.0.2.4"),
         ]),
-        rule(vec![compare(Field::Sport, Value::Port(1)), range("2001:db8::1", "2001:db8::1")]),
+        rule(vec![
+            compare(Field::Sport, Value::Port(1)),
+            range("2001:db8::1", "2001:db8::1"),
+        ]),
     ];
-    let drop = Some(ChainHook { policy: Policy::Drop, ..nat }).map(|h| ChainHook { nat: false, ..h });
+    let drop = Some(ChainHook {
+        policy: Policy::Drop,
+        ..nat
+    })
+    .map(|h| ChainHook { nat: false, ..h });
     vec![
         chain("group", None, group),
-        chain("pe-0a1b", None, vec![rule(vec![Statement::Counter, end(Verdict::Drop)])]),
+        chain(
+            "pe-0a1b",
+            None,
+            vec![rule(vec![Statement::Counter, end(Verdict::Drop)])],
+        ),
         chain("postrouting", Some(nat), masquerade),
-        chain("late", drop.map(|h| ChainHook { priority: 150, ..h }), vec![]),
+        chain(
+            "late",
+            drop.map(|h| ChainHook { priority: 150, ..h }),
+            vec![],
+        ),
         chain("input", hook(Hook::Input, 0), vec![]),
         chain("output", hook(Hook::Output, -10), vec![]),
     ]
@@ -283,7 +420,9 @@ fn listing() -> Vec<String> {
     for object in json["nftables"].as_array().expect("a list") {
         let mut object = object.clone();
         for (kind, body) in object.as_object_mut().expect("an object") {
-            let Some(body) = body.as_object_mut() else { continue };
+            let Some(body) = body.as_object_mut() else {
+                continue;
+            };
             body.remove("handle");
             if kind == "rule" {
                 let at: &mut u32 = position.entry(body["chain"].to_string()).or_default();
@@ -307,8 +446,11 @@ fn nft_accepts_our_text_and_lists_the_same_as_of_our_encoder() {
     let by_nft = isolated(|| {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &text).expect("written");
-        try_run(&format!("nft -c -f {0} && nft -f {0}", file.path().display()))
-            .unwrap_or_else(|e| panic!("{e}\n{text}"));
+        try_run(&format!(
+            "nft -c -f {0} && nft -f {0}",
+            file.path().display()
+        ))
+        .unwrap_or_else(|e| panic!("{e}\n{text}"));
         listing()
     });
     let by_us = isolated(|| {
@@ -359,7 +501,11 @@ fn tampering_is_found_and_mended() {
             "nft flush ruleset",
         ] {
             run(tamper);
-            assert_ne!(host.todo(&desired), Vec::<String>::new(), "{tamper} is not seen");
+            assert_ne!(
+                host.todo(&desired),
+                Vec::<String>::new(),
+                "{tamper} is not seen"
+            );
             assert!(host.reconcile(&desired) > 0, "{tamper}");
             assert_eq!(listing(), before, "{tamper}");
         }
@@ -383,8 +529,10 @@ fn counters_and_dynamic_elements_are_nobody_s_business() {
 #[test]
 fn foreign_tables_are_left_alone_and_ours_goes_when_it_is_empty() {
     isolated(|| {
-        run("nft 'add table inet other; add chain inet other c; add table ip hextet; \
-             add chain ip hextet c'");
+        run(
+            "nft 'add table inet other; add chain inet other c; add table ip hextet; \
+             add chain ip hextet c'",
+        );
         let before = run("nft list ruleset");
         let mut host = Host::open();
         host.reconcile(&everything());
@@ -404,14 +552,20 @@ fn a_set_that_rules_look_into_changes_its_type() {
         let with_ports = set("r6-members", vec![v6, KeyType::InetService]);
         desired.remove(&element("r6-members", vec![addr("2001:db8::2")], None).key());
         desired.insert(with_ports.key(), with_ports);
-        let both = element("r6-members", vec![addr("2001:db8::2"), Value::Port(9)], None);
+        let both = element(
+            "r6-members",
+            vec![addr("2001:db8::2"), Value::Port(9)],
+            None,
+        );
         desired.insert(both.key(), both);
         let Some(Object::Chain(_, group)) = desired.get_mut(&chain("group", None, vec![]).key())
         else {
             panic!("no such chain")
         };
-        group.rules[1].statements[1] =
-            lookup(vec![Field::Saddr(Family::V6).into(), Field::Dport.into()], "r6-members");
+        group.rules[1].statements[1] = lookup(
+            vec![Field::Saddr(Family::V6).into(), Field::Dport.into()],
+            "r6-members",
+        );
         assert!(host.reconcile(&desired) >= 3);
     });
 }
@@ -423,7 +577,11 @@ fn one_refused_change_stops_the_whole_transaction() {
         host.reconcile(&everything());
         let before = listing();
         let mut desired = everything();
-        let bad = chain("bad", None, vec![rule(vec![end(Verdict::Goto("nowhere".into()))])]);
+        let bad = chain(
+            "bad",
+            None,
+            vec![rule(vec![end(Verdict::Goto("nowhere".into()))])],
+        );
         let good = element("ports", vec![port(9)], None);
         desired.insert(bad.key(), bad);
         desired.insert(good.key(), good.clone());
@@ -431,8 +589,16 @@ fn one_refused_change_stops_the_whole_transaction() {
         assert_eq!(report.applied, 0);
         let failed: Vec<String> = report.failed.iter().map(|(_, e)| e.to_string()).collect();
         assert_eq!(failed.len(), 2);
-        assert!(failed.iter().any(|e| e.starts_with("+ nft chain bad with 1 rules: No such file")));
-        assert!(failed.iter().any(|e| e.starts_with("+ nft element ports \"tap9\": not applied")));
+        assert!(
+            failed
+                .iter()
+                .any(|e| e.starts_with("+ nft chain bad with 1 rules: No such file"))
+        );
+        assert!(
+            failed
+                .iter()
+                .any(|e| e.starts_with("+ nft element ports \"tap9\": not applied"))
+        );
         assert_eq!(listing(), before);
     });
 }

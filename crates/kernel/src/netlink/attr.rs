@@ -14,7 +14,9 @@ impl<'a> Attrs<'a> {
 
     /// The first attribute of a kind.
     pub fn get(self, kind: u16) -> Option<&'a [u8]> {
-        self.into_iter().find(|(k, _)| *k == kind).map(|(_, value)| value)
+        self.into_iter()
+            .find(|(k, _)| *k == kind)
+            .map(|(_, value)| value)
     }
 
     /// The attributes inside the first attribute of a kind; none, where it is missing.
@@ -81,7 +83,10 @@ pub fn be64(value: &[u8]) -> Option<u64> {
 
 /// A text up to its NUL.
 pub fn text(value: &[u8]) -> Option<&str> {
-    let end = value.iter().position(|octet| *octet == 0).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .position(|octet| *octet == 0)
+        .unwrap_or(value.len());
     std::str::from_utf8(value.get(..end)?).ok()
 }
 

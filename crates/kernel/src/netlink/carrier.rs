@@ -41,7 +41,10 @@ impl CarrierMonitor {
             Ok(socket)
         };
         let socket = open().map_err(|e| Error::system("listen for links that go down", e))?;
-        Ok(CarrierMonitor { socket, buf: vec![0; 64 << 10] })
+        Ok(CarrierMonitor {
+            socket,
+            buf: vec![0; 64 << 10],
+        })
     }
 
     /// The links that the next message says went down, lost their carrier or are gone; may name one
@@ -55,7 +58,9 @@ impl CarrierMonitor {
         match self.socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
             Ok(len) => {
                 let octets = self.buf.get(..len).unwrap_or_default();
-                Ok(answers(octets).filter_map(|answer| lost_link(&answer)).collect())
+                Ok(answers(octets)
+                    .filter_map(|answer| lost_link(&answer))
+                    .collect())
             }
             Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => Ok(Vec::new()),
             Err(e) => Err(e),
@@ -138,7 +143,10 @@ mod tests {
             ("a2", "b2", "link set b2 down"),
             ("a3", "b3", "link del a3"),
         ] {
-            ip(&namespace.0, &format!("link add {a} up type veth peer name {b}"));
+            ip(
+                &namespace.0,
+                &format!("link add {a} up type veth peer name {b}"),
+            );
             ip(&namespace.0, &format!("link set {b} up"));
             ip(&namespace.0, &format!("link show {a} | grep -q LOWER_UP"));
             while monitor.read().is_ok() {}

@@ -39,7 +39,8 @@ impl Batch {
         self.starts.push(self.buf.len());
         self.buf.extend_from_slice(&[0; 4]);
         self.buf.extend_from_slice(&kind.to_ne_bytes());
-        self.buf.extend_from_slice(&(flags | flags::REQUEST).to_ne_bytes());
+        self.buf
+            .extend_from_slice(&(flags | flags::REQUEST).to_ne_bytes());
         self.buf.extend_from_slice(&[0; 8]);
         self.buf.extend_from_slice(fixed);
         self.pad();
@@ -63,7 +64,9 @@ impl Batch {
 
     /// Sets more flags on a message.
     pub(super) fn add_flags(&mut self, index: usize, flags: u16) {
-        let Some(at) = self.starts.get(index).map(|start| start + 6) else { return };
+        let Some(at) = self.starts.get(index).map(|start| start + 6) else {
+            return;
+        };
         if let Some(field) = self.buf.get_mut(at..at + 2) {
             let now = u16::from_ne_bytes([field[0], field[1]]) | flags;
             field.copy_from_slice(&now.to_ne_bytes());
@@ -81,8 +84,12 @@ impl Batch {
         let mut seq = first;
         for (start, end) in spans {
             let len = u32::try_from(end - start).ok()?;
-            self.buf.get_mut(start..start + 4)?.copy_from_slice(&len.to_ne_bytes());
-            self.buf.get_mut(start + 8..start + 12)?.copy_from_slice(&seq.to_ne_bytes());
+            self.buf
+                .get_mut(start..start + 4)?
+                .copy_from_slice(&len.to_ne_bytes());
+            self.buf
+                .get_mut(start + 8..start + 12)?
+                .copy_from_slice(&seq.to_ne_bytes());
             seq = seq.wrapping_add(1);
         }
         Some(&self.buf)
@@ -224,8 +231,14 @@ mod tests {
             m.be32(3, 0x0102_0304);
         });
         let sealed = batch.seal(9).expect("short");
-        assert_eq!(&sealed[..16], &[32, 0, 0, 0, 24, 0, 1, 4, 9, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(&sealed[16..32], &[1, 1, 1, 1, 1, 0, 0, 0, 5, 0, 1, 0, 7, 0, 0, 0]);
+        assert_eq!(
+            &sealed[..16],
+            &[32, 0, 0, 0, 24, 0, 1, 4, 9, 0, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            &sealed[16..32],
+            &[1, 1, 1, 1, 1, 0, 0, 0, 5, 0, 1, 0, 7, 0, 0, 0]
+        );
         assert_eq!(&sealed[32..44], &[28, 0, 0, 0, 25, 0, 1, 0, 10, 0, 0, 0]);
         let nested = Attrs(&sealed[48..]).nest(2);
         assert_eq!(nested.get(3), Some(&[1, 2, 3, 4][..]));

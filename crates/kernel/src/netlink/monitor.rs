@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::Error,
     netns::Handle,
-    route::{link, neighbour, route},
+    route::{entry, link, neighbour},
     tc,
 };
 
@@ -71,7 +71,11 @@ impl Monitor {
             Ok([route, nft])
         })?;
         let sockets = sockets.map_err(|e: io::Error| Error::system(operation(), e))?;
-        Ok(Monitor { sockets, ignored: ignored.into(), buf: vec![0; 64 << 10] })
+        Ok(Monitor {
+            sockets,
+            ignored: ignored.into(),
+            buf: vec![0; 64 << 10],
+        })
     }
 
     /// Both become readable when something changed; neither blocks.
@@ -124,7 +128,7 @@ fn wake(answer: &Answer<'_>) -> Option<Wake> {
     Some(match answer.kind {
         16 | 17 => Wake::Link(link::name(answer)?),
         20 | 21 => Wake::Addresses,
-        24 | 25 if route::is_ours(answer) => Wake::Routes(family),
+        24 | 25 if entry::is_ours(answer) => Wake::Routes(family),
         28 | 29 => neighbour::read(answer).map(|_| Wake::Neighbours)?,
         32 | 33 => Wake::Rules(family),
         36 | 37 | 44 | 45 => Wake::Program(tc::link_index(answer)?),

@@ -83,8 +83,14 @@ impl Socket {
         }
         inner.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
         receive_buffer(&inner, RECEIVE_BUFFER);
-        let mut socket =
-            Socket { inner, port, seq: 1, buf: vec![0; 64 << 10], send_buffer: 0, what };
+        let mut socket = Socket {
+            inner,
+            port,
+            seq: 1,
+            buf: vec![0; 64 << 10],
+            send_buffer: 0,
+            what,
+        };
         socket.grow_send_buffer(SEND_BUFFER);
         Ok(socket)
     }
@@ -117,7 +123,12 @@ impl Socket {
                 to += 1;
             }
             batch.add_flags(to - 1, flags::ACK);
-            let span = Span { first, from, to, last: to - 1 };
+            let span = Span {
+                first,
+                from,
+                to,
+                last: to - 1,
+            };
             self.send_span(batch, span, &mut outcome, &mut each)?;
             from = to;
         }
@@ -130,7 +141,12 @@ impl Socket {
         let mut outcome = Vec::new();
         self.grow_send_buffer(batch.octets() * 2 + SEND_BUFFER);
         batch.add_flags(last, flags::ACK);
-        let span = Span { first: self.seal(batch)?, from: 0, to: batch.len(), last };
+        let span = Span {
+            first: self.seal(batch)?,
+            from: 0,
+            to: batch.len(),
+            last,
+        };
         self.send_span(batch, span, &mut outcome, &mut |_, _| ())?;
         Ok(outcome)
     }
@@ -156,7 +172,12 @@ impl Socket {
         outcome: &mut Outcome,
         each: &mut dyn FnMut(usize, &Answer<'_>),
     ) -> Result<(), Error> {
-        let Span { first, from, to, last } = span;
+        let Span {
+            first,
+            from,
+            to,
+            last,
+        } = span;
         self.send(batch.span(from, to))?;
         let mut acknowledged = false;
         while let Some(len) = self.receive(libc::MSG_DONTWAIT)? {
@@ -182,7 +203,9 @@ impl Socket {
         if acknowledged || !outcome.is_empty() {
             return Ok(());
         }
-        Err(Error::Lost { operation: format!("send {} {}", to - from, self.what) })
+        Err(Error::Lost {
+            operation: format!("send {} {}", to - from, self.what),
+        })
     }
 
     /// Asks for everything of a kind. A dump that was disturbed is taken again, so that what `parse`
@@ -211,7 +234,9 @@ impl Socket {
     ) -> Result<bool, Error> {
         let what = self.what;
         let operation = || format!("dump {what}");
-        let lost = Error::Lost { operation: operation() };
+        let lost = Error::Lost {
+            operation: operation(),
+        };
         let unfit = Error::unfit(operation(), "an attribute is too long");
         let seq = self.seq;
         self.seq = self.seq.wrapping_add(1);
@@ -220,7 +245,9 @@ impl Socket {
         self.send(&octets)?;
         let mut disturbed = false;
         loop {
-            let Some(len) = self.receive(0)? else { return Err(lost) };
+            let Some(len) = self.receive(0)? else {
+                return Err(lost);
+            };
             let octets = self.buf.get(..len).unwrap_or_default();
             for answer in answers(octets).filter(|answer| answer.seq == seq) {
                 disturbed |= answer.flags & NLM_F_DUMP_INTR != 0;
@@ -255,11 +282,17 @@ impl Socket {
             let mut into = &mut self.buf[..];
             match self.inner.recv(&mut into, recv_flags | libc::MSG_TRUNC) {
                 Ok(len) if len <= room => return Ok(Some(len)),
-                Ok(_) => return Err(Error::Lost { operation: format!("read {}", self.what) }),
+                Ok(_) => {
+                    return Err(Error::Lost {
+                        operation: format!("read {}", self.what),
+                    });
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    return Err(Error::Lost { operation: format!("read {}", self.what) });
+                    return Err(Error::Lost {
+                        operation: format!("read {}", self.what),
+                    });
                 }
                 Err(e) => return Err(Error::system(format!("read {}", self.what), e)),
             }
@@ -320,7 +353,10 @@ fn refusal(answer: &Answer<'_>) -> Option<Refusal> {
             .and_then(super::text)
             .map(str::to_owned);
     }
-    Some(Refusal { errno: code.wrapping_neg(), message })
+    Some(Refusal {
+        errno: code.wrapping_neg(),
+        message,
+    })
 }
 
 #[cfg(test)]
@@ -333,7 +369,13 @@ mod tests {
         payload.extend_from_slice(&[0; 16]);
         payload.extend_from_slice(&[9, 0, 1, 0, b'n', b'o', b'p', b'e', 0, 0, 0, 0]);
         let flags = NLM_F_CAPPED | NLM_F_ACK_TLVS;
-        let answer = Answer { kind: NLMSG_ERROR, flags, seq: 0, port: 0, payload: &payload };
+        let answer = Answer {
+            kind: NLMSG_ERROR,
+            flags,
+            seq: 0,
+            port: 0,
+            payload: &payload,
+        };
         let refusal = refusal(&answer).expect("an error");
         assert_eq!(refusal.errno, libc::EINVAL);
         assert_eq!(refusal.message.as_deref(), Some("nope"));

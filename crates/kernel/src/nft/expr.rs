@@ -78,7 +78,12 @@ pub enum Expr {
     /// Sets it.
     MetaSet { key: u32, from: Slot },
     /// Loads octets of the packet.
-    Payload { base: u32, offset: u32, len: u32, to: Slot },
+    Payload {
+        base: u32,
+        offset: u32,
+        len: u32,
+        to: Slot,
+    },
     /// Loads something of its connection.
     Ct { key: u32, to: Slot },
     /// Asks the routing table.
@@ -86,7 +91,11 @@ pub enum Expr {
     /// Whether an IPv6 extension header is there, 1 or 0.
     HeaderPresent { header: u8, to: Slot },
     /// `(slot & mask) ^ xor`, in place.
-    Bitwise { slot: Slot, mask: Vec<u8>, xor: Vec<u8> },
+    Bitwise {
+        slot: Slot,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
     /// Goes on when the comparison holds.
     Cmp { op: u32, slot: Slot, data: Vec<u8> },
     /// Loads a constant.
@@ -94,15 +103,37 @@ pub enum Expr {
     /// Ends the rule.
     Verdict(Verdict),
     /// Looks a key up; in a map, does the verdict found.
-    Lookup { set: SetName, slot: Slot, flags: u32, verdict: bool },
+    Lookup {
+        set: SetName,
+        slot: Slot,
+        flags: u32,
+        verdict: bool,
+    },
     /// Puts a key into a dynamic set, and does `inner` for it.
-    Dynset { set: SetName, op: u32, slot: Slot, inner: Box<Expr> },
+    Dynset {
+        set: SetName,
+        op: u32,
+        slot: Slot,
+        inner: Box<Expr>,
+    },
     /// Compares the number of connections.
     Connlimit { count: u32, flags: u32 },
     /// Compares a packet rate.
-    Limit { rate: u64, seconds: u64, burst: u32, kind: u32, flags: u32 },
+    Limit {
+        rate: u64,
+        seconds: u64,
+        burst: u32,
+        kind: u32,
+        flags: u32,
+    },
     /// Translates an address, of `family` as in `NFPROTO_*`.
-    Nat { kind: u32, family: u32, first: Slot, last: Slot, flags: u32 },
+    Nat {
+        kind: u32,
+        family: u32,
+        first: Slot,
+        last: Slot,
+        flags: u32,
+    },
     /// No connection tracking.
     Notrack,
     /// Counts.
@@ -147,53 +178,90 @@ impl Expr {
 
     fn write_data(&self, m: &mut Message<'_>) {
         match self {
-            Expr::Meta { key, to } => m.be32(1, register(*to)).be32(2, *key),
+            Expr::Meta { key, to } | Expr::Ct { key, to } => m.be32(1, register(*to)).be32(2, *key),
             Expr::MetaSet { key, from } => m.be32(2, *key).be32(3, register(*from)),
-            Expr::Payload { base, offset, len, to } => {
-                m.be32(1, register(*to)).be32(2, *base).be32(3, *offset).be32(4, *len)
-            }
-            Expr::Ct { key, to } => m.be32(1, register(*to)).be32(2, *key),
+            Expr::Payload {
+                base,
+                offset,
+                len,
+                to,
+            } => m
+                .be32(1, register(*to))
+                .be32(2, *base)
+                .be32(3, *offset)
+                .be32(4, *len),
             Expr::Fib { flags, result, to } => {
                 m.be32(1, register(*to)).be32(2, *result).be32(3, *flags)
             }
-            Expr::HeaderPresent { header, to } => m
-                .be32(1, register(*to))
-                .octet(2, *header)
-                .be32(3, 0)
-                .be32(4, 1)
-                .be32(5, HEADER_PRESENT)
-                .be32(6, 0),
-            Expr::Bitwise { slot, mask, xor } => m
-                .be32(1, register(*slot))
-                .be32(2, register(*slot))
-                .be32(3, length(mask))
-                .nest(4, |m| value(m, mask))
-                .nest(5, |m| value(m, xor)),
-            Expr::Cmp { op, slot, data } => {
-                m.be32(1, register(*slot)).be32(2, *op).nest(3, |m| value(m, data))
+            Expr::HeaderPresent { header, to } => {
+                m.be32(1, register(*to))
+                    .octet(2, *header)
+                    .be32(3, 0)
+                    .be32(4, 1);
+                m.be32(5, HEADER_PRESENT).be32(6, 0)
             }
+            Expr::Bitwise { slot, mask, xor } => {
+                m.be32(1, register(*slot))
+                    .be32(2, register(*slot))
+                    .be32(3, length(mask));
+                m.nest(4, |m| value(m, mask)).nest(5, |m| value(m, xor))
+            }
+            Expr::Cmp { op, slot, data } => m
+                .be32(1, register(*slot))
+                .be32(2, *op)
+                .nest(3, |m| value(m, data)),
             Expr::Immediate { to, data } => m.be32(1, register(*to)).nest(2, |m| value(m, data)),
             Expr::Verdict(verdict) => m.be32(1, 0).nest(2, |m| write_verdict(m, verdict)),
-            Expr::Lookup { set, slot, flags, verdict } => {
+            _ => {
+                self.write_more_data(m);
+                m
+            }
+        };
+    }
+
+    fn write_more_data(&self, m: &mut Message<'_>) {
+        match self {
+            Expr::Lookup {
+                set,
+                slot,
+                flags,
+                verdict,
+            } => {
                 m.text(1, &set.0).be32(2, register(*slot));
                 if *verdict {
                     m.be32(3, 0);
                 }
                 m.be32(5, *flags)
             }
-            Expr::Dynset { set, op, slot, inner } => m
-                .text(1, &set.0)
-                .be32(3, *op)
-                .be32(4, register(*slot))
-                .nest(NFTA_DYNSET_EXPR, |m| inner.write_named(m)),
+            Expr::Dynset {
+                set,
+                op,
+                slot,
+                inner,
+            } => {
+                m.text(1, &set.0).be32(3, *op).be32(4, register(*slot));
+                m.nest(NFTA_DYNSET_EXPR, |m| inner.write_named(m))
+            }
             Expr::Connlimit { count, flags } => m.be32(1, *count).be32(2, *flags),
-            Expr::Limit { rate, seconds, burst, kind, flags } => m
+            Expr::Limit {
+                rate,
+                seconds,
+                burst,
+                kind,
+                flags,
+            } => m
                 .be64(1, *rate)
                 .be64(2, *seconds)
                 .be32(3, *burst)
                 .be32(4, *kind)
                 .be32(5, *flags),
-            Expr::Nat { kind, family, first, last, flags } => {
+            Expr::Nat {
+                kind,
+                family,
+                first,
+                last,
+                flags,
+            } => {
                 m.be32(1, *kind).be32(2, *family).be32(3, register(*first));
                 if last != first {
                     m.be32(4, register(*last));
@@ -201,22 +269,32 @@ impl Expr {
                 m.be32(7, *flags)
             }
             Expr::Counter => m.be64(1, 0).be64(2, 0),
-            Expr::Notrack => m,
             Expr::Other { octets, .. } => m.raw(octets),
+            _ => m,
         };
     }
 
     /// Reads all expressions of a rule (the value of `NFTA_RULE_EXPRESSIONS`).
     pub fn read_all(list: &[u8]) -> Vec<Expr> {
-        let elements = Attrs(list).into_iter().filter(|(kind, _)| *kind == NFTA_LIST_ELEM);
-        elements.map(|(_, element)| Expr::read(Attrs(element))).collect()
+        let elements = Attrs(list)
+            .into_iter()
+            .filter(|(kind, _)| *kind == NFTA_LIST_ELEM);
+        elements
+            .map(|(_, element)| Expr::read(Attrs(element)))
+            .collect()
     }
 
     fn read(element: Attrs<'_>) -> Expr {
-        let name = element.get(NFTA_EXPR_NAME).and_then(text).unwrap_or_default();
+        let name = element
+            .get(NFTA_EXPR_NAME)
+            .and_then(text)
+            .unwrap_or_default();
         let data = element.nest(NFTA_EXPR_DATA);
         let read = Expr::read_data(name, data);
-        read.unwrap_or_else(|| Expr::Other { name: name.to_owned(), octets: data.0.to_vec() })
+        read.unwrap_or_else(|| Expr::Other {
+            name: name.to_owned(),
+            octets: data.0.to_vec(),
+        })
     }
 
     fn read_data(name: &str, data: Attrs<'_>) -> Option<Expr> {
@@ -226,40 +304,82 @@ impl Expr {
         Some(match name {
             "meta" => match slot(3) {
                 Some(from) => Expr::MetaSet { key: n(2)?, from },
-                None => Expr::Meta { key: n(2)?, to: slot(1)? },
+                None => Expr::Meta {
+                    key: n(2)?,
+                    to: slot(1)?,
+                },
             },
-            "payload" if n(5).is_none() => {
-                Expr::Payload { base: n(2)?, offset: n(3)?, len: n(4)?, to: slot(1)? }
-            }
-            "ct" if data.get(3).is_none() && data.get(4).is_none() => {
-                Expr::Ct { key: n(2)?, to: slot(1)? }
-            }
-            "fib" => Expr::Fib { flags: n(3)?, result: n(2)?, to: slot(1)? },
+            "payload" if n(5).is_none() => Expr::Payload {
+                base: n(2)?,
+                offset: n(3)?,
+                len: n(4)?,
+                to: slot(1)?,
+            },
+            "ct" if data.get(3).is_none() && data.get(4).is_none() => Expr::Ct {
+                key: n(2)?,
+                to: slot(1)?,
+            },
+            "fib" => Expr::Fib {
+                flags: n(3)?,
+                result: n(2)?,
+                to: slot(1)?,
+            },
             "exthdr" if (n(3)?, n(4)?, n(5)?, n(6).unwrap_or(0)) == (0, 1, HEADER_PRESENT, 0) => {
-                Expr::HeaderPresent { header: *data.get(2)?.first()?, to: slot(1)? }
+                Expr::HeaderPresent {
+                    header: *data.get(2)?.first()?,
+                    to: slot(1)?,
+                }
             }
-            "bitwise" if slot(1)? == slot(2)? && n(6).unwrap_or(0) == 0 => {
-                Expr::Bitwise { slot: slot(1)?, mask: octets(4)?, xor: octets(5)? }
-            }
-            "cmp" => Expr::Cmp { op: n(2)?, slot: slot(1)?, data: octets(3)? },
+            "bitwise" if slot(1)? == slot(2)? && n(6).unwrap_or(0) == 0 => Expr::Bitwise {
+                slot: slot(1)?,
+                mask: octets(4)?,
+                xor: octets(5)?,
+            },
+            "cmp" => Expr::Cmp {
+                op: n(2)?,
+                slot: slot(1)?,
+                data: octets(3)?,
+            },
             "immediate" if n(1)? == 0 => Expr::Verdict(read_verdict(data.nest(2))?),
-            "immediate" => Expr::Immediate { to: slot(1)?, data: octets(2)? },
-            "lookup" if n(3).unwrap_or(0) == 0 => Expr::Lookup {
-                set: SetName(data.get(1).and_then(text)?.to_owned()),
-                slot: slot(2)?,
-                flags: n(5).unwrap_or(0),
-                verdict: n(3).is_some(),
+            "immediate" => Expr::Immediate {
+                to: slot(1)?,
+                data: octets(2)?,
             },
-            "dynset" if data.get(5).is_none() => Expr::Dynset {
-                set: SetName(data.get(1).and_then(text)?.to_owned()),
-                op: n(3)?,
-                slot: slot(4)?,
-                inner: Box::new(Expr::read(Attrs(data.get(NFTA_DYNSET_EXPR)?))),
+            _ => return Expr::read_more_data(name, data),
+        })
+    }
+
+    fn read_more_data(name: &str, data: Attrs<'_>) -> Option<Expr> {
+        let n = |kind: u16| data.get(kind).and_then(be32);
+        let slot = |kind: u16| n(kind).and_then(slot_of);
+        let long = |kind: u16| data.get(kind).and_then(be64);
+        let set = || Some(SetName(data.get(1).and_then(text)?.to_owned()));
+        Some(match name {
+            "lookup" if n(3).unwrap_or(0) == 0 => {
+                let (flags, verdict) = (n(5).unwrap_or(0), n(3).is_some());
+                Expr::Lookup {
+                    set: set()?,
+                    slot: slot(2)?,
+                    flags,
+                    verdict,
+                }
+            }
+            "dynset" if data.get(5).is_none() => {
+                let inner = Box::new(Expr::read(Attrs(data.get(NFTA_DYNSET_EXPR)?)));
+                Expr::Dynset {
+                    set: set()?,
+                    op: n(3)?,
+                    slot: slot(4)?,
+                    inner,
+                }
+            }
+            "connlimit" => Expr::Connlimit {
+                count: n(1)?,
+                flags: n(2).unwrap_or(0),
             },
-            "connlimit" => Expr::Connlimit { count: n(1)?, flags: n(2).unwrap_or(0) },
             "limit" => Expr::Limit {
-                rate: data.get(1).and_then(be64)?,
-                seconds: data.get(2).and_then(be64)?,
+                rate: long(1)?,
+                seconds: long(2)?,
                 burst: n(3).unwrap_or(0),
                 kind: n(4).unwrap_or(0),
                 flags: n(5).unwrap_or(0),
@@ -304,14 +424,16 @@ pub fn read_verdict(data: Attrs<'_>) -> Option<Verdict> {
         let name = verdict.get(NFTA_VERDICT_CHAIN).and_then(text)?;
         Some(ChainName(name.to_owned()))
     };
-    Some(match verdict.get(NFTA_VERDICT_CODE).and_then(be32)?.cast_signed() {
-        0 => Verdict::Drop,
-        1 => Verdict::Accept,
-        -5 => Verdict::Return,
-        -3 => Verdict::Jump(chain()?),
-        -4 => Verdict::Goto(chain()?),
-        _ => return None,
-    })
+    Some(
+        match verdict.get(NFTA_VERDICT_CODE).and_then(be32)?.cast_signed() {
+            0 => Verdict::Drop,
+            1 => Verdict::Accept,
+            -5 => Verdict::Return,
+            -3 => Verdict::Jump(chain()?),
+            -4 => Verdict::Goto(chain()?),
+            _ => return None,
+        },
+    )
 }
 
 /// Writes octets as data.
@@ -363,23 +485,41 @@ mod tests {
         prop_oneof![
             (any::<u32>(), slot.clone()).prop_map(|(key, to)| Expr::Meta { key, to }),
             (any::<u32>(), slot.clone()).prop_map(|(key, from)| Expr::MetaSet { key, from }),
-            (any::<u32>(), any::<u32>(), any::<u32>(), slot.clone())
-                .prop_map(|(base, offset, len, to)| Expr::Payload { base, offset, len, to }),
+            (any::<u32>(), any::<u32>(), any::<u32>(), slot.clone()).prop_map(
+                |(base, offset, len, to)| Expr::Payload {
+                    base,
+                    offset,
+                    len,
+                    to
+                }
+            ),
             (any::<u32>(), slot.clone()).prop_map(|(key, to)| Expr::Ct { key, to }),
-            (any::<u32>(), slot.clone()).prop_map(|(n, to)| Expr::Fib { flags: n, result: n, to }),
+            (any::<u32>(), slot.clone()).prop_map(|(n, to)| Expr::Fib {
+                flags: n,
+                result: n,
+                to
+            }),
             (any::<u8>(), slot.clone()).prop_map(|(header, to)| Expr::HeaderPresent { header, to }),
             (slot.clone(), octets()).prop_map(|(slot, mask)| Expr::Bitwise {
                 slot,
                 xor: vec![0; mask.len()],
                 mask
             }),
-            (any::<u32>(), slot.clone(), octets())
-                .prop_map(|(op, slot, data)| Expr::Cmp { op, slot, data }),
+            (any::<u32>(), slot.clone(), octets()).prop_map(|(op, slot, data)| Expr::Cmp {
+                op,
+                slot,
+                data
+            }),
             (slot.clone(), octets()).prop_map(|(to, data)| Expr::Immediate { to, data }),
             verdict().prop_map(Expr::Verdict),
             ("[a-z]{1,9}", slot.clone(), any::<u32>(), any::<bool>()).prop_map(
                 |(set, slot, flags, verdict)| {
-                    Expr::Lookup { set: SetName(set), slot, flags, verdict }
+                    Expr::Lookup {
+                        set: SetName(set),
+                        slot,
+                        flags,
+                        verdict,
+                    }
                 }
             ),
             ("[a-z]{1,9}", slot.clone(), any::<u32>()).prop_map(|(set, slot, n)| Expr::Dynset {
@@ -389,7 +529,13 @@ mod tests {
                 inner: Box::new(Expr::Connlimit { count: n, flags: 1 })
             }),
             (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(rate, burst, flags)| {
-                Expr::Limit { rate, seconds: 60, burst, kind: 0, flags }
+                Expr::Limit {
+                    rate,
+                    seconds: 60,
+                    burst,
+                    kind: 0,
+                    flags,
+                }
             }),
             (slot.clone(), slot).prop_map(|(first, last)| Expr::Nat {
                 kind: 0,
@@ -421,8 +567,17 @@ mod tests {
 
     #[test]
     fn sixteen_octet_registers_are_the_four_octet_ones() {
-        let expected = [(1, Some(0)), (2, Some(4)), (4, Some(12)), (8, Some(0)), (23, Some(15))];
-        for (register, slot) in expected.into_iter().chain([(0, None), (5, None), (24, None)]) {
+        let expected = [
+            (1, Some(0)),
+            (2, Some(4)),
+            (4, Some(12)),
+            (8, Some(0)),
+            (23, Some(15)),
+        ];
+        for (register, slot) in expected
+            .into_iter()
+            .chain([(0, None), (5, None), (24, None)])
+        {
             assert_eq!(slot_of(register), slot, "{register}");
         }
     }

@@ -2,8 +2,8 @@
 //! conditions that a field silently brings along (`ip saddr` means: if it is IPv4).
 
 use hextet_model::state::{
-    CmpOp, CtState, DynOp, Field, KeyPart, KeyType, Limit, LimitUnit, NatRange, NftRule,
-    Statement, Value,
+    CmpOp, CtState, DynOp, Field, KeyPart, KeyType, Limit, LimitUnit, NatRange, NftRule, Statement,
+    Value,
 };
 use hextet_types::{Family, IfName, Mac};
 
@@ -41,10 +41,7 @@ pub fn key_len(kind: KeyType) -> usize {
         KeyType::IfName => IFNAMSIZ,
         KeyType::EtherAddr => 6,
         KeyType::Addr(family) => usize::from(family.bits()) / 8,
-        KeyType::NfProto
-        | KeyType::InetProto
-        | KeyType::IcmpType(_)
-        | KeyType::IcmpCode(_) => 1,
+        KeyType::NfProto | KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_) => 1,
         KeyType::InetService => 2,
         KeyType::Mark => 4,
     }
@@ -65,7 +62,9 @@ pub fn element_key(types: &[KeyType], values: &[Value]) -> Option<Vec<u8>> {
             | (KeyType::InetService, Value::Port(_))
             | (KeyType::Mark, Value::U32(_)) => true,
             (KeyType::Addr(family), Value::Addr(addr)) => *family == Family::of(*addr),
-            (KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_), Value::U8(_)) => true,
+            (KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_), Value::U8(_)) => {
+                true
+            }
             _ => false,
         };
         if !fits {
@@ -86,7 +85,11 @@ pub fn read_element_key(types: &[KeyType], key: &[u8]) -> Option<Vec<Value>> {
     for kind in types {
         let len = key_len(*kind);
         values.push(read_value(*kind, rest.get(..len)?)?);
-        let padded = if types.len() > 1 { len.next_multiple_of(4) } else { len };
+        let padded = if types.len() > 1 {
+            len.next_multiple_of(4)
+        } else {
+            len
+        };
         rest = rest.get(padded..)?;
     }
     (rest.is_empty() && element_key(types, &values).as_deref() == Some(key)).then_some(values)
@@ -94,14 +97,12 @@ pub fn read_element_key(types: &[KeyType], key: &[u8]) -> Option<Vec<Value>> {
 
 fn read_value(kind: KeyType, octets: &[u8]) -> Option<Value> {
     Some(match kind {
-        KeyType::IfName => {
-            Value::IfName(crate::netlink::text(octets)?.parse::<IfName>().ok()?)
-        }
+        KeyType::IfName => Value::IfName(crate::netlink::text(octets)?.parse::<IfName>().ok()?),
         KeyType::EtherAddr => Value::Mac(Mac::new(octets.try_into().ok()?)),
         KeyType::Addr(_) => Value::Addr(crate::netlink::addr(octets)?),
-        KeyType::NfProto => Value::Family(match octets.first()? {
-            &NFPROTO_IPV4 => Family::V4,
-            &NFPROTO_IPV6 => Family::V6,
+        KeyType::NfProto => Value::Family(match *octets.first()? {
+            NFPROTO_IPV4 => Family::V4,
+            NFPROTO_IPV6 => Family::V6,
             _ => return None,
         }),
         KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_) => {
@@ -133,24 +134,45 @@ impl Lowering {
                 self.key(&lookup.key)?;
                 let flags = if lookup.negate { expr::INVERT } else { 0 };
                 let set = lookup.set.clone();
-                self.exprs.push(Expr::Lookup { set, slot: 0, flags, verdict: false });
+                self.exprs.push(Expr::Lookup {
+                    set,
+                    slot: 0,
+                    flags,
+                    verdict: false,
+                });
             }
             Statement::VerdictMap(key, map) => {
                 self.key(key)?;
                 let set = map.clone();
-                self.exprs.push(Expr::Lookup { set, slot: 0, flags: 0, verdict: true });
+                self.exprs.push(Expr::Lookup {
+                    set,
+                    slot: 0,
+                    flags: 0,
+                    verdict: true,
+                });
             }
             Statement::Dynamic(key, set, op) => {
                 self.key(key)?;
                 let (op, inner) = match op {
                     DynOp::CtCountOver(count) => {
                         let flags = expr::INVERT;
-                        (expr::DYNSET_ADD, Expr::Connlimit { count: *count, flags })
+                        (
+                            expr::DYNSET_ADD,
+                            Expr::Connlimit {
+                                count: *count,
+                                flags,
+                            },
+                        )
                     }
                     DynOp::LimitOver(rate) => (expr::DYNSET_UPDATE, limit(rate, true)),
                 };
                 let inner = Box::new(inner);
-                self.exprs.push(Expr::Dynset { set: set.clone(), op, slot: 0, inner });
+                self.exprs.push(Expr::Dynset {
+                    set: set.clone(),
+                    op,
+                    slot: 0,
+                    inner,
+                });
             }
             Statement::Limit(rate, over) => self.exprs.push(limit(rate, *over)),
             Statement::SetMark { value, mask } => self.set_mark(*value, *mask),
@@ -170,7 +192,11 @@ impl Lowering {
             CmpOp::Eq => expr::CMP_EQ,
             CmpOp::Ne => expr::CMP_NE,
         };
-        self.exprs.push(Expr::Cmp { op: code, slot: 0, data });
+        self.exprs.push(Expr::Cmp {
+            op: code,
+            slot: 0,
+            data,
+        });
         if (op, &part.mask) == (CmpOp::Eq, &None) {
             match (part.field, value) {
                 (Field::NfProto, Value::Family(family)) => self.family = Some(*family),
@@ -190,7 +216,11 @@ impl Lowering {
         }
         self.key(&[field.into()])?;
         let data = prefix.as_bytes().to_vec();
-        self.exprs.push(Expr::Cmp { op: expr::CMP_EQ, slot: 0, data });
+        self.exprs.push(Expr::Cmp {
+            op: expr::CMP_EQ,
+            slot: 0,
+            data,
+        });
         Ok(())
     }
 
@@ -204,10 +234,21 @@ impl Lowering {
                 CtState::Untracked => 64,
             }
         });
-        self.exprs.push(Expr::Ct { key: ct::STATE, to: 0 });
+        self.exprs.push(Expr::Ct {
+            key: ct::STATE,
+            to: 0,
+        });
         let mask = bits.to_ne_bytes().to_vec();
-        self.exprs.push(Expr::Bitwise { slot: 0, mask, xor: vec![0; 4] });
-        self.exprs.push(Expr::Cmp { op: expr::CMP_NE, slot: 0, data: vec![0; 4] });
+        self.exprs.push(Expr::Bitwise {
+            slot: 0,
+            mask,
+            xor: vec![0; 4],
+        });
+        self.exprs.push(Expr::Cmp {
+            op: expr::CMP_NE,
+            slot: 0,
+            data: vec![0; 4],
+        });
     }
 
     fn set_mark(&mut self, value: u32, mask: u32) {
@@ -215,28 +256,45 @@ impl Lowering {
         if mask == u32::MAX {
             self.exprs.push(Expr::Immediate { to: 0, data: xor });
         } else {
-            self.exprs.push(Expr::Meta { key: meta::MARK, to: 0 });
+            self.exprs.push(Expr::Meta {
+                key: meta::MARK,
+                to: 0,
+            });
             let mask = (!mask & !value).to_ne_bytes().to_vec();
             self.exprs.push(Expr::Bitwise { slot: 0, mask, xor });
         }
-        self.exprs.push(Expr::MetaSet { key: meta::MARK, from: 0 });
+        self.exprs.push(Expr::MetaSet {
+            key: meta::MARK,
+            from: 0,
+        });
     }
 
     fn snat(&mut self, range: &NatRange) -> Lowered {
         let family = Family::of(range.first);
         if Family::of(range.last) != family || range.last < range.first {
-            return Err(format!("{}-{} is no range of addresses", range.first, range.last));
+            return Err(format!(
+                "{}-{} is no range of addresses",
+                range.first, range.last
+            ));
         }
         let octets = |addr| value_octets(&Value::Addr(addr), usize::from(family.bits()) / 8);
-        self.exprs.extend(octets(range.first).map(|data| Expr::Immediate { to: 0, data }));
+        self.exprs
+            .extend(octets(range.first).map(|data| Expr::Immediate { to: 0, data }));
         let mut last = 0;
         if range.first != range.last {
             last = 4;
-            self.exprs.extend(octets(range.last).map(|data| Expr::Immediate { to: 4, data }));
+            self.exprs
+                .extend(octets(range.last).map(|data| Expr::Immediate { to: 4, data }));
         }
         let family = u32::from(nfproto(family));
         let flags = expr::NAT_PERSISTENT;
-        self.exprs.push(Expr::Nat { kind: 0, family, first: 0, last, flags });
+        self.exprs.push(Expr::Nat {
+            kind: 0,
+            family,
+            first: 0,
+            last,
+            flags,
+        });
         Ok(())
     }
 
@@ -262,7 +320,11 @@ impl Lowering {
                     return Err(format!("the mask of {} is not as long as it", part.field));
                 }
                 let mask = host_order(part.field, mask);
-                self.exprs.push(Expr::Bitwise { slot: to, xor: vec![0; mask.len()], mask });
+                self.exprs.push(Expr::Bitwise {
+                    slot: to,
+                    xor: vec![0; mask.len()],
+                    mask,
+                });
             }
             slot += slots;
         }
@@ -288,7 +350,10 @@ impl Lowering {
 
     fn require_ether(&mut self) {
         if !self.ether {
-            self.exprs.push(Expr::Meta { key: meta::IIFTYPE, to: 0 });
+            self.exprs.push(Expr::Meta {
+                key: meta::IIFTYPE,
+                to: 0,
+            });
             self.equal(ARPHRD_ETHER.to_ne_bytes().to_vec());
             self.ether = true;
         }
@@ -299,13 +364,21 @@ impl Lowering {
             return;
         }
         if self.ether && self.family.is_none() {
-            self.exprs.push(Expr::Payload { base: base::LINK, offset: 12, len: 2, to: 0 });
+            self.exprs.push(Expr::Payload {
+                base: base::LINK,
+                offset: 12,
+                len: 2,
+                to: 0,
+            });
             self.equal(match family {
                 Family::V4 => vec![0x08, 0x00],
                 Family::V6 => vec![0x86, 0xdd],
             });
         } else {
-            self.exprs.push(Expr::Meta { key: meta::NFPROTO, to: 0 });
+            self.exprs.push(Expr::Meta {
+                key: meta::NFPROTO,
+                to: 0,
+            });
             self.equal(vec![nfproto(family)]);
         }
         self.family = Some(family);
@@ -313,29 +386,69 @@ impl Lowering {
 
     fn require_l4proto(&mut self, protocol: u8) {
         if self.l4proto != Some(protocol) {
-            self.exprs.push(Expr::Meta { key: meta::L4PROTO, to: 0 });
+            self.exprs.push(Expr::Meta {
+                key: meta::L4PROTO,
+                to: 0,
+            });
             self.equal(vec![protocol]);
             self.l4proto = Some(protocol);
         }
     }
 
     fn equal(&mut self, data: Vec<u8>) {
-        self.exprs.push(Expr::Cmp { op: expr::CMP_EQ, slot: 0, data });
+        self.exprs.push(Expr::Cmp {
+            op: expr::CMP_EQ,
+            slot: 0,
+            data,
+        });
     }
 }
 
 fn load(field: Field, to: Slot) -> Expr {
-    let payload = |base, offset, len| Expr::Payload { base, offset, len, to };
+    let payload = |base, offset, len| Expr::Payload {
+        base,
+        offset,
+        len,
+        to,
+    };
     match field {
-        Field::IifName => Expr::Meta { key: meta::IIFNAME, to },
-        Field::OifName => Expr::Meta { key: meta::OIFNAME, to },
-        Field::NfProto => Expr::Meta { key: meta::NFPROTO, to },
-        Field::L4Proto => Expr::Meta { key: meta::L4PROTO, to },
-        Field::Mark => Expr::Meta { key: meta::MARK, to },
-        Field::PktType => Expr::Meta { key: meta::PKTTYPE, to },
-        Field::CtStatus => Expr::Ct { key: ct::STATUS, to },
-        Field::FibDaddrType => Expr::Fib { flags: FIB_DADDR, result: FIB_ADDRTYPE, to },
-        Field::Ip6Fragment => Expr::HeaderPresent { header: IPPROTO_FRAGMENT, to },
+        Field::IifName => Expr::Meta {
+            key: meta::IIFNAME,
+            to,
+        },
+        Field::OifName => Expr::Meta {
+            key: meta::OIFNAME,
+            to,
+        },
+        Field::NfProto => Expr::Meta {
+            key: meta::NFPROTO,
+            to,
+        },
+        Field::L4Proto => Expr::Meta {
+            key: meta::L4PROTO,
+            to,
+        },
+        Field::Mark => Expr::Meta {
+            key: meta::MARK,
+            to,
+        },
+        Field::PktType => Expr::Meta {
+            key: meta::PKTTYPE,
+            to,
+        },
+        Field::CtStatus => Expr::Ct {
+            key: ct::STATUS,
+            to,
+        },
+        Field::FibDaddrType => Expr::Fib {
+            flags: FIB_DADDR,
+            result: FIB_ADDRTYPE,
+            to,
+        },
+        Field::Ip6Fragment => Expr::HeaderPresent {
+            header: IPPROTO_FRAGMENT,
+            to,
+        },
         Field::EtherSaddr => payload(base::LINK, 6, 6),
         Field::Saddr(Family::V4) => payload(base::NETWORK, 12, 4),
         Field::Daddr(Family::V4) => payload(base::NETWORK, 16, 4),
@@ -356,7 +469,11 @@ fn limit(rate: &Limit, over: bool) -> Expr {
             LimitUnit::Second => 1,
             LimitUnit::Minute => 60,
         },
-        burst: if rate.burst == 0 { BURST_DEFAULT } else { rate.burst },
+        burst: if rate.burst == 0 {
+            BURST_DEFAULT
+        } else {
+            rate.burst
+        },
         kind: 0,
         flags: if over { expr::INVERT } else { 0 },
     }
@@ -423,7 +540,11 @@ mod tests {
 
     #[test]
     fn keys_of_elements_read_back_and_foreign_ones_do_not() {
-        let types = [KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(Family::V4)];
+        let types = [
+            KeyType::IfName,
+            KeyType::EtherAddr,
+            KeyType::Addr(Family::V4),
+        ];
         let values = vec![
             Value::IfName("tap1".parse().expect("a name")),
             Value::Mac(Mac::new([2, 0, 0, 0, 0, 1])),
@@ -437,14 +558,22 @@ mod tests {
         assert_eq!(read_element_key(&types, &padded), None, "padding is zero");
         let mut unnamed = key.clone();
         unnamed[0] = b'/';
-        assert_eq!(read_element_key(&types, &unnamed), None, "no interface has that name");
+        assert_eq!(
+            read_element_key(&types, &unnamed),
+            None,
+            "no interface has that name"
+        );
         assert_eq!(read_element_key(&types, &key[..27]), None);
     }
 
     #[test]
     fn values_of_another_type_are_refused() {
         let types = [KeyType::Addr(Family::V4)];
-        for value in [Value::U32(1), Value::Addr(Family::V6.unspecified()), Value::Port(1)] {
+        for value in [
+            Value::U32(1),
+            Value::Addr(Family::V6.unspecified()),
+            Value::Port(1),
+        ] {
             assert_eq!(element_key(&types, &[value]), None);
         }
         assert_eq!(element_key(&types, &[]), None);
@@ -454,7 +583,10 @@ mod tests {
     fn keys_end_where_the_registers_do() {
         let key = vec![Field::IifName.into(); 5];
         let statement = Statement::VerdictMap(key, "m".into());
-        let too_long = NftRule { statements: vec![statement], comment: None };
+        let too_long = NftRule {
+            statements: vec![statement],
+            comment: None,
+        };
         assert!(rule(&too_long).is_err());
     }
 }

@@ -89,7 +89,8 @@ const TYPE_BITS: u32 = 6;
 
 /// A concatenation's type number.
 fn key_type_number(key: &[KeyType]) -> u32 {
-    key.iter().fold(0, |number, kind| (number << TYPE_BITS) | type_number(*kind))
+    key.iter()
+        .fold(0, |number, kind| (number << TYPE_BITS) | type_number(*kind))
 }
 
 /// The types in a concatenation's number.
@@ -108,7 +109,10 @@ fn read_key_type(mut number: u32) -> Option<Vec<KeyType>> {
 fn key_len(key: &[KeyType]) -> u32 {
     let octets = match key {
         [one] => lower::key_len(*one),
-        parts => parts.iter().map(|part| lower::key_len(*part).next_multiple_of(4)).sum(),
+        parts => parts
+            .iter()
+            .map(|part| lower::key_len(*part).next_multiple_of(4))
+            .sum(),
     };
     u32::try_from(octets).unwrap_or(u32::MAX)
 }

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Chain, ChainName, Element, KeyType, Policy, Set, SetName, TABLE, Value,
-    Verdict,
+    Chain, ChainName, Element, KeyType, Policy, Set, SetName, TABLE, Value, Verdict,
 };
 
 use super::{
@@ -62,10 +61,14 @@ impl ReadChain {
             && self.policy_is(chain)
             && self.flags & !CHAIN_BASE == 0
             && self.rules.len() == chain.rules.len()
-            && self.rules.iter().zip(&chain.rules).all(|((exprs, comment), rule)| {
-                comment.as_deref() == rule.comment.as_deref().map(clipped)
-                    && lower::rule(rule).is_ok_and(|wanted| wanted == *exprs)
-            })
+            && self
+                .rules
+                .iter()
+                .zip(&chain.rules)
+                .all(|((exprs, comment), rule)| {
+                    comment.as_deref() == rule.comment.as_deref().map(clipped)
+                        && lower::rule(rule).is_ok_and(|wanted| wanted == *exprs)
+                })
     }
 
     /// Whether it hangs where this chain does.
@@ -91,7 +94,11 @@ impl ReadChain {
     /// In a few words.
     pub fn summary(&self) -> String {
         let unknown = |exprs: &[Expr]| exprs.iter().any(|e| matches!(e, Expr::Other { .. }));
-        let foreign = self.rules.iter().filter(|(exprs, _)| unknown(exprs)).count();
+        let foreign = self
+            .rules
+            .iter()
+            .filter(|(exprs, _)| unknown(exprs))
+            .count();
         match foreign {
             0 => format!("{} rules", self.rules.len()),
             n => format!("{} rules, {n} of them foreign", self.rules.len()),
@@ -102,7 +109,9 @@ impl ReadChain {
 /// Reads everything; an absent table is empty.
 pub fn read_table(socket: &mut Socket) -> Result<Table, Error> {
     let mut table = Table::default();
-    let Some((flags, _)) = table_state(socket)? else { return Ok(table) };
+    let Some((flags, _)) = table_state(socket)? else {
+        return Ok(table);
+    };
     table.present = true;
     table.dormant = flags & DORMANT != 0;
     let mut request = request(msg::GETSET);
@@ -166,7 +175,12 @@ fn read_set(answer: &Answer<'_>) -> Option<(SetName, Result<Set, String>)> {
         if verdicts && number(6)? != DATA_VERDICT {
             return None;
         }
-        Some(Set { name: name.clone(), key, verdicts, dynamic })
+        Some(Set {
+            name: name.clone(),
+            key,
+            verdicts,
+            dynamic,
+        })
     };
     let described = set().ok_or_else(|| "a set of another kind".to_owned());
     Some((name, described))
@@ -185,7 +199,14 @@ fn read_chain(answer: &Answer<'_>) -> Option<(ChainName, ReadChain)> {
         }
     });
     let flags = attrs.get(10).and_then(be32).unwrap_or(0);
-    Some((name, ReadChain { hook, flags, rules: Vec::new() }))
+    Some((
+        name,
+        ReadChain {
+            hook,
+            flags,
+            rules: Vec::new(),
+        },
+    ))
 }
 
 type ReadRule = (ChainName, (Vec<Expr>, Option<String>));
@@ -200,13 +221,22 @@ fn read_rule(answer: &Answer<'_>) -> Option<ReadRule> {
 
 fn read_elements(socket: &mut Socket, table: &mut Table) -> Result<(), Error> {
     let mut spoiled = BTreeSet::new();
-    let kept = table.sets.values().flatten().filter(|set| set.dynamic.is_none());
+    let kept = table
+        .sets
+        .values()
+        .flatten()
+        .filter(|set| set.dynamic.is_none());
     for set in kept {
         let mut request = Batch::default();
-        request.message(msg::GETSETELEM, 0, &HEADER).text(1, TABLE).text(2, &set.name.0);
+        request
+            .message(msg::GETSETELEM, 0, &HEADER)
+            .text(1, TABLE)
+            .text(2, &set.name.0);
         let lists = socket.dump(&mut request, |answer| {
             let list = ours(answer)?.get(3)?;
-            let elements = Attrs(list).into_iter().map(|(_, element)| read_element(set, element));
+            let elements = Attrs(list)
+                .into_iter()
+                .map(|(_, element)| read_element(set, element));
             Some(elements.collect::<Option<Vec<_>>>())
         })?;
         for list in lists {
@@ -225,9 +255,13 @@ fn read_elements(socket: &mut Socket, table: &mut Table) -> Result<(), Error> {
             }
         }
     }
-    table.elements.retain(|element| !spoiled.contains(&element.set));
+    table
+        .elements
+        .retain(|element| !spoiled.contains(&element.set));
     for name in spoiled {
-        table.sets.insert(name, Err("a set with foreign elements".to_owned()));
+        table
+            .sets
+            .insert(name, Err("a set with foreign elements".to_owned()));
     }
     Ok(())
 }
@@ -250,10 +284,15 @@ fn read_element(set: &Set, element: &[u8]) -> Option<(Vec<Value>, Option<Verdict
 /// The key types of one set.
 pub fn key_types(socket: &mut Socket, name: &SetName) -> Result<Option<Vec<KeyType>>, Error> {
     let mut request = Batch::default();
-    request.message(msg::GETSET, 0, &HEADER).text(1, TABLE).text(2, &name.0);
+    request
+        .message(msg::GETSET, 0, &HEADER)
+        .text(1, TABLE)
+        .text(2, &name.0);
     let mut found = None;
     socket.query(&mut request, |_, answer| {
-        found = read_set(answer).and_then(|(_, set)| set.ok()).map(|set| set.key);
+        found = read_set(answer)
+            .and_then(|(_, set)| set.ok())
+            .map(|set| set.key);
     })?;
     Ok(found)
 }

@@ -87,7 +87,9 @@ pub fn transact(
 ) -> Result<Vec<(usize, Refusal)>, Error> {
     let mut writer = Writer::new(changes, &key_types);
     writer.write_all(changes)?;
-    let Writer { mut batch, owners, .. } = writer;
+    let Writer {
+        mut batch, owners, ..
+    } = writer;
     end(&mut batch);
     let last = batch.len() - 2;
     let outcome = socket.transact(&mut batch, last)?;
@@ -151,11 +153,20 @@ impl<'a> Writer<'a> {
         });
         let sets = new_sets.collect();
         let leaving = changes.iter().filter_map(Change::leaving_set).collect();
-        Writer { batch: begin(), owners: Vec::new(), sets, leaving, key_types }
+        Writer {
+            batch: begin(),
+            owners: Vec::new(),
+            sets,
+            leaving,
+            key_types,
+        }
     }
 
     fn write_all(&mut self, changes: &[Change<'a>]) -> Result<(), Error> {
-        self.batch.message(msg::NEWTABLE, flags::CREATE, &HEADER).text(1, TABLE).be32(2, 0);
+        self.batch
+            .message(msg::NEWTABLE, flags::CREATE, &HEADER)
+            .text(1, TABLE)
+            .be32(2, 0);
         self.elements(msg::DELSETELEM, changes)?;
         let all = || changes.iter().enumerate();
         for (i, change) in all() {
@@ -237,12 +248,16 @@ impl<'a> Writer<'a> {
         m.text(3, &chain.name.0);
         if let Some(hook) = &chain.hook {
             m.nest(4, |m| {
-                m.be32(1, hook_number(hook.hook)).be32(2, hook.priority.cast_unsigned());
+                m.be32(1, hook_number(hook.hook))
+                    .be32(2, hook.priority.cast_unsigned());
             });
-            m.be32(5, match hook.policy {
-                Policy::Drop => 0,
-                Policy::Accept => 1,
-            });
+            m.be32(
+                5,
+                match hook.policy {
+                    Policy::Drop => 0,
+                    Policy::Accept => 1,
+                },
+            );
             m.text(7, if hook.nat { "nat" } else { "filter" });
         }
     }
@@ -251,7 +266,8 @@ impl<'a> Writer<'a> {
         for rule in &chain.rules {
             let exprs = lower::rule(rule)?;
             let mut m = self.open(msg::NEWRULE, flags::CREATE | flags::APPEND);
-            m.text(2, &chain.name.0).nest(4, |m| exprs.iter().for_each(|expr| expr.write(m)));
+            m.text(2, &chain.name.0)
+                .nest(4, |m| exprs.iter().for_each(|expr| expr.write(m)));
             if let Some(comment) = &rule.comment {
                 m.attr(7, &comment_userdata(comment));
             }
@@ -279,7 +295,10 @@ impl<'a> Writer<'a> {
             let types = match self.sets.get(set) {
                 Some(set) if kind == msg::NEWSETELEM => set.key.clone(),
                 _ => (self.key_types)(set).ok_or_else(|| {
-                    Error::unfit(format!("change elements of set {set}"), "there is no such set")
+                    Error::unfit(
+                        format!("change elements of set {set}"),
+                        "there is no such set",
+                    )
                 })?,
             };
             self.lists(kind, set, &types, &members, changes)?;
@@ -346,7 +365,10 @@ pub(super) fn hook_number(hook: Hook) -> u32 {
 /// A rule's comment as nft keeps it: type, length, text with NUL.
 fn comment_userdata(comment: &str) -> Vec<u8> {
     let text = clipped(comment);
-    let mut octets = vec![USERDATA_COMMENT, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+    let mut octets = vec![
+        USERDATA_COMMENT,
+        u8::try_from(text.len() + 1).unwrap_or(u8::MAX),
+    ];
     octets.extend_from_slice(text.as_bytes());
     octets.push(0);
     octets

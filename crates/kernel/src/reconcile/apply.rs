@@ -8,16 +8,12 @@ use hextet_model::state::{
 };
 use hextet_types::{Family, IfName};
 
-use super::{
-    Kernel, Namespace, Op, Report, Standing,
-    dump::rules,
-    op::Phase,
-};
+use super::{Kernel, Namespace, Op, Report, Standing, dump::rules, op::Phase};
 use crate::{
     error::{Error, Refusal},
     netlink::{Batch, Outcome},
     nft::{self, Change, Exists},
-    route::{Indexes, address, link, neighbour, route, rule},
+    route::{Indexes, address, entry, link, neighbour, rule},
     sysctl, tc,
 };
 
@@ -110,17 +106,19 @@ impl Kernel {
         }
         let namespace = match self.namespace(netns) {
             Ok(Some(namespace)) => namespace,
-            Ok(None) => return run.iter().map(|op| absent(op)).collect(),
+            Ok(None) => return run.iter().map(absent).collect(),
             Err(e) => return all_failed(run, e),
         };
         match phase {
             Phase::Table => apply_table(namespace, run),
-            Phase::Rule | Phase::RuleEnds => {
-                run.iter().map(|op| apply_rule(namespace, op).into()).collect()
-            }
-            Phase::LocalRule | Phase::LocalRuleEnds => {
-                run.iter().map(|op| apply_local_rule(namespace, op).into()).collect()
-            }
+            Phase::Rule | Phase::RuleEnds => run
+                .iter()
+                .map(|op| apply_rule(namespace, op).into())
+                .collect(),
+            Phase::LocalRule | Phase::LocalRuleEnds => run
+                .iter()
+                .map(|op| apply_local_rule(namespace, op).into())
+                .collect(),
             _ => {
                 if let Err(e) = links.look_up(namespace, run) {
                     return all_failed(run, e);
@@ -135,9 +133,11 @@ impl Kernel {
 
     fn apply_sysctl(&mut self, op: &Op) -> Fate {
         let (path, value) = match op {
-            Op::Create(Object::Sysctl(s)) | Op::Replace { new: Object::Sysctl(s), .. } => {
-                (s.path.as_str(), Some(s.value.as_str()))
-            }
+            Op::Create(Object::Sysctl(s))
+            | Op::Replace {
+                new: Object::Sysctl(s),
+                ..
+            } => (s.path.as_str(), Some(s.value.as_str())),
             Op::Delete(Key::Sysctl(_, path)) => (path.as_str(), None),
             _ => return Fate::Done,
         };
@@ -147,8 +147,12 @@ impl Kernel {
         if value.is_some() && !self.config.sysctls.iter().any(covers) {
             return Fate::Failed(Error::SysctlNotAllowed(path.to_owned()));
         }
-        let Kernel { record, namespaces, .. } = self;
-        let Some(namespace) = namespaces.get(op.netns()) else { return absent(op) };
+        let Kernel {
+            record, namespaces, ..
+        } = self;
+        let Some(namespace) = namespaces.get(op.netns()) else {
+            return absent(op);
+        };
         let work = || match (op.netns(), value) {
             (Netns::Main, Some(value)) => record.set(path, value),
             (Netns::Main, None) => record.restore(path),
@@ -205,15 +209,20 @@ impl Kernel {
         indexes: &[Option<u32>],
         run: &[Op],
     ) -> Result<Vec<Fate>, Error> {
-        let Some(namespace) = self.namespaces.get_mut(netns) else { return Ok(Vec::new()) };
+        let Some(namespace) = self.namespaces.get_mut(netns) else {
+            return Ok(Vec::new());
+        };
         let present: Vec<u32> = indexes.iter().flatten().copied().collect();
         let mut refused = join_links(namespace, &present)?;
         let there = |refusal: &Refusal| refusal.errno == libc::EEXIST;
         if refused.values().any(there) {
             let ours = joined_links(namespace, &present)?;
             let foreign = |index: &u32, refusal: &Refusal| there(refusal) && !ours.contains(index);
-            let again: Vec<u32> =
-                refused.iter().filter(|(i, r)| foreign(i, r)).map(|(i, _)| *i).collect();
+            let again: Vec<u32> = refused
+                .iter()
+                .filter(|(i, r)| foreign(i, r))
+                .map(|(i, _)| *i)
+                .collect();
             refused.retain(|_, refusal| !there(refusal));
             let mut batch = Batch::default();
             again.iter().for_each(|index| tc::part(&mut batch, *index));
@@ -231,12 +240,11 @@ impl Kernel {
     }
 }
 
-fn join_links(
-    namespace: &mut Namespace,
-    indexes: &[u32],
-) -> Result<BTreeMap<u32, Refusal>, Error> {
+fn join_links(namespace: &mut Namespace, indexes: &[u32]) -> Result<BTreeMap<u32, Refusal>, Error> {
     let mut batch = Batch::default();
-    indexes.iter().for_each(|index| tc::join(&mut batch, *index));
+    indexes
+        .iter()
+        .for_each(|index| tc::join(&mut batch, *index));
     let outcome = namespace.route.request(&mut batch)?;
     let of_link = |(i, refusal)| indexes.get(i).map(|index: &u32| (*index, refusal));
     Ok(outcome.into_iter().filter_map(of_link).collect())
@@ -246,7 +254,11 @@ fn joined_links(namespace: &mut Namespace, among: &[u32]) -> Result<BTreeSet<u32
     let mut request = Batch::default();
     tc::request_qdiscs(&mut request, if let [one] = among { *one } else { 0 });
     let found = namespace.route.dump(&mut request, tc::read_qdisc)?;
-    Ok(found.into_iter().filter(|(_, hung)| *hung == tc::Hung::Ours).map(|(i, _)| i).collect())
+    Ok(found
+        .into_iter()
+        .filter(|(_, hung)| *hung == tc::Hung::Ours)
+        .map(|(i, _)| i)
+        .collect())
 }
 
 /// What a namespace's operations need to know of its links.
@@ -273,7 +285,9 @@ impl Links {
                 self.known.insert(found.name, found.index);
             }
         } else if !wanted.is_empty() {
-            wanted.iter().for_each(|name| link::request_one(&mut request, name));
+            wanted
+                .iter()
+                .for_each(|name| link::request_one(&mut request, name));
             let known = &mut self.known;
             namespace.route.query(&mut request, |_, answer| {
                 if let Some(found) = link::read(answer) {
@@ -293,9 +307,10 @@ fn links_of(op: &Op) -> Vec<&IfName> {
             Object::EdgeProgram(EdgeProgram { link, .. })
             | Object::Address(Address { link, .. })
             | Object::Neighbour(Neighbour { link, .. }) => vec![link],
-            Object::Route(Route { kind: RouteKind::Unicast(hops), .. }) => {
-                hops.iter().map(|hop| &hop.link).collect()
-            }
+            Object::Route(Route {
+                kind: RouteKind::Unicast(hops),
+                ..
+            }) => hops.iter().map(|hop| &hop.link).collect(),
             _ => Vec::new(),
         },
         Op::Delete(key) => key.link().map(|(_, link)| link).into_iter().collect(),
@@ -308,7 +323,7 @@ fn apply_requests(namespace: &mut Namespace, run: &[Op], links: &Indexes) -> Vec
     let mut owners = Vec::with_capacity(run.len());
     let mut fates: Vec<Option<Fate>> = Vec::with_capacity(run.len());
     for (i, op) in run.iter().enumerate() {
-        fates.push(write_request(&mut batch, op, links, route::How::Create));
+        fates.push(write_request(&mut batch, op, links, entry::How::Create));
         owners.resize(batch.len(), i);
     }
     let outcome = match namespace.route.request(&mut batch) {
@@ -317,7 +332,9 @@ fn apply_requests(namespace: &mut Namespace, run: &[Op], links: &Indexes) -> Vec
     };
     let (exist, outcome) = split_existing_routes(outcome, &owners, run);
     for (request, refusal) in outcome {
-        let Some(i) = owners.get(request).copied() else { continue };
+        let Some(i) = owners.get(request).copied() else {
+            continue;
+        };
         if let (Some(op), Some(fate)) = (run.get(i), fates.get_mut(i)) {
             *fate = Some(judge(op, refusal));
         }
@@ -327,13 +344,16 @@ fn apply_requests(namespace: &mut Namespace, run: &[Op], links: &Indexes) -> Vec
             *fate = Some(over_our_own(namespace, op, refusal, links));
         }
     }
-    fates.into_iter().map(|fate| fate.unwrap_or(Fate::Done)).collect()
+    fates
+        .into_iter()
+        .map(|fate| fate.unwrap_or(Fate::Done))
+        .collect()
 }
 
 /// Writes an operation's requests; where it needs none, its fate.
-fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: route::How) -> Option<Fate> {
+fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -> Option<Fate> {
     let how = match op {
-        Op::Replace { .. } => route::How::Replace,
+        Op::Replace { .. } => entry::How::Replace,
         _ => how,
     };
     let wait = Some(Fate::Waiting);
@@ -352,13 +372,13 @@ fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: route::How) -
                 None => return wait,
             },
             Object::Route(o) => {
-                if route::put(batch, o, how, links).is_err() {
+                if entry::put(batch, o, how, links).is_err() {
                     return wait;
                 }
             }
             _ => return Some(Fate::Done),
         },
-        Op::Delete(Key::Route(key)) => route::delete(batch, key),
+        Op::Delete(Key::Route(key)) => entry::delete(batch, key),
         Op::Delete(key) => {
             let Some(index) = key.link().and_then(|(_, link)| links.index(link)) else {
                 return Some(Fate::Done);
@@ -397,11 +417,13 @@ fn split_existing_routes(
 
 /// A route that stands in the way of ours: if it is ours too (we had not seen it), it is replaced.
 fn over_our_own(namespace: &mut Namespace, op: &Op, refusal: Refusal, links: &Indexes) -> Fate {
-    let Some(Object::Route(wanted)) = op.object() else { return judge(op, refusal) };
+    let Some(Object::Route(wanted)) = op.object() else {
+        return judge(op, refusal);
+    };
     let mut request = Batch::default();
-    route::request_all(&mut request, wanted.key.prefix.family());
+    entry::request_all(&mut request, wanted.key.prefix.family());
     let metric = match (wanted.key.metric, wanted.key.prefix.family()) {
-        (0, Family::V6) => route::DEFAULT_METRIC_V6,
+        (0, Family::V6) => entry::DEFAULT_METRIC_V6,
         (metric, _) => metric,
     };
     let same = |key: &hextet_model::state::RouteKey| {
@@ -409,13 +431,13 @@ fn over_our_own(namespace: &mut Namespace, op: &Op, refusal: Refusal, links: &In
     };
     let netns = &wanted.key.netns;
     let ours = namespace.route.dump(&mut request, |answer| {
-        route::read(answer, netns, links).filter(|(key, _)| same(key))
+        entry::read(answer, netns, links).filter(|(key, _)| same(key))
     });
     match ours {
         Ok(ours) if ours.is_empty() => judge(op, refusal),
         Ok(_) => {
             let mut batch = Batch::default();
-            if let Some(fate) = write_request(&mut batch, op, links, route::How::Replace) {
+            if let Some(fate) = write_request(&mut batch, op, links, entry::How::Replace) {
                 return fate;
             }
             match namespace.route.request(&mut batch) {
@@ -462,9 +484,12 @@ fn apply_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error> {
 /// The new one comes before the old ones go: without a rule for `local`, the host itself is cut off.
 fn apply_local_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error> {
     let (family, priority) = match (op.object(), op.key()) {
-        (Some(Object::LocalRulePriority(LocalRulePriority { family, priority, .. })), _) => {
-            (*family, *priority)
-        }
+        (
+            Some(Object::LocalRulePriority(LocalRulePriority {
+                family, priority, ..
+            })),
+            _,
+        ) => (*family, *priority),
         (_, Key::LocalRulePriority(_, family)) => (family, 0),
         _ => return Ok(()),
     };
@@ -512,7 +537,10 @@ fn apply_table(namespace: &mut Namespace, run: &[Op]) -> Vec<Fate> {
             namespace.sets.insert(set.name.clone(), set.key.clone());
         }
     }
-    if run.iter().any(|op| matches!(op, Op::Delete(Key::Set(..) | Key::Chain(..)))) {
+    if run
+        .iter()
+        .any(|op| matches!(op, Op::Delete(Key::Set(..) | Key::Chain(..))))
+    {
         let emptied = nft::table_use(&mut namespace.nft);
         if let Ok(Some(0)) = emptied
             && let Err(e) = nft::delete_table(&mut namespace.nft)
@@ -530,7 +558,8 @@ fn learn_sets(namespace: &mut Namespace, run: &[Op]) -> Result<(), Error> {
             Op::Delete(Key::Element(_, set, _))
             | Op::Create(Object::Element(_, hextet_model::state::Element { set, .. }))
             | Op::Replace {
-                new: Object::Element(_, hextet_model::state::Element { set, .. }), ..
+                new: Object::Element(_, hextet_model::state::Element { set, .. }),
+                ..
             } => set,
             _ => continue,
         };
@@ -561,13 +590,23 @@ fn change(op: &Op) -> Option<Change<'_>> {
 
 fn exists(op: &Op, chain: &hextet_model::state::Chain) -> Exists {
     match op {
-        Op::Replace { was: Standing::As(Object::Chain(_, old)), .. } => {
+        Op::Replace {
+            was: Standing::As(Object::Chain(_, old)),
+            ..
+        } => {
             let place = |c: &hextet_model::state::Chain| {
                 c.hook.map(|hook| (hook.hook, hook.priority, hook.nat))
             };
-            if place(old) == place(chain) { Exists::SameHook } else { Exists::OtherHook }
+            if place(old) == place(chain) {
+                Exists::SameHook
+            } else {
+                Exists::OtherHook
+            }
         }
-        Op::Replace { was: Standing::Otherwise { remake: true, .. }, .. } => Exists::OtherHook,
+        Op::Replace {
+            was: Standing::Otherwise { remake: true, .. },
+            ..
+        } => Exists::OtherHook,
         Op::Replace { .. } => Exists::SameHook,
         _ => Exists::No,
     }
@@ -598,7 +637,10 @@ fn absent(op: &Op) -> Fate {
 
 fn withheld(run: &[Op], cause: &str) -> Vec<Fate> {
     let fate = |op: &Op| {
-        Fate::Failed(Error::Withheld { operation: op.to_string(), cause: cause.to_owned() })
+        Fate::Failed(Error::Withheld {
+            operation: op.to_string(),
+            cause: cause.to_owned(),
+        })
     };
     run.iter().map(fate).collect()
 }

@@ -39,9 +39,10 @@ fn compare(desired: Option<&Object>, actual: Option<&Standing>, key: &Key) -> Op
         (Some(object), None) => Some(Op::Create(object.clone())),
         (None, Some(_)) => Some(Op::Delete(key.clone())),
         (Some(object), Some(Standing::As(is))) if is == object => None,
-        (Some(object), Some(was)) => {
-            Some(Op::Replace { new: object.clone(), was: was.clone() })
-        }
+        (Some(object), Some(was)) => Some(Op::Replace {
+            new: object.clone(),
+            was: was.clone(),
+        }),
     }
 }
 
@@ -49,9 +50,10 @@ fn ordered(mut ops: Vec<Op>, desired: &BTreeMap<Key, Object>) -> Vec<Op> {
     let remade: BTreeSet<(Netns, SetName)> = ops
         .iter()
         .filter_map(|op| match op {
-            Op::Replace { new: Object::Set(netns, set), .. } => {
-                Some((netns.clone(), set.name.clone()))
-            }
+            Op::Replace {
+                new: Object::Set(netns, set),
+                ..
+            } => Some((netns.clone(), set.name.clone())),
             _ => None,
         })
         .collect();
@@ -68,9 +70,10 @@ fn with_neighbours_of_changed_links(ops: &mut Vec<Op>, desired: &BTreeMap<Key, O
     let changed: Vec<(Netns, IfName)> = ops
         .iter()
         .filter_map(|op| match op {
-            Op::Replace { new: Object::Link(link), .. } => {
-                Some((link.netns.clone(), link.name.clone()))
-            }
+            Op::Replace {
+                new: Object::Link(link),
+                ..
+            } => Some((link.netns.clone(), link.name.clone())),
             _ => None,
         })
         .collect();
@@ -80,11 +83,15 @@ fn with_neighbours_of_changed_links(ops: &mut Vec<Op>, desired: &BTreeMap<Key, O
     let touched: BTreeSet<Key> = ops.iter().map(Op::key).collect();
     for (netns, link) in changed {
         let from = Key::Neighbour(netns.clone(), link.clone(), Family::V4.unspecified());
-        let on_link = |key: &Key| matches!(key, Key::Neighbour(n, l, _) if *n == netns && *l == link);
+        let on_link =
+            |key: &Key| matches!(key, Key::Neighbour(n, l, _) if *n == netns && *l == link);
         for (key, object) in desired.range(from..).take_while(|(key, _)| on_link(key)) {
             if !touched.contains(key) {
                 let was = Standing::As(object.clone());
-                ops.push(Op::Replace { new: object.clone(), was });
+                ops.push(Op::Replace {
+                    new: object.clone(),
+                    was,
+                });
             }
         }
     }
@@ -110,7 +117,10 @@ fn with_remade_sets(
                 let refers = |set: &SetName| remade.contains(&(netns.clone(), set.clone()));
                 if sets_of(chain).any(refers) {
                     let was = Standing::As(object.clone());
-                    ops.push(Op::Replace { new: object.clone(), was });
+                    ops.push(Op::Replace {
+                        new: object.clone(),
+                        was,
+                    });
                 }
             }
             _ => {}
@@ -154,12 +164,24 @@ mod tests {
     }
 
     fn set(key: KeyType) -> Object {
-        let set = Set { name: "s".into(), key: vec![key], verdicts: false, dynamic: None };
+        let set = Set {
+            name: "s".into(),
+            key: vec![key],
+            verdicts: false,
+            dynamic: None,
+        };
         Object::Set(Netns::Main, set)
     }
 
     fn element(value: Value) -> Object {
-        Object::Element(Netns::Main, Element { set: "s".into(), key: vec![value], verdict: None })
+        Object::Element(
+            Netns::Main,
+            Element {
+                set: "s".into(),
+                key: vec![value],
+                verdict: None,
+            },
+        )
     }
 
     fn chain() -> Object {
@@ -172,16 +194,26 @@ mod tests {
             statements: vec![Statement::Lookup(lookup), Statement::Verdict(Verdict::Drop)],
             comment: None,
         };
-        let chain = Chain { name: "c".into(), hook: None, rules: vec![rule] };
+        let chain = Chain {
+            name: "c".into(),
+            hook: None,
+            rules: vec![rule],
+        };
         Object::Chain(Netns::Main, chain)
     }
 
     fn states(objects: Vec<Object>) -> BTreeMap<Key, Object> {
-        objects.into_iter().map(|object| (object.key(), object)).collect()
+        objects
+            .into_iter()
+            .map(|object| (object.key(), object))
+            .collect()
     }
 
     fn standing(objects: Vec<Object>) -> BTreeMap<Key, Standing> {
-        objects.into_iter().map(|object| (object.key(), object.into())).collect()
+        objects
+            .into_iter()
+            .map(|object| (object.key(), object.into()))
+            .collect()
     }
 
     fn lines(ops: &[Op]) -> Vec<String> {
@@ -203,8 +235,11 @@ mod tests {
             route("2001:db8::5/128", "tap2"),
             route("192.0.2.9/32", "tap1"),
         ]);
-        let actual =
-            standing(vec![sysctl("0"), route("192.0.2.9/32", "tap1"), route("::/0", "tap1")]);
+        let actual = standing(vec![
+            sysctl("0"),
+            route("192.0.2.9/32", "tap1"),
+            route("::/0", "tap1"),
+        ]);
         assert_eq!(
             lines(&diff(&desired, &actual)),
             [
@@ -220,9 +255,16 @@ mod tests {
 
     #[test]
     fn a_set_of_another_type_is_made_anew_with_all_that_hangs_on_it() {
-        let desired = states(vec![set(KeyType::InetService), element(Value::Port(22)), chain()]);
+        let desired = states(vec![
+            set(KeyType::InetService),
+            element(Value::Port(22)),
+            chain(),
+        ]);
         let mut actual = standing(vec![set(KeyType::Mark), element(Value::U32(22)), chain()]);
-        actual.insert(element(Value::Port(22)).key(), element(Value::Port(22)).into());
+        actual.insert(
+            element(Value::Port(22)).key(),
+            element(Value::Port(22)).into(),
+        );
         let expected = [
             "~ nft set s type inet_service (was: nft set s type mark)",
             "+ nft element s 22",
@@ -231,13 +273,20 @@ mod tests {
         let ops = diff(&desired, &actual);
         assert_eq!(lines(&ops).iter().collect::<BTreeSet<_>>().len(), 3);
         for line in expected {
-            assert!(lines(&ops).iter().any(|l| l == line), "{line} in {:?}", lines(&ops));
+            assert!(
+                lines(&ops).iter().any(|l| l == line),
+                "{line} in {:?}",
+                lines(&ops)
+            );
         }
     }
 
     #[test]
     fn only_the_keys_asked_for_are_compared() {
-        let desired = states(vec![route("192.0.2.1/32", "tap1"), route("192.0.2.2/32", "tap2")]);
+        let desired = states(vec![
+            route("192.0.2.1/32", "tap1"),
+            route("192.0.2.2/32", "tap2"),
+        ]);
         let keys = [route("192.0.2.2/32", "tap2").key()];
         let ops = diff_keys(&keys, &desired, &BTreeMap::new());
         assert_eq!(lines(&ops), ["+ route 192.0.2.2/32 dev tap2 proto hextet"]);

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     netlink::Batch,
     nft,
-    route::{Indexes, address, link, neighbour, route, rule},
+    route::{Indexes, address, entry, link, neighbour, rule},
     sysctl, tc,
 };
 
@@ -38,13 +38,17 @@ impl Kernel {
         scope: &Scope<'_>,
         found: &mut Standings,
     ) -> Result<(), Error> {
-        let Some(namespace) = self.namespace(netns)? else { return Ok(()) };
+        let Some(namespace) = self.namespace(netns)? else {
+            return Ok(());
+        };
         let hung = dump_qdiscs(namespace)?;
         let programs_stand = match hung.values().any(|hung| *hung == tc::Hung::Ours) {
             true => self.programs_stand(netns)?,
             false => false,
         };
-        let Some(namespace) = self.namespace(netns)? else { return Ok(()) };
+        let Some(namespace) = self.namespace(netns)? else {
+            return Ok(());
+        };
         let mut request = Batch::default();
         link::request_all(&mut request, false);
         let mut links = Indexes::default();
@@ -52,7 +56,10 @@ impl Kernel {
             let hung = hung.get(&is.index).copied();
             links.insert(is.name.clone(), is.index);
             let key = Key::Link(netns.clone(), is.name.clone());
-            let program = EdgeProgram { netns: netns.clone(), link: is.name.clone() };
+            let program = EdgeProgram {
+                netns: netns.clone(),
+                link: is.name.clone(),
+            };
             if scope.expected.contains_key(&key) || hung == Some(tc::Hung::Ours) {
                 found.insert(key, link_standing(netns, &is));
             }
@@ -106,7 +113,9 @@ impl Kernel {
         if paths.is_empty() {
             return Ok(());
         }
-        let Some(namespace) = self.namespaces.get(netns) else { return Ok(()) };
+        let Some(namespace) = self.namespaces.get(netns) else {
+            return Ok(());
+        };
         let values = namespace.handle.run(|| {
             let read = |path: &str| (path.to_owned(), sysctl::read(path));
             paths.iter().map(|path| read(path)).collect::<Vec<_>>()
@@ -114,7 +123,11 @@ impl Kernel {
         for (path, value) in values {
             match value {
                 Ok(value) => {
-                    let object = Object::Sysctl(Sysctl { netns: netns.clone(), path, value });
+                    let object = Object::Sysctl(Sysctl {
+                        netns: netns.clone(),
+                        path,
+                        value,
+                    });
                     found.insert(object.key(), object.into());
                 }
                 Err(e) if e.errno() == Some(libc::ENOENT) => {}
@@ -128,7 +141,11 @@ impl Kernel {
 fn dump_qdiscs(namespace: &mut Namespace) -> Result<HashMap<u32, tc::Hung>, Error> {
     let mut request = Batch::default();
     tc::request_qdiscs(&mut request, 0);
-    Ok(namespace.route.dump(&mut request, tc::read_qdisc)?.into_iter().collect())
+    Ok(namespace
+        .route
+        .dump(&mut request, tc::read_qdisc)?
+        .into_iter()
+        .collect())
 }
 
 fn link_standing(netns: &Netns, is: &link::Found) -> Standing {
@@ -138,7 +155,14 @@ fn link_standing(netns: &Netns, is: &link::Found) -> Standing {
     match (is.mac, u16::try_from(is.mtu)) {
         (Some(mac), Ok(mtu)) => {
             let (netns, name) = (netns.clone(), is.name.clone());
-            Object::Link(Link { netns, name, mac, mtu, up: is.up }).into()
+            Object::Link(Link {
+                netns,
+                name,
+                mac,
+                mtu,
+                up: is.up,
+            })
+            .into()
         }
         _ => Standing::otherwise(format!("mtu {}, or no Ethernet link", is.mtu)),
     }
@@ -154,7 +178,9 @@ fn dump_addresses(
     let mut request = Batch::default();
     address::request_all(&mut request);
     for is in namespace.route.dump(&mut request, address::read)? {
-        let Some(link) = links.name(is.index) else { continue };
+        let Some(link) = links.name(is.index) else {
+            continue;
+        };
         let object = Object::Address(Address {
             netns: netns.clone(),
             link: link.clone(),
@@ -178,12 +204,20 @@ fn dump_neighbours(
     let mut request = Batch::default();
     neighbour::request_all(&mut request);
     for is in namespace.route.dump(&mut request, neighbour::read)? {
-        let Some(link) = links.name(is.index) else { continue };
+        let Some(link) = links.name(is.index) else {
+            continue;
+        };
         let key = Key::Neighbour(netns.clone(), link.clone(), is.addr);
         let standing = match is.mac {
             Some(mac) => {
                 let (netns, link) = (netns.clone(), link.clone());
-                Object::Neighbour(Neighbour { netns, link, addr: is.addr, mac }).into()
+                Object::Neighbour(Neighbour {
+                    netns,
+                    link,
+                    addr: is.addr,
+                    mac,
+                })
+                .into()
             }
             None => Standing::otherwise("not permanent"),
         };
@@ -201,8 +235,10 @@ fn dump_routes(
 ) -> Result<(), Error> {
     for family in Family::BOTH {
         let mut request = Batch::default();
-        route::request_all(&mut request, family);
-        let routes = namespace.route.dump(&mut request, |a| route::read(a, netns, links))?;
+        entry::request_all(&mut request, family);
+        let routes = namespace
+            .route
+            .dump(&mut request, |a| entry::read(a, netns, links))?;
         for (key, route) in routes {
             let wanted = as_asked_for(key, scope);
             let standing = match route {
@@ -220,11 +256,14 @@ fn dump_routes(
 
 /// The kernel gives an IPv6 route without a metric its default one; who asked for none finds it as asked.
 fn as_asked_for(key: RouteKey, scope: &Scope<'_>) -> RouteKey {
-    let default = key.prefix.family() == Family::V6 && key.metric == route::DEFAULT_METRIC_V6;
+    let default = key.prefix.family() == Family::V6 && key.metric == entry::DEFAULT_METRIC_V6;
     if !default || scope.expected.contains_key(&Key::Route(key.clone())) {
         return key;
     }
-    let without = RouteKey { metric: 0, ..key.clone() };
+    let without = RouteKey {
+        metric: 0,
+        ..key.clone()
+    };
     match scope.expected.contains_key(&Key::Route(without.clone())) {
         true => without,
         false => key,
@@ -252,7 +291,11 @@ fn dump_rules(
             [is] if is.priority == 0 && !is.ours => {}
             [is] if concerns_us => {
                 let (netns, priority) = (netns.clone(), is.priority);
-                let object = LocalRulePriority { netns, family, priority };
+                let object = LocalRulePriority {
+                    netns,
+                    family,
+                    priority,
+                };
                 found.insert(key, Object::LocalRulePriority(object).into());
             }
             rules if concerns_us => {

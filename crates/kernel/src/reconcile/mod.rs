@@ -44,7 +44,10 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// The main namespace, and those that the desired objects name.
     pub fn of(expected: &'a BTreeMap<Key, Object>) -> Self {
-        Scope { expected, namespaces: BTreeSet::from([Netns::Main]) }
+        Scope {
+            expected,
+            namespaces: BTreeSet::from([Netns::Main]),
+        }
     }
 
     fn all(&self) -> BTreeSet<Netns> {
@@ -98,7 +101,12 @@ impl Namespace {
             Netns::Main => sockets()?,
             Netns::Named(_) => handle.run(sockets)??,
         };
-        Ok(Namespace { handle, route, nft, sets: HashMap::new() })
+        Ok(Namespace {
+            handle,
+            route,
+            nft,
+            sets: HashMap::new(),
+        })
     }
 }
 
@@ -118,7 +126,13 @@ impl Kernel {
         let record = Record::open(&config.sysctl_record)?;
         let main = Namespace::open(netns::Handle::open(&Netns::Main)?)?;
         let namespaces = BTreeMap::from([(Netns::Main, main)]);
-        Ok(Kernel { config, programs: None, record, namespaces, known: BTreeMap::new() })
+        Ok(Kernel {
+            config,
+            programs: None,
+            record,
+            namespaces,
+            known: BTreeMap::new(),
+        })
     }
 
     /// The addresses of our sockets in a namespace: what a [`crate::netlink::Monitor`] hears from them is
@@ -196,7 +210,9 @@ impl Kernel {
         if self.programs.is_none() {
             self.programs = Some(Programs::load(self.config.gateway_mac)?);
         }
-        self.programs.as_ref().ok_or_else(|| Error::Program("not loaded".to_owned()))
+        self.programs
+            .as_ref()
+            .ok_or_else(|| Error::Program("not loaded".to_owned()))
     }
 
     /// A namespace's sockets; none, where there is no such namespace.
@@ -213,8 +229,7 @@ impl Kernel {
 
     /// Lets go of namespaces whose name means another one by now, or none.
     fn drop_stale_namespaces(&mut self) {
-        self.namespaces.retain(|netns, namespace| {
-            *netns == Netns::Main || namespace.handle.is_current()
-        });
+        self.namespaces
+            .retain(|netns, namespace| *netns == Netns::Main || namespace.handle.is_current());
     }
 }

@@ -20,7 +20,10 @@ pub enum Standing {
 
 impl Standing {
     pub(super) fn otherwise(what: impl Into<String>) -> Self {
-        Standing::Otherwise { what: what.into(), remake: false }
+        Standing::Otherwise {
+            what: what.into(),
+            remake: false,
+        }
     }
 }
 
@@ -193,8 +196,14 @@ pub(super) fn describe(object: &Object) -> String {
     match object {
         Object::Sysctl(o) => format!("{name} = {}", o.value),
         Object::LocalRulePriority(o) => format!("{name} at priority {}", o.priority),
-        Object::Rule(Rule { action: RuleAction::Blackhole, .. }) => format!("{name} blackhole"),
-        Object::Rule(Rule { action: RuleAction::Table(table), .. }) => {
+        Object::Rule(Rule {
+            action: RuleAction::Blackhole,
+            ..
+        }) => format!("{name} blackhole"),
+        Object::Rule(Rule {
+            action: RuleAction::Table(table),
+            ..
+        }) => {
             format!("{name} lookup {table}")
         }
         Object::Set(_, set) => {

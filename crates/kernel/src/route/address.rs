@@ -17,7 +17,6 @@ const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
 const IFA_F_NODAD: u32 = 0x02;
 const SCOPE_UNIVERSE: u8 = 0;
-const SCOPE_LINK: u8 = 253;
 const SCOPE_HOST: u8 = 254;
 
 /// An address as the kernel has it.
@@ -57,12 +56,13 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
 pub fn add(batch: &mut Batch, index: u32, address: IpAddr, prefix_len: u8) {
     let scope = match address {
         IpAddr::V4(v4) if v4.is_loopback() => SCOPE_HOST,
-        IpAddr::V4(v4) if v4.is_link_local() => SCOPE_LINK,
         _ => SCOPE_UNIVERSE,
     };
     let header = header(index, address, prefix_len, scope);
     let mut m = batch.message(RTM_NEWADDR, flags::CREATE | flags::REPLACE, &header);
-    m.addr(IFA_LOCAL, address).addr(IFA_ADDRESS, address).octet(IFA_PROTO, PROTOCOL);
+    m.addr(IFA_LOCAL, address)
+        .addr(IFA_ADDRESS, address)
+        .octet(IFA_PROTO, PROTOCOL);
     if address.is_ipv6() {
         m.ne32(IFA_FLAGS, IFA_F_NODAD);
     }
@@ -71,7 +71,9 @@ pub fn add(batch: &mut Batch, index: u32, address: IpAddr, prefix_len: u8) {
 /// Deletes an address.
 pub fn delete(batch: &mut Batch, index: u32, address: IpAddr, prefix_len: u8) {
     let header = header(index, address, prefix_len, SCOPE_UNIVERSE);
-    batch.message(RTM_DELADDR, 0, &header).addr(IFA_LOCAL, address);
+    batch
+        .message(RTM_DELADDR, 0, &header)
+        .addr(IFA_LOCAL, address);
 }
 
 fn header(index: u32, address: IpAddr, prefix_len: u8, scope: u8) -> [u8; HEADER] {

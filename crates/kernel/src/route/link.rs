@@ -68,7 +68,9 @@ pub struct Stats {
 /// Asks for all links.
 pub fn request_all(batch: &mut Batch, stats: bool) {
     let skip = if stats { 0 } else { RTEXT_FILTER_SKIP_STATS };
-    batch.message(RTM_GETLINK, 0, &[0; HEADER]).ne32(IFLA_EXT_MASK, skip);
+    batch
+        .message(RTM_GETLINK, 0, &[0; HEADER])
+        .ne32(IFLA_EXT_MASK, skip);
 }
 
 /// Asks for one link.
@@ -107,8 +109,9 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
             IFLA_STATS64 => found.stats = read_stats(value),
             IFLA_AF_SPEC => {
                 let mode = Attrs(value).nest(AF_INET6).get(IFLA_INET6_ADDR_GEN_MODE);
-                found.generates_addresses =
-                    mode.and_then(octet).is_some_and(|mode| mode != ADDR_GEN_MODE_NONE);
+                found.generates_addresses = mode
+                    .and_then(octet)
+                    .is_some_and(|mode| mode != ADDR_GEN_MODE_NONE);
             }
             _ => {}
         }
@@ -118,11 +121,19 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
 
 /// The name in any message about a link.
 pub fn name(answer: &Answer<'_>) -> Option<IfName> {
-    Attrs::after(answer.payload, HEADER).get(IFLA_IFNAME).and_then(text)?.parse().ok()
+    Attrs::after(answer.payload, HEADER)
+        .get(IFLA_IFNAME)
+        .and_then(text)?
+        .parse()
+        .ok()
 }
 
 fn read_stats(value: &[u8]) -> Option<Stats> {
-    let n = |i: usize| Some(u64::from_ne_bytes(value.get(i * 8..i * 8 + 8)?.try_into().ok()?));
+    let n = |i: usize| {
+        Some(u64::from_ne_bytes(
+            value.get(i * 8..i * 8 + 8)?.try_into().ok()?,
+        ))
+    };
     Some(Stats {
         rx_packets: n(0)?,
         tx_packets: n(1)?,
@@ -152,7 +163,11 @@ pub fn set(batch: &mut Batch, index: u32, link: &Link) {
 
 /// Sets a link up or down.
 pub fn set_up(batch: &mut Batch, index: u32, up: bool) {
-    batch.message(RTM_NEWLINK, 0, &header(index, if up { IFF_UP } else { 0 }, IFF_UP));
+    batch.message(
+        RTM_NEWLINK,
+        0,
+        &header(index, if up { IFF_UP } else { 0 }, IFF_UP),
+    );
 }
 
 fn header(index: u32, flags: u32, change: u32) -> [u8; HEADER] {

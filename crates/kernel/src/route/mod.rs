@@ -4,9 +4,9 @@
 //! can be told from what is not by asking the kernel alone.
 
 pub mod address;
+pub mod entry;
 pub mod link;
 pub mod neighbour;
-pub mod route;
 pub mod rule;
 
 use std::collections::HashMap;

@@ -42,7 +42,10 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
         return None;
     }
     let permanent = ne16(answer.payload.get(8..)?)? & NUD_PERMANENT != 0;
-    let mac = attrs.get(NDA_LLADDR).and_then(|value| value.try_into().ok()).map(Mac::new);
+    let mac = attrs
+        .get(NDA_LLADDR)
+        .and_then(|value| value.try_into().ok())
+        .map(Mac::new);
     Some(Found {
         index: ne32(answer.payload.get(4..)?)?,
         addr: addr(attrs.get(NDA_DST)?)?,
@@ -53,7 +56,11 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
 /// Sets a neighbour, whatever stands there.
 pub fn set(batch: &mut Batch, index: u32, address: IpAddr, mac: Mac) {
     batch
-        .message(RTM_NEWNEIGH, flags::CREATE | flags::REPLACE, &header(index, address))
+        .message(
+            RTM_NEWNEIGH,
+            flags::CREATE | flags::REPLACE,
+            &header(index, address),
+        )
         .addr(NDA_DST, address)
         .attr(NDA_LLADDR, &mac.octets())
         .octet(NDA_PROTOCOL, PROTOCOL);
@@ -61,7 +68,9 @@ pub fn set(batch: &mut Batch, index: u32, address: IpAddr, mac: Mac) {
 
 /// Deletes a neighbour.
 pub fn delete(batch: &mut Batch, index: u32, address: IpAddr) {
-    batch.message(RTM_DELNEIGH, 0, &header(index, address)).addr(NDA_DST, address);
+    batch
+        .message(RTM_DELNEIGH, 0, &header(index, address))
+        .addr(NDA_DST, address);
 }
 
 fn header(index: u32, address: IpAddr) -> [u8; HEADER] {

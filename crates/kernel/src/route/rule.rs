@@ -67,9 +67,9 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
     let plain = head[1..4] == [0; 3] && ne32(&head[8..])? == 0 && attrs.into_iter().all(known);
     let action = match head[7] {
         FR_ACT_BLACKHOLE => Some(RuleAction::Blackhole),
-        FR_ACT_TO_TBL => {
-            Some(RuleAction::Table(number(FRA_TABLE).unwrap_or(u32::from(head[4]))))
-        }
+        FR_ACT_TO_TBL => Some(RuleAction::Table(
+            number(FRA_TABLE).unwrap_or(u32::from(head[4])),
+        )),
         _ => None,
     };
     let mask = number(FRA_FWMASK).unwrap_or(0);
@@ -103,7 +103,8 @@ pub fn add(batch: &mut Batch, rule: &Rule) {
     };
     let header = header(rule.family, action);
     let mut m = batch.message(RTM_NEWRULE, flags::CREATE | flags::EXCL, &header);
-    m.ne32(FRA_PRIORITY, rule.priority).octet(FRA_PROTOCOL, PROTOCOL);
+    m.ne32(FRA_PRIORITY, rule.priority)
+        .octet(FRA_PROTOCOL, PROTOCOL);
     if let Some(table) = table {
         m.ne32(FRA_TABLE, table);
     }
@@ -123,9 +124,17 @@ pub fn delete(batch: &mut Batch, family: Family, priority: u32, fwmark: Option<(
 
 /// Adds a rule for the `local` table; at its usual place it is the kernel's own again.
 pub fn add_local(batch: &mut Batch, family: Family, priority: u32) {
-    let protocol = if priority == 0 { RTPROT_KERNEL } else { PROTOCOL };
+    let protocol = if priority == 0 {
+        RTPROT_KERNEL
+    } else {
+        PROTOCOL
+    };
     batch
-        .message(RTM_NEWRULE, flags::CREATE | flags::EXCL, &header(family, FR_ACT_TO_TBL))
+        .message(
+            RTM_NEWRULE,
+            flags::CREATE | flags::EXCL,
+            &header(family, FR_ACT_TO_TBL),
+        )
         .ne32(FRA_PRIORITY, priority)
         .ne32(FRA_TABLE, TABLE_LOCAL)
         .octet(FRA_PROTOCOL, protocol);

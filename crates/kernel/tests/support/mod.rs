@@ -40,7 +40,10 @@ pub fn run(command: &str) -> String {
 
 /// As [`run`]; what it complains of is the error.
 pub fn try_run(command: &str) -> Result<String, String> {
-    let output = Command::new("sh").args(["-c", command]).output().expect("sh starts");
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .output()
+        .expect("sh starts");
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
@@ -104,22 +107,41 @@ impl Host {
     /// Reconciles; everything has to succeed, and nothing may be left to do.
     pub fn reconcile(&mut self, desired: &BTreeMap<Key, Object>) -> usize {
         let report = self.kernel.reconcile(&Scope::of(desired)).expect("a dump");
-        let failed: Vec<_> = report.failed.iter().map(|(op, e)| format!("{op}: {e}")).collect();
-        assert!(report.is_complete(), "failed: {failed:#?}, waiting: {:?}", report.waiting);
-        assert_eq!(self.todo(desired), Vec::<String>::new(), "after {} changes", report.applied);
+        let failed: Vec<_> = report
+            .failed
+            .iter()
+            .map(|(op, e)| format!("{op}: {e}"))
+            .collect();
+        assert!(
+            report.is_complete(),
+            "failed: {failed:#?}, waiting: {:?}",
+            report.waiting
+        );
+        assert_eq!(
+            self.todo(desired),
+            Vec::<String>::new(),
+            "after {} changes",
+            report.applied
+        );
         report.applied
     }
 
     /// What a reconciliation would do.
     pub fn todo(&mut self, desired: &BTreeMap<Key, Object>) -> Vec<String> {
         let actual = self.kernel.dump(&Scope::of(desired)).expect("a dump");
-        diff(desired, &actual).iter().map(ToString::to_string).collect()
+        diff(desired, &actual)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 }
 
 /// Objects by their keys.
 pub fn states(objects: impl IntoIterator<Item = Object>) -> BTreeMap<Key, Object> {
-    objects.into_iter().map(|object| (object.key(), object)).collect()
+    objects
+        .into_iter()
+        .map(|object| (object.key(), object))
+        .collect()
 }
 
 pub fn name(name: &str) -> IfName {

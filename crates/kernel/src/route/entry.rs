@@ -72,13 +72,18 @@ pub fn read(
     };
     let key = RouteKey {
         netns: netns.clone(),
-        table: attrs.get(RTA_TABLE).and_then(ne32).unwrap_or(u32::from(head[4])),
+        table: attrs
+            .get(RTA_TABLE)
+            .and_then(ne32)
+            .unwrap_or(u32::from(head[4])),
         prefix: Prefix::new(dst, head[1]).ok()?,
         metric: attrs.get(RTA_PRIORITY).and_then(ne32).unwrap_or(0),
     };
     let plain = head[2] == 0
         && head[3] == 0
-        && ![RTA_METRICS, RTA_ENCAP_TYPE, RTA_NH_ID].iter().any(|k| attrs.get(*k).is_some());
+        && ![RTA_METRICS, RTA_ENCAP_TYPE, RTA_NH_ID]
+            .iter()
+            .any(|k| attrs.get(*k).is_some());
     let kind = match head[7] {
         RTN_UNICAST => read_hops(attrs, links).map(RouteKind::Unicast),
         RTN_BLACKHOLE => Some(RouteKind::Blackhole),
@@ -86,7 +91,11 @@ pub fn read(
     };
     let prefsrc = attrs.get(RTA_PREFSRC).and_then(addr);
     let route = match kind.filter(|_| plain) {
-        Some(kind) => Ok(Route { key: key.clone(), kind, prefsrc }),
+        Some(kind) => Ok(Route {
+            key: key.clone(),
+            kind,
+            prefsrc,
+        }),
         None => Err("a route of another kind".to_owned()),
     };
     Some((key, route))
@@ -116,7 +125,10 @@ fn read_hop(attrs: Attrs<'_>, index: u32, links: &Indexes) -> Option<NextHop> {
         (None, Some(value)) => Some(addr(value.get(2..)?)?),
         (None, None) => None,
     };
-    Some(NextHop { via, link: links.name(index)?.clone() })
+    Some(NextHop {
+        via,
+        link: links.name(index)?.clone(),
+    })
 }
 
 /// Writes a route. Gives back the link that is missing, where one is.
@@ -137,7 +149,11 @@ pub fn put<'a>(
     }
     let on_link = family == Family::V4 && !hops.is_empty() && hops.iter().all(|h| h.via.is_none());
     let scope = if on_link { SCOPE_LINK } else { SCOPE_UNIVERSE };
-    let kind = if hops.is_empty() { RTN_BLACKHOLE } else { RTN_UNICAST };
+    let kind = if hops.is_empty() {
+        RTN_BLACKHOLE
+    } else {
+        RTN_UNICAST
+    };
     let how = match how {
         How::Create => flags::CREATE | flags::EXCL,
         How::Replace => flags::CREATE | flags::REPLACE,
@@ -182,7 +198,8 @@ fn header(key: &RouteKey, scope: u8, kind: u8) -> [u8; HEADER] {
 }
 
 fn identity(m: &mut Message<'_>, key: &RouteKey) {
-    m.addr(RTA_DST, key.prefix.addr()).ne32(RTA_TABLE, key.table);
+    m.addr(RTA_DST, key.prefix.addr())
+        .ne32(RTA_TABLE, key.table);
     if key.metric != 0 {
         m.ne32(RTA_PRIORITY, key.metric);
     }

@@ -1,0 +1,125 @@
+//! What is heard of changes in a namespace, and what is not.
+
+#![allow(clippy::expect_used, reason = "in a test, that is how it fails")]
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use hextet_kernel::{
+    netlink::{Monitor, Wake},
+    netns::Handle,
+};
+use hextet_model::state::{Netns, Object, Set};
+use hextet_types::Family;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use support::{Host, isolated, name, run, states};
+
+fn monitor(ignored: Vec<u32>) -> Monitor {
+    let main = Handle::open(&Netns::Main).expect("a namespace");
+    Monitor::open(&main, ignored).expect("a monitor")
+}
+
+/// All that is heard until `wanted` is.
+fn hear(monitor: &mut Monitor, wanted: &Wake) -> BTreeSet<Wake> {
+    let limit = Instant::now() + Duration::from_secs(5);
+    let mut heard = BTreeSet::new();
+    while !heard.contains(wanted) {
+        assert!(
+            Instant::now() < limit,
+            "{wanted:?} was not heard, only {heard:?}"
+        );
+        let [route, nft] = monitor.fds();
+        let mut fds = [route, nft].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        poll(&mut fds, PollTimeout::from(1000u16)).expect("polled");
+        heard.extend(monitor.read().expect("heard"));
+    }
+    heard
+}
+
+#[test]
+fn each_kind_of_change_is_heard() {
+    isolated(|| {
+        run(
+            "ip link add tap1 type veth peer name tap2 && ip link set tap1 up && ip link set tap2 up",
+        );
+        let mut monitor = monitor(vec![]);
+        for (change, wake) in [
+            ("ip link set tap1 mtu 1400", Wake::Link(name("tap1"))),
+            ("ip addr add 192.0.2.1/24 dev tap1", Wake::Addresses),
+            (
+                "ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev tap1 protocol 104",
+                Wake::Neighbours,
+            ),
+            (
+                "ip route add 198.51.100.0/24 dev tap1 proto 104",
+                Wake::Routes(Family::V4),
+            ),
+            (
+                "ip -6 route add 2001:db8::/64 dev tap1 proto 104",
+                Wake::Routes(Family::V6),
+            ),
+            ("ip rule add prio 9 lookup 9", Wake::Rules(Family::V4)),
+            ("ip -6 rule add prio 9 lookup 9", Wake::Rules(Family::V6)),
+            ("nft add table inet hextet", Wake::Table),
+            ("nft 'add set inet hextet s { type mark; }'", Wake::Table),
+            ("nft 'add element inet hextet s { 1 }'", Wake::Table),
+            ("nft flush ruleset", Wake::Table),
+            ("ip link del tap1", Wake::Link(name("tap2"))),
+        ] {
+            run(change);
+            hear(&mut monitor, &wake);
+            while !monitor.read().expect("heard").is_empty() {}
+        }
+        run("ip link add tap3 type veth peer name tap4");
+        run("tc qdisc add dev tap3 clsact");
+        let heard = hear(&mut monitor, &Wake::Link(name("tap4")));
+        let programs = heard
+            .iter()
+            .chain(&monitor.read().expect("heard"))
+            .cloned()
+            .collect::<Vec<_>>();
+        assert!(
+            programs.iter().any(|wake| matches!(wake, Wake::Program(_))),
+            "{programs:?}"
+        );
+    });
+}
+
+#[test]
+fn what_is_foreign_or_our_own_doing_is_not_heard() {
+    isolated(|| {
+        let mut host = Host::open();
+        let mut monitor = monitor(host.kernel.socket_ports(&Netns::Main));
+        run("ip route add 198.51.100.0/24 dev lo proto static");
+        run("nft add table inet other");
+        let set = Set {
+            name: "s".into(),
+            key: vec![hextet_model::state::KeyType::Mark],
+            verdicts: false,
+            dynamic: None,
+        };
+        host.reconcile(&states([Object::Set(Netns::Main, set)]));
+        run("ip rule add prio 9 lookup 9");
+        let heard = hear(&mut monitor, &Wake::Rules(Family::V4));
+        assert!(!heard.contains(&Wake::Table), "{heard:?}");
+        assert!(!heard.contains(&Wake::Routes(Family::V4)), "{heard:?}");
+    });
+}
+
+#[test]
+fn too_much_at_once_asks_for_a_new_look() {
+    isolated(|| {
+        run("nft 'add table inet hextet; add set inet hextet s { type mark; }'");
+        let mut monitor = monitor(vec![]);
+        let elements: Vec<String> = (0..200_000).map(|n| n.to_string()).collect();
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let text = format!("add element inet hextet s {{ {} }}", elements.join(","));
+        std::fs::write(file.path(), text).expect("written");
+        run(&format!("nft -f {}", file.path().display()));
+        hear(&mut monitor, &Wake::Resync);
+    });
+}
