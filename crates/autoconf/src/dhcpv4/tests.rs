@@ -117,116 +117,59 @@ fn dhcproto_reads_the_same_from_it() {
     assert_eq!(read.yiaddr(), OURS);
 }
 
-/// RFC 2131 §4.3.2 and §4.3.6: what a client knows tells its state, and its state what is right.
+#[derive(Clone, Copy)]
+enum Expected {
+    Ack(Ipv4Addr),
+    Nak,
+    Drop(Reason),
+}
+use Expected::{Ack, Drop, Nak};
+
+const BROADCAST: Ipv4Addr = Ipv4Addr::BROADCAST;
+const OTHER_SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+
+/// RFC 2131 §4.3.2 and §4.3.6: what a client knows tells its state, and its state what is right. State,
+/// server identifier, requested address, `ciaddr`, broadcast flag, and what it gets.
+#[rustfmt::skip]
+#[expect(clippy::type_complexity, reason = "a table")]
+const STATES: &[(&str, Option<Ipv4Addr>, Option<Ipv4Addr>, Ipv4Addr, bool, Expected)] = &[
+    ("SELECTING", Some(SERVER), Some(OURS), ZERO, false, Ack(OURS)),
+    ("SELECTING, broadcast", Some(SERVER), Some(OURS), ZERO, true, Ack(BROADCAST)),
+    ("SELECTING, foreign", Some(SERVER), Some(FOREIGN), ZERO, false, Nak),
+    ("SELECTING, other server", Some(OTHER_SERVER), Some(OURS), ZERO, false, Drop(Reason::OtherServer)),
+    ("INIT-REBOOT", None, Some(OURS), ZERO, false, Ack(OURS)),
+    ("INIT-REBOOT, broadcast", None, Some(OURS), ZERO, true, Ack(BROADCAST)),
+    ("INIT-REBOOT, foreign", None, Some(FOREIGN), ZERO, false, Nak),
+    ("RENEWING", None, None, OURS, false, Ack(OURS)),
+    ("REBINDING, broadcast flag", None, None, OURS, true, Ack(OURS)),
+    ("RENEWING, foreign", None, None, FOREIGN, false, Nak),
+    ("nothing", None, None, ZERO, false, Drop(Reason::Malformed)),
+    ("nothing but a server", Some(SERVER), None, ZERO, false, Drop(Reason::Malformed)),
+];
+
 #[test]
 fn the_states_of_a_client() {
-    enum Expected {
-        Ack(Ipv4Addr),
-        Nak,
-        Drop(Reason),
-    }
-    use Expected::{Ack, Drop, Nak};
-    let broadcast = Ipv4Addr::BROADCAST;
-    let other = Ipv4Addr::new(192, 0, 2, 200);
-    for (state, server, requested, ciaddr, flag, expected) in [
-        (
-            "SELECTING",
-            Some(SERVER),
-            Some(OURS),
-            ZERO,
-            false,
-            Ack(OURS),
-        ),
-        (
-            "SELECTING, broadcast",
-            Some(SERVER),
-            Some(OURS),
-            ZERO,
-            true,
-            Ack(broadcast),
-        ),
-        (
-            "SELECTING, foreign",
-            Some(SERVER),
-            Some(FOREIGN),
-            ZERO,
-            false,
-            Nak,
-        ),
-        (
-            "SELECTING, other server",
-            Some(other),
-            Some(OURS),
-            ZERO,
-            false,
-            Drop(Reason::OtherServer),
-        ),
-        ("INIT-REBOOT", None, Some(OURS), ZERO, false, Ack(OURS)),
-        (
-            "INIT-REBOOT, broadcast",
-            None,
-            Some(OURS),
-            ZERO,
-            true,
-            Ack(broadcast),
-        ),
-        (
-            "INIT-REBOOT, foreign",
-            None,
-            Some(FOREIGN),
-            ZERO,
-            false,
-            Nak,
-        ),
-        ("RENEWING", None, None, OURS, false, Ack(OURS)),
-        (
-            "REBINDING, broadcast flag",
-            None,
-            None,
-            OURS,
-            true,
-            Ack(OURS),
-        ),
-        ("RENEWING, foreign", None, None, FOREIGN, false, Nak),
-        ("nothing", None, None, ZERO, false, Drop(Reason::Malformed)),
-        (
-            "nothing but a server",
-            Some(SERVER),
-            None,
-            ZERO,
-            false,
-            Drop(Reason::Malformed),
-        ),
-    ] {
+    for (state, server, requested, ciaddr, flag, expected) in STATES {
         let mut message = request(message_type::REQUEST, &[]);
-        message.ciaddr = ciaddr;
-        message.broadcast = flag;
+        message.ciaddr = *ciaddr;
+        message.broadcast = *flag;
         for (code, addr) in [(54, server), (50, requested)] {
             if let Some(addr) = addr {
                 message.options.set(code, &addr.octets());
             }
         }
-        match (ask(&port(), &message), expected) {
+        match (ask(&port(), &message), *expected) {
             (Ok(Response::Reply(reply)), Ack(destination)) => {
-                assert_eq!(
-                    (reply.done, reply.destination),
-                    (Done::Dhcpv4Ack, destination),
-                    "{state}"
-                );
+                let sent = (reply.done, reply.destination);
+                assert_eq!(sent, (Done::Dhcpv4Ack, destination), "{state}");
                 let message = Message::decode(&reply.payload).unwrap();
-                assert_eq!((message.yiaddr, message.ciaddr), (OURS, ciaddr), "{state}");
-                assert_eq!(
-                    message.options.get(51),
-                    Some(&86_400_u32.to_be_bytes()[..]),
-                    "{state}"
-                );
+                assert_eq!((message.yiaddr, message.ciaddr), (OURS, *ciaddr), "{state}");
+                let lease = message.options.get(code::LEASE_TIME);
+                assert_eq!(lease, Some(&86_400_u32.to_be_bytes()[..]), "{state}");
             }
             (Ok(Response::Reply(reply)), Nak) => {
-                assert_eq!(
-                    (reply.done, reply.destination),
-                    (Done::Dhcpv4Nak, broadcast),
-                    "{state}"
-                );
+                let sent = (reply.done, reply.destination);
+                assert_eq!(sent, (Done::Dhcpv4Nak, BROADCAST), "{state}");
                 let message = Message::decode(&reply.payload).unwrap();
                 assert_eq!(message.yiaddr, ZERO, "{state}");
                 assert_eq!(codes(&message), [53, 54, 56], "{state}");

@@ -103,169 +103,79 @@ fn dhcproto_reads_the_same_from_it() {
     );
 }
 
-/// RFC 8415 §16: each section's table of what makes a server discard a message.
+const OTHER: &[u8] = &[0, 3, 0, 1, 9, 9, 9, 9, 9, 9];
+const ME: Option<&[u8]> = Some(CLIENT);
+/// What [`server`] is called.
+const US: Option<&[u8]> = Some(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 1]);
+const THEM: Option<&[u8]> = Some(OTHER);
+
+/// RFC 8415 §16: each section's table of what makes a server discard a message. Section, message type,
+/// client identifier, server identifier, whether there is an identity association, and what becomes of it.
+#[rustfmt::skip]
+#[expect(clippy::type_complexity, reason = "a table")]
+const VALIDATION: &[(&str, u8, Option<&[u8]>, Option<&[u8]>, bool, Result<Done, Reason>)] = &[
+    ("16.2", 1, ME, None, true, Ok(Done::Dhcpv6Advertise)),
+    ("16.2", 1, None, None, true, Err(Reason::NoClientId)),
+    ("16.2", 1, ME, US, true, Err(Reason::UnexpectedServerId)),
+    ("16.3", 2, ME, US, true, Err(Reason::UnexpectedMessage)),
+    ("16.4", 3, ME, US, true, Ok(Done::Dhcpv6Reply)),
+    ("16.4", 3, ME, None, true, Err(Reason::NoServerId)),
+    ("16.4", 3, ME, THEM, true, Err(Reason::OtherServer)),
+    ("16.4", 3, None, US, true, Err(Reason::NoClientId)),
+    ("16.5", 4, ME, None, true, Ok(Done::Dhcpv6Reply)),
+    ("16.5", 4, None, None, true, Err(Reason::NoClientId)),
+    ("16.5", 4, ME, US, true, Err(Reason::UnexpectedServerId)),
+    ("16.6", 5, ME, US, true, Ok(Done::Dhcpv6Reply)),
+    ("16.6", 5, ME, None, true, Err(Reason::NoServerId)),
+    ("16.6", 5, ME, THEM, true, Err(Reason::OtherServer)),
+    ("16.6", 5, None, US, true, Err(Reason::NoClientId)),
+    ("16.7", 6, ME, None, true, Ok(Done::Dhcpv6Reply)),
+    ("16.7", 6, None, None, true, Err(Reason::NoClientId)),
+    ("16.7", 6, ME, US, true, Err(Reason::UnexpectedServerId)),
+    ("16.8", 9, ME, US, true, Ok(Done::Dhcpv6Decline)),
+    ("16.8", 9, ME, None, true, Err(Reason::NoServerId)),
+    ("16.8", 9, ME, THEM, true, Err(Reason::OtherServer)),
+    ("16.8", 9, None, US, true, Err(Reason::NoClientId)),
+    ("16.9", 8, ME, US, true, Ok(Done::Dhcpv6Reply)),
+    ("16.9", 8, ME, None, true, Err(Reason::NoServerId)),
+    ("16.9", 8, ME, THEM, true, Err(Reason::OtherServer)),
+    ("16.9", 8, None, US, true, Err(Reason::NoClientId)),
+    ("16.10", 7, ME, US, true, Err(Reason::UnexpectedMessage)),
+    ("16.11", 10, ME, US, true, Err(Reason::UnexpectedMessage)),
+    ("16.12", 11, ME, None, false, Ok(Done::Dhcpv6Reply)),
+    ("16.12", 11, None, None, false, Ok(Done::Dhcpv6Reply)),
+    ("16.12", 11, ME, US, false, Ok(Done::Dhcpv6Reply)),
+    ("16.12", 11, ME, THEM, false, Err(Reason::OtherServer)),
+    ("16.12", 11, ME, None, true, Err(Reason::UnexpectedIa)),
+    ("16.13", 12, ME, None, true, Err(Reason::Relayed)),
+    ("16.14", 13, ME, None, true, Err(Reason::Relayed)),
+    ("7.3", 0, ME, None, true, Err(Reason::UnexpectedMessage)),
+    ("7.3", 99, ME, None, true, Err(Reason::UnexpectedMessage)),
+];
+
 #[test]
 fn the_validation_table() {
-    let server_id = server();
-    let ours = server_id.as_bytes();
-    let other: &[u8] = &[0, 3, 0, 1, 9, 9, 9, 9, 9, 9];
     let addr = ia(1, true, OURS);
-    let with = |client: Option<&'static [u8]>, server: Option<&[u8]>, ia: bool| {
-        let mut options = Vec::new();
-        options.extend(client.map(|id| (code::CLIENT_ID, id.to_vec())));
-        options.extend(server.map(|id| (code::SERVER_ID, id.to_vec())));
-        options.extend(ia.then(|| (code::IA_NA, addr.clone())));
-        options
-    };
-    let me = Some(CLIENT);
-    for (section, kind, options, expected) in [
-        ("16.2", 1, with(me, None, true), Ok(Done::Dhcpv6Advertise)),
-        ("16.2", 1, with(None, None, true), Err(Reason::NoClientId)),
-        (
-            "16.2",
-            1,
-            with(me, Some(ours), true),
-            Err(Reason::UnexpectedServerId),
-        ),
-        (
-            "16.3",
-            2,
-            with(me, Some(ours), true),
-            Err(Reason::UnexpectedMessage),
-        ),
-        ("16.4", 3, with(me, Some(ours), true), Ok(Done::Dhcpv6Reply)),
-        ("16.4", 3, with(me, None, true), Err(Reason::NoServerId)),
-        (
-            "16.4",
-            3,
-            with(me, Some(other), true),
-            Err(Reason::OtherServer),
-        ),
-        (
-            "16.4",
-            3,
-            with(None, Some(ours), true),
-            Err(Reason::NoClientId),
-        ),
-        ("16.5", 4, with(me, None, true), Ok(Done::Dhcpv6Reply)),
-        ("16.5", 4, with(None, None, true), Err(Reason::NoClientId)),
-        (
-            "16.5",
-            4,
-            with(me, Some(ours), true),
-            Err(Reason::UnexpectedServerId),
-        ),
-        ("16.6", 5, with(me, Some(ours), true), Ok(Done::Dhcpv6Reply)),
-        ("16.6", 5, with(me, None, true), Err(Reason::NoServerId)),
-        (
-            "16.6",
-            5,
-            with(me, Some(other), true),
-            Err(Reason::OtherServer),
-        ),
-        (
-            "16.6",
-            5,
-            with(None, Some(ours), true),
-            Err(Reason::NoClientId),
-        ),
-        ("16.7", 6, with(me, None, true), Ok(Done::Dhcpv6Reply)),
-        ("16.7", 6, with(None, None, true), Err(Reason::NoClientId)),
-        (
-            "16.7",
-            6,
-            with(me, Some(ours), true),
-            Err(Reason::UnexpectedServerId),
-        ),
-        (
-            "16.8",
-            9,
-            with(me, Some(ours), true),
-            Ok(Done::Dhcpv6Decline),
-        ),
-        ("16.8", 9, with(me, None, true), Err(Reason::NoServerId)),
-        (
-            "16.8",
-            9,
-            with(me, Some(other), true),
-            Err(Reason::OtherServer),
-        ),
-        (
-            "16.8",
-            9,
-            with(None, Some(ours), true),
-            Err(Reason::NoClientId),
-        ),
-        ("16.9", 8, with(me, Some(ours), true), Ok(Done::Dhcpv6Reply)),
-        ("16.9", 8, with(me, None, true), Err(Reason::NoServerId)),
-        (
-            "16.9",
-            8,
-            with(me, Some(other), true),
-            Err(Reason::OtherServer),
-        ),
-        (
-            "16.9",
-            8,
-            with(None, Some(ours), true),
-            Err(Reason::NoClientId),
-        ),
-        (
-            "16.10",
-            7,
-            with(me, Some(ours), true),
-            Err(Reason::UnexpectedMessage),
-        ),
-        (
-            "16.11",
-            10,
-            with(me, Some(ours), true),
-            Err(Reason::UnexpectedMessage),
-        ),
-        ("16.12", 11, with(me, None, false), Ok(Done::Dhcpv6Reply)),
-        ("16.12", 11, with(None, None, false), Ok(Done::Dhcpv6Reply)),
-        (
-            "16.12",
-            11,
-            with(me, Some(ours), false),
-            Ok(Done::Dhcpv6Reply),
-        ),
-        (
-            "16.12",
-            11,
-            with(me, Some(other), false),
-            Err(Reason::OtherServer),
-        ),
-        ("16.12", 11, with(me, None, true), Err(Reason::UnexpectedIa)),
-        ("16.13", 12, with(me, None, true), Err(Reason::Relayed)),
-        ("16.14", 13, with(me, None, true), Err(Reason::Relayed)),
-        (
-            "7.3",
-            0,
-            with(me, None, true),
-            Err(Reason::UnexpectedMessage),
-        ),
-        (
-            "7.3",
-            99,
-            with(me, None, true),
-            Err(Reason::UnexpectedMessage),
-        ),
-    ] {
-        let options: Vec<(u16, &[u8])> = options.iter().map(|(c, d)| (*c, &d[..])).collect();
-        let answered = ask(&stateful(), &request(kind, &options));
-        let done = answered.map(|(done, reply)| {
-            let client = options.iter().find(|(c, _)| *c == code::CLIENT_ID);
-            assert_eq!(
-                reply.options.get(code::CLIENT_ID),
-                client.map(|(_, id)| *id),
-                "{section}"
-            );
-            assert_eq!(reply.options.get(code::SERVER_ID), Some(ours), "{section}");
+    for (section, kind, client, server, with_ia, expected) in VALIDATION {
+        let mut message = request(*kind, &[]);
+        let ia = with_ia.then_some(&addr[..]);
+        let ids = [
+            (code::CLIENT_ID, *client),
+            (code::SERVER_ID, *server),
+            (code::IA_NA, ia),
+        ];
+        for (code, data) in ids {
+            if let Some(data) = data {
+                message.options.push(code, data);
+            }
+        }
+        let done = ask(&stateful(), &message).map(|(done, reply)| {
+            assert_eq!(reply.options.get(code::CLIENT_ID), *client, "{section}");
+            assert_eq!(reply.options.get(code::SERVER_ID), US, "{section}");
             assert_eq!(reply.transaction_id, [1, 2, 3], "{section}");
             done
         });
-        assert_eq!(done, expected, "RFC 8415 §{section}, type {kind}");
+        assert_eq!(done, *expected, "RFC 8415 §{section}, type {kind}");
     }
 }
 
@@ -307,89 +217,102 @@ fn unicast_is_refused() {
     );
 }
 
-/// One identity association in, one out: by message, what it holds, and what it gets.
-#[test]
-fn what_identity_associations_get() {
-    let server_id = server();
-    let config = stateful();
-    let mut without = config.clone();
-    without.ipv6[0].mode = Ipv6Mode::Dhcpv6Stateless;
-    without.delegated.clear();
-    let (na, ta, pd) = (code::IA_NA, code::IA_TA, code::IA_PD);
-    let ended = |item: &str| item.to_owned();
-    let foreign_ended = format!("{GIVEN} {}", ended(FOREIGN));
-    let foreign_prefix_ended = format!("{GIVEN_PREFIX} {}", ended(FOREIGN_PREFIX));
-    let zero = |status: u8| format!("00*8 status {status:04x}");
-    let (none, no_prefix, no_binding, not_on_link) = (zero(2), zero(6), zero(3), zero(4));
-    let ended_unbound = format!("00*8 {FOREIGN} status 0003");
-    for (config, kind, code, held, expected) in [
-        // Solicit: hints do not matter.
-        (&config, 1, na, "", GIVEN),
-        (&config, 1, na, OURS, GIVEN),
-        (&config, 1, na, FOREIGN, GIVEN),
-        (&config, 1, pd, "", GIVEN_PREFIX),
-        (&config, 1, pd, FOREIGN_PREFIX, GIVEN_PREFIX),
-        (&config, 1, pd, "001a 0019 00*8 38 00*16", GIVEN_PREFIX),
-        (&config, 1, ta, "", "status 0002"),
-        (&without, 1, na, "", &none),
-        (&without, 1, pd, "", &no_prefix),
-        // Request.
-        (&config, 3, na, "", GIVEN),
-        (&config, 3, na, OURS, GIVEN),
-        (&config, 3, na, FOREIGN, &not_on_link),
-        (&config, 3, pd, OUR_PREFIX, GIVEN_PREFIX),
-        (&config, 3, pd, FOREIGN_PREFIX, GIVEN_PREFIX),
-        (&config, 3, ta, "", "status 0002"),
-        (&without, 3, na, FOREIGN, &none),
-        (&without, 3, pd, "", &no_prefix),
-        // Renew and Rebind: what is not the port's ends, what is goes on.
-        (&config, 5, na, OURS, GIVEN),
-        (&config, 5, na, "", GIVEN),
-        (&config, 5, na, FOREIGN, &foreign_ended),
-        (&config, 6, na, OURS, GIVEN),
-        (&config, 6, na, FOREIGN, &foreign_ended),
-        (&config, 5, pd, OUR_PREFIX, GIVEN_PREFIX),
-        (&config, 6, pd, FOREIGN_PREFIX, &foreign_prefix_ended),
-        (&without, 5, na, FOREIGN, &ended_unbound),
-        (&without, 6, pd, "", &no_binding),
-        (&config, 5, ta, "", "status 0003"),
-        // Release and Decline.
-        (&config, 8, na, OURS, "absent"),
-        (&config, 8, na, FOREIGN, &no_binding),
-        (&config, 9, na, OURS, "absent"),
-        (&config, 8, pd, OUR_PREFIX, "absent"),
-        (&config, 8, pd, FOREIGN_PREFIX, &no_binding),
-        (&config, 8, ta, "", "status 0003"),
-    ] {
-        let mut message = request(kind, &[(code::CLIENT_ID, CLIENT)]);
-        if matches!(kind, 3 | 5 | 8 | 9) {
-            message.options.push(code::SERVER_ID, server_id.as_bytes());
-        }
-        message.options.push(code, &ia(9, code != ta, held));
-        let (_, reply) = ask(config, &message).unwrap();
-        let what = format!("type {kind}, option {code}, held '{held}'");
-        let got = reply.options.get(code);
-        if expected == "absent" {
-            assert_eq!(got, None, "{what}");
-            assert_eq!(status_of(&reply.options), Some(0), "{what}");
-            continue;
-        }
-        let (items, status) = expected.split_once("status").unwrap_or((expected, ""));
-        let mut octets = samples::octets(&format!("00000009 {items}"));
-        if let Some(text) = [
+/// One identity association in, one out: message type, kind of association, what it holds, and what it
+/// gets; statuses follow behind `status`. Server identifiers are there where they belong.
+#[rustfmt::skip]
+const ASSOCIATIONS: &[(u8, u16, &str, &[&str])] = &[
+    // Solicit: hints do not matter.
+    (1, code::IA_NA, "", &[GIVEN]),
+    (1, code::IA_NA, OURS, &[GIVEN]),
+    (1, code::IA_NA, FOREIGN, &[GIVEN]),
+    (1, code::IA_PD, "", &[GIVEN_PREFIX]),
+    (1, code::IA_PD, FOREIGN_PREFIX, &[GIVEN_PREFIX]),
+    (1, code::IA_PD, "001a 0019 00*8 38 00*16", &[GIVEN_PREFIX]),
+    (1, code::IA_TA, "", &["status", "2"]),
+    // Request.
+    (3, code::IA_NA, "", &[GIVEN]),
+    (3, code::IA_NA, OURS, &[GIVEN]),
+    (3, code::IA_NA, FOREIGN, &[NO_TIMES, "status", "4"]),
+    (3, code::IA_PD, OUR_PREFIX, &[GIVEN_PREFIX]),
+    (3, code::IA_PD, FOREIGN_PREFIX, &[GIVEN_PREFIX]),
+    (3, code::IA_TA, "", &["status", "2"]),
+    // Renew and Rebind: what is not the port's ends, what is goes on.
+    (5, code::IA_NA, OURS, &[GIVEN]),
+    (5, code::IA_NA, "", &[GIVEN]),
+    (5, code::IA_NA, FOREIGN, &[GIVEN, FOREIGN]),
+    (6, code::IA_NA, OURS, &[GIVEN]),
+    (6, code::IA_NA, FOREIGN, &[GIVEN, FOREIGN]),
+    (5, code::IA_PD, OUR_PREFIX, &[GIVEN_PREFIX]),
+    (6, code::IA_PD, FOREIGN_PREFIX, &[GIVEN_PREFIX, FOREIGN_PREFIX]),
+    (5, code::IA_TA, "", &["status", "3"]),
+    // Release and Decline: only what was never held is mentioned.
+    (8, code::IA_NA, OURS, &[]),
+    (8, code::IA_NA, FOREIGN, &[NO_TIMES, "status", "3"]),
+    (9, code::IA_NA, OURS, &[]),
+    (8, code::IA_PD, OUR_PREFIX, &[]),
+    (8, code::IA_PD, FOREIGN_PREFIX, &[NO_TIMES, "status", "3"]),
+    (8, code::IA_TA, "", &["status", "3"]),
+];
+
+/// The same on a port with neither an address nor a prefix to give.
+#[rustfmt::skip]
+const NOTHING_TO_GIVE: &[(u8, u16, &str, &[&str])] = &[
+    (1, code::IA_NA, "", &[NO_TIMES, "status", "2"]),
+    (1, code::IA_PD, "", &[NO_TIMES, "status", "6"]),
+    (3, code::IA_NA, FOREIGN, &[NO_TIMES, "status", "2"]),
+    (3, code::IA_PD, "", &[NO_TIMES, "status", "6"]),
+    (5, code::IA_NA, FOREIGN, &[NO_TIMES, FOREIGN, "status", "3"]),
+    (6, code::IA_PD, "", &[NO_TIMES, "status", "3"]),
+];
+
+/// T1 and T2 where nothing goes on.
+const NO_TIMES: &str = "00*8";
+
+fn check_association(config: &PortConfig, (kind, code, held, expected): (u8, u16, &str, &[&str])) {
+    let mut message = request(kind, &[(code::CLIENT_ID, CLIENT)]);
+    if matches!(kind, 3 | 5 | 8 | 9) {
+        message.options.push(code::SERVER_ID, server().as_bytes());
+    }
+    message
+        .options
+        .push(code, &ia(9, code != code::IA_TA, held));
+    let (_, reply) = ask(config, &message).unwrap();
+    let what = format!("type {kind}, option {code}, held '{held}'");
+    let got = reply.options.get(code);
+    if expected.is_empty() {
+        assert_eq!(got, None, "{what}");
+        assert_eq!(status_of(&reply.options), Some(0), "{what}");
+        return;
+    }
+    let mut parts = expected.split(|part| *part == "status");
+    let items = parts.next().unwrap().join(" ");
+    let mut octets = samples::octets(&format!("00000009 {items}"));
+    if let Some([status]) = parts.next() {
+        let known = [
             status::NO_ADDRS_AVAIL,
             status::NO_BINDING,
             status::NOT_ON_LINK,
             status::NO_PREFIX_AVAIL,
-        ]
-        .iter()
-        .find(|(code, _)| status.trim() == format!("{code:04x}"))
-        {
-            let mut inner = Options::default();
-            inner.push_status(*text);
-            octets.extend(inner.encode());
-        }
-        assert_eq!(got, Some(&octets[..]), "{what}");
+        ];
+        let number: u16 = status.parse().unwrap();
+        let status = known.into_iter().find(|(code, _)| *code == number);
+        let mut inner = Options::default();
+        inner.push_status(status.unwrap());
+        octets.extend(inner.encode());
+    }
+    assert_eq!(got, Some(&octets[..]), "{what}");
+}
+
+#[test]
+fn what_identity_associations_get() {
+    for row in ASSOCIATIONS {
+        check_association(&stateful(), *row);
+    }
+    let mut config = stateful();
+    config.ipv6[0].mode = Ipv6Mode::Dhcpv6Stateless;
+    config.delegated.clear();
+    for row in NOTHING_TO_GIVE {
+        check_association(&config, *row);
     }
 }
 

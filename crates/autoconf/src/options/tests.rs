@@ -3,102 +3,58 @@ use proptest::prelude::*;
 use super::*;
 use crate::samples::octets;
 
+/// Name, value, family, and what is sent.
+#[rustfmt::skip]
+const VALUES: &[(&str, &str, u8, u16, &str)] = &[
+    ("mtu", "1400", 4, 26, "0578"),
+    ("26", "1400", 4, 26, "0578"),
+    ("MTU", "1400", 4, 26, "0578"),
+    ("dns-server", "192.0.2.1, 192.0.2.2", 4, 6, "c0000201 c0000202"),
+    ("dns-server", "2001:db8::1,[2001:db8::2]", 6, 23, "20010db8 00*11 01 20010db8 00*11 02"),
+    ("domain-name", "cloud.example", 4, 15, "636c6f75642e6578616d706c65"),
+    ("domain-search", "a.b,c", 4, 119, "0161016200 016300"),
+    ("domain-search", "a.b,c", 6, 24, "0161016200 016300"),
+    ("ntp-server", "192.0.2.1", 4, 42, "c0000201"),
+    ("ntp-server", "2001:db8::1,a.b,ff05::101", 6, 56, "00010010 20010db8 00*11 01 00030005 0161016200 00020010 ff05 00*12 0101"),
+    ("sntp-server", "2001:db8::1", 6, 31, "20010db8 00*11 01"),
+    ("bootfile-name", "pxelinux.0", 4, 67, "7078656c696e75782e30"),
+    ("67", "pxelinux.0", 4, 67, "7078656c696e75782e30"),
+    ("tftp-server", "192.0.2.1", 4, 66, "3139322e302e322e31"),
+    ("tftp-server-address", "192.0.2.1", 4, 150, "c0000201"),
+    ("150", "192.0.2.1", 4, 150, "c0000201"),
+    ("server-ip-address", "192.0.2.1", 4, 255, "c0000201"),
+    ("bootfile-url", "tftp://[::1]/a", 6, 59, "746674703a2f2f5b3a3a315d2f61"),
+    ("bootfile-param", "a,bc", 6, 60, "0001 61 0002 6263"),
+    ("lease-time", "1h", 4, 51, "00000e10"),
+    ("lease-time", "90", 4, 51, "0000005a"),
+    ("lease-time", "infinite", 4, 51, "ffffffff"),
+    ("T1", "2d", 4, 58, "0002a300"),
+    ("information-refresh-time", "1w", 6, 32, "00093a80"),
+    ("time-offset", "-3600", 4, 2, "fffff1f0"),
+    ("ip-forward-enable", "1", 4, 19, "01"),
+    ("default-ttl", "0x40", 4, 23, "40"),
+    ("static-route", "10.0.0.1,192.0.2.1", 4, 33, "0a000001 c0000201"),
+    ("classless-static-route", "10.0.0.0/8,192.0.2.1,0.0.0.0/0,192.0.2.2", 4, 121, "08 0a c0000201 00 c0000202"),
+    ("121", "169.254.169.254,192.0.2.1", 4, 121, "20 a9fea9fe c0000201"),
+    ("ipv6-only", "1800", 4, 108, "00000708"),
+    ("vendor-encap", "06:01:0f", 4, 43, "06010f"),
+    // Without a type: what it looks like.
+    ("224", "7", 4, 224, "07"),
+    ("224", "700", 4, 224, "02bc"),
+    ("224", "70000", 4, 224, "00011170"),
+    ("224", "192.0.2.1", 4, 224, "c0000201"),
+    ("224", "a text", 4, 224, "612074657874"),
+    ("1234", "2001:db8::1", 6, 1234, "20010db8 00*11 01"),
+    // Takes an option away.
+    ("router", "", 4, 3, ""),
+];
+
 #[test]
 fn values_are_encoded_by_their_type() {
-    for (name, value, ip_version, code, data) in [
-        ("mtu", "1400", 4, 26, "0578"),
-        ("26", "1400", 4, 26, "0578"),
-        ("MTU", "1400", 4, 26, "0578"),
-        (
-            "dns-server",
-            "192.0.2.1, 192.0.2.2",
-            4,
-            6,
-            "c0000201 c0000202",
-        ),
-        (
-            "dns-server",
-            "2001:db8::1,[2001:db8::2]",
-            6,
-            23,
-            "20010db8 00*11 01 20010db8 00*11 02",
-        ),
-        (
-            "domain-name",
-            "cloud.example",
-            4,
-            15,
-            "636c6f75642e6578616d706c65",
-        ),
-        ("domain-search", "a.b,c", 4, 119, "0161016200 016300"),
-        ("domain-search", "a.b,c", 6, 24, "0161016200 016300"),
-        ("ntp-server", "192.0.2.1", 4, 42, "c0000201"),
-        (
-            "ntp-server",
-            "2001:db8::1,a.b,ff05::101",
-            6,
-            56,
-            "00010010 20010db8 00*11 01 00030005 0161016200 00020010 ff05 00*12 0101",
-        ),
-        ("sntp-server", "2001:db8::1", 6, 31, "20010db8 00*11 01"),
-        ("bootfile-name", "pxelinux.0", 4, 67, "7078656c696e75782e30"),
-        ("67", "pxelinux.0", 4, 67, "7078656c696e75782e30"),
-        ("tftp-server", "192.0.2.1", 4, 66, "3139322e302e322e31"),
-        ("tftp-server-address", "192.0.2.1", 4, 150, "c0000201"),
-        ("150", "192.0.2.1", 4, 150, "c0000201"),
-        ("server-ip-address", "192.0.2.1", 4, 255, "c0000201"),
-        (
-            "bootfile-url",
-            "tftp://[::1]/a",
-            6,
-            59,
-            "746674703a2f2f5b3a3a315d2f61",
-        ),
-        ("bootfile-param", "a,bc", 6, 60, "0001 61 0002 6263"),
-        ("lease-time", "1h", 4, 51, "00000e10"),
-        ("lease-time", "90", 4, 51, "0000005a"),
-        ("lease-time", "infinite", 4, 51, "ffffffff"),
-        ("T1", "2d", 4, 58, "0002a300"),
-        ("information-refresh-time", "1w", 6, 32, "00093a80"),
-        ("time-offset", "-3600", 4, 2, "fffff1f0"),
-        ("ip-forward-enable", "1", 4, 19, "01"),
-        ("default-ttl", "0x40", 4, 23, "40"),
-        (
-            "static-route",
-            "10.0.0.1,192.0.2.1",
-            4,
-            33,
-            "0a000001 c0000201",
-        ),
-        (
-            "classless-static-route",
-            "10.0.0.0/8,192.0.2.1,0.0.0.0/0,192.0.2.2",
-            4,
-            121,
-            "08 0a c0000201 00 c0000202",
-        ),
-        (
-            "121",
-            "169.254.169.254,192.0.2.1",
-            4,
-            121,
-            "20 a9fea9fe c0000201",
-        ),
-        ("ipv6-only", "1800", 4, 108, "00000708"),
-        ("vendor-encap", "06:01:0f", 4, 43, "06010f"),
-        // Without a type: what it looks like.
-        ("224", "7", 4, 224, "07"),
-        ("224", "700", 4, 224, "02bc"),
-        ("224", "70000", 4, 224, "00011170"),
-        ("224", "192.0.2.1", 4, 224, "c0000201"),
-        ("224", "a text", 4, 224, "612074657874"),
-        ("1234", "2001:db8::1", 6, 1234, "20010db8 00*11 01"),
-        // Takes an option away.
-        ("router", "", 4, 3, ""),
-    ] {
-        let option = ExtraOption::parse(name, value, ip_version);
+    for (name, value, ip_version, code, data) in VALUES {
+        let option = ExtraOption::parse(name, value, *ip_version);
         let option = option.unwrap_or_else(|e| panic!("{name}={value}: {e}"));
-        assert_eq!(option.code(), code, "{name}");
+        assert_eq!(option.code(), *code, "{name}");
         assert_eq!(option.data(), octets(data), "{name}={value}");
     }
 }
