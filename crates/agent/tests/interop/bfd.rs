@@ -37,8 +37,7 @@ impl<'f> TwoSpines<'f> {
         let (s1, s2) = (start("s1"), start("s2"));
         let both = ["s1", "s2"].map(|spine| Peer::link_local(fabric, spine).with("bfd = true"));
         let h1 = Speaker::start(fabric, "h1", &peers(both), &["2001:db8:1::5/128"]);
-        let two = TwoSpines {
-            h1, s1, _s2: s2 };
+        let two = TwoSpines { h1, s1, _s2: s2 };
         two.wait_whole();
         two
     }
@@ -48,7 +47,9 @@ impl<'f> TwoSpines<'f> {
             self.h1.wait_route(default, &[BY_S1, BY_S2]);
         }
         for session in [BY_S1, BY_S2] {
-            self.h1.wait_until("BFD is up", |seen| seen.bfd.get(session).is_some_and(|s| s == "Up"));
+            self.h1.wait_until("BFD is up", |seen| {
+                seen.bfd.get(session).is_some_and(|s| s == "Up")
+            });
         }
     }
 
@@ -56,7 +57,10 @@ impl<'f> TwoSpines<'f> {
     fn wait_lost(&self, since: Instant, how: &str) {
         for default in DEFAULTS {
             let after = self.h1.time_to_lose(since, default, BY_S1);
-            println!("{how}: {default} left the lost spine after {} ms", after.as_millis());
+            println!(
+                "{how}: {default} left the lost spine after {} ms",
+                after.as_millis()
+            );
             self.h1.wait_route(default, &[BY_S2]);
         }
     }
@@ -101,9 +105,12 @@ fn a_link_that_falls_silent() {
     two.wait_lost(since, "silent link");
     // `bfd graceful`: BIRD can't tell this from our restart, and keeps our routes.
     wait_for("BIRD takes it for a restart", || {
-        two.s1.ask("show protocols all h1").contains("Neighbor graceful restart active")
+        two.s1
+            .ask("show protocols all h1")
+            .contains("Neighbor graceful restart active")
     });
-    two.s1.wait_route("2001:db8:1::5/128", &["via fe80::1 on h1"]);
+    two.s1
+        .wait_route("2001:db8:1::5/128", &["via fe80::1 on h1"]);
     fabric.mend("h1", "s1");
     two.wait_whole();
 }
@@ -121,15 +128,23 @@ fn the_last_spine_keeps_its_routes_when_it_falls_silent() {
         h1.wait_route(default, &[BY_S1]);
     }
     h1.wait_until("BFD is up", |seen| seen.bfd[BY_S1] == "Up");
-    wait_for("BIRD's BFD is up", || s1.ask("show bfd sessions").contains("Up"));
+    wait_for("BIRD's BFD is up", || {
+        s1.ask("show bfd sessions").contains("Up")
+    });
     fabric.silence("h1", "s1");
     h1.wait_until("the routes are stale", |seen| {
         let families = seen.peer("fe80::2")["families"].as_array();
         families.is_some_and(|f| f.len() == 2 && f.iter().all(|f| f["stale"] == "restarting"))
     });
-    assert_eq!(h1.seen(|seen| seen.changes.len()), 2, "each default route came once and stayed");
+    assert_eq!(
+        h1.seen(|seen| seen.changes.len()),
+        2,
+        "each default route came once and stayed"
+    );
     fabric.mend("h1", "s1");
-    h1.wait_until("it comes back", |seen| seen.established("fe80::2") && seen.bfd[BY_S1] == "Up");
+    h1.wait_until("it comes back", |seen| {
+        seen.established("fe80::2") && seen.bfd[BY_S1] == "Up"
+    });
     for default in DEFAULTS {
         h1.wait_route(default, &[BY_S1]);
     }
@@ -152,13 +167,17 @@ fn a_killed_agent_is_no_dead_host_where_bfd_is_graceful() {
         for prefix in ours {
             spine.wait_route(prefix, &["via fe80::1 on h1"]);
         }
-        wait_for("BFD is up", || spine.ask("show bfd sessions").contains("Up"));
+        wait_for("BFD is up", || {
+            spine.ask("show bfd sessions").contains("Up")
+        });
     }
     h1.kill();
     for prefix in ours {
         plain.wait_no_route(prefix);
     }
-    wait_for("BFD is down", || !graceful.ask("show bfd sessions").contains("Up"));
+    wait_for("BFD is down", || {
+        !graceful.ask("show bfd sessions").contains("Up")
+    });
     for prefix in ours {
         graceful.wait_route(prefix, &["via fe80::1 on h1"]);
     }

@@ -85,8 +85,18 @@ fn bird_reflects_between_two_hosts() {
         + &bird::client(&fabric, "s1", "h2", "");
     let _s1 = Bird::start(&fabric, "s1", &config);
     let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
-    let h1 = Speaker::start(&fabric, "h1", &to_s1, &["198.51.100.1/32", "2001:db8:1::1/128"]);
-    let h2 = Speaker::start(&fabric, "h2", &to_s1, &["198.51.100.2/32", "2001:db8:1::2/128"]);
+    let h1 = Speaker::start(
+        &fabric,
+        "h1",
+        &to_s1,
+        &["198.51.100.1/32", "2001:db8:1::1/128"],
+    );
+    let h2 = Speaker::start(
+        &fabric,
+        "h2",
+        &to_s1,
+        &["198.51.100.2/32", "2001:db8:1::2/128"],
+    );
     for (speaker, others) in [
         (&h1, ["198.51.100.2/32", "2001:db8:1::2/128"]),
         (&h2, ["198.51.100.1/32", "2001:db8:1::1/128"]),

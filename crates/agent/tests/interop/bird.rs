@@ -122,7 +122,11 @@ impl<'f> Bird<'f> {
             text = self.route(prefix);
             text.contains(prefix) && words.iter().all(|word| text.contains(word))
         });
-        assert!(found, "BIRD has {prefix} with {words:?}; it has {text}\n{}", self.log());
+        assert!(
+            found,
+            "BIRD has {prefix} with {words:?}; it has {text}\n{}",
+            self.log()
+        );
     }
 
     /// Waits until it has no such route.

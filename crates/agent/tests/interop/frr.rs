@@ -24,14 +24,23 @@ struct Frr<'f> {
 
 impl<'f> Frr<'f> {
     fn start(fabric: &'f Fabric, host: &str, config: &str) -> Frr<'f> {
-        let frr = Frr { fabric, host: host.to_owned() };
+        let frr = Frr {
+            fabric,
+            host: host.to_owned(),
+        };
         let directory = frr.directory();
         // It insists on a user of its own, who then has to own the directory.
-        let user = User::from_name("frr").unwrap().expect("FRR is missing: apt-get install frr");
+        let user = User::from_name("frr")
+            .unwrap()
+            .expect("FRR is missing: apt-get install frr");
         fs::create_dir(&directory).unwrap();
         unistd::chown(directory.as_path(), Some(user.uid), Some(user.gid)).unwrap();
         let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
-        let config = fabric.write(host, "frr.conf", config).to_str().unwrap().to_owned();
+        let config = fabric
+            .write(host, "frr.conf", config)
+            .to_str()
+            .unwrap()
+            .to_owned();
         for daemon in ["zebra", "bfdd", "bgpd"] {
             let mut command = vec![format!("/usr/lib/frr/{daemon}")];
             let options = [
@@ -60,7 +69,13 @@ impl<'f> Frr<'f> {
     /// Asks it something that it answers in JSON.
     fn ask(&self, question: &str) -> Value {
         let directory = self.directory();
-        let words = ["vtysh", "--vty_socket", directory.to_str().unwrap(), "-c", question];
+        let words = [
+            "vtysh",
+            "--vty_socket",
+            directory.to_str().unwrap(),
+            "-c",
+            question,
+        ];
         let output = self.fabric.node(&self.host).output(&words).unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
@@ -74,9 +89,15 @@ impl<'f> Frr<'f> {
             answer = self.ask(&question);
             let hops = &answer["paths"][0]["nexthops"];
             answer["paths"][0]["valid"] == true
-                && hops.as_array().is_some_and(|hops| hops.iter().any(|hop| hop["ip"] == next_hop))
+                && hops
+                    .as_array()
+                    .is_some_and(|hops| hops.iter().any(|hop| hop["ip"] == next_hop))
         });
-        assert!(found, "FRR has {prefix} by {next_hop}; it has {answer:#}\n{}", self.log());
+        assert!(
+            found,
+            "FRR has {prefix} by {next_hop}; it has {answer:#}\n{}",
+            self.log()
+        );
     }
 
     fn bfd_is_up(&self) -> bool {
@@ -84,7 +105,9 @@ impl<'f> Frr<'f> {
     }
 
     fn log(&self) -> String {
-        ["zebra", "bfdd", "bgpd"].map(|daemon| self.fabric.log(&self.host, daemon)).concat()
+        ["zebra", "bfdd", "bgpd"]
+            .map(|daemon| self.fabric.log(&self.host, daemon))
+            .concat()
     }
 }
 
@@ -137,7 +160,8 @@ fn frr_over_link_local_addresses_with_a_password() {
     let s1 = Frr::start(&fabric, "s1", &config(&fabric, "s1", password));
     let path = fabric.write("h1", "password", "open-sesame\n");
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-    let peer = Peer::link_local(&fabric, "s1").with(&format!("password_file = '{}'", path.display()));
+    let peer =
+        Peer::link_local(&fabric, "s1").with(&format!("password_file = '{}'", path.display()));
     let h1 = Speaker::start(&fabric, "h1", &peers([peer]), &OURS);
     for prefix in THEIRS {
         h1.wait_route(prefix, &["fe80::2%s1"]);
@@ -157,7 +181,9 @@ fn frr_by_bfd() {
     let s1 = Frr::start(&fabric, "s1", &config(&fabric, "s1", bfd));
     let peer = Peer::link_local(&fabric, "s1").with("bfd = true");
     let h1 = Speaker::start(&fabric, "h1", &peers([peer]), &OURS);
-    h1.wait_until("BFD is up", |seen| seen.bfd.values().any(|state| state == "Up"));
+    h1.wait_until("BFD is up", |seen| {
+        seen.bfd.values().any(|state| state == "Up")
+    });
     wait_for("FRR's BFD is up", || s1.bfd_is_up());
     for prefix in THEIRS {
         h1.wait_route(prefix, &["fe80::2%s1"]);
@@ -166,7 +192,10 @@ fn frr_by_bfd() {
     fabric.silence("h1", "s1");
     for prefix in THEIRS {
         let after = h1.time_to_lose(since, prefix, "fe80::2%s1");
-        println!("FRR's link silent: {prefix} went after {} ms", after.as_millis());
+        println!(
+            "FRR's link silent: {prefix} went after {} ms",
+            after.as_millis()
+        );
     }
     wait_for("FRR's BFD is down", || !s1.bfd_is_up());
     fabric.mend("h1", "s1");

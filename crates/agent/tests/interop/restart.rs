@@ -25,7 +25,8 @@ fn a_killed_speaker_loses_no_route() {
     }
     h1.kill();
     wait_for("BIRD has noticed", || {
-        s1.ask("show protocols all h1").contains("Neighbor graceful restart active")
+        s1.ask("show protocols all h1")
+            .contains("Neighbor graceful restart active")
     });
     for prefix in [kept, gone].concat() {
         s1.wait_route(prefix, &["via fe80::1 on h1"]);
@@ -73,7 +74,11 @@ fn killed_route_reflectors_leave_their_routes() {
         h1.wait_until("the sessions are down", |seen| {
             let peer = seen.peer(address);
             peer["flaps"] == 1
-                && peer["families"].as_array().unwrap().iter().all(|f| f["stale"] == "restarting")
+                && peer["families"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|f| f["stale"] == "restarting")
         });
     }
     for prefix in [kept, gone].concat() {
@@ -116,5 +121,7 @@ fn both_ends_restart_at_once() {
     h1.wait_route("::/0", &["fe80::2%s1"]);
     h1.wait_route("0.0.0.0/0", &["fe80::2%s1"]);
     s1.wait_route("2001:db8:1::5/128", &["via fe80::1 on h1"]);
-    wait_for("BIRD has recovered", || !s1.ask("show status").contains("recovery in progress"));
+    wait_for("BIRD has recovered", || {
+        !s1.ask("show status").contains("recovery in progress")
+    });
 }

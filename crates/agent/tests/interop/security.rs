@@ -50,7 +50,11 @@ fn only_the_right_key_opens_a_session() {
         for wrong_family in 0..2 {
             let mut keys = [right.as_str(), right.as_str()];
             keys[wrong_family] = &wrong;
-            let s1 = Bird::start(&fabric, "s1", &bird_over_both_families(&fabric, [&theirs, &theirs]));
+            let s1 = Bird::start(
+                &fabric,
+                "s1",
+                &bird_over_both_families(&fabric, [&theirs, &theirs]),
+            );
             let h1 = Speaker::start(&fabric, "h1", &over_both_families(&fabric, keys), &[]);
             let addresses = fabric.addresses("s1", "h1");
             h1.wait_until("the session with the right key", |seen| {
@@ -58,8 +62,13 @@ fn only_the_right_key_opens_a_session() {
             });
             // The kernel counts what it threw away.
             wait_for("a segment with a wrong key", || {
-                let counters = fabric.node("s1").run(&["nstat", "-asz", "TcpExtTCPMD5Failure"]).unwrap();
-                let counter = counters.lines().find_map(|l| l.strip_prefix("TcpExtTCPMD5Failure"));
+                let counters = fabric
+                    .node("s1")
+                    .run(&["nstat", "-asz", "TcpExtTCPMD5Failure"])
+                    .unwrap();
+                let counter = counters
+                    .lines()
+                    .find_map(|l| l.strip_prefix("TcpExtTCPMD5Failure"));
                 counter.is_some_and(|rest| rest.split_whitespace().next() != Some("0"))
             });
             assert!(h1.seen(|seen| !seen.established(&addresses[wrong_family])));
@@ -82,7 +91,9 @@ fn gtsm_needs_both_ends() {
             let ours = over_both_families(&fabric, ["gtsm = true", "gtsm = true"]);
             let h1 = Speaker::start(&fabric, "h1", &ours, &[]);
             let addresses = fabric.addresses("s1", "h1");
-            h1.wait_until("the session with GTSM", |seen| seen.established(&addresses[1 - without]));
+            h1.wait_until("the session with GTSM", |seen| {
+                seen.established(&addresses[1 - without])
+            });
             assert!(h1.seen(|seen| !seen.established(&addresses[without])));
             h1.kill();
             s1.kill();
@@ -106,5 +117,8 @@ fn a_password_file_is_private() {
     let clock = hextet_agent::clock::Clock::start();
     let error = hextet_agent::bgp::start(&config, clock, false, announcements).unwrap_err();
     let error = format!("{error:#}");
-    assert!(error.contains("can be read by others (mode 640): chmod 600 it"), "{error}");
+    assert!(
+        error.contains("can be read by others (mode 640): chmod 600 it"),
+        "{error}"
+    );
 }

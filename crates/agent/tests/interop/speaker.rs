@@ -51,6 +51,8 @@ pub struct Seen {
     pub complete: bool,
     pub bgp: Value,
     pub bfd: BTreeMap<String, String>,
+    /// How often that changed.
+    pub bfd_changes: usize,
     ended: bool,
 }
 
@@ -212,21 +214,6 @@ impl Speaker {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
-
-    /// Stops it where it stands, or lets it go on.
-    pub fn pause(&self, paused: bool) {
-        use nix::sys::signal::{Signal, kill};
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
-        kill(
-            pid,
-            if paused {
-                Signal::SIGSTOP
-            } else {
-                Signal::SIGCONT
-            },
-        )
-        .unwrap();
-    }
 }
 
 impl Drop for Speaker {
@@ -254,7 +241,10 @@ fn listen(socket: UnixStream, shared: &(Mutex<Seen>, Condvar)) {
             }
             Told::Complete => seen.complete = true,
             Told::Bgp(status) => seen.bgp = status,
-            Told::Bfd(sessions) => seen.bfd = sessions,
+            Told::Bfd(sessions) => {
+                seen.bfd = sessions;
+                seen.bfd_changes += 1;
+            }
         }
         shared.1.notify_all();
     }
@@ -322,7 +312,9 @@ fn process() {
         .build()
         .unwrap();
     let (announce, announcements) = watch::channel(Announcements::new());
-    let mut lines = BufReader::new(socket.try_clone().unwrap()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(socket.try_clone().unwrap())
+        .lines()
+        .map_while(Result::ok);
     let announce = move |line: String| {
         let all: Vec<(Prefix, Announcement)> = serde_json::from_str(&line).unwrap();
         announce.send_replace(all.into_iter().collect())
