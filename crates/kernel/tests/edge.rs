@@ -7,19 +7,18 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{Read as _, Write as _},
-    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
-use hextet_kernel::{links::Links, packet::PacketSocket};
 use hextet_model::state::{
-    EdgeProgram, Key, Link, Neighbour, Netns, NextHop, Object, Route, RouteKey, RouteKind, marks,
+    EdgeProgram, Key, Link, Neighbour, Netns, NextHop, Object, Route, RouteKey, RouteKind,
 };
 use hextet_types::Prefix;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use support::{GATEWAY, Host, NamedNetns, isolated, name, run, states, try_run};
+use support::{
+    GATEWAY, Host, NamedNetns, isolated, name, run, states,
+    tap::{Tap, ipv6, v6},
+    try_run,
+};
 
 const GUEST: &str = "02:00:00:00:00:05";
 
@@ -226,89 +225,6 @@ fn what_comes_from_a_port_is_marked_as_that_and_nothing_else() {
     assert!(marked == 0 && unmarked >= 1, "{marked} {unmarked}");
 }
 
-/// A frame with IPv6, from the guest, its checksum right.
-fn ipv6(source: [u8; 16], to: [u8; 16], extensions: &[u8], first: u8, icmp: &[u8]) -> Vec<u8> {
-    let mut frame = vec![
-        0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 5, 0x86, 0xdd, 0x60, 0, 0, 0,
-    ];
-    frame.extend(
-        u16::try_from(extensions.len() + icmp.len())
-            .expect("short")
-            .to_be_bytes(),
-    );
-    frame.extend([first, 255]);
-    frame.extend(source);
-    frame.extend(to);
-    frame.extend(extensions);
-    let mut icmp = icmp.to_vec();
-    let mut sum = 58 + u32::try_from(icmp.len()).expect("short");
-    for pair in source.chunks(2).chain(to.chunks(2)).chain(icmp.chunks(2)) {
-        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = !u16::try_from(sum).expect("folded");
-    icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
-    frame.extend(icmp);
-    frame
-}
-
-fn v6(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>()
-        .expect("an address")
-        .octets()
-}
-
-/// A TAP as QEMU holds one.
-struct Tap(File);
-
-impl Tap {
-    fn open(name: &str) -> Self {
-        run(&format!("ip tuntap add {name} mode tap"));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/net/tun")
-            .expect("/dev/net/tun");
-        let mut request = [0u8; 40];
-        request[..name.len()].copy_from_slice(name.as_bytes());
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI;
-        request[16..18].copy_from_slice(&u16::try_from(flags).expect("16 bits").to_ne_bytes());
-        // SAFETY: `request` is a struct ifreq with the name and flags that TUNSETIFF reads.
-        #[allow(unsafe_code)]
-        let done = unsafe { libc::ioctl(file.as_raw_fd(), 0x4004_54ca, request.as_mut_ptr()) };
-        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-        Tap(file)
-    }
-
-    fn send(&mut self, frame: &[u8]) {
-        assert_eq!(self.0.write(frame).expect("written"), frame.len());
-    }
-
-    /// The next frame that `wanted` takes, within a time.
-    fn receive(&mut self, ms: u16, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-        let limit = Instant::now() + Duration::from_millis(ms.into());
-        loop {
-            let left = limit.saturating_duration_since(Instant::now()).as_millis();
-            let timeout = PollTimeout::try_from(left).expect("short");
-            let mut fds = [PollFd::new(
-                std::os::fd::AsFd::as_fd(&self.0),
-                PollFlags::POLLIN,
-            )];
-            if poll(&mut fds, timeout).expect("polled") == 0 {
-                return None;
-            }
-            let mut frame = vec![0; 2048];
-            let len = self.0.read(&mut frame).expect("read");
-            frame.truncate(len);
-            if wanted(&frame) {
-                return Some(frame);
-            }
-        }
-    }
-}
-
 fn with_tap(program: bool, test: impl FnOnce(&mut Tap) + Send) {
     isolated(|| {
         run("sysctl -qw net.ipv6.conf.default.accept_ra=2 net.ipv6.conf.default.accept_dad=0");
@@ -445,111 +361,5 @@ fn the_host_hears_no_router_advertisement_of_a_guest() {
     with_tap(false, |tap| {
         tap.send(&advertisement(&[], 58));
         wait_for("a default route by RA, without the program", learned);
-    });
-}
-
-#[test]
-fn the_packet_socket_sees_solicitations_and_dhcp_only() {
-    isolated(|| {
-        let mut tap = Tap::open("tap1");
-        let socket = PacketSocket::open(marks::ADMITTED).expect("a socket");
-        Host::open().reconcile(&port(true));
-        let icmp = |kind: u8| {
-            ipv6(
-                v6("fe80::5"),
-                v6("ff02::2"),
-                &[],
-                58,
-                &[kind, 0, 0, 0, 0, 0, 0, 0],
-            )
-        };
-        let udp = |port: u16| {
-            let mut datagram = vec![2, 34];
-            datagram.extend(port.to_be_bytes());
-            datagram.extend([0, 8, 0, 0]);
-            datagram
-        };
-        let udp6 = |port: u16| {
-            let mut frame = ipv6(v6("fe80::5"), v6("ff02::1:2"), &[], 17, &udp(port));
-            frame[56..58].copy_from_slice(&port.to_be_bytes());
-            frame
-        };
-        let udp4 = |port, options: u8, fragment: u16| {
-            let mut frame = vec![0xff; 6];
-            frame.extend([
-                2,
-                0,
-                0,
-                0,
-                0,
-                5,
-                8,
-                0,
-                0x45 + options,
-                0,
-                0,
-                28 + 4 * options,
-                0,
-                0,
-            ]);
-            frame.extend(fragment.to_be_bytes());
-            frame.extend([64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255]);
-            frame.extend(vec![1; 4 * usize::from(options)]);
-            frame.extend(udp(port));
-            frame
-        };
-        let mut tagged = icmp(133);
-        tagged.splice(12..12, [0x81, 0, 0, 5]);
-        let wanted = [icmp(133), udp6(547), udp4(67, 0, 0), udp4(67, 3, 0)];
-        let unwanted = [
-            icmp(135),
-            udp6(546),
-            udp4(68, 0, 0),
-            udp4(67, 0, 100),
-            udp6(53),
-            tagged,
-            vec![0; 14],
-        ];
-        for frame in unwanted.iter().chain(&wanted) {
-            tap.send(frame);
-        }
-        let links = Links::open(&Netns::Main)
-            .and_then(|mut l| l.list(true))
-            .expect("links");
-        let link = links
-            .iter()
-            .find(|link| link.name == name("tap1"))
-            .expect("the port");
-        assert!(link.stats.is_some_and(|stats| stats.rx_packets > 10));
-        assert_eq!((link.mac, link.mtu, link.up), (Some(GATEWAY), 1500, true));
-        let index = link.index;
-        let mut buf = [0; 2048];
-        for frame in &wanted {
-            let (from, len) = socket.recv(&mut buf).expect("a frame");
-            assert_eq!((from, &buf[..len]), (index, &frame[..]));
-        }
-        let none = socket.recv(&mut buf).expect_err("no more");
-        assert_eq!(none.kind(), std::io::ErrorKind::WouldBlock);
-
-        let answer = [
-            &[2, 0, 0, 0, 0, 5][..],
-            &GATEWAY.octets(),
-            &[0x88, 0xb5, 1, 2, 3],
-        ]
-        .concat();
-        socket.send(index, &answer).expect("sent");
-        let got = tap.receive(2000, |frame| frame[12..14] == [0x88, 0xb5]);
-        assert_eq!(
-            got.as_deref().map(|f| &f[..17]),
-            Some(&answer[..17]),
-            "admitted"
-        );
-        let other = PacketSocket::open(0).expect("a socket");
-        assert!(other.send(index, &answer).is_err(), "dropped");
-        assert_eq!(
-            tap.receive(100, |frame| frame[12..14] == [0x88, 0xb5]),
-            None,
-            "without the mark"
-        );
     });
 }

@@ -211,26 +211,28 @@ fn port(n: u32) -> Vec<Object> {
             mac,
         }));
     }
-    for addr in [v4, v6] {
-        let prefsrc = addr.is_ipv4().then(|| source().addr);
-        let prefix = Prefix::host(addr);
-        let key = RouteKey {
-            netns: MAIN,
-            table: 254,
-            prefix,
-            metric: 0,
-        };
-        let hops = vec![NextHop {
-            via: None,
-            link: link.clone(),
-        }];
-        objects.push(Object::Route(Route {
-            key,
-            kind: RouteKind::Unicast(hops),
-            prefsrc,
-        }));
-    }
+    objects.extend([v4, v6].map(|addr| route(addr, &link)));
     objects
+}
+
+fn route(addr: IpAddr, link: &IfName) -> Object {
+    let prefsrc = addr.is_ipv4().then(|| source().addr);
+    let prefix = Prefix::host(addr);
+    let key = RouteKey {
+        netns: MAIN,
+        table: 254,
+        prefix,
+        metric: 0,
+    };
+    let hops = vec![NextHop {
+        via: None,
+        link: link.clone(),
+    }];
+    Object::Route(Route {
+        key,
+        kind: RouteKind::Unicast(hops),
+        prefsrc,
+    })
 }
 
 fn make_links(peers: &NamedNetns, carrier: bool) {

@@ -179,13 +179,14 @@ fn sets() -> Vec<Object> {
 }
 
 fn prerouting() -> Object {
+    let mut rules = source_rules();
+    rules.extend(odd_rules());
+    chain("prerouting", hook(Hook::Prerouting, -300), rules)
+}
+
+fn source_rules() -> Vec<NftRule> {
     let (v4, v6) = (Family::V4, Family::V6);
-    let limit = Limit {
-        rate: 10,
-        unit: LimitUnit::Minute,
-        burst: 20,
-    };
-    let rules = vec![
+    vec![
         rule(vec![
             Statement::Lookup(Lookup {
                 key: vec![Field::IifName.into()],
@@ -225,6 +226,16 @@ fn prerouting() -> Object {
             },
             end(Verdict::Return),
         ]),
+    ]
+}
+
+fn odd_rules() -> Vec<NftRule> {
+    let limit = Limit {
+        rate: 10,
+        unit: LimitUnit::Minute,
+        burst: 20,
+    };
+    vec![
         rule(vec![
             Statement::Compare(Field::IifName.into(), CmpOp::Ne, port(1)),
             Statement::Compare(Field::PktType.into(), CmpOp::Ne, Value::U8(0)),
@@ -262,8 +273,7 @@ fn prerouting() -> Object {
             compare(Field::EtherSaddr, Value::Mac(Mac::new([2, 0, 0, 0, 0, 1]))),
             end(Verdict::Drop),
         ]),
-    ];
-    chain("prerouting", hook(Hook::Prerouting, -300), rules)
+    ]
 }
 
 fn forward() -> Object {
@@ -326,9 +336,9 @@ fn forward() -> Object {
     chain("forward", hook(Hook::Forward, 0), rules)
 }
 
-fn others() -> Vec<Object> {
+fn group() -> Vec<NftRule> {
     let (v4, v6) = (Family::V4, Family::V6);
-    let group = vec![
+    vec![
         rule(vec![
             compare(Field::NfProto, Value::Family(v4)),
             lookup(
@@ -353,7 +363,11 @@ fn others() -> Vec<Object> {
             lookup(vec![Field::NfProto.into(), Field::Dport.into()], "families"),
             end(Verdict::Return),
         ]),
-    ];
+    ]
+}
+
+fn others() -> Vec<Object> {
+    let v4 = Family::V4;
     let nat = ChainHook {
         hook: Hook::Postrouting,
         priority: 100,
@@ -387,7 +401,7 @@ fn others() -> Vec<Object> {
     })
     .map(|h| ChainHook { nat: false, ..h });
     vec![
-        chain("group", None, group),
+        chain("group", None, group()),
         chain(
             "pe-0a1b",
             None,

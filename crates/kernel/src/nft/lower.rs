@@ -2,23 +2,22 @@
 //! conditions that a field silently brings along (`ip saddr` means: if it is IPv4).
 
 use hextet_model::state::{
-    CmpOp, CtState, DynOp, Field, KeyPart, KeyType, Limit, LimitUnit, NatRange, NftRule, Statement,
-    Value,
+    CmpOp, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatRange, NftRule, Statement, Value,
 };
-use hextet_types::{Family, IfName, Mac};
+use hextet_types::Family;
 
-use super::expr::{self, Expr, Slot, base, ct, meta};
+use super::{
+    expr::{self, Expr, Slot, base, ct, meta},
+    value::{IFNAMSIZ, nfproto, octets},
+};
 use crate::error::Error;
 
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 const IPPROTO_FRAGMENT: u8 = 44;
 const ARPHRD_ETHER: u16 = 1;
 const FIB_DADDR: u32 = 2;
 const FIB_ADDRTYPE: u32 = 3;
-const IFNAMSIZ: usize = 16;
 /// Registers hold 16 times four octets.
 const SLOTS: usize = 16;
 /// What the kernel makes of a burst of nothing (`NFT_LIMIT_PKT_BURST_DEFAULT`).
@@ -33,84 +32,6 @@ pub fn rule(rule: &NftRule) -> Result<Vec<Expr>, Error> {
             .map_err(|reason| Error::unfit(format!("encode the rule '{rule}'"), reason))?;
     }
     Ok(lowering.exprs)
-}
-
-/// Octets of a key's part.
-pub fn key_len(kind: KeyType) -> usize {
-    match kind {
-        KeyType::IfName => IFNAMSIZ,
-        KeyType::EtherAddr => 6,
-        KeyType::Addr(family) => usize::from(family.bits()) / 8,
-        KeyType::NfProto | KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_) => 1,
-        KeyType::InetService => 2,
-        KeyType::Mark => 4,
-    }
-}
-
-/// The key of a set's element as the kernel has it: parts of a concatenation padded to four octets.
-pub fn element_key(types: &[KeyType], values: &[Value]) -> Option<Vec<u8>> {
-    if types.len() != values.len() {
-        return None;
-    }
-    let mut key = Vec::with_capacity(40);
-    for (kind, value) in types.iter().zip(values) {
-        let octets = value_octets(value, key_len(*kind))?;
-        let fits = match (kind, value) {
-            (KeyType::IfName, Value::IfName(_))
-            | (KeyType::EtherAddr, Value::Mac(_))
-            | (KeyType::NfProto, Value::Family(_))
-            | (KeyType::InetService, Value::Port(_))
-            | (KeyType::Mark, Value::U32(_)) => true,
-            (KeyType::Addr(family), Value::Addr(addr)) => *family == Family::of(*addr),
-            (KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_), Value::U8(_)) => {
-                true
-            }
-            _ => false,
-        };
-        if !fits {
-            return None;
-        }
-        key.extend_from_slice(&octets);
-        if types.len() > 1 {
-            key.resize(key.len().next_multiple_of(4), 0);
-        }
-    }
-    Some(key)
-}
-
-/// An element's key read back; none, where no value of the model can be that.
-pub fn read_element_key(types: &[KeyType], key: &[u8]) -> Option<Vec<Value>> {
-    let mut values = Vec::with_capacity(types.len());
-    let mut rest = key;
-    for kind in types {
-        let len = key_len(*kind);
-        values.push(read_value(*kind, rest.get(..len)?)?);
-        let padded = if types.len() > 1 {
-            len.next_multiple_of(4)
-        } else {
-            len
-        };
-        rest = rest.get(padded..)?;
-    }
-    (rest.is_empty() && element_key(types, &values).as_deref() == Some(key)).then_some(values)
-}
-
-fn read_value(kind: KeyType, octets: &[u8]) -> Option<Value> {
-    Some(match kind {
-        KeyType::IfName => Value::IfName(crate::netlink::text(octets)?.parse::<IfName>().ok()?),
-        KeyType::EtherAddr => Value::Mac(Mac::new(octets.try_into().ok()?)),
-        KeyType::Addr(_) => Value::Addr(crate::netlink::addr(octets)?),
-        KeyType::NfProto => Value::Family(match *octets.first()? {
-            NFPROTO_IPV4 => Family::V4,
-            NFPROTO_IPV6 => Family::V6,
-            _ => return None,
-        }),
-        KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_) => {
-            Value::U8(*octets.first()?)
-        }
-        KeyType::InetService => Value::Port(u16::from_be_bytes(octets.try_into().ok()?)),
-        KeyType::Mark => Value::U32(u32::from_ne_bytes(octets.try_into().ok()?)),
-    })
 }
 
 /// What the rule has established about its packets so far.
@@ -186,7 +107,7 @@ impl Lowering {
 
     fn compare(&mut self, part: &KeyPart, op: CmpOp, value: &Value) -> Lowered {
         self.key(std::slice::from_ref(part))?;
-        let data = value_octets(value, field_len(part.field))
+        let data = octets(value, field_len(part.field))
             .ok_or_else(|| format!("{} is never {value}", part.field))?;
         let code = match op {
             CmpOp::Eq => expr::CMP_EQ,
@@ -277,7 +198,7 @@ impl Lowering {
                 range.first, range.last
             ));
         }
-        let octets = |addr| value_octets(&Value::Addr(addr), usize::from(family.bits()) / 8);
+        let octets = |addr| octets(&Value::Addr(addr), usize::from(family.bits()) / 8);
         self.exprs
             .extend(octets(range.first).map(|data| Expr::Immediate { to: 0, data }));
         let mut last = 0;
@@ -506,78 +427,9 @@ fn host_order(field: Field, mask: &[u8]) -> Vec<u8> {
     mask
 }
 
-/// A value in `len` octets; none, when it does not have that length.
-fn value_octets(value: &Value, len: usize) -> Option<Vec<u8>> {
-    let octets = match value {
-        Value::IfName(name) => {
-            let mut octets = name.as_str().as_bytes().to_vec();
-            octets.resize(IFNAMSIZ, 0);
-            octets
-        }
-        Value::Mac(mac) => mac.octets().to_vec(),
-        Value::Addr(std::net::IpAddr::V4(addr)) => addr.octets().to_vec(),
-        Value::Addr(std::net::IpAddr::V6(addr)) => addr.octets().to_vec(),
-        Value::Family(family) => vec![nfproto(*family)],
-        Value::U8(n) if len == 4 => u32::from(*n).to_ne_bytes().to_vec(),
-        Value::U8(n) => vec![*n],
-        Value::Port(n) => n.to_be_bytes().to_vec(),
-        Value::U32(n) if len == 1 => vec![u8::try_from(*n).ok()?],
-        Value::U32(n) => n.to_ne_bytes().to_vec(),
-    };
-    (octets.len() == len).then_some(octets)
-}
-
-fn nfproto(family: Family) -> u8 {
-    match family {
-        Family::V4 => NFPROTO_IPV4,
-        Family::V6 => NFPROTO_IPV6,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_of_elements_read_back_and_foreign_ones_do_not() {
-        let types = [
-            KeyType::IfName,
-            KeyType::EtherAddr,
-            KeyType::Addr(Family::V4),
-        ];
-        let values = vec![
-            Value::IfName("tap1".parse().expect("a name")),
-            Value::Mac(Mac::new([2, 0, 0, 0, 0, 1])),
-            Value::Addr([192, 0, 2, 1].into()),
-        ];
-        let key = element_key(&types, &values).expect("fits");
-        assert_eq!(key.len(), 16 + 8 + 4);
-        assert_eq!(read_element_key(&types, &key), Some(values));
-        let mut padded = key.clone();
-        padded[23] = 1;
-        assert_eq!(read_element_key(&types, &padded), None, "padding is zero");
-        let mut unnamed = key.clone();
-        unnamed[0] = b'/';
-        assert_eq!(
-            read_element_key(&types, &unnamed),
-            None,
-            "no interface has that name"
-        );
-        assert_eq!(read_element_key(&types, &key[..27]), None);
-    }
-
-    #[test]
-    fn values_of_another_type_are_refused() {
-        let types = [KeyType::Addr(Family::V4)];
-        for value in [
-            Value::U32(1),
-            Value::Addr(Family::V6.unspecified()),
-            Value::Port(1),
-        ] {
-            assert_eq!(element_key(&types, &[value]), None);
-        }
-        assert_eq!(element_key(&types, &[]), None);
-    }
 
     #[test]
     fn keys_end_where_the_registers_do() {

@@ -7,6 +7,7 @@ mod expr;
 mod lower;
 mod read;
 mod transaction;
+mod value;
 
 use hextet_model::state::KeyType;
 use hextet_types::Family;
@@ -108,10 +109,10 @@ fn read_key_type(mut number: u32) -> Option<Vec<KeyType>> {
 /// Octets of a whole key.
 fn key_len(key: &[KeyType]) -> u32 {
     let octets = match key {
-        [one] => lower::key_len(*one),
+        [one] => value::len_of(*one),
         parts => parts
             .iter()
-            .map(|part| lower::key_len(*part).next_multiple_of(4))
+            .map(|part| value::len_of(*part).next_multiple_of(4))
             .sum(),
     };
     u32::try_from(octets).unwrap_or(u32::MAX)

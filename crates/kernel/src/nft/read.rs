@@ -269,7 +269,7 @@ fn read_elements(socket: &mut Socket, table: &mut Table) -> Result<(), Error> {
 fn read_element(set: &Set, element: &[u8]) -> Option<(Vec<Value>, Option<Verdict>)> {
     let attrs = Attrs(element);
     let key = attrs.nest(1).get(1)?;
-    let values = lower::read_element_key(&set.key, key)?;
+    let values = super::value::read_key(&set.key, key)?;
     if attrs.get(3).and_then(be32).unwrap_or(SET_ELEM_FLAGS) != SET_ELEM_FLAGS {
         return None;
     }

@@ -328,7 +328,7 @@ impl<'a> Writer<'a> {
                         Change::NoElement(_, values) => (*values, None),
                         _ => continue,
                     };
-                    let Some(key) = lower::element_key(types, values) else {
+                    let Some(key) = super::value::write_key(types, values) else {
                         result = Err(misfit(set, values));
                         continue;
                     };

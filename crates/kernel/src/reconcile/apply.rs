@@ -4,27 +4,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Address, EdgeProgram, Key, Link, LocalRulePriority, Neighbour, Netns, Object, Route, RouteKind,
+    Address, EdgeProgram, Key, Link, Neighbour, Netns, Object, Route, RouteKind,
 };
-use hextet_types::{Family, IfName};
+use hextet_types::IfName;
 
-use super::{Kernel, Namespace, Op, Report, Standing, dump::rules, op::Phase};
+use super::{
+    Kernel, Namespace, Op, Report,
+    op::Phase,
+    requests::{apply_local_rule, apply_requests, apply_rule},
+    table::apply_table,
+};
 use crate::{
     error::{Error, Refusal},
-    netlink::{Batch, Outcome},
-    nft::{self, Change, Exists},
-    route::{Indexes, address, entry, link, neighbour, rule},
+    netlink::Batch,
+    route::{Indexes, link},
     sysctl, tc,
 };
 
 /// Above so many links to look up, asking for all of them is cheaper.
 const LOOK_UPS: usize = 256;
-/// Rules of one priority and mark that may have piled up.
-const PILED_UP: usize = 16;
 
 /// What became of an operation.
 #[derive(Debug)]
-enum Fate {
+pub(super) enum Fate {
     Done,
     Waiting,
     Failed(Error),
@@ -317,304 +319,9 @@ fn links_of(op: &Op) -> Vec<&IfName> {
     }
 }
 
-/// Operations that are one request each, or two for a link.
-fn apply_requests(namespace: &mut Namespace, run: &[Op], links: &Indexes) -> Vec<Fate> {
-    let mut batch = Batch::default();
-    let mut owners = Vec::with_capacity(run.len());
-    let mut fates: Vec<Option<Fate>> = Vec::with_capacity(run.len());
-    for (i, op) in run.iter().enumerate() {
-        fates.push(write_request(&mut batch, op, links, entry::How::Create));
-        owners.resize(batch.len(), i);
-    }
-    let outcome = match namespace.route.request(&mut batch) {
-        Ok(outcome) => outcome,
-        Err(e) => return all_failed(run, e),
-    };
-    let (exist, outcome) = split_existing_routes(outcome, &owners, run);
-    for (request, refusal) in outcome {
-        let Some(i) = owners.get(request).copied() else {
-            continue;
-        };
-        if let (Some(op), Some(fate)) = (run.get(i), fates.get_mut(i)) {
-            *fate = Some(judge(op, refusal));
-        }
-    }
-    for (i, refusal) in exist {
-        if let (Some(op), Some(fate)) = (run.get(i), fates.get_mut(i)) {
-            *fate = Some(over_our_own(namespace, op, refusal, links));
-        }
-    }
-    fates
-        .into_iter()
-        .map(|fate| fate.unwrap_or(Fate::Done))
-        .collect()
-}
-
-/// Writes an operation's requests; where it needs none, its fate.
-fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -> Option<Fate> {
-    let how = match op {
-        Op::Replace { .. } => entry::How::Replace,
-        _ => how,
-    };
-    let wait = Some(Fate::Waiting);
-    match op {
-        Op::Create(object) | Op::Replace { new: object, .. } => match object {
-            Object::Link(o) => match links.index(&o.name) {
-                Some(index) => link::set(batch, index, o),
-                None => return wait,
-            },
-            Object::Address(o) => match links.index(&o.link) {
-                Some(index) => address::add(batch, index, o.addr, o.prefix_len),
-                None => return wait,
-            },
-            Object::Neighbour(o) => match links.index(&o.link) {
-                Some(index) => neighbour::set(batch, index, o.addr, o.mac),
-                None => return wait,
-            },
-            Object::Route(o) => {
-                if entry::put(batch, o, how, links).is_err() {
-                    return wait;
-                }
-            }
-            _ => return Some(Fate::Done),
-        },
-        Op::Delete(Key::Route(key)) => entry::delete(batch, key),
-        Op::Delete(key) => {
-            let Some(index) = key.link().and_then(|(_, link)| links.index(link)) else {
-                return Some(Fate::Done);
-            };
-            match key {
-                Key::Link(..) => link::set_up(batch, index, false),
-                Key::EdgeProgram(..) => tc::part(batch, index),
-                Key::Address(_, _, addr, len) => address::delete(batch, index, *addr, *len),
-                Key::Neighbour(_, _, addr) => neighbour::delete(batch, index, *addr),
-                _ => return Some(Fate::Done),
-            }
-        }
-    }
-    None
-}
-
-/// Takes the routes that could not be created because there is one out of an outcome.
-fn split_existing_routes(
-    outcome: Outcome,
-    owners: &[usize],
-    run: &[Op],
-) -> (Vec<(usize, Refusal)>, Outcome) {
-    let mut exist = Vec::new();
-    let mut others = Vec::new();
-    for (request, refusal) in outcome {
-        let owner = owners.get(request).copied();
-        match owner.and_then(|i| Some((i, run.get(i)?))) {
-            Some((i, Op::Create(Object::Route(_)))) if refusal.errno == libc::EEXIST => {
-                exist.push((i, refusal));
-            }
-            _ => others.push((request, refusal)),
-        }
-    }
-    (exist, others)
-}
-
-/// A route that stands in the way of ours: if it is ours too (we had not seen it), it is replaced.
-fn over_our_own(namespace: &mut Namespace, op: &Op, refusal: Refusal, links: &Indexes) -> Fate {
-    let Some(Object::Route(wanted)) = op.object() else {
-        return judge(op, refusal);
-    };
-    let mut request = Batch::default();
-    entry::request_all(&mut request, wanted.key.prefix.family());
-    let metric = match (wanted.key.metric, wanted.key.prefix.family()) {
-        (0, Family::V6) => entry::DEFAULT_METRIC_V6,
-        (metric, _) => metric,
-    };
-    let same = |key: &hextet_model::state::RouteKey| {
-        (key.table, key.prefix, key.metric) == (wanted.key.table, wanted.key.prefix, metric)
-    };
-    let netns = &wanted.key.netns;
-    let ours = namespace.route.dump(&mut request, |answer| {
-        entry::read(answer, netns, links).filter(|(key, _)| same(key))
-    });
-    match ours {
-        Ok(ours) if ours.is_empty() => judge(op, refusal),
-        Ok(_) => {
-            let mut batch = Batch::default();
-            if let Some(fate) = write_request(&mut batch, op, links, entry::How::Replace) {
-                return fate;
-            }
-            match namespace.route.request(&mut batch) {
-                Ok(outcome) => match outcome.into_iter().next() {
-                    Some((_, refusal)) => judge(op, refusal),
-                    None => Fate::Done,
-                },
-                Err(e) => Fate::Failed(e),
-            }
-        }
-        Err(e) => Fate::Failed(e),
-    }
-}
-
-fn apply_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error> {
-    let old = match op {
-        Op::Create(_) => None,
-        _ => Some(op.key()),
-    };
-    if let Some(Key::Rule(_, family, priority, fwmark)) = old {
-        for _ in 0..PILED_UP {
-            let mut batch = Batch::default();
-            rule::delete(&mut batch, family, priority, fwmark);
-            match namespace.route.request(&mut batch)?.into_iter().next() {
-                None => {}
-                Some((_, refusal)) if refusal.errno == libc::ENOENT => break,
-                Some((_, refusal)) => return Err(refusal.of(op.to_string())),
-            }
-        }
-    }
-    if let Some(Object::Rule(rule)) = op.object() {
-        let mut batch = Batch::default();
-        rule::add(&mut batch, rule);
-        match namespace.route.request(&mut batch)?.into_iter().next() {
-            Some((_, refusal)) if refusal.errno != libc::EEXIST => {
-                return Err(refusal.of(op.to_string()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The new one comes before the old ones go: without a rule for `local`, the host itself is cut off.
-fn apply_local_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error> {
-    let (family, priority) = match (op.object(), op.key()) {
-        (
-            Some(Object::LocalRulePriority(LocalRulePriority {
-                family, priority, ..
-            })),
-            _,
-        ) => (*family, *priority),
-        (_, Key::LocalRulePriority(_, family)) => (family, 0),
-        _ => return Ok(()),
-    };
-    let standing = rules(namespace, family)?;
-    let local = || standing.iter().filter(|rule| rule.is_local());
-    let mut batch = Batch::default();
-    if !local().any(|rule| rule.priority == priority) {
-        rule::add_local(&mut batch, family, priority);
-    }
-    for rule in local().filter(|rule| rule.priority != priority) {
-        rule::delete_local(&mut batch, family, rule.priority);
-    }
-    if batch.is_empty() {
-        return Ok(());
-    }
-    match namespace.route.request(&mut batch)?.into_iter().next() {
-        Some((_, refusal)) => Err(refusal.of(op.to_string())),
-        None => Ok(()),
-    }
-}
-
-fn apply_table(namespace: &mut Namespace, run: &[Op]) -> Vec<Fate> {
-    let changes: Vec<Change<'_>> = run.iter().filter_map(change).collect();
-    if let Err(e) = learn_sets(namespace, run) {
-        return all_failed(run, e);
-    }
-    let Namespace { nft, sets, .. } = namespace;
-    let refused = match nft::transact(nft, &changes, |name| sets.get(name).cloned()) {
-        Ok(refused) => refused,
-        Err(e) => return all_failed(run, e),
-    };
-    if let Some((i, refusal)) = refused.first() {
-        let operation = run.get(*i).map_or_else(String::new, ToString::to_string);
-        let cause = refusal.clone().of(operation).to_string();
-        let mut fates = withheld(run, &cause);
-        for (i, refusal) in refused {
-            if let (Some(op), Some(fate)) = (run.get(i), fates.get_mut(i)) {
-                *fate = Fate::Failed(refusal.of(op.to_string()));
-            }
-        }
-        return fates;
-    }
-    for op in run {
-        if let Some(Object::Set(_, set)) = op.object() {
-            namespace.sets.insert(set.name.clone(), set.key.clone());
-        }
-    }
-    if run
-        .iter()
-        .any(|op| matches!(op, Op::Delete(Key::Set(..) | Key::Chain(..))))
-    {
-        let emptied = nft::table_use(&mut namespace.nft);
-        if let Ok(Some(0)) = emptied
-            && let Err(e) = nft::delete_table(&mut namespace.nft)
-        {
-            tracing::warn!(error = %e, "the empty table stays");
-        }
-    }
-    run.iter().map(|_| Fate::Done).collect()
-}
-
-/// Asks for the keys of sets whose elements change and that we have not seen.
-fn learn_sets(namespace: &mut Namespace, run: &[Op]) -> Result<(), Error> {
-    for op in run {
-        let set = match op {
-            Op::Delete(Key::Element(_, set, _))
-            | Op::Create(Object::Element(_, hextet_model::state::Element { set, .. }))
-            | Op::Replace {
-                new: Object::Element(_, hextet_model::state::Element { set, .. }),
-                ..
-            } => set,
-            _ => continue,
-        };
-        if !namespace.sets.contains_key(set)
-            && let Some(key) = nft::key_types(&mut namespace.nft, set)?
-        {
-            namespace.sets.insert(set.clone(), key);
-        }
-    }
-    Ok(())
-}
-
-fn change(op: &Op) -> Option<Change<'_>> {
-    let replaces = matches!(op, Op::Replace { .. });
-    Some(match op {
-        Op::Create(object) | Op::Replace { new: object, .. } => match object {
-            Object::Set(_, set) => Change::Set(set, replaces),
-            Object::Chain(_, chain) => Change::Chain(chain, exists(op, chain)),
-            Object::Element(_, element) => Change::Element(element, replaces),
-            _ => return None,
-        },
-        Op::Delete(Key::Set(_, name)) => Change::NoSet(name),
-        Op::Delete(Key::Chain(_, name)) => Change::NoChain(name),
-        Op::Delete(Key::Element(_, set, key)) => Change::NoElement(set, key),
-        Op::Delete(_) => return None,
-    })
-}
-
-fn exists(op: &Op, chain: &hextet_model::state::Chain) -> Exists {
-    match op {
-        Op::Replace {
-            was: Standing::As(Object::Chain(_, old)),
-            ..
-        } => {
-            let place = |c: &hextet_model::state::Chain| {
-                c.hook.map(|hook| (hook.hook, hook.priority, hook.nat))
-            };
-            if place(old) == place(chain) {
-                Exists::SameHook
-            } else {
-                Exists::OtherHook
-            }
-        }
-        Op::Replace {
-            was: Standing::Otherwise { remake: true, .. },
-            ..
-        } => Exists::OtherHook,
-        Op::Replace { .. } => Exists::SameHook,
-        _ => Exists::No,
-    }
-}
-
 /// What a refusal means for the operation: some say that it was done before, some that its link is not
 /// there yet or not up.
-fn judge(op: &Op, refusal: Refusal) -> Fate {
+pub(super) fn judge(op: &Op, refusal: Refusal) -> Fate {
     match (op, refusal.errno) {
         (
             Op::Delete(_),
@@ -635,7 +342,7 @@ fn absent(op: &Op) -> Fate {
     }
 }
 
-fn withheld(run: &[Op], cause: &str) -> Vec<Fate> {
+pub(super) fn withheld(run: &[Op], cause: &str) -> Vec<Fate> {
     let fate = |op: &Op| {
         Fate::Failed(Error::Withheld {
             operation: op.to_string(),
@@ -646,7 +353,7 @@ fn withheld(run: &[Op], cause: &str) -> Vec<Fate> {
 }
 
 /// The first gets the error, the others refer to it.
-fn all_failed(run: &[Op], error: Error) -> Vec<Fate> {
+pub(super) fn all_failed(run: &[Op], error: Error) -> Vec<Fate> {
     let mut fates = withheld(run, &error.to_string());
     if let Some(first) = fates.first_mut() {
         *first = Fate::Failed(error);

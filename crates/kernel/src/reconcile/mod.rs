@@ -7,6 +7,8 @@ mod apply;
 mod diff;
 mod dump;
 mod op;
+mod requests;
+mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
