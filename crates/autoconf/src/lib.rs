@@ -22,9 +22,9 @@
 //! it hands the frame over (`PACKET_AUXDATA`). Checksums may be unfinished, as they are on veth and
 //! TAP: [`frame`] knows them.
 //!
-//! **Sending.** [`Action::Send`] goes out of the same socket, past the qdisc and its programs
-//! (`PACKET_QDISC_BYPASS`), because nothing admits it by rule. A failure to send is counted and
-//! otherwise ignored: clients ask again.
+//! **Sending.** [`Action::Send`] goes out of the same socket, with the mark that admits it to a port, or
+//! past the qdisc and its programs (`PACKET_QDISC_BYPASS`), because no rule lets it pass. A failure to
+//! send is counted and otherwise ignored: clients ask again.
 //!
 //! **Time.** It sleeps until [`Responder::next_wakeup`] or the next frame, and asks for the wake-up anew
 //! after each event. It hands in waiting frames before [`Event::Timer`].
