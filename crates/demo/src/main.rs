@@ -1,0 +1,69 @@
+//! The situations, each built in network namespaces, told step by step, and checked from outside.
+
+mod check;
+mod fabric;
+mod probe;
+mod rest;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use check::Checks;
+
+/// A situation's lab, end to end.
+#[derive(Debug, Parser)]
+#[command(name = "hextet-demo")]
+struct Options {
+    /// Which.
+    #[arg(value_enum, default_value_t = Situation::Fabric)]
+    situation: Situation,
+    /// Leave it running, and say how to look around.
+    #[arg(long)]
+    keep: bool,
+    /// A line of JSON for each check, and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// The program; by default the one beside this.
+    #[arg(long)]
+    hextet: Option<PathBuf>,
+    /// The folder of the labs' descriptions.
+    #[arg(long, default_value = "labs")]
+    labs: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Situation {
+    /// A routed IPv6 cloud of three hypervisors.
+    Fabric,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool> {
+    let beside = std::env::current_exe()
+        .context("find this program")?
+        .with_file_name("hextet");
+    let program = options.hextet.clone().unwrap_or(beside);
+    let mut checks = Checks::new(options.json);
+    match options.situation {
+        Situation::Fabric => fabric::run(&mut checks, &program, &options.labs, options.keep)?,
+    }
+    let failed = checks.failed().count();
+    checks.narrate(&match failed {
+        0 => format!("All {} checks held.", checks.count()),
+        _ => format!("{failed} of {} checks failed.", checks.count()),
+    });
+    Ok(failed == 0)
+}

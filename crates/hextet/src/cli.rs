@@ -1,0 +1,265 @@
+//! The command line: what can be asked of `hextet`, and what each word means.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use hextet_types::{HostId, IfName, PortId};
+
+/// IPv6-first cloud networking: every workload its own reachable IPv6 address, IPv4 as a service beside it.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more in the log: once for debugging, twice for everything.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server: the networking API, identity, and the agents' intent.
+    #[command(
+        after_help = "Examples:\n  hextet server --config /etc/hextet/server.toml\n  \
+        hextet server join-token --host h1\n  hextet server dump > backup.ndjson"
+    )]
+    Server(Server),
+    /// Run this host's agent, or join it to a cloud.
+    #[command(
+        after_help = "Examples:\n  hextet agent join --token ID.SECRET.FINGERPRINT\n  \
+        hextet agent --config /etc/hextet/agent.toml"
+    )]
+    Agent(Agent),
+    /// Show what this host's agent is doing: server, ports, BGP peers, kernel.
+    Status(Question),
+    /// Show what the reconciler would change in this host's kernel, without changing it.
+    #[command(
+        after_help = "An empty plan means that the kernel is what it has to be; the exit status is \
+        then 0, and 2 otherwise."
+    )]
+    Plan(Question),
+    /// Show the path of a packet from one of this host's ports, and what decides about it.
+    #[command(
+        after_help = "Examples:\n  hextet explain --from 3f0c… --to 2001:db8::5 --tcp 443\n  \
+        hextet explain --from 3f0c… --to 192.0.2.7 --icmp 8"
+    )]
+    Explain(Explain),
+    /// Plug ports of this host into network namespaces.
+    #[command(subcommand)]
+    Port(Port),
+    /// Many hosts on one machine, in network namespaces.
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Write shell completions to standard output.
+    Completions {
+        /// For this shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory.
+    Man {
+        /// An existing directory.
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+/// How to answer.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Output {
+    /// Answer in JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, Args)]
+pub struct AgentSocket {
+    /// The agent's control socket.
+    #[arg(long = "agent", env = "HEXTET_AGENT", default_value = "/run/hextet/agent.sock",
+        value_name = "SOCKET", value_hint = ValueHint::FilePath)]
+    pub path: PathBuf,
+}
+
+/// A question to the agent.
+#[derive(Clone, Debug, Args)]
+pub struct Question {
+    /// How to answer.
+    #[command(flatten)]
+    pub output: Output,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub agent: AgentSocket,
+}
+
+/// `hextet server`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Server {
+    /// Instead of running it.
+    #[command(subcommand)]
+    pub command: Option<ServerCommand>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub config: ServerConfigFile,
+}
+
+/// Where the server's configuration is.
+#[derive(Clone, Debug, Args)]
+pub struct ServerConfigFile {
+    /// The configuration.
+    #[arg(long, default_value = "/etc/hextet/server.toml", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// `hextet server …`.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Make a token with which one host may join once.
+    JoinToken {
+        /// The host's name; without it, any.
+        #[arg(long)]
+        host: Option<HostId>,
+        /// How long it is good for, in minutes.
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+        /// The server's configuration.
+        #[command(flatten)]
+        config: ServerConfigFile,
+    },
+    /// Write the whole store to standard output, a line of JSON each.
+    Dump {
+        /// The server's configuration.
+        #[command(flatten)]
+        config: ServerConfigFile,
+    },
+    /// Fill the store from a dump on standard input; the server must not be running.
+    Load {
+        /// Replace what is there.
+        #[arg(long)]
+        overwrite: bool,
+        /// The server's configuration.
+        #[command(flatten)]
+        config: ServerConfigFile,
+    },
+}
+
+/// `hextet agent`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Agent {
+    /// Instead of running it.
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+    /// Where its configuration is.
+    #[command(flatten)]
+    pub config: AgentConfigFile,
+}
+
+/// Where the agent's configuration is.
+#[derive(Clone, Debug, Args)]
+pub struct AgentConfigFile {
+    /// The configuration.
+    #[arg(long, default_value = "/etc/hextet/agent.toml", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// `hextet agent …`.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Get this host's certificate from the server.
+    Join {
+        /// As `hextet server join-token` printed it; `-` reads it from standard input.
+        #[arg(long, env = "HEXTET_JOIN_TOKEN", hide_env_values = true)]
+        token: String,
+        /// The agent's configuration.
+        #[command(flatten)]
+        config: AgentConfigFile,
+    },
+    /// Remove everything that agents made in this kernel, and restore the former settings.
+    Leave {
+        /// The agent's configuration.
+        #[command(flatten)]
+        config: AgentConfigFile,
+    },
+}
+
+/// `hextet explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The port that the packet comes from.
+    #[arg(long)]
+    pub from: PortId,
+    /// Where it goes.
+    #[arg(long)]
+    pub to: IpAddr,
+    /// To this TCP port.
+    #[arg(long, group = "what")]
+    pub tcp: Option<u16>,
+    /// To this UDP port.
+    #[arg(long, group = "what")]
+    pub udp: Option<u16>,
+    /// With this ICMP or ICMPv6 type.
+    #[arg(long, group = "what")]
+    pub icmp: Option<u8>,
+    /// How to answer.
+    #[command(flatten)]
+    pub question: Question,
+}
+
+/// `hextet port …`.
+#[derive(Debug, Subcommand)]
+pub enum Port {
+    /// List this host's ports.
+    List(Question),
+    /// Plug a port into a network namespace by a veth pair, and wait until it is active.
+    #[command(after_help = "Example:\n  ip netns add web\n  hextet port attach 3f0c… --netns web")]
+    Attach {
+        /// The port.
+        port: PortId,
+        /// A namespace, by its name under /run/netns.
+        #[arg(long)]
+        netns: String,
+        /// The interface's name in there.
+        #[arg(long, default_value = "eth0")]
+        ifname: IfName,
+        /// Whom to ask.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
+    /// Unplug a port that `attach` plugged.
+    Detach {
+        /// The port.
+        port: PortId,
+    },
+}
+
+/// `hextet lab …`.
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Build a lab and start what runs in it.
+    Up {
+        /// The lab's description, as those in `labs/`.
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Tear a lab down.
+    Down {
+        /// Its name.
+        name: String,
+    },
+    /// List the labs that are up, with their nodes.
+    List(Output),
+    /// Run a command on a node.
+    #[command(after_help = "Example:\n  hextet lab exec fabric h1 -- ip -6 route")]
+    Exec {
+        /// The lab's name.
+        lab: String,
+        /// The node's name.
+        node: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}

@@ -1,0 +1,54 @@
+//! `hextet server …`.
+
+use std::{
+    io::{self, BufReader},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use hextet_server::{ServerConfig, admin};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::block_on;
+use crate::cli::{Server, ServerCommand};
+
+/// `hextet server …`.
+pub fn server(server: Server) -> Result<ExitCode> {
+    match server.command {
+        None => block_on(run(ServerConfig::load(&server.config.config)?))?,
+        Some(ServerCommand::JoinToken {
+            host,
+            minutes,
+            config,
+        }) => {
+            let config = ServerConfig::load(&config.config)?;
+            let lifetime = Duration::from_secs(u64::from(minutes) * 60);
+            let token = block_on(async { Ok(admin::join_token(&config, host, lifetime).await?) })?;
+            println!("{token}");
+        }
+        Some(ServerCommand::Dump { config }) => {
+            let config = ServerConfig::load(&config.config)?;
+            block_on(async { Ok(admin::dump(&config, &mut io::stdout()).await?) })?;
+        }
+        Some(ServerCommand::Load { overwrite, config }) => {
+            let config = ServerConfig::load(&config.config)?;
+            let mut dump = BufReader::new(io::stdin());
+            let loaded = block_on(async { Ok(admin::load(&config, &mut dump, overwrite).await?) })?;
+            println!("{} keys loaded.", loaded.keys);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(config: ServerConfig) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let told_to_end = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(hextet_server::run(config, told_to_end).await?)
+}

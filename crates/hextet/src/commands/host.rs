@@ -1,0 +1,177 @@
+//! Commands about this host: its agent, its ports, its kernel.
+
+use std::{
+    io::{self, Read},
+    net::IpAddr,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use hextet_agent::{
+    config::AgentConfig,
+    report::{ExplainRequest, Explained, PlannedWrite, PortStatus, Status},
+};
+use hextet_kernel::workload;
+use hextet_types::{IfName, PortId};
+
+use super::block_on;
+use crate::{
+    ask,
+    cli::{Agent, AgentCommand, Explain, Port, Question},
+    show,
+};
+
+/// How long `hextet port attach` waits for the agent to get the port going.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
+/// No question has a body.
+const NOTHING: Option<&()> = None;
+
+/// `hextet agent …`.
+pub fn agent(agent: Agent) -> Result<ExitCode> {
+    match agent.command {
+        None => block_on(hextet_agent::run(AgentConfig::load(&agent.config.config)?))?,
+        Some(AgentCommand::Join { token, config }) => {
+            let config = AgentConfig::load(&config.config)?;
+            block_on(hextet_agent::join(&config, read_token(token)?.trim()))?;
+            println!("{} has joined {}.", config.host_id(), config.server);
+        }
+        Some(AgentCommand::Leave { config }) => {
+            let writes = hextet_agent::leave(&AgentConfig::load(&config.config)?)?;
+            println!("{writes} objects removed or restored.");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_token(token: String) -> Result<String> {
+    if token != "-" {
+        return Ok(token);
+    }
+    let mut text = String::new();
+    io::stdin()
+        .take(4096)
+        .read_to_string(&mut text)
+        .context("read the token")?;
+    Ok(text)
+}
+
+/// `hextet status`.
+pub fn status(question: &Question) -> Result<ExitCode> {
+    let status: Status = block_on(ask::agent(&question.agent.path, "/status", NOTHING))?;
+    if question.output.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", show::status(&status));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `hextet plan`: 2 when something is left to write.
+pub fn plan(question: &Question) -> Result<ExitCode> {
+    let writes: Vec<PlannedWrite> = block_on(ask::agent(&question.agent.path, "/plan", NOTHING))?;
+    if question.output.json {
+        println!("{}", serde_json::to_string(&writes)?);
+    } else {
+        print!("{}", show::plan(&writes));
+    }
+    let pending = !writes.is_empty() && !question.output.json;
+    Ok(if pending {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// `hextet explain`: 2 when the packet does not arrive.
+pub fn explain(explain: &Explain) -> Result<ExitCode> {
+    let request = ExplainRequest {
+        from: explain.from,
+        to: explain.to,
+        protocol: protocol(explain)?,
+        port: explain.tcp.or(explain.udp),
+        icmp_type: explain.icmp,
+    };
+    let question = &explain.question;
+    let explained: Explained =
+        block_on(ask::agent(&question.agent.path, "/explain", Some(&request)))?;
+    if question.output.json {
+        println!("{}", serde_json::to_string_pretty(&explained)?);
+    } else {
+        explained.steps.iter().for_each(|step| println!("{step}"));
+        println!("{}", explained.verdict);
+    }
+    Ok(if explained.delivered {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
+}
+
+fn protocol(explain: &Explain) -> Result<u8> {
+    match (explain.tcp, explain.udp, explain.icmp, explain.to) {
+        (Some(_), ..) => Ok(6),
+        (_, Some(_), ..) => Ok(17),
+        (_, _, Some(_), IpAddr::V4(_)) => Ok(1),
+        (_, _, Some(_), IpAddr::V6(_)) => Ok(58),
+        _ => bail!("what kind of packet? Add --tcp PORT, --udp PORT or --icmp TYPE"),
+    }
+}
+
+/// `hextet port …`.
+pub fn port(port: Port) -> Result<ExitCode> {
+    match port {
+        Port::List(question) => {
+            let status: Status = block_on(ask::agent(&question.agent.path, "/status", NOTHING))?;
+            if question.output.json {
+                println!("{}", serde_json::to_string_pretty(&status.ports)?);
+            } else {
+                println!("{}", show::ports(&status.ports));
+            }
+        }
+        Port::Attach {
+            port,
+            netns,
+            ifname,
+            agent,
+        } => {
+            let status = find_port(&agent.path, port)?;
+            let workload = workload::Veth {
+                host_end: status.link.clone(),
+                netns: netns.clone(),
+                name: ifname.clone(),
+                mac: status.mac,
+                mtu: status.mtu,
+            };
+            workload::attach(&workload)?;
+            wait_until_active(&agent.path, port)
+                .with_context(|| format!("port {port} is plugged into {netns} as {ifname}, but"))?;
+        }
+        Port::Detach { port } => workload::detach(&IfName::for_port(port))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find_port(socket: &std::path::Path, port: PortId) -> Result<PortStatus> {
+    let status: Status = block_on(ask::agent(socket, "/status", NOTHING))?;
+    let host = status.host;
+    status.ports.into_iter().find(|p| p.id == port).with_context(|| {
+        format!("port {port} is not bound to {host}; bind it: openstack port set --host {host} {port}")
+    })
+}
+
+fn wait_until_active(socket: &std::path::Path, port: PortId) -> Result<()> {
+    let end = Instant::now() + ATTACH_PATIENCE;
+    loop {
+        match find_port(socket, port)?.down {
+            None => return Ok(()),
+            Some(why) if Instant::now() > end => {
+                bail!(
+                    "it is still down after {} s: {why}",
+                    ATTACH_PATIENCE.as_secs()
+                )
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

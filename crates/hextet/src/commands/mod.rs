@@ -1,0 +1,39 @@
+//! What each command does.
+
+mod cloud;
+mod host;
+mod labs;
+
+use std::{fs, future::Future, io, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+
+pub use cloud::server;
+pub use host::{agent, explain, plan, port, status};
+pub use labs::lab;
+
+use crate::cli::Cli;
+
+/// Runs a future to its end, on all cores.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("make a runtime")?
+        .block_on(work)
+}
+
+/// `hextet completions`.
+pub fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    clap_complete::generate(shell, &mut Cli::command(), "hextet", &mut io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `hextet man`.
+pub fn man(directory: &Path) -> Result<ExitCode> {
+    fs::metadata(directory).with_context(|| format!("look at {}", directory.display()))?;
+    clap_mangen::generate_to(Cli::command(), directory)
+        .with_context(|| format!("write manual pages into {}", directory.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,53 @@
+//! `hextet`: one program for server, agent and everything that people ask of them.
+//!
+//! Here are the command line and what is shown; the work is done in the crates.
+
+mod ask;
+mod cli;
+mod commands;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    set_up_log(cli.verbose);
+    let done = match cli.command {
+        Command::Server(server) => commands::server(server),
+        Command::Agent(agent) => commands::agent(agent),
+        Command::Status(question) => commands::status(&question),
+        Command::Plan(question) => commands::plan(&question),
+        Command::Explain(explain) => commands::explain(&explain),
+        Command::Port(port) => commands::port(port),
+        Command::Lab(lab) => commands::lab(lab),
+        Command::Completions { shell } => commands::completions(shell),
+        Command::Man { directory } => commands::man(&directory),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("hextet: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// To standard error; `RUST_LOG` has the last word.
+fn set_up_log(verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!(
+            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level}"
+        ))
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

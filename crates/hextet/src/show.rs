@@ -1,0 +1,123 @@
+//! What people see: tables on a terminal, plain text in a pipe.
+
+use std::io::IsTerminal;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use hextet_agent::report::{PeerStatus, PlannedWrite, PortStatus, Status};
+
+/// A table with these headings; with lines around its cells only on a terminal.
+pub fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    let terminal = std::io::stdout().is_terminal();
+    table.load_style(if terminal {
+        presets::UTF8_FULL_CONDENSED
+    } else {
+        presets::NOTHING
+    });
+    table.set_content_arrangement(if terminal {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    });
+    table.set_header(headings.iter().copied());
+    table
+}
+
+/// `hextet status`.
+pub fn status(status: &Status) -> String {
+    let server = match status.server_silent_secs {
+        Some(secs) if secs <= 30 => "connected".to_owned(),
+        Some(secs) => format!("silent for {secs} s; what runs goes on"),
+        None => "not heard of since the start; what runs goes on".to_owned(),
+    };
+    let kernel = &status.kernel;
+    let mut text = format!(
+        "host      {} (hextet {})\nserver    {server}, intent at revision {}\n\
+         kernel    {} objects, {} writes, {} of them mended what others changed\n",
+        status.host, status.version, status.revision, kernel.objects, kernel.writes, kernel.mended,
+    );
+    for failure in &kernel.failed {
+        text.push_str(&format!("failed    {failure}\n"));
+    }
+    if !status.peers.is_empty() {
+        text.push_str(&format!("\n{}\n", peers(&status.peers)));
+    }
+    if !status.ports.is_empty() {
+        text.push_str(&format!("\n{}\n", ports(&status.ports)));
+    }
+    text
+}
+
+fn peers(peers: &[PeerStatus]) -> Table {
+    let mut table = table(&[
+        "peer", "address", "AS", "state", "for", "received", "sent", "BFD",
+    ]);
+    for peer in peers {
+        let address = match &peer.interface {
+            Some(interface) => format!("{}%{interface}", peer.address),
+            None => peer.address.to_string(),
+        };
+        let counts = |by_family: &std::collections::BTreeMap<String, usize>| {
+            by_family.values().sum::<usize>().to_string()
+        };
+        let state = match &peer.last_error {
+            Some(error) if peer.state != "Established" => format!("{} ({error})", peer.state),
+            _ => peer.state.clone(),
+        };
+        table.add_row([
+            peer.name.clone(),
+            address,
+            peer.asn.to_string(),
+            state,
+            format!("{} s", peer.for_secs),
+            counts(&peer.received),
+            counts(&peer.sent),
+            peer.bfd.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table
+}
+
+/// `hextet port list`.
+pub fn ports(ports: &[PortStatus]) -> Table {
+    let mut table = table(&["port", "name", "network", "link", "addresses", "state"]);
+    for port in ports {
+        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        let state = port
+            .down
+            .as_ref()
+            .map_or_else(|| "ACTIVE".to_owned(), |why| format!("DOWN: {why}"));
+        table.add_row([
+            port.id.to_string(),
+            port.name.clone(),
+            port.network_name.clone(),
+            port.link.to_string(),
+            addresses.join(" "),
+            state,
+        ]);
+    }
+    table
+}
+
+/// `hextet plan`.
+pub fn plan(writes: &[PlannedWrite]) -> String {
+    if writes.is_empty() {
+        return "The kernel is what it has to be: nothing to write.\n".to_owned();
+    }
+    let colour = std::io::stdout().is_terminal();
+    let mut text = String::new();
+    for write in writes {
+        let (sign, shade) = match write.operation.as_str() {
+            "create" => ('+', 32),
+            "delete" => ('-', 31),
+            _ => ('~', 33),
+        };
+        if colour {
+            text.push_str(&format!("\x1b[{shade}m{sign} {}\x1b[0m\n", write.object));
+        } else {
+            text.push_str(&format!("{sign} {}\n", write.object));
+        }
+    }
+    text.push_str(&format!("{} writes\n", writes.len()));
+    text
+}
