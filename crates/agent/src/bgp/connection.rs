@@ -4,6 +4,9 @@
 //! protocol. What it tells goes through one bounded queue, in which connections wait in turn: a peer
 //! that sends faster than the engine works is read more slowly.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr, SocketAddrV6},

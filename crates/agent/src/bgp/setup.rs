@@ -191,3 +191,56 @@ fn bfd_session(peer: &PeerConfig) -> Result<(BfdPeer, BfdConfig)> {
     };
     Ok((BfdPeer::new(interface, peer.address), config))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(peers: &str) -> BgpConfig {
+        toml::from_str(&format!("asn = 64512\nrouter_id = '192.0.2.1'\n{peers}")).unwrap()
+    }
+
+    fn peer(address: &str, more: &str) -> String {
+        format!("[[peers]]\nname = '{address}'\naddress = '{address}'\nasn = 64512\n{more}\n")
+    }
+
+    #[test]
+    fn a_link_local_address_is_another_peer_on_another_interface() {
+        let on = |interface: &str| peer("fe80::1", &format!("interface = '{interface}'"));
+        assert_eq!(
+            peers(&config(&(on("eth0") + &on("eth1")))).unwrap().len(),
+            2
+        );
+        let error = peers(&config(&(on("eth0") + &on("eth0")))).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("fe80::1%eth0 is the address of another peer"),
+            "{error}"
+        );
+        // Elsewhere the interface is not part of the name.
+        let global = |interface: &str| peer("2001:db8::1", &format!("interface = '{interface}'"));
+        assert!(peers(&config(&(global("eth0") + &global("eth1")))).is_err());
+    }
+
+    #[test]
+    fn bfd_takes_the_interface_and_the_interval_of_its_peer() {
+        let text = peer(
+            "192.0.2.2",
+            "bfd = true\nbfd_interval_millis = 300\ninterface = 'eth0'",
+        ) + &peer("192.0.2.3", "");
+        let sessions = bfd_sessions(&config(&text)).unwrap();
+        let [(peer_of_bfd, bfd)] = sessions.as_slice() else {
+            panic!("{sessions:?}")
+        };
+        assert_eq!(peer_of_bfd.to_string(), "192.0.2.2%eth0");
+        assert_eq!(
+            bfd.desired_min_tx,
+            Interval::try_from(Duration::from_millis(300)).unwrap()
+        );
+        assert_eq!(bfd.required_min_rx, bfd.desired_min_tx);
+        assert!(!bfd.control_plane_independent);
+        let error = bfd_sessions(&config(&peer("192.0.2.2", "bfd = true"))).unwrap_err();
+        assert!(error.to_string().contains("add interface = "), "{error}");
+    }
+}

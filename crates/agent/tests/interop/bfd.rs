@@ -6,6 +6,12 @@
 
 use std::time::Instant;
 
+use hextet_agent::{bfd, clock::Clock};
+use hextet_bfd::{
+    Config,
+    session::{Reason, Verdict},
+};
+
 use crate::{
     bird::{self, Bird},
     fabric::{Fabric, wait_for},
@@ -187,4 +193,38 @@ fn a_killed_agent_is_no_dead_host_where_bfd_is_graceful() {
         graceful.wait_route(prefix, &["via fe80::1 on h1"]);
         plain.wait_route(prefix, &["via fe80::1 on h1"]);
     }
+}
+
+/// Nobody is interested any more: we say AdminDown, which BIRD hears at once, and the thread ends.
+#[test]
+fn an_end_that_is_meant_is_said() {
+    let fabric = Fabric::new(&LINKS[..1]);
+    let neighbor = "protocol bfd { neighbor fe80::1 dev \"h1\" local fe80::2;";
+    let config = bird::preamble(&fabric, "s1").replace("protocol bfd {", neighbor);
+    let s1 = Bird::start(&fabric, "s1", &config);
+    let peer = hextet_bfd::Peer::new("s1".parse().unwrap(), "fe80::2".parse().unwrap());
+    let watched = vec![(peer.clone(), Config::default())];
+    let start = || bfd::start(Clock::start(), watched);
+    let mut handle = fabric.node("h1").enter(start).unwrap().unwrap();
+    let verdict = loop {
+        let (whose, change) = handle.changes.blocking_recv().expect("changes");
+        assert_eq!(whose, peer);
+        if let Some(verdict) = change.verdict() {
+            break (verdict, change.reason);
+        }
+    };
+    assert_eq!(verdict, (Verdict::Alive, Reason::Handshake));
+    wait_for("BIRD's BFD is up", || {
+        s1.ask("show bfd sessions").contains("Up")
+    });
+    drop(handle.changes);
+    handle.thread.join().unwrap();
+    wait_for("BIRD's BFD is down", || {
+        s1.ask("show bfd sessions").contains("Down")
+    });
+    assert!(
+        !s1.log().contains("expired"),
+        "it was told, and did not find out:\n{}",
+        s1.log()
+    );
 }
