@@ -30,7 +30,8 @@ const LAB_PACKAGES: &[&str] = &["hextet-lab", "hextet-demo"];
 /// `cargo xtask test`.
 #[derive(Debug, Args)]
 pub struct Test {
-    /// Run only the tests whose names contain this, and no other step.
+    /// Run only the tests whose names contain this, and none of the checks; labs then use the program
+    /// that was built last.
     filter: Option<String>,
 }
 
@@ -56,8 +57,8 @@ impl Test {
             for (name, check) in checks {
                 total += step(name, check)?;
             }
+            total += step("the program, as released", &|| cargo(workspace, PROGRAM))?;
         }
-        total += step("the program, as released", &|| cargo(workspace, PROGRAM))?;
         let labs = lab_packages(&workspace.root)?;
         let filter = self.filter.as_deref();
         total += step("unit and property tests", &|| {
@@ -78,6 +79,15 @@ impl Test {
 
 type Step<'a> = &'a dyn Fn() -> Result<Outcome>;
 
+const FORMATTING: &[&str] = &["fmt", "--all", "--check", "--", "--color=never"];
+const FUZZ_FORMATTING: &[&str] = &[
+    "fmt",
+    "--manifest-path",
+    FUZZ_MANIFEST,
+    "--check",
+    "--",
+    "--color=never",
+];
 const LINTS: &[&str] = &[
     "clippy",
     "--workspace",
@@ -124,11 +134,8 @@ fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<Outcome> {
 }
 
 fn formatting(workspace: &Workspace) -> Result<Outcome> {
-    both(cargo(workspace, &["fmt", "--all", "--check"])?, || {
-        cargo(
-            workspace,
-            &["fmt", "--manifest-path", FUZZ_MANIFEST, "--check"],
-        )
+    both(cargo(workspace, FORMATTING)?, || {
+        cargo(workspace, FUZZ_FORMATTING)
     })
 }
 
