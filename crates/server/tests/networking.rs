@@ -520,7 +520,7 @@ async fn revisions_tags_and_lists_work_as_clients_expect() {
     let path = &next[next.find("/networking").unwrap()..];
     assert_eq!(names(&user.get(path).await.ok(200)), ["c", "d"]);
     let some = user
-        .get("/networking/v2.0/networks?name=a&name=e&fields=name")
+        .get("/networking/v2.0/networks?name=a&name=e&fields=name&sort_key=name")
         .await
         .ok(200);
     assert_eq!(some["networks"], json!([{"name": "a"}, {"name": "e"}]));
