@@ -7,8 +7,14 @@ use super::{
     source::{Source, has_word, is_test_attribute},
 };
 
-/// Names of constants that say what is ours in the kernel: each is defined once.
-const ONCE: &[&str] = &["ROUTE_PROTOCOL", "RULE_PROTOCOL", "NFT_TABLE"];
+/// Constants that say what is ours in the kernel, in the crates that deal with it: each is defined once.
+const ONCE: &[&str] = &["PROTOCOL", "TABLE"];
+const DEALING: &[&str] = &[
+    "crates/model",
+    "crates/kernel",
+    "crates/agent",
+    "crates/hextet",
+];
 
 /// Marks files that are tests because a `#[cfg(test)] mod name;` elsewhere brings them in.
 pub fn mark_test_modules(sources: &mut [Source]) {
@@ -68,7 +74,7 @@ pub fn check(sources: &[Source], findings: &mut Vec<Finding>) {
         let mut first: Option<&Path> = None;
         for source in sources
             .iter()
-            .filter(|source| source.path.starts_with("crates"))
+            .filter(|source| DEALING.iter().any(|path| source.path.starts_with(path)))
         {
             for (number, line) in source.numbered() {
                 let defines = !line.test
@@ -106,15 +112,17 @@ mod tests {
     #[test]
     fn a_mark_is_defined_once() {
         let sources = [
-            source(
-                "crates/model/src/a.rs",
-                "pub const ROUTE_PROTOCOL: u8 = 7;\n",
-            ),
+            source("crates/model/src/a.rs", "pub const PROTOCOL: u8 = 7;\n"),
             source(
                 "crates/kernel/src/b.rs",
-                "use a::ROUTE_PROTOCOL;\nconst ROUTE_PROTOCOL: u8 = 7;\n",
+                "use a::PROTOCOL;\nconst PROTOCOL: u8 = 7;\n",
             ),
         ];
+        let elsewhere = source(
+            "crates/bgp/src/c.rs",
+            "const PROTOCOL: u8 = 179;\nconst PROTOCOLS: u8 = 1;\n",
+        );
+        let sources = [&sources[..], &[elsewhere]].concat();
         let mut findings = Vec::new();
         check(&sources, &mut findings);
         let places: Vec<(&Path, usize)> = findings
