@@ -38,7 +38,7 @@ const FILTER_DESTINATION: u32 = 2;
 /// a tenth of one that shows all.
 const FEW: usize = 4;
 /// Entries kept in one walk; where there are more, it begins again.
-const FOUND: usize = 16_384;
+const FOUND: usize = 65_536;
 /// Deletions in one send.
 const DELETIONS: usize = 1024;
 

@@ -116,6 +116,7 @@ fn local_rule(family: Family) -> Object {
 fn host_state(netns: &Netns) -> BTreeMap<Key, Object> {
     let mut objects = vec![
         address(netns, "lo", "169.254.0.1", 32),
+        address(netns, "lo", "fe80::1", 128),
         route(netns, "2001:db8:f::/48", 4096, vec![]),
         route(netns, "203.0.113.0/24", 4096, vec![]),
     ];
@@ -306,7 +307,7 @@ fn links_that_are_not_there_are_waited_for() {
         let report = host.kernel.reconcile(&Scope::of(&desired)).expect("a dump");
         assert!(report.failed.is_empty(), "{:?}", report.failed);
         assert_eq!(report.applied + report.waiting.len(), desired.len());
-        assert_eq!(report.applied, 3, "the address on lo and the blackholes");
+        assert_eq!(report.applied, 4, "the addresses on lo and the blackholes");
         make_links(run);
         let waiting: BTreeSet<Key> = report.waiting.into_iter().collect();
         let report = host.kernel.reconcile_keys(&waiting, &desired);
