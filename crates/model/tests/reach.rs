@@ -12,7 +12,7 @@ use std::{
 use hextet_model::{
     intent::Change,
     plan::{Aggregate, HostConfig, Planner},
-    state::{Key, Netns, Object, RouteKind, Scope, Statement, Verdict},
+    state::{Key, Netns, Object, RouteKind, Scope, Statement, Value, Verdict},
 };
 use hextet_types::Prefix;
 use world::{config, fixed, ip, nat44, network, port, port_id, prefix, subnet, subnet_id};
@@ -85,28 +85,42 @@ fn an_aggregate_stands_for_what_lies_in_it() {
     assert!(hole, "what nobody has would loop");
 }
 
+/// The first port, or its network, administratively down.
+fn downs(planner: &Planner) -> [Change; 2] {
+    let mut port = planner.intent().ports[&port_id(1)].clone();
+    port.admin_state_up = false;
+    let mut network = network(0);
+    network.admin_state_up = false;
+    [
+        Change::PutPort(Box::new(port)),
+        Change::PutNetwork(Box::new(network)),
+    ]
+}
+
 #[test]
 fn a_port_that_is_down_is_not_announced_and_keeps_its_link() {
-    let mut planner = planner(config(), &[]);
-    let mut down = planner.intent().ports[&port_id(1)].clone();
-    down.admin_state_up = false;
-    planner.apply(Change::PutPort(Box::new(down)));
-    assert_eq!(
-        announced(&planner),
-        scopes(&[("192.0.2.1/32", Scope::Global)])
-    );
-    assert!(!planner.state().responders.contains_key(&port_id(1)));
-    let link = planner.intent().ports[&port_id(1)].if_name();
-    let objects = &planner.state().objects;
-    match &objects[&Key::Link(Netns::Main, link.clone())] {
-        Object::Link(link) => assert!(!link.up),
-        other => panic!("{other:?}"),
+    for change in downs(&planner(config(), &[])) {
+        let mut planner = planner(config(), &[]);
+        planner.apply(change);
+        assert!(!announced(&planner).contains_key(&prefix("10.1.0.10/32")));
+        assert!(!announced(&planner).contains_key(&prefix("2001:db8:1::a/128")));
+        assert!(!planner.state().responders.contains_key(&port_id(1)));
+        let name = planner.intent().ports[&port_id(1)].if_name();
+        let objects = &planner.state().objects;
+        match &objects[&Key::Link(Netns::Main, name.clone())] {
+            Object::Link(link) => assert!(!link.up),
+            other => panic!("{other:?}"),
+        }
+        assert!(objects.contains_key(&Key::EdgeProgram(Netns::Main, name.clone())));
+        let of_port = objects.keys().filter(|key| match key {
+            Key::Neighbour(_, link, _) => *link == name,
+            Key::Element(_, set, key) => {
+                set.0.starts_with("sources") && key.contains(&Value::IfName(name.clone()))
+            }
+            _ => false,
+        });
+        assert_eq!(of_port.count(), 0);
     }
-    assert!(objects.contains_key(&Key::EdgeProgram(Netns::Main, link.clone())));
-    let neighbours = objects
-        .keys()
-        .filter(|key| matches!(key, Key::Neighbour(_, l, _) if *l == link));
-    assert_eq!(neighbours.count(), 0);
 }
 
 #[test]
