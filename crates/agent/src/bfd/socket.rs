@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSliceMut},
-    net::{IpAddr, SocketAddr},
+    net::{self, IpAddr, SocketAddr},
     os::fd::AsRawFd,
 };
 
@@ -136,12 +136,13 @@ fn interface_name(index: u32) -> Option<IfName> {
     if_indextoname(index).ok()?.to_str().ok()?.parse().ok()
 }
 
-/// Sends the packets of one session, from one port for as long as that can be had.
+/// Sends the packets of one session, from one port for as long as that can be had. Its socket is none of
+/// the runtime's, which would find the first packet too early to send.
 #[derive(Debug)]
 pub struct Sender {
     peer: Peer,
     port: u16,
-    socket: Option<UdpSocket>,
+    socket: Option<net::UdpSocket>,
 }
 
 impl Sender {
@@ -172,10 +173,10 @@ impl Sender {
             Some(socket) => socket,
             None => self.open()?,
         };
-        self.socket.insert(socket).try_send(payload)
+        self.socket.insert(socket).send(payload)
     }
 
-    fn open(&mut self) -> io::Result<UdpSocket> {
+    fn open(&mut self) -> io::Result<net::UdpSocket> {
         let family = Family::of(self.peer.address());
         let socket = udp(family)?;
         match family {
@@ -191,7 +192,7 @@ impl Sender {
         socket.bind_device(Some(self.peer.interface().as_str().as_bytes()))?;
         self.bind_port(&socket, family.unspecified())?;
         socket.connect(&SocketAddr::new(self.peer.address(), CONTROL_PORT).into())?;
-        UdpSocket::from_std(socket.into())
+        Ok(socket.into())
     }
 
     fn bind_port(&mut self, socket: &Socket, any: IpAddr) -> io::Result<()> {
@@ -261,8 +262,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_session_keeps_its_source_port_while_the_peer_refuses() {
+    #[test]
+    fn a_session_keeps_its_source_port_while_the_peer_refuses() {
         for family in Family::BOTH {
             let (_, peer) = loopback(family);
             let mut sender = Sender::new(peer);
@@ -277,8 +278,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_taken_port_is_no_obstacle() {
+    #[test]
+    fn a_taken_port_is_no_obstacle() {
         let (_, peer) = loopback(Family::V6);
         let mut first = Sender::new(peer.clone());
         first.send(b"");

@@ -27,6 +27,8 @@ const BACKLOG: i32 = 64;
 /// How long a restarted speaker waits for its peers to tell all before it selects routes; until then
 /// the kernel forwards by what the run before left.
 const DEFERRAL: Duration = Duration::from_secs(30);
+/// The first pause between attempts: a host without its spines is cut off, and they are few.
+const CONNECT_RETRY: Duration = Duration::from_secs(1);
 
 /// The speaker's configuration.
 pub fn speaker(config: &BgpConfig, restarting: bool) -> SpeakerConfig {
@@ -73,6 +75,7 @@ fn engine_peer(config: &BgpConfig, peer: &PeerConfig) -> Result<EnginePeer> {
         family.max_prefixes = Some(peer.maximum_prefixes);
     }
     engine.hold_time_secs = config.hold_time_secs;
+    engine.connect_retry = CONNECT_RETRY;
     engine.import = Arc::new(match config.import {
         Import::All => Policy::accept_all(),
         Import::DefaultOnly => Policy::default_only(),

@@ -34,7 +34,7 @@ const LINKS: [(&str, &str); 2] = [("h1", "s1"), ("h1", "s2")];
 fn spine_config(fabric: &Fabric, spine: &str) -> String {
     bird::preamble(fabric, spine)
         + &bird::routes(&DEFAULTS[..1], &DEFAULTS[1..])
-        + &bird::client(fabric, spine, "h1", "bfd graceful;")
+        + &bird::client(fabric, spine, "h1")
 }
 
 impl<'f> TwoSpines<'f> {
@@ -162,7 +162,7 @@ fn the_last_spine_keeps_its_routes_when_it_falls_silent() {
 fn a_killed_agent_is_no_dead_host_where_bfd_is_graceful() {
     let fabric = Fabric::new(&[("h1", "s1"), ("h1", "s2")]);
     let config = |spine: &str, bfd: &str| {
-        bird::preamble(&fabric, spine) + &bird::client(&fabric, spine, "h1", bfd)
+        bird::preamble(&fabric, spine) + &bird::client_with_bfd(&fabric, spine, "h1", bfd)
     };
     let graceful = Bird::start(&fabric, "s1", &config("s1", "bfd graceful;"));
     let plain = Bird::start(&fabric, "s2", &config("s2", "bfd on;"));

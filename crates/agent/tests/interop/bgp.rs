@@ -13,7 +13,7 @@ fn bird_over_link_local_addresses() {
     let fabric = Fabric::new(&[("h1", "s1")]);
     let config = bird::preamble(&fabric, "s1")
         + &bird::routes(&["203.0.113.0/24"], &["2001:db8:100::/40"])
-        + &bird::client(&fabric, "s1", "h1", "");
+        + &bird::client(&fabric, "s1", "h1");
     let s1 = Bird::start(&fabric, "s1", &config);
     let announce = ["198.51.100.5/32", "2001:db8:1::5/128"];
     let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
@@ -81,8 +81,8 @@ fn bird_by_external_sessions_over_each_family() {
 fn bird_reflects_between_two_hosts() {
     let fabric = Fabric::new(&[("h1", "s1"), ("h2", "s1")]);
     let config = bird::preamble(&fabric, "s1")
-        + &bird::client(&fabric, "s1", "h1", "")
-        + &bird::client(&fabric, "s1", "h2", "");
+        + &bird::client(&fabric, "s1", "h1")
+        + &bird::client(&fabric, "s1", "h2");
     let _s1 = Bird::start(&fabric, "s1", &config);
     let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
     let h1 = Speaker::start(
@@ -116,7 +116,7 @@ fn two_birds_share_the_load() {
     let config = |spine: &str| {
         bird::preamble(&fabric, spine)
             + &bird::routes(&["0.0.0.0/0"], &["::/0"])
-            + &bird::client(&fabric, spine, "h1", "")
+            + &bird::client(&fabric, spine, "h1")
     };
     let s1 = Bird::start(&fabric, "s1", &config("s1"));
     let _s2 = Bird::start(&fabric, "s2", &config("s2"));
@@ -142,7 +142,7 @@ fn too_many_prefixes_end_the_session() {
     let fabric = Fabric::new(&[("h1", "s1")]);
     let config = bird::preamble(&fabric, "s1")
         + &bird::routes(&["203.0.113.0/25", "203.0.113.128/25"], &[])
-        + &bird::client(&fabric, "s1", "h1", "");
+        + &bird::client(&fabric, "s1", "h1");
     let s1 = Bird::start(&fabric, "s1", &config);
     let peer = Peer::link_local(&fabric, "s1").with("maximum_prefixes = 1");
     let h1 = Speaker::start(&fabric, "h1", &peers([peer]), &[]);

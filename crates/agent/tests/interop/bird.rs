@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hextet_lab::{Process, Ready, wait_until};
 
-use crate::fabric::{ASN, Fabric, LIMIT, wait_for};
+use crate::fabric::{Fabric, LIMIT, documented, wait_for};
 
 /// A running BIRD.
 pub struct Bird<'f> {
@@ -15,10 +15,9 @@ pub struct Bird<'f> {
 
 /// What a route reflector's configuration begins with.
 pub fn preamble(fabric: &Fabric, host: &str) -> String {
+    let (bfd, _) = documented("bird").split_once("protocol bgp").unwrap();
     format!(
-        "log stderr all;\nrouter id {};\ndebug protocols {{ states, events }};\nprotocol device {{}}\n\
-         protocol bfd {{ interface \"*\" {{ min rx interval 100 ms; min tx interval 100 ms; idle tx interval \
-         500 ms; multiplier 3; }}; }}\n",
+        "log stderr all;\nrouter id {};\ndebug protocols {{ states, events }};\nprotocol device {{}}\n{bfd}",
         fabric.router_id(host)
     )
 }
@@ -38,29 +37,20 @@ pub fn routes(v4: &[&str], v6: &[&str]) -> String {
     )
 }
 
-/// A client at the other end of a link: `docs/bgp.md` explains each line.
-pub fn client(fabric: &Fabric, host: &str, client: &str, more: &str) -> String {
-    format!(
-        "protocol bgp {client} {{
-            local {local} as {ASN};
-            neighbor {remote}%'{client}' as {ASN};
-            direct;
-            rr client;
-            hold time 9;
-            connect delay time 1;
-            connect retry time 1;
-            error wait time 1, 2;
-            graceful restart on;
-            graceful restart time 60;
-            long lived graceful restart on;
-            long lived stale time 3600;
-            ipv4 {{ import all; export all; next hop self; extended next hop on; }};
-            ipv6 {{ import all; export all; next hop self; }};
-            {more}
-        }}\n",
-        local = fabric.link_local(host),
-        remote = fabric.link_local(client),
-    )
+/// A client at the other end of a link, with that line for BFD.
+pub fn client_with_bfd(fabric: &Fabric, host: &str, client: &str, bfd: &str) -> String {
+    let (_, documented) = documented("bird").split_once("protocol bgp").unwrap();
+    let protocol = format!("protocol bgp{documented}")
+        .replace("fe80::2", &fabric.link_local(host))
+        .replace("fe80::1%", &format!("{}%", fabric.link_local(client)))
+        .replace("h1", client);
+    assert_eq!(protocol.matches("bfd graceful;").count(), 1);
+    protocol.replace("bfd graceful;", bfd)
+}
+
+/// A client at the other end of a link.
+pub fn client(fabric: &Fabric, host: &str, client: &str) -> String {
+    client_with_bfd(fabric, host, client, "bfd graceful;")
 }
 
 impl<'f> Bird<'f> {

@@ -15,7 +15,7 @@ use hextet_lab::{Fault, Lab, LabFile, LabGuard, Node, Process, ProcessSpec, Read
 
 /// Everything that is waited for comes within this time, or not at all; generous, since tests share
 /// a machine.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// All speakers' autonomous system.
 pub const ASN: u32 = 64512;
@@ -150,4 +150,12 @@ fn lab_file(name: &str, hosts: &[String], links: &[(&str, &str)]) -> String {
         }
     }
     text
+}
+
+/// A block of configuration in `docs/bgp.md`: the tests run what is written there.
+pub fn documented(language: &str) -> &'static str {
+    let (_, block) = include_str!("../../../../docs/bgp.md")
+        .split_once(&format!("```{language}\n"))
+        .unwrap();
+    block.split_once("```").unwrap().0
 }

@@ -12,7 +12,7 @@ use nix::unistd::{self, User};
 use serde_json::Value;
 
 use crate::{
-    fabric::{ASN, Fabric, LIMIT, wait_for},
+    fabric::{Fabric, LIMIT, documented, wait_for},
     speaker::{Peer, Speaker, peers},
 };
 
@@ -111,42 +111,17 @@ impl<'f> Frr<'f> {
     }
 }
 
-/// `docs/bgp.md` explains each line.
+/// A route reflector with two routes of its own, and a line more for its client.
 fn config(fabric: &Fabric, host: &str, more: &str) -> String {
-    let client = fabric.link_local("h1");
-    format!(
-        "frr defaults datacenter
-log commands
-bfd
- profile fabric
-  receive-interval 100
-  transmit-interval 100
-  detect-multiplier 3
-router bgp {ASN}
- bgp router-id {router_id}
- no bgp default ipv4-unicast
- no bgp network import-check
- bgp graceful-restart
- bgp graceful-restart preserve-fw-state
- neighbor {client} remote-as {ASN}
- neighbor {client} interface h1
- neighbor {client} timers 3 9
- neighbor {client} timers connect 1
- neighbor {client} capability extended-nexthop
-{more}
- address-family ipv4 unicast
-  network 203.0.113.0/24
-  neighbor {client} activate
-  neighbor {client} route-reflector-client
-  neighbor {client} next-hop-self force
- address-family ipv6 unicast
-  network 2001:db8:100::/40
-  neighbor {client} activate
-  neighbor {client} route-reflector-client
-  neighbor {client} next-hop-self force
-",
-        router_id = fabric.router_id(host),
-    )
+    let global = format!(
+        " bgp router-id {}\n no bgp network import-check\n neighbor fe80::1 remote-as",
+        fabric.router_id(host)
+    );
+    let [v4, v6] = ["ipv4", "ipv6"].map(|family| format!(" address-family {family} unicast\n"));
+    documented("frr")
+        .replace(" neighbor fe80::1 remote-as", &global)
+        .replace(&v4, &format!("{more}{v4}  network 203.0.113.0/24\n"))
+        .replace(&v6, &format!("{v6}  network 2001:db8:100::/40\n"))
 }
 
 const THEIRS: [&str; 2] = ["203.0.113.0/24", "2001:db8:100::/40"];
@@ -176,9 +151,7 @@ fn frr_over_link_local_addresses_with_a_password() {
 #[test]
 fn frr_by_bfd() {
     let fabric = Fabric::new(&[("h1", "s1")]);
-    let bfd = " neighbor fe80::1 bfd\n neighbor fe80::1 bfd profile fabric\n \
-               neighbor fe80::1 bfd check-control-plane-failure\n";
-    let s1 = Frr::start(&fabric, "s1", &config(&fabric, "s1", bfd));
+    let s1 = Frr::start(&fabric, "s1", &config(&fabric, "s1", ""));
     let peer = Peer::link_local(&fabric, "s1").with("bfd = true");
     let h1 = Speaker::start(&fabric, "h1", &peers([peer]), &OURS);
     h1.wait_until("BFD is up", |seen| {
@@ -207,17 +180,20 @@ fn frr_by_bfd() {
     }
 }
 
-/// The agent is killed and returns: FRR keeps its routes meanwhile.
+/// The agent is killed, and its BFD with it, and returns: FRR, which minds the C bit, keeps its routes
+/// meanwhile.
 #[test]
 fn frr_helps_a_killed_speaker() {
     let fabric = Fabric::new(&[("h1", "s1")]);
     let s1 = Frr::start(&fabric, "s1", &config(&fabric, "s1", ""));
-    let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
+    let to_s1 = peers([Peer::link_local(&fabric, "s1").with("bfd = true")]);
     let h1 = Speaker::start(&fabric, "h1", &to_s1, &OURS);
     for prefix in OURS {
         s1.wait_route(prefix, "fe80::1");
     }
+    wait_for("FRR's BFD is up", || s1.bfd_is_up());
     h1.kill();
+    wait_for("FRR's BFD is down", || !s1.bfd_is_up());
     wait_for("FRR has noticed", || {
         s1.ask("show bgp ipv4 unicast 198.51.100.5/32 json")["paths"][0]["stale"] == true
     });

@@ -4,7 +4,7 @@ use hextet_lab::{Ready, wait_until};
 use serde_json::Value;
 
 use crate::{
-    fabric::{ASN, Fabric, LIMIT},
+    fabric::{Fabric, LIMIT, documented},
     speaker::{Peer, Speaker, peers},
 };
 
@@ -73,31 +73,16 @@ fn family(prefix: &str) -> &'static str {
     if prefix.contains(':') { "ipv6" } else { "ipv4" }
 }
 
-/// `docs/bgp.md` explains it.
-fn config(fabric: &Fabric, neighbor: &str) -> String {
-    let families = ["ipv4-unicast", "ipv6-unicast"].map(|family| {
-        format!(
-            "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = '{family}'\n\
-             [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
-        )
-    });
-    format!(
-        "[global.config]\nas = {ASN}\nrouter-id = '{router_id}'\n\
-         [[neighbors]]\n[neighbors.config]\nneighbor-address = '{neighbor}'\npeer-as = {ASN}\n\
-         [neighbors.timers.config]\nconnect-retry = 1\nhold-time = 9\n\
-         [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n\
-         [neighbors.route-reflector.config]\nroute-reflector-client = true\n\
-         route-reflector-cluster-id = '{router_id}'\n{}",
-        families.concat(),
-        router_id = fabric.router_id("s1"),
-    )
+/// With that neighbour.
+fn config(neighbor: &str) -> String {
+    documented("gobgp").replace("fe80::1%h1", neighbor)
 }
 
 const THEIRS: [&str; 2] = ["203.0.113.0/24", "2001:db8:100::/40"];
 const OURS: [&str; 2] = ["198.51.100.5/32", "2001:db8:1::5/128"];
 
 fn exchange(fabric: &Fabric, neighbor: &str, peer: Peer, ours: [&str; 2], theirs: [&str; 2]) {
-    let s1 = GoBgp::start(fabric, "s1", &config(fabric, neighbor));
+    let s1 = GoBgp::start(fabric, "s1", &config(neighbor));
     for prefix in THEIRS {
         s1.announce(prefix);
     }

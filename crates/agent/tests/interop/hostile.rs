@@ -396,7 +396,7 @@ fn a_flood_starves_nobody() {
     let fabric = Fabric::new(&[("h1", "s1"), ("h1", "s2")]);
     let config = bird::preamble(&fabric, "s2")
         + &bird::routes(&[], &["::/0"])
-        + &bird::client(&fabric, "s2", "h1", "bfd graceful;");
+        + &bird::client(&fabric, "s2", "h1");
     let _s2 = Bird::start(&fabric, "s2", &config);
     let [_, address] = fabric.addresses("s1", "h1");
     let flooder = Peer {

@@ -3,6 +3,8 @@
 //! Each test has a lab of its own, so they run beside each other. A speaker is a process of its own,
 //! that can be killed: this program again, in the role of [`speaker::process`].
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod bfd;
 mod bgp;
 mod bird;

@@ -12,8 +12,8 @@ use crate::{
 fn a_killed_speaker_loses_no_route() {
     let fabric = Fabric::new(&[("h1", "s1"), ("h2", "s1")]);
     let config = bird::preamble(&fabric, "s1")
-        + &bird::client(&fabric, "s1", "h1", "")
-        + &bird::client(&fabric, "s1", "h2", "");
+        + &bird::client(&fabric, "s1", "h1")
+        + &bird::client(&fabric, "s1", "h2");
     let s1 = Bird::start(&fabric, "s1", &config);
     let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
     let kept = ["198.51.100.5/32", "2001:db8:1::5/128"];
@@ -53,9 +53,7 @@ fn a_killed_speaker_loses_no_route() {
 fn killed_route_reflectors_leave_their_routes() {
     let fabric = Fabric::new(&[("h1", "s1"), ("h1", "s2")]);
     let config = |spine: &str, v4: &[&str], v6: &[&str]| {
-        bird::preamble(&fabric, spine)
-            + &bird::routes(v4, v6)
-            + &bird::client(&fabric, spine, "h1", "")
+        bird::preamble(&fabric, spine) + &bird::routes(v4, v6) + &bird::client(&fabric, spine, "h1")
     };
     let kept = ["0.0.0.0/0", "::/0"];
     let gone = ["203.0.113.0/24", "2001:db8:100::/40"];
@@ -108,7 +106,7 @@ fn both_ends_restart_at_once() {
     let fabric = Fabric::new(&[("h1", "s1")]);
     let config = bird::preamble(&fabric, "s1")
         + &bird::routes(&["0.0.0.0/0"], &["::/0"])
-        + &bird::client(&fabric, "s1", "h1", "");
+        + &bird::client(&fabric, "s1", "h1");
     let s1 = Bird::start(&fabric, "s1", &config);
     let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
     let h1 = Speaker::start(&fabric, "h1", &to_s1, &["2001:db8:1::5/128"]);

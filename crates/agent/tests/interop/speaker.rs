@@ -379,3 +379,12 @@ async fn next_sessions(
             .collect(),
     )
 }
+
+/// The configuration that `docs/bgp.md` shows is one.
+#[test]
+fn the_documented_configuration_is_read() {
+    let documented: toml::Table = toml::from_str(crate::fabric::documented("toml")).unwrap();
+    let config: BgpConfig = documented["bgp"].clone().try_into().unwrap();
+    assert!(config.peers[0].bfd);
+    assert_eq!(config.restart_time_secs, 600);
+}
