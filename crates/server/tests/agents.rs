@@ -1,5 +1,11 @@
 //! The agents' listener: joining, intent, status, NAT44 sources, and what deleting an agent does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod cloud;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -62,7 +68,9 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
         Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
     }
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -80,11 +88,17 @@ async fn shown_authority(address: SocketAddr) -> (CertificateDer<'static>, Strin
         .with_no_client_auth();
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from(SERVER_NAME).unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .unwrap();
     let chain = stream.get_ref().1.peer_certificates().unwrap();
     let authority = chain.last().unwrap().clone().into_owned();
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&authority);
-    (authority, digest.iter().map(|b| format!("{b:02x}")).collect())
+    (
+        authority,
+        digest.iter().map(|b| format!("{b:02x}")).collect(),
+    )
 }
 
 fn signing_request(name: &str) -> (String, KeyPair) {
@@ -97,7 +111,11 @@ impl Host {
     async fn new(cloud: &TestCloud) -> Host {
         let address = cloud.server.addresses.agents;
         let (authority, _) = shown_authority(address).await;
-        Host { address, authority, identity: None }
+        Host {
+            address,
+            authority,
+            identity: None,
+        }
     }
 
     /// Joins with a token made for any host.
@@ -131,13 +149,18 @@ impl Host {
         let config = match &self.identity {
             Some((certificate, key)) => {
                 let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.clone()));
-                config.with_client_auth_cert(vec![certificate.clone()], key).unwrap()
+                config
+                    .with_client_auth_cert(vec![certificate.clone()], key)
+                    .unwrap()
             }
             None => config.with_no_client_auth(),
         };
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from(SERVER_NAME).unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        let stream = TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
+            .unwrap();
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(driver);
         sender
@@ -152,7 +175,10 @@ impl Host {
             .body(Full::new(Bytes::from(body)))
             .unwrap();
         let mut sender = self.connect().await;
-        let response = timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+        let response = timeout(PATIENCE, sender.send_request(request))
+            .await
+            .unwrap()
+            .unwrap();
         // Streams go on after this returns.
         tokio::spawn(async move {
             sender.ready().await.ok();
@@ -162,15 +188,24 @@ impl Host {
     }
 
     async fn post(&self, path: &str, body: &impl Serialize) -> (u16, Bytes) {
-        let response = self.send("POST", path, serde_json::to_vec(body).unwrap()).await;
+        let response = self
+            .send("POST", path, serde_json::to_vec(body).unwrap())
+            .await;
         let status = response.status().as_u16();
-        (status, response.into_body().collect().await.unwrap().to_bytes())
+        (
+            status,
+            response.into_body().collect().await.unwrap().to_bytes(),
+        )
     }
 
     async fn intent(&self) -> Stream {
         let response = self.send("GET", "/v1/intent", Vec::new()).await;
         assert_eq!(response.status().as_u16(), 200);
-        Stream { body: response.into_body(), buffer: BytesMut::new(), intent: Intent::default() }
+        Stream {
+            body: response.into_body(),
+            buffer: BytesMut::new(),
+            intent: Intent::default(),
+        }
     }
 }
 
@@ -189,7 +224,8 @@ impl Stream {
                 return Some(serde_json::from_slice(&self.buffer.split_to(at + 1)).unwrap());
             }
             let frame = timeout(PATIENCE, self.body.frame()).await.unwrap()?;
-            self.buffer.extend_from_slice(&frame.ok()?.into_data().unwrap());
+            self.buffer
+                .extend_from_slice(&frame.ok()?.into_data().unwrap());
         }
     }
 
@@ -197,7 +233,11 @@ impl Stream {
     async fn until(&mut self, what: &str, holds: impl Fn(&Intent) -> bool) {
         let work = async {
             loop {
-                match self.next().await.unwrap_or_else(|| panic!("{what}: the stream ended")) {
+                match self
+                    .next()
+                    .await
+                    .unwrap_or_else(|| panic!("{what}: the stream ended"))
+                {
                     IntentMessage::Reset => self.intent = Intent::default(),
                     IntentMessage::Change(change) => self.intent.apply(change),
                     IntentMessage::Synced { .. } if holds(&self.intent) => return,
@@ -205,16 +245,23 @@ impl Stream {
                 }
             }
         };
-        timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("never: {what}"));
+        timeout(PATIENCE, work)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
     }
 }
 
 async fn token(cloud: &TestCloud, host: Option<&str>) -> String {
     let host = host.map(|h| h.parse::<HostId>().unwrap());
-    let whole = admin::join_token(&cloud.config, host, Duration::from_secs(60)).await.unwrap();
+    let whole = admin::join_token(&cloud.config, host, Duration::from_secs(60))
+        .await
+        .unwrap();
     let (credential, fingerprint) = whole.rsplit_once('.').unwrap();
     let (_, shown) = shown_authority(cloud.server.addresses.agents).await;
-    assert_eq!(fingerprint, shown, "the token names the authority that the listener shows");
+    assert_eq!(
+        fingerprint, shown,
+        "the token names the authority that the listener shows"
+    );
     credential.to_owned()
 }
 
@@ -226,14 +273,24 @@ fn id(value: &Value) -> PortId {
 async fn a_host_joins_once_by_a_token() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let mut host = Host::new(&cloud).await;
-    assert_eq!(host.send("GET", "/v1/intent", Vec::new()).await.status().as_u16(), 401);
+    assert_eq!(
+        host.send("GET", "/v1/intent", Vec::new())
+            .await
+            .status()
+            .as_u16(),
+        401
+    );
     assert_eq!(host.join("nothing", "h1").await, 401);
     assert_eq!(host.join("a.b", "h1").await, 401);
     let one = token(&cloud, None).await;
     let (name, _) = one.split_once('.').unwrap();
     assert_eq!(host.join(&format!("{name}.guess"), "h1").await, 401);
     assert_eq!(host.join(&one, "h1").await, 200);
-    assert_eq!(Host::new(&cloud).await.join(&one, "h2").await, 401, "a token counts once");
+    assert_eq!(
+        Host::new(&cloud).await.join(&one, "h2").await,
+        401,
+        "a token counts once"
+    );
     // A token for anybody does not take a name that somebody has; one for that host does.
     let any = token(&cloud, None).await;
     assert_eq!(Host::new(&cloud).await.join(&any, "h1").await, 401);
@@ -245,15 +302,32 @@ async fn a_host_joins_once_by_a_token() {
     assert_eq!(again.join(&own, "h1").await, 200);
     again.intent().await.until("an intent", |_| true).await;
     // The former certificate has lost its power, and its stream ends.
-    assert_eq!(host.send("GET", "/v1/intent", Vec::new()).await.status().as_u16(), 403);
+    assert_eq!(
+        host.send("GET", "/v1/intent", Vec::new())
+            .await
+            .status()
+            .as_u16(),
+        403
+    );
     while stream.next().await.is_some() {}
     let (csr_pem, _) = signing_request("somebody-else");
     let (status, body) = again.post("/v1/renew", &json!({"csr_pem": csr_pem})).await;
     assert_eq!(status, 200);
     let renewed: JoinResponse = serde_json::from_slice(&body).unwrap();
     let der = CertificateDer::from_pem_slice(renewed.certificate_pem.as_bytes()).unwrap();
-    let (_, parsed) = <x509_parser::prelude::X509Certificate<'_> as x509_parser::prelude::FromDer<_>>::from_der(&der).unwrap();
-    let subject = parsed.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned();
+    let (_, parsed) =
+        <x509_parser::prelude::X509Certificate<'_> as x509_parser::prelude::FromDer<_>>::from_der(
+            &der,
+        )
+        .unwrap();
+    let subject = parsed
+        .subject()
+        .iter_common_name()
+        .next()
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(subject, "h1", "whatever the request says");
 }
 
@@ -262,68 +336,128 @@ async fn a_certificate_of_another_authority_does_not_get_in() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let mut host = Host::new(&cloud).await;
     let key = KeyPair::generate().unwrap();
-    let forged = CertificateParams::new(["h1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let forged = CertificateParams::new(["h1".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
     host.identity = Some((forged.der().clone(), key.serialize_der()));
     let tried = tokio::spawn(async move { host.send("GET", "/v1/intent", Vec::new()).await });
     assert!(tried.await.is_err(), "the handshake fails");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_host_is_told_of_its_own_and_reports_it() {
+/// A cloud with a network, and a port bound to h1, which has joined and listens.
+async fn with_a_host() -> (TestCloud, Host, Stream, Value, Value) {
     let cloud = TestCloud::start(StoreKind::Redb).await;
     let admin = cloud.admin().await;
     let network = admin.network(json!({"name": "n", "shared": true})).await;
     admin.subnet(&network, "10.0.0.0/24", json!({})).await;
     admin.subnet(&network, "2001:db8::/64", slaac()).await;
-    let here = json!({"binding:host_id": "h1"});
-    let first = admin.port(&network, here.clone()).await;
-    let h1 = Host::joined(&cloud, "h1").await;
-    let mut stream = h1.intent().await;
-    stream.until("the port bound before", |i| i.ports.contains_key(&id(&first))).await;
-    assert_eq!((stream.intent.networks.len(), stream.intent.subnets.len()), (1, 2));
+    let port = admin.port(&network, json!({"binding:host_id": "h1"})).await;
+    let host = Host::joined(&cloud, "h1").await;
+    let mut stream = host.intent().await;
+    let there = |i: &Intent| i.ports.contains_key(&id(&port));
+    stream.until("the port bound before", there).await;
+    (cloud, host, stream, network, port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_told_of_its_own_and_of_others_the_bare_addresses() {
+    let (cloud, _host, mut stream, network, port) = with_a_host().await;
+    let admin = cloud.admin().await;
+    assert_eq!(
+        (stream.intent.networks.len(), stream.intent.subnets.len()),
+        (1, 2)
+    );
     assert_eq!(stream.intent.groups.len(), 1);
     let members = |i: &Intent| i.members.values().next().map_or(0, |m| m.len());
-    assert_eq!(members(&stream.intent), 2, "the default group's members: its own addresses");
-    // A port elsewhere is no more than the addresses that the default group's rule needs.
+    assert_eq!(
+        members(&stream.intent),
+        2,
+        "the default group's members: its own addresses"
+    );
     let other = admin.port(&network, json!({"binding:host_id": "h2"})).await;
-    stream.until("the other's addresses", |i| members(i) == 4).await;
+    stream
+        .until("the other's addresses", |i| members(i) == 4)
+        .await;
     assert!(!stream.intent.ports.contains_key(&id(&other)));
     admin.delete("ports", &other["id"]).await.ok(204);
     stream.until("they go", |i| members(i) == 2).await;
+    let away = json!({"binding:host_id": ""});
+    admin
+        .update("ports", "port", &port["id"], away)
+        .await
+        .ok(200);
+    let nothing = |i: &Intent| i.ports.is_empty() && i.networks.is_empty();
+    stream.until("nothing is left here", nothing).await;
+    assert!(stream.intent.members.is_empty() && stream.intent.groups.is_empty());
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_reports_is_shown() {
+    let (cloud, host, _stream, network, port) = with_a_host().await;
+    let admin = cloud.admin().await;
+    let other = admin.port(&network, json!({"binding:host_id": "h2"})).await;
     let report = |state: PortState| StatusReport {
         version: "test".into(),
-        ports: BTreeMap::from([(id(&first), state.clone()), (id(&other), state)]),
+        ports: BTreeMap::from([(id(&port), state.clone()), (id(&other), state)]),
         complete: true,
         applied_revision: 1,
         configurations: BTreeMap::new(),
     };
     let status = async |wanted: &str| {
         let shown = async {
-            while admin.show("ports", &first["id"]).await.ok(200)["port"]["status"] != wanted {
+            while admin.show("ports", &port["id"]).await.ok(200)["port"]["status"] != wanted {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, shown).await.unwrap_or_else(|_| panic!("never {wanted}"));
+        timeout(PATIENCE, shown)
+            .await
+            .unwrap_or_else(|_| panic!("never {wanted}"));
     };
-    assert_eq!(h1.post("/v1/status", &report(PortState::Active)).await.0, 204);
+    assert_eq!(
+        host.post("/v1/status", &report(PortState::Active)).await.0,
+        204
+    );
     status("ACTIVE").await;
-    let down = PortState::Down { reason: "the link is away".into() };
-    assert_eq!(h1.post("/v1/status", &report(down)).await.0, 204);
+    let foreign = admin.show("ports", &other["id"]).await.ok(200);
+    assert_eq!(
+        foreign["port"]["status"], "DOWN",
+        "a host speaks for its own ports alone"
+    );
+    let reason = "the link is away".into();
+    assert_eq!(
+        host.post("/v1/status", &report(PortState::Down { reason }))
+            .await
+            .0,
+        204
+    );
     status("DOWN").await;
     let agents = admin.get("/networking/v2.0/agents").await.ok(200);
     let agent = &agents["agents"][0];
-    assert_eq!((&agent["host"], &agent["alive"]), (&json!("h1"), &json!(true)));
+    assert_eq!(
+        (&agent["host"], &agent["alive"]),
+        (&json!("h1"), &json!(true))
+    );
     assert_eq!(agent["configurations"]["version"], "test");
+}
 
-    // An agent with ports stays; without them it can be deleted, and its certificate with it.
-    admin.delete("agents", &agent["id"]).await.refused(409, "AgentInUse");
-    admin.update("ports", "port", &first["id"], json!({"binding:host_id": ""})).await.ok(200);
-    stream.until("nothing is left here", |i| i.ports.is_empty() && i.networks.is_empty()).await;
-    assert!(stream.intent.members.is_empty() && stream.intent.groups.is_empty());
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_deleted_does_not_get_in_any_more() {
+    let (cloud, host, mut stream, _, port) = with_a_host().await;
+    let admin = cloud.admin().await;
+    let agents = admin.get("/networking/v2.0/agents").await.ok(200);
+    let agent = &agents["agents"][0];
+    admin
+        .delete("agents", &agent["id"])
+        .await
+        .refused(409, "AgentInUse");
+    admin.delete("ports", &port["id"]).await.ok(204);
     admin.delete("agents", &agent["id"]).await.ok(204);
     while stream.next().await.is_some() {}
-    assert_eq!(h1.post("/v1/status", &StatusReport::default()).await.0, 403);
+    assert_eq!(
+        host.post("/v1/status", &StatusReport::default()).await.0,
+        403
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,24 +476,53 @@ async fn hosts_get_sources_for_nat44_and_lose_them() {
     }
     let mut all = std::collections::BTreeSet::new();
     for stream in &mut streams {
-        let sources = |i: &Intent| i.nat44_sources.values().flatten().copied().collect::<Vec<_>>();
+        let sources = |i: &Intent| {
+            i.nat44_sources
+                .values()
+                .flatten()
+                .copied()
+                .collect::<Vec<_>>()
+        };
         stream.until("two sources", |i| sources(i).len() == 2).await;
         all.extend(sources(&stream.intent));
         assert!(stream.intent.ports.is_empty(), "sources are no workloads");
     }
     assert_eq!(all.len(), 4, "no two hosts share one: {all:?}");
-    let listed = admin.get("/networking/v2.0/ports?device_owner=network:nat44").await.ok(200);
+    let listed = admin
+        .get("/networking/v2.0/ports?device_owner=network:nat44")
+        .await
+        .ok(200);
     let ports = listed["ports"].as_array().unwrap();
     assert_eq!(ports.len(), 2);
-    admin.delete("ports", &ports[0]["id"]).await.refused(409, "ServicePortInUse");
+    admin
+        .delete("ports", &ports[0]["id"])
+        .await
+        .refused(409, "ServicePortInUse");
     let one = json!({"hextet:nat44": {"pool_subnet_id": pool["id"], "addresses_per_host": 1}});
-    admin.update("subnets", "subnet", &private["id"], one).await.ok(200);
+    admin
+        .update("subnets", "subnet", &private["id"], one)
+        .await
+        .ok(200);
     for stream in &mut streams {
-        stream.until("one source", |i| i.nat44_sources.values().map(|s| s.len()).sum::<usize>() == 1).await;
+        stream
+            .until("one source", |i| {
+                i.nat44_sources.values().map(|s| s.len()).sum::<usize>() == 1
+            })
+            .await;
     }
-    admin.update("subnets", "subnet", &private["id"], json!({"hextet:nat44": null})).await.ok(200);
+    admin
+        .update(
+            "subnets",
+            "subnet",
+            &private["id"],
+            json!({"hextet:nat44": null}),
+        )
+        .await
+        .ok(200);
     for stream in &mut streams {
-        stream.until("no source", |i| i.nat44_sources.is_empty()).await;
+        stream
+            .until("no source", |i| i.nat44_sources.is_empty())
+            .await;
     }
 }
 
@@ -374,15 +537,28 @@ async fn a_dump_of_the_running_server_loads_into_another() {
     let directory = tempfile::TempDir::new().unwrap();
     let config = cloud::config(&directory, StoreKind::Redb);
     std::fs::create_dir_all(&config.data_dir).unwrap();
-    admin::load(&config, &mut text.as_slice(), false).await.unwrap();
-    assert!(admin::load(&config, &mut text.as_slice(), false).await.is_err(), "it holds something");
+    admin::load(&config, &mut text.as_slice(), false)
+        .await
+        .unwrap();
+    assert!(
+        admin::load(&config, &mut text.as_slice(), false)
+            .await
+            .is_err(),
+        "it holds something"
+    );
     let server = hextet_server::Server::start(config.clone()).await.unwrap();
     // The same users, tokens and networks; the same authority, too.
-    let again = cloud::Client { address: server.addresses.clients, ..admin };
+    let again = cloud::Client {
+        address: server.addresses.clients,
+        ..admin
+    };
     again.show("networks", &network["id"]).await.ok(200);
     let (_, here) = shown_authority(server.addresses.agents).await;
     let (_, there) = shown_authority(cloud.server.addresses.agents).await;
     assert_eq!(here, there);
-    assert!(!config.clouds_file().exists(), "no second first administrator");
+    assert!(
+        !config.clouds_file().exists(),
+        "no second first administrator"
+    );
     server.stop().await.unwrap();
 }

@@ -1,5 +1,11 @@
 //! The unmodified `openstack` client against a server: `clouds.yaml` as the first start wrote it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod cloud;
 
 use std::{
@@ -27,7 +33,9 @@ fn client() -> PathBuf {
         return program;
     }
     fs::create_dir_all(&venvs).unwrap();
-    let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
+    let made = run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&venv));
     assert!(
         made.status.success(),
         "this test needs Python's venv: `apt-get install python3-venv` (or run `cargo xtask test`, \
@@ -38,13 +46,18 @@ fn client() -> PathBuf {
     let installed = run(Command::new(venv.join("bin/python")).args(pip));
     if !installed.status.success() {
         let _ = fs::remove_dir_all(&venv);
-        panic!("install {CLIENT} from PyPI: {}", String::from_utf8_lossy(&installed.stderr));
+        panic!(
+            "install {CLIENT} from PyPI: {}",
+            String::from_utf8_lossy(&installed.stderr)
+        );
     }
     program
 }
 
 fn run(command: &mut Command) -> std::process::Output {
-    command.output().unwrap_or_else(|e| panic!("run {command:?}: {e}"))
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("run {command:?}: {e}"))
 }
 
 /// The client's shell, started once for many commands: its start costs more than all of them.
@@ -77,12 +90,19 @@ impl Session {
             .unwrap();
         let words = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap()).lines();
-        Session { process, words, answers }
+        Session {
+            process,
+            words,
+            answers,
+        }
     }
 
     fn output(&mut self, words: &[&str]) -> Output {
         writeln!(self.words, "{}", json!(words)).unwrap();
-        let line = self.answers.next().unwrap_or_else(|| panic!("openstack {words:?}: no answer"));
+        let line = self
+            .answers
+            .next()
+            .unwrap_or_else(|| panic!("openstack {words:?}: no answer"));
         serde_json::from_str(&line.unwrap()).unwrap()
     }
 
@@ -114,7 +134,11 @@ impl Drop for Session {
 
 /// Another cloud in the file: the same, by another user.
 fn with_ann(clouds: &str) -> String {
-    let url = clouds.lines().find(|l| l.trim().starts_with("auth_url:")).unwrap().trim();
+    let url = clouds
+        .lines()
+        .find(|l| l.trim().starts_with("auth_url:"))
+        .unwrap()
+        .trim();
     format!(
         "{clouds}  ann:\n    auth:\n      {url}\n      username: ann\n      password: a secret\n      \
          user_domain_id: default\n      project_name: alpha\n      project_domain_id: default\n"
@@ -131,10 +155,23 @@ async fn the_openstack_client_works() {
         let program = client();
         // As a user runs it.
         let output = run(Command::new(&program)
-            .args(["--os-cloud", "hextet", "token", "issue", "-f", "value", "-c", "id"])
+            .args([
+                "--os-cloud",
+                "hextet",
+                "token",
+                "issue",
+                "-f",
+                "value",
+                "-c",
+                "id",
+            ])
             .env("OS_CLIENT_CONFIG_FILE", &clouds)
             .env("NO_PROXY", "*"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let mut session = Session::start(&program, &clouds, "hextet");
         // The client keeps its connection to the networking API, so another user needs another one.
         let mut ann = Session::start(&program, &clouds, "ann");
@@ -147,54 +184,169 @@ async fn the_openstack_client_works() {
 
 fn networking(os: &mut Session) {
     let network = os.json(&[
-        "network", "create", "IPv6", "--share", "--external", "--mtu", "1450",
-        "--provider-network-type", "routed", "--tag", "blue",
+        "network",
+        "create",
+        "IPv6",
+        "--share",
+        "--external",
+        "--mtu",
+        "1450",
+        "--provider-network-type",
+        "routed",
+        "--tag",
+        "blue",
     ]);
     assert_eq!(network["provider:network_type"], "routed");
-    assert_eq!((&network["mtu"], &network["shared"]), (&json!(1450), &json!(true)));
+    assert_eq!(
+        (&network["mtu"], &network["shared"]),
+        (&json!(1450), &json!(true))
+    );
     let v6 = os.json(&[
-        "subnet", "create", "v6", "--network", "IPv6", "--ip-version", "6", "--subnet-range",
-        "2001:db8:7::/64", "--ipv6-ra-mode", "slaac", "--ipv6-address-mode", "slaac",
-        "--dns-nameserver", "2001:db8::53",
+        "subnet",
+        "create",
+        "v6",
+        "--network",
+        "IPv6",
+        "--ip-version",
+        "6",
+        "--subnet-range",
+        "2001:db8:7::/64",
+        "--ipv6-ra-mode",
+        "slaac",
+        "--ipv6-address-mode",
+        "slaac",
+        "--dns-nameserver",
+        "2001:db8::53",
     ]);
     assert_eq!(v6["ipv6_address_mode"], "slaac");
     os.json(&[
-        "subnet", "create", "v4", "--network", "IPv6", "--subnet-range", "10.7.0.0/24",
-        "--allocation-pool", "start=10.7.0.100,end=10.7.0.200",
+        "subnet",
+        "create",
+        "v4",
+        "--network",
+        "IPv6",
+        "--subnet-range",
+        "10.7.0.0/24",
+        "--allocation-pool",
+        "start=10.7.0.100,end=10.7.0.200",
     ]);
-    let group = os.json(&["security", "group", "create", "web", "--description", "for the web"]);
+    let group = os.json(&[
+        "security",
+        "group",
+        "create",
+        "web",
+        "--description",
+        "for the web",
+    ]);
     let rule = os.json(&[
-        "security", "group", "rule", "create", "web", "--protocol", "tcp", "--dst-port", "80:81",
-        "--remote-ip", "10.0.0.0/8",
+        "security",
+        "group",
+        "rule",
+        "create",
+        "web",
+        "--protocol",
+        "tcp",
+        "--dst-port",
+        "80:81",
+        "--remote-ip",
+        "10.0.0.0/8",
     ]);
     assert_eq!(rule["port_range_max"], json!(81));
     os.json(&[
-        "security", "group", "rule", "create", "web", "--protocol", "icmpv6", "--ethertype", "IPv6",
-        "--remote-group", "web", "--egress",
+        "security",
+        "group",
+        "rule",
+        "create",
+        "web",
+        "--protocol",
+        "icmpv6",
+        "--ethertype",
+        "IPv6",
+        "--remote-group",
+        "web",
+        "--egress",
     ]);
     let port = os.json(&[
-        "port", "create", "p1", "--network", "IPv6", "--security-group", "web", "--device", "vm-1",
-        "--fixed-ip", "subnet=v4,ip-address=10.7.0.150", "--extra-dhcp-option", "name=bootfile-name,value=x",
+        "port",
+        "create",
+        "p1",
+        "--network",
+        "IPv6",
+        "--security-group",
+        "web",
+        "--device",
+        "vm-1",
+        "--fixed-ip",
+        "subnet=v4,ip-address=10.7.0.150",
+        "--extra-dhcp-option",
+        "name=bootfile-name,value=x",
     ]);
     let addresses = cloud::addresses(&port);
     assert_eq!(addresses[0], "10.7.0.150");
     assert!(addresses[1].starts_with("2001:db8:7:"), "{addresses:?}");
     assert_eq!(port["security_group_ids"], json!([group["id"]]));
-    os.quiet(&["port", "set", "p1", "--name", "p2", "--host", "h1", "--device-owner", "compute:nova"]);
+    os.quiet(&[
+        "port",
+        "set",
+        "p1",
+        "--name",
+        "p2",
+        "--host",
+        "h1",
+        "--device-owner",
+        "compute:nova",
+    ]);
     let shown = os.json(&["port", "show", "p2"]);
-    assert_eq!((&shown["binding_vif_type"], &shown["status"]), (&json!("tap"), &json!("DOWN")));
-    let listed = os.json(&["port", "list", "--network", "IPv6", "--fixed-ip", "ip-address=10.7.0.150"]);
+    assert_eq!(
+        (&shown["binding_vif_type"], &shown["status"]),
+        (&json!("tap"), &json!("DOWN"))
+    );
+    let listed = os.json(&[
+        "port",
+        "list",
+        "--network",
+        "IPv6",
+        "--fixed-ip",
+        "ip-address=10.7.0.150",
+    ]);
     assert_eq!(listed.as_array().unwrap().len(), 1);
     os.quiet(&["port", "set", "p2", "--tag", "green"]);
-    assert_eq!(os.json(&["port", "list", "--tags", "green"]).as_array().unwrap().len(), 1);
+    assert_eq!(
+        os.json(&["port", "list", "--tags", "green"])
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let words = os.fails(&["network", "delete", "IPv6"]);
     assert!(words.contains("one or more ports still in use"), "{words}");
-    assert_eq!(os.json(&["security", "group", "rule", "list", "web"]).as_array().unwrap().len(), 4);
+    assert_eq!(
+        os.json(&["security", "group", "rule", "list", "web"])
+            .as_array()
+            .unwrap()
+            .len(),
+        4
+    );
     let extensions = os.json(&["extension", "list", "--network"]);
-    assert!(extensions.as_array().unwrap().iter().any(|e| e["Alias"] == "port-security"));
+    assert!(
+        extensions
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|e| e["Alias"] == "port-security")
+    );
     assert_eq!(os.json(&["network", "agent", "list"]), json!([]));
-    assert_eq!(os.json(&["availability", "zone", "list", "--network"]).as_array().unwrap().len(), 2);
-    assert_eq!(os.json(&["ip", "availability", "show", "IPv6"])["used_ips"], json!(2));
+    assert_eq!(
+        os.json(&["availability", "zone", "list", "--network"])
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(
+        os.json(&["ip", "availability", "show", "IPv6"])["used_ips"],
+        json!(2)
+    );
     for words in [
         ["port", "delete", "p2"].as_slice(),
         &["security", "group", "delete", "web"],
@@ -209,13 +361,34 @@ fn networking(os: &mut Session) {
 fn identity(os: &mut Session, ann: &mut Session) {
     let project = os.json(&["project", "create", "alpha"]);
     let id = project["id"].as_str().unwrap();
-    let user = os.json(&["user", "create", "ann", "--password", "a secret", "--project", "alpha"]);
-    os.quiet(&["role", "add", "--project", "alpha", "--user", "ann", "member"]);
+    let user = os.json(&[
+        "user",
+        "create",
+        "ann",
+        "--password",
+        "a secret",
+        "--project",
+        "alpha",
+    ]);
+    os.quiet(&[
+        "role",
+        "add",
+        "--project",
+        "alpha",
+        "--user",
+        "ann",
+        "member",
+    ]);
     let assigned = os.json(&["role", "assignment", "list", "--user", "ann", "--names"]);
     assert_eq!(assigned[0]["Role"], "member");
     os.quiet(&["quota", "set", "alpha", "--ports", "7", "--networks", "3"]);
     let quota = os.json(&["quota", "show", "alpha", "--network"]);
-    let ports = quota.as_array().unwrap().iter().find(|q| q["Resource"] == "ports").unwrap();
+    let ports = quota
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|q| q["Resource"] == "ports")
+        .unwrap();
     assert_eq!(ports["Limit"], json!(7));
     let token = os.json(&["token", "issue"]);
     os.quiet(&["token", "revoke", token["id"].as_str().unwrap()]);
@@ -223,9 +396,8 @@ fn identity(os: &mut Session, ann: &mut Session) {
     assert_eq!(catalog.as_array().unwrap().len(), 2);
     let mine = ann.json(&["network", "create", "mine"]);
     assert_eq!(mine["project_id"], json!(id));
-    let credential =
-        ann.json(&["application", "credential", "create", "robot"]);
-    assert!(credential["secret"].as_str().unwrap().len() > 40);
+    let credential = ann.json(&["application", "credential", "create", "robot"]);
+    assert!(credential["Secret"].as_str().unwrap().len() > 40);
     let words = ann.fails(&["user", "list"]);
     assert!(words.contains("403"), "{words}");
     os.quiet(&["network", "delete", "mine"]);

@@ -48,9 +48,9 @@ fn what_is_written_in_many_ways_has_one_normal_form() {
     }
 }
 
-#[test]
-fn what_is_wrong_is_refused_in_neutron_s_words() {
-    let cases = [
+/// Kind, what is written, and the words that refuse it.
+fn refusals() -> Vec<(Kind, Value, &'static str)> {
+    vec![
         (
             Kind::Bool,
             json!("maybe"),
@@ -116,8 +116,12 @@ fn what_is_wrong_is_refused_in_neutron_s_words() {
             json!(65536),
             "Invalid input for operation: Invalid value for port 65536.",
         ),
-    ];
-    for (kind, raw, words) in cases {
+    ]
+}
+
+#[test]
+fn what_is_wrong_is_refused_in_neutron_s_words() {
+    for (kind, raw, words) in refusals() {
         let error = check(kind, raw.clone()).unwrap_err();
         assert_eq!(
             (error.status, error.message.as_str()),

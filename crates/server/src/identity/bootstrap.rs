@@ -2,6 +2,7 @@
 //! yet, and the `clouds.yaml` that tells it to its owner alone.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt,
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     cloud::{Cloud, now},
     keys::{self, IdentityTable},
+    write::Write,
 };
 
 /// The first user, and the project that it works in.
@@ -46,6 +48,15 @@ pub enum BootstrapError {
     Hash,
 }
 
+/// What every cloud begins with.
+struct Beginning {
+    domain: Domain,
+    roles: [Role; 4],
+    projects: [Project; 2],
+    user: User,
+    grants: [Assignment; 3],
+}
+
 /// Makes what every cloud begins with, if there is no user yet; answers whether it did.
 ///
 /// # Errors
@@ -69,82 +80,89 @@ pub async fn bootstrap(cloud: &Cloud, auth_url: &str, file: &Path) -> Result<boo
         admin: true,
         member: true,
     };
-    let domain = Domain {
-        id: DEFAULT_DOMAIN.to_owned(),
-        name: "Default".to_owned(),
-        description: "The default domain".to_owned(),
-        enabled: true,
-    };
-    let role = |name: &str| Role {
-        id: random_id(),
-        name: name.to_owned(),
-        description: String::new(),
-    };
-    let roles = [ADMIN, MEMBER, READER, SERVICE_PROJECT].map(role);
-    let project = |name: &str| Project {
-        id: random_id(),
-        name: name.to_owned(),
-        domain_id: DEFAULT_DOMAIN.to_owned(),
-        description: String::new(),
-        enabled: true,
-        tags: Default::default(),
-    };
-    let projects = [FIRST_USER, SERVICE_PROJECT].map(project);
-    let [admin_project, _] = &projects;
-    let user = User {
-        id: random_id(),
-        name: FIRST_USER.to_owned(),
-        domain_id: DEFAULT_DOMAIN.to_owned(),
-        description: String::new(),
-        email: String::new(),
-        enabled: true,
-        default_project_id: Some(admin_project.id.clone()),
-        password: Some(hash),
-        tokens_since: now(),
-    };
-    let [admin_role, ..] = &roles;
-    let scopes = [
-        Scope::Project(admin_project.id.clone()),
-        Scope::System,
-        Scope::Domain(domain.id.clone()),
-    ];
-    let grant = |scope| Assignment {
-        user: user.id.clone(),
-        scope,
-        role: admin_role.id.clone(),
-    };
-    let grants = scopes.map(grant);
-    cloud
-        .write(&nobody, |write| {
-            let name = |table, within: &str, name: &str| keys::identity_name(table, within, name);
-            write.claim(
-                name(IdentityTable::Domain, "", &domain.name),
-                domain.id.clone(),
-            );
-            write.create(keys::identity(IdentityTable::Domain, &domain.id), &domain)?;
-            for role in &roles {
-                write.claim(name(IdentityTable::Role, "", &role.name), role.id.clone());
-                write.create(keys::identity(IdentityTable::Role, &role.id), role)?;
-            }
-            for project in &projects {
-                write.claim(
-                    name(IdentityTable::Project, DEFAULT_DOMAIN, &project.name),
-                    project.id.clone(),
-                );
-                write.create(keys::identity(IdentityTable::Project, &project.id), project)?;
-            }
-            write.claim(
-                name(IdentityTable::User, DEFAULT_DOMAIN, &user.name),
-                user.id.clone(),
-            );
-            write.create(keys::identity(IdentityTable::User, &user.id), &user)?;
-            for grant in &grants {
-                write.create(keys::identity(IdentityTable::Assignment, grant.id()), grant)?;
-            }
-            Ok(())
-        })
-        .await?;
+    let beginning = Beginning::new(hash);
+    cloud.write(&nobody, |write| beginning.put(write)).await?;
     Ok(true)
+}
+
+impl Beginning {
+    fn new(password: String) -> Self {
+        let domain = Domain {
+            id: DEFAULT_DOMAIN.to_owned(),
+            name: "Default".to_owned(),
+            description: "The default domain".to_owned(),
+            enabled: true,
+        };
+        let roles = [ADMIN, MEMBER, READER, SERVICE_PROJECT].map(|name| Role {
+            id: random_id(),
+            name: name.to_owned(),
+            description: String::new(),
+        });
+        let projects = [FIRST_USER, SERVICE_PROJECT].map(|name| Project {
+            id: random_id(),
+            name: name.to_owned(),
+            domain_id: DEFAULT_DOMAIN.to_owned(),
+            description: String::new(),
+            enabled: true,
+            tags: BTreeSet::new(),
+        });
+        let ([project, _], [admin, ..]) = (&projects, &roles);
+        let user = User {
+            id: random_id(),
+            name: FIRST_USER.to_owned(),
+            domain_id: DEFAULT_DOMAIN.to_owned(),
+            description: String::new(),
+            email: String::new(),
+            enabled: true,
+            default_project_id: Some(project.id.clone()),
+            password: Some(password),
+            tokens_since: now(),
+        };
+        let grants = [
+            Scope::Project(project.id.clone()),
+            Scope::System,
+            Scope::Domain(domain.id.clone()),
+        ]
+        .map(|scope| Assignment {
+            user: user.id.clone(),
+            scope,
+            role: admin.id.clone(),
+        });
+        Beginning {
+            domain,
+            roles,
+            projects,
+            user,
+            grants,
+        }
+    }
+
+    fn put(&self, write: &mut Write<'_>) -> hextet_api::error::Result<()> {
+        use IdentityTable as Table;
+        let mut named = |table, within: &str, name: &str, id: &str| {
+            write.claim(keys::identity_name(table, within, name), id.to_owned());
+        };
+        named(Table::Domain, "", &self.domain.name, &self.domain.id);
+        named(Table::User, DEFAULT_DOMAIN, &self.user.name, &self.user.id);
+        for role in &self.roles {
+            named(Table::Role, "", &role.name, &role.id);
+        }
+        for project in &self.projects {
+            named(Table::Project, DEFAULT_DOMAIN, &project.name, &project.id);
+        }
+        write.create(keys::identity(Table::Domain, &self.domain.id), &self.domain)?;
+        write.create(keys::identity(Table::User, &self.user.id), &self.user)?;
+        for role in &self.roles {
+            write.create(keys::identity(Table::Role, &role.id), role)?;
+        }
+        for project in &self.projects {
+            write.create(keys::identity(Table::Project, &project.id), project)?;
+        }
+        for grant in &self.grants {
+            write.create(keys::identity(Table::Assignment, grant.id()), grant)?;
+        }
+        Ok(())
+    }
 }
 
 fn clouds_yaml(auth_url: &str, secret: &str) -> String {
