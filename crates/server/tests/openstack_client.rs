@@ -97,30 +97,41 @@ impl Session {
         }
     }
 
-    fn output(&mut self, words: &[&str]) -> Output {
+    fn output(&mut self, command: &str) -> Output {
+        let words: Vec<_> = command.split_whitespace().collect();
         writeln!(self.words, "{}", json!(words)).unwrap();
         let line = self
             .answers
             .next()
-            .unwrap_or_else(|| panic!("openstack {words:?}: no answer"));
+            .unwrap_or_else(|| panic!("openstack {command}: no answer"));
         serde_json::from_str(&line.unwrap()).unwrap()
     }
 
-    fn json(&mut self, words: &[&str]) -> Value {
-        let output = self.output(&[words, &["-f", "json"]].concat());
-        assert_eq!(output.status, 0, "openstack {words:?}: {}", output.stderr);
-        serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("openstack {words:?}: {e}"))
+    fn json(&mut self, command: &str) -> Value {
+        let output = self.output(&format!("{command} -f json"));
+        assert_eq!(output.status, 0, "openstack {command}: {}", output.stderr);
+        serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("openstack {command}: {e}"))
     }
 
-    fn quiet(&mut self, words: &[&str]) {
-        let output = self.output(words);
-        assert_eq!(output.status, 0, "openstack {words:?}: {}", output.stderr);
+    /// How many of a list are such.
+    fn list(&mut self, command: &str, such: impl Fn(&Value) -> bool) -> usize {
+        self.json(command)
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|item| such(item))
+            .count()
+    }
+
+    fn quiet(&mut self, command: &str) {
+        let output = self.output(command);
+        assert_eq!(output.status, 0, "openstack {command}: {}", output.stderr);
     }
 
     /// The words of a command that must fail.
-    fn fails(&mut self, words: &[&str]) -> String {
-        let output = self.output(words);
-        assert_ne!(output.status, 0, "openstack {words:?} should fail");
+    fn fails(&mut self, command: &str) -> String {
+        let output = self.output(command);
+        assert_ne!(output.status, 0, "openstack {command} should fail");
         output.stderr
     }
 }
@@ -140,7 +151,7 @@ fn with_ann(clouds: &str) -> String {
         .unwrap()
         .trim();
     format!(
-        "{clouds}  ann:\n    auth:\n      {url}\n      username: ann\n      password: a secret\n      \
+        "{clouds}  ann:\n    auth:\n      {url}\n      username: ann\n      password: a-secret\n      \
          user_domain_id: default\n      project_name: alpha\n      project_domain_id: default\n"
     )
 }
@@ -176,6 +187,8 @@ async fn the_openstack_client_works() {
         // The client keeps its connection to the networking API, so another user needs another one.
         let mut ann = Session::start(&program, &clouds, "ann");
         networking(&mut session);
+        security_groups(&mut session);
+        ports(&mut session);
         identity(&mut session, &mut ann);
     });
     work.await.unwrap();
@@ -183,224 +196,108 @@ async fn the_openstack_client_works() {
 }
 
 fn networking(os: &mut Session) {
-    let network = os.json(&[
-        "network",
-        "create",
-        "IPv6",
-        "--share",
-        "--external",
-        "--mtu",
-        "1450",
-        "--provider-network-type",
-        "routed",
-        "--tag",
-        "blue",
-    ]);
+    let network = os.json(
+        "network create IPv6 --share --external --mtu 1450 --provider-network-type routed --tag blue",
+    );
     assert_eq!(network["provider:network_type"], "routed");
     assert_eq!(
         (&network["mtu"], &network["shared"]),
         (&json!(1450), &json!(true))
     );
-    let v6 = os.json(&[
-        "subnet",
-        "create",
-        "v6",
-        "--network",
-        "IPv6",
-        "--ip-version",
-        "6",
-        "--subnet-range",
-        "2001:db8:7::/64",
-        "--ipv6-ra-mode",
-        "slaac",
-        "--ipv6-address-mode",
-        "slaac",
-        "--dns-nameserver",
-        "2001:db8::53",
-    ]);
+    let v6 = os.json(
+        "subnet create v6 --network IPv6 --ip-version 6 --subnet-range 2001:db8:7::/64 \
+         --ipv6-ra-mode slaac --ipv6-address-mode slaac --dns-nameserver 2001:db8::53",
+    );
     assert_eq!(v6["ipv6_address_mode"], "slaac");
-    os.json(&[
-        "subnet",
-        "create",
-        "v4",
-        "--network",
-        "IPv6",
-        "--subnet-range",
-        "10.7.0.0/24",
-        "--allocation-pool",
-        "start=10.7.0.100,end=10.7.0.200",
-    ]);
-    let group = os.json(&[
-        "security",
-        "group",
-        "create",
-        "web",
-        "--description",
-        "for the web",
-    ]);
-    let rule = os.json(&[
-        "security",
-        "group",
-        "rule",
-        "create",
-        "web",
-        "--protocol",
-        "tcp",
-        "--dst-port",
-        "80:81",
-        "--remote-ip",
-        "10.0.0.0/8",
-    ]);
+    os.json(
+        "subnet create v4 --network IPv6 --subnet-range 10.7.0.0/24 \
+         --allocation-pool start=10.7.0.100,end=10.7.0.200",
+    );
+    assert_eq!(
+        os.list("extension list --network", |e| e["Alias"]
+            == "port-security"),
+        1
+    );
+    assert_eq!(os.json("network agent list"), json!([]));
+    assert_eq!(os.list("availability zone list --network", |_| true), 2);
+}
+
+fn security_groups(os: &mut Session) {
+    os.json("security group create web --description web");
+    let rule = os.json(
+        "security group rule create web --protocol tcp --dst-port 80:81 --remote-ip 10.0.0.0/8",
+    );
     assert_eq!(rule["port_range_max"], json!(81));
-    os.json(&[
-        "security",
-        "group",
-        "rule",
-        "create",
-        "web",
-        "--protocol",
-        "icmpv6",
-        "--ethertype",
-        "IPv6",
-        "--remote-group",
-        "web",
-        "--egress",
-    ]);
-    let port = os.json(&[
-        "port",
-        "create",
-        "p1",
-        "--network",
-        "IPv6",
-        "--security-group",
-        "web",
-        "--device",
-        "vm-1",
-        "--fixed-ip",
-        "subnet=v4,ip-address=10.7.0.150",
-        "--extra-dhcp-option",
-        "name=bootfile-name,value=x",
-    ]);
+    os.json(
+        "security group rule create web --protocol icmpv6 --ethertype IPv6 --remote-group web --egress",
+    );
+    assert_eq!(os.list("security group rule list web", |_| true), 4);
+}
+
+fn ports(os: &mut Session) {
+    let port = os.json(
+        "port create p1 --network IPv6 --security-group web --device vm-1 \
+         --fixed-ip subnet=v4,ip-address=10.7.0.150 \
+         --extra-dhcp-option name=bootfile-name,value=x",
+    );
     let addresses = cloud::addresses(&port);
     assert_eq!(addresses[0], "10.7.0.150");
     assert!(addresses[1].starts_with("2001:db8:7:"), "{addresses:?}");
+    let group = os.json("security group show web");
     assert_eq!(port["security_group_ids"], json!([group["id"]]));
-    os.quiet(&[
-        "port",
-        "set",
-        "p1",
-        "--name",
-        "p2",
-        "--host",
-        "h1",
-        "--device-owner",
-        "compute:nova",
-    ]);
-    let shown = os.json(&["port", "show", "p2"]);
+    os.quiet("port set p1 --name p2 --host h1 --device-owner compute:nova");
+    let shown = os.json("port show p2");
     assert_eq!(
         (&shown["binding_vif_type"], &shown["status"]),
         (&json!("tap"), &json!("DOWN"))
     );
-    let listed = os.json(&[
-        "port",
-        "list",
-        "--network",
-        "IPv6",
-        "--fixed-ip",
-        "ip-address=10.7.0.150",
-    ]);
-    assert_eq!(listed.as_array().unwrap().len(), 1);
-    os.quiet(&["port", "set", "p2", "--tag", "green"]);
     assert_eq!(
-        os.json(&["port", "list", "--tags", "green"])
-            .as_array()
-            .unwrap()
-            .len(),
+        os.list(
+            "port list --network IPv6 --fixed-ip ip-address=10.7.0.150",
+            |_| true
+        ),
         1
     );
-    let words = os.fails(&["network", "delete", "IPv6"]);
+    os.quiet("port set p2 --tag green");
+    assert_eq!(os.list("port list --tags green", |_| true), 1);
+    assert_eq!(os.json("ip availability show IPv6")["used_ips"], json!(2));
+    let words = os.fails("network delete IPv6");
     assert!(words.contains("one or more ports still in use"), "{words}");
-    assert_eq!(
-        os.json(&["security", "group", "rule", "list", "web"])
-            .as_array()
-            .unwrap()
-            .len(),
-        4
-    );
-    let extensions = os.json(&["extension", "list", "--network"]);
-    assert!(
-        extensions
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|e| e["Alias"] == "port-security")
-    );
-    assert_eq!(os.json(&["network", "agent", "list"]), json!([]));
-    assert_eq!(
-        os.json(&["availability", "zone", "list", "--network"])
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
-    assert_eq!(
-        os.json(&["ip", "availability", "show", "IPv6"])["used_ips"],
-        json!(2)
-    );
     for words in [
-        ["port", "delete", "p2"].as_slice(),
-        &["security", "group", "delete", "web"],
-        &["subnet", "delete", "v4"],
-        &["network", "delete", "IPv6"],
+        "port delete p2",
+        "security group delete web",
+        "subnet delete v4",
+        "network delete IPv6",
     ] {
         os.quiet(words);
     }
-    assert_eq!(os.json(&["network", "list"]), json!([]));
+    assert_eq!(os.json("network list"), json!([]));
 }
 
 fn identity(os: &mut Session, ann: &mut Session) {
-    let project = os.json(&["project", "create", "alpha"]);
+    let project = os.json("project create alpha");
     let id = project["id"].as_str().unwrap();
-    let user = os.json(&[
-        "user",
-        "create",
-        "ann",
-        "--password",
-        "a secret",
-        "--project",
-        "alpha",
-    ]);
-    os.quiet(&[
-        "role",
-        "add",
-        "--project",
-        "alpha",
-        "--user",
-        "ann",
-        "member",
-    ]);
-    let assigned = os.json(&["role", "assignment", "list", "--user", "ann", "--names"]);
+    os.json("user create ann --password a-secret --project alpha");
+    os.quiet("role add --project alpha --user ann member");
+    let assigned = os.json("role assignment list --user ann --names");
     assert_eq!(assigned[0]["Role"], "member");
-    os.quiet(&["quota", "set", "alpha", "--ports", "7", "--networks", "3"]);
-    let quota = os.json(&["quota", "show", "alpha", "--network"]);
-    let ports = quota
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|q| q["Resource"] == "ports")
-        .unwrap();
-    assert_eq!(ports["Limit"], json!(7));
-    let token = os.json(&["token", "issue"]);
-    os.quiet(&["token", "revoke", token["id"].as_str().unwrap()]);
-    let catalog = os.json(&["catalog", "list"]);
-    assert_eq!(catalog.as_array().unwrap().len(), 2);
-    let mine = ann.json(&["network", "create", "mine"]);
+    os.quiet("quota set alpha --ports 7 --networks 3");
+    let limit = |q: &Value| q["Resource"] == "ports" && q["Limit"] == json!(7);
+    assert_eq!(os.list("quota show alpha --network", limit), 1);
+    let token = os.json("token issue");
+    os.quiet(&format!("token revoke {}", token["id"].as_str().unwrap()));
+    assert_eq!(os.list("catalog list", |_| true), 2);
+    let mine = ann.json("network create mine");
     assert_eq!(mine["project_id"], json!(id));
-    let credential = ann.json(&["application", "credential", "create", "robot"]);
+    let credential = ann.json("application credential create robot");
     assert!(credential["Secret"].as_str().unwrap().len() > 40);
-    let words = ann.fails(&["user", "list"]);
+    let words = ann.fails("user list");
     assert!(words.contains("403"), "{words}");
-    os.quiet(&["network", "delete", "mine"]);
-    os.quiet(&["user", "delete", user["id"].as_str().unwrap()]);
-    os.quiet(&["project", "delete", id]);
+    for words in [
+        "network delete mine",
+        "user delete ann",
+        "project delete alpha",
+    ] {
+        os.quiet(words);
+    }
 }
