@@ -147,6 +147,7 @@ enum Effect {
 }
 
 /// Sections are those of RFC 7606; each UPDATE is for a route that is there.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn malformed() -> Vec<(&'static str, String, Effect)> {
     use Effect::{Gone, Kept};
     let without = |attribute: &str| with("").replacen(attribute, "", 1);
