@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hextet_model::plan::HostConfig;
-use hextet_types::{Asn, HostId, IfName, Prefix};
+use hextet_types::{Asn, HostId, IfName};
 use serde::Deserialize;
 
 /// `hextet agent --config FILE`.
@@ -55,9 +55,6 @@ pub struct BgpConfig {
     /// What is taken from peers.
     #[serde(default)]
     pub import: Import,
-    /// Prefixes announced in place of the host routes in them.
-    #[serde(default)]
-    pub aggregates: Vec<Prefix>,
     /// Whom we talk to; at least one.
     pub peers: Vec<PeerConfig>,
 }

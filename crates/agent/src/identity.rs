@@ -167,7 +167,7 @@ impl Identity {
             write_beside(path, text)?;
         }
         for path in [&self.authority, &self.certificate, &self.key] {
-            fs::rename(path.with_extension("new"), path)
+            fs::rename(beside(path), path)
                 .with_context(|| format!("put {} in place", path.display()))?;
         }
         Ok(())
@@ -217,8 +217,14 @@ fn check_fingerprint(ca_pem: &str, expected: &[u8; 32]) -> Result<()> {
     Ok(())
 }
 
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
 fn write_beside(path: &Path, text: &str) -> Result<()> {
-    let beside = path.with_extension("new");
+    let beside = beside(path);
     let write = || {
         let mut file = fs::OpenOptions::new()
             .create(true)

@@ -174,6 +174,10 @@ impl Reconciler {
             last_full_pass: (Duration::ZERO, Instant::now()),
         };
         reconciler.adopt()?;
+        let ports = reconciler.planner.intent().ports.values();
+        reconciler.recheck = ports
+            .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address))
+            .collect();
         reconciler.tell_all();
         Ok(reconciler)
     }

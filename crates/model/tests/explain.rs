@@ -336,5 +336,18 @@ fn a_rule_opens_no_more_than_it_says() {
         outcome(&planner, "2001:db8:ff::2", "2001:db8:1::a"),
         not_allowed
     );
-    assert_eq!(outcome(&planner, "203.0.113.7", "10.1.0.10"), not_allowed);
+    assert_eq!(outcome(&planner, "10.1.0.77", "10.1.0.10"), not_allowed);
+}
+
+#[test]
+fn private_addresses_are_not_reached_from_outside() {
+    let mut planner = planner();
+    let anybody = rule(0, Direction::Ingress, Family::V4);
+    planner.apply(Change::PutGroup(Box::new(group(0, [anybody]))));
+    let outcome = |from: &str| {
+        let query = query(Endpoint::Address(ip(from)), "10.1.0.10", SSH);
+        explain(&planner, &query).unwrap().verdict
+    };
+    assert_eq!(outcome("203.0.113.7"), Outcome::Dropped(Reason::Private));
+    assert!(matches!(outcome("10.1.0.77"), Outcome::Delivered { .. }));
 }

@@ -152,6 +152,8 @@ fn word(reason: &Reason) -> &'static str {
         Reason::HostService => "host",
         Reason::EgressNotAllowed => "egress",
         Reason::IngressNotAllowed => "ingress",
+        Reason::Private => "private",
+        Reason::DhcpClient => "dhcp client",
         Reason::NoNatSource => "no source",
         Reason::Blackhole => "black hole",
         Reason::NoRoute => "no route",
@@ -282,6 +284,7 @@ fn plans_do_what_the_api_promises() {
         "black hole",
         "link-local",
         "no route",
+        "private",
     ];
     for what in expected {
         assert!(

@@ -37,7 +37,6 @@ pub fn speaker(config: &BgpConfig, restarting: bool) -> SpeakerConfig {
         restart_time_secs: config.restart_time_secs,
         restarting,
         deferral: DEFERRAL,
-        aggregates: config.aggregates.clone(),
         ..SpeakerConfig::new(config.asn, config.router_id, rand::rng().random())
     }
 }

@@ -22,6 +22,10 @@ const WITHOUT_AGENT: Duration = Duration::from_secs(60);
 const REROUTE: Duration = Duration::from_secs(1);
 /// Where the kernel tells of a change.
 const NOTIFIED: Duration = Duration::from_secs(1);
+/// Our table without what packets fill it with, and with elements in a fixed order.
+const TABLE: &str = "nft -s -t list table inet hextet; \
+    for set in ports sources4 sources6 link-locals uplinks; do \
+    nft list set inet hextet $set | tr ',{} ' '\\n' | sort; done";
 /// Where it does not.
 const UNNOTIFIED: Duration = Duration::from_secs(65);
 
@@ -89,7 +93,7 @@ pub fn server_down(f: &mut Fabric) -> Result<String> {
 pub fn spine_lost(f: &mut Fabric) -> Result<String> {
     let mut told = Vec::new();
     for way in [SpineLoss::Killed, SpineLoss::LinkDown, SpineLoss::Silent] {
-        let streams = f.streams_to("public1")?;
+        let streams = f.streams_to_all()?;
         thread::sleep(Duration::from_secs(1));
         f.lose_spine(way)?;
         thread::sleep(Duration::from_secs(4));
@@ -129,7 +133,7 @@ pub fn tamper(f: &Fabric) -> Result<String> {
     let tamperings: [(&[&str], &[&str], Duration); 4] = [
         (
             &["nft", "delete", "table", "inet", "hextet"],
-            &["nft", "-s", "list", "table", "inet", "hextet"],
+            &["sh", "-c", TABLE],
             NOTIFIED,
         ),
         (

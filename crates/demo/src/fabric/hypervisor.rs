@@ -56,7 +56,7 @@ impl Hypervisor {
         program: &Path,
         state: &Path,
     ) -> Result<Hypervisor> {
-        let dir = state.join(name);
+        let dir = state.to_owned();
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let (config, socket) = (dir.join("agent.toml"), dir.join("agent.sock"));
         let text = configuration(name, number, spines, server, &dir);
@@ -185,7 +185,7 @@ fn configuration(name: &str, number: u8, spines: &[Spine], server: &str, dir: &P
         .collect();
     let mut text = format!(
         "server = \"{server}\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/agent.sock\"\n\n\
-         [host]\nhost = \"{name}\"\nuplinks = [{1}]\n\n\
+         [host]\nhost = \"{name}\"\nuplinks = [{1}]\nblackhole_inside = true\n\n\
          [bgp]\nasn = 64512\nrouter_id = \"10.255.0.{number}\"\nhold_time_secs = 30\n",
         dir.display(),
         uplinks.join(", "),

@@ -264,11 +264,26 @@ impl Fabric {
     /// `ping` can't be started.
     pub fn streams_to(&self, name: &str) -> Result<Vec<PingStream>> {
         let workload = self.workload(name)?;
-        [IpAddr::V6(workload.v6), IpAddr::V4(workload.v4)]
-            .into_iter()
+        self.streams([IpAddr::V6(workload.v6), IpAddr::V4(workload.v4)])
+    }
+
+    /// Streams of echo requests from the internet to whatever it reaches: enough of them that each spine
+    /// has some.
+    ///
+    /// # Errors
+    ///
+    /// `ping` can't be started.
+    pub fn streams_to_all(&self) -> Result<Vec<PingStream>> {
+        let v6 = self.workloads.iter().map(|w| IpAddr::V6(w.v6));
+        let public = self.workloads.iter().filter(|w| w.network == "dualStack");
+        self.streams(v6.chain(public.map(|w| IpAddr::V4(w.v4))))
+    }
+
+    fn streams(&self, to: impl IntoIterator<Item = IpAddr>) -> Result<Vec<PingStream>> {
+        let interval = Duration::from_millis(10);
+        to.into_iter()
             .map(|to| {
-                let log = format!("ping-{}", if to.is_ipv6() { "v6" } else { "v4" });
-                let interval = Duration::from_millis(10);
+                let log = format!("ping-{to}");
                 Ok(self
                     .lab
                     .ping_stream(&self.internet, &log, &to.to_string(), interval)?)

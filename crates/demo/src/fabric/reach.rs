@@ -172,8 +172,10 @@ pub fn two_networks(f: &Fabric) -> Result<String> {
 
 /// The spines learned a /128 and a /32 for each workload, and no others.
 pub fn routes_on_spines(f: &Fabric) -> Result<String> {
+    let vm = f.vm.iter().map(|vm| &vm.workload);
     let mut wanted: Vec<String> = f
         .plugged()
+        .chain(vm)
         .flat_map(|w| [format!("{}/128", w.v6), format!("{}/32", w.v4)])
         .collect();
     wanted.sort();
@@ -335,7 +337,7 @@ impl<'a> Counter<'a> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let table = format!("demo{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let rules = format!(
-            "table inet {table} {{ chain seen {{ type filter hook prerouting priority -500; {what} counter }} }}"
+            "table inet {table} {{ chain seen {{ type filter hook prerouting priority -500; {what} counter; }}; }}"
         );
         place.run(&["nft", &rules])?;
         Ok(Counter { place, table })

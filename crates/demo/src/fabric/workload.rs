@@ -185,8 +185,14 @@ BOUND|RENEW|REBIND|REBOOT)
     done ;;
 BOUND6|RENEW6|REBIND6)
     ip -6 addr replace "$new_ip6_address/128" dev "$interface" nodad ;;
-PREINIT|PREINIT6)
+PREINIT)
     ip link set "$interface" up ;;
+PREINIT6)
+    ip link set "$interface" up
+    for try in $(seq 100); do
+        ip -6 -o addr show dev "$interface" scope link -tentative | grep -q fe80 && break
+        sleep 0.1
+    done ;;
 esac
 exit 0
 "#;

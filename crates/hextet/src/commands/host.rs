@@ -24,6 +24,8 @@ use crate::{
 
 /// How long `hextet port attach` waits for the agent to get the port going.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it waits to hear of the port at all.
+const BINDING_PATIENCE: Duration = Duration::from_secs(3);
 /// No question has a body.
 const NOTHING: Option<&()> = None;
 
@@ -135,7 +137,7 @@ pub fn port(port: Port) -> Result<ExitCode> {
             ifname,
             agent,
         } => {
-            let status = find_port(&agent.path, port)?;
+            let status = await_port(&agent.path, port)?;
             let workload = workload::Veth {
                 host_end: status.link.clone(),
                 netns: netns.clone(),
@@ -158,6 +160,17 @@ fn find_port(socket: &std::path::Path, port: PortId) -> Result<PortStatus> {
     status.ports.into_iter().find(|p| p.id == port).with_context(|| {
         format!("port {port} is not bound to {host}; bind it: openstack port set --host {host} {port}")
     })
+}
+
+/// A port that was bound a moment ago may not have come to the agent yet.
+fn await_port(socket: &std::path::Path, port: PortId) -> Result<PortStatus> {
+    let end = Instant::now() + BINDING_PATIENCE;
+    loop {
+        match find_port(socket, port) {
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            found => return found,
+        }
+    }
 }
 
 fn wait_until_active(socket: &std::path::Path, port: PortId) -> Result<()> {

@@ -90,6 +90,8 @@ pub enum Reason {
     Redirect,
     /// Neighbour discovery on its way elsewhere.
     Discovery,
+    /// For a DHCP client that has not asked.
+    DhcpClient,
     /// A link-local source on its way elsewhere.
     LinkLocal,
     /// It belongs to no connection.
@@ -100,6 +102,8 @@ pub enum Reason {
     EgressNotAllowed,
     /// No group of the receiving port allows it.
     IngressNotAllowed,
+    /// It comes from outside the cloud and goes to a private address.
+    Private,
     /// The host has no source address to translate to.
     NoNatSource,
     /// The route is a black hole.
@@ -120,11 +124,13 @@ impl Reason {
             why::NO_PROFILE => Reason::NotAdmitted,
             why::REDIRECT => Reason::Redirect,
             why::DISCOVERY => Reason::Discovery,
+            why::DHCP => Reason::DhcpClient,
             why::LINK_LOCAL => Reason::LinkLocal,
             why::INVALID => Reason::Invalid,
             why::HOST => Reason::HostService,
             why::NOT_ALLOWED if chain.0.starts_with("pe-") => Reason::EgressNotAllowed,
             why::NOT_ALLOWED => Reason::IngressNotAllowed,
+            why::PRIVATE => Reason::Private,
             why::NO_SOURCE => Reason::NoNatSource,
             other => Reason::Other(other.to_owned()),
         }
@@ -141,11 +147,13 @@ impl Reason {
             Reason::NotAdmitted => "nothing admitted it to the port",
             Reason::Redirect => why::REDIRECT,
             Reason::Discovery => why::DISCOVERY,
+            Reason::DhcpClient => why::DHCP,
             Reason::LinkLocal => why::LINK_LOCAL,
             Reason::Invalid => "it belongs to no connection",
             Reason::HostService => why::HOST,
             Reason::EgressNotAllowed => "no security group of the sending port allows it",
             Reason::IngressNotAllowed => "no security group of the receiving port allows it",
+            Reason::Private => why::PRIVATE,
             Reason::NoNatSource => "the host has no source address to translate to",
             Reason::Blackhole => "nobody in the cloud has that address",
             Reason::NoRoute => "there is no route",

@@ -51,6 +51,8 @@ const TO_HOST: &str = "to-host";
 const FROM_HOST: &str = "from-host";
 /// Judges what belongs to no connection that makes sense.
 pub const INVALID: &str = "invalid";
+/// Whether a packet from elsewhere may go to a private address; see [`super::nat`].
+pub const PRIVATE: &str = "private";
 
 /// The gateway of every port.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -74,6 +76,7 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
     ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/ipv4/conf/all/accept_source_route", "0"),
     ("net/netfilter/nf_conntrack_tcp_loose", "0"),
 ];
 
@@ -136,6 +139,7 @@ fn sets(config: &HostConfig) -> Vec<Object> {
     let source = |family| [KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(family)];
     let mut objects = vec![
         nft::set(names::ND_TYPES, [KeyType::IcmpType(Family::V6)]),
+        nft::set(names::DHCP_CLIENTS, [KeyType::InetService]),
         nft::dynamic_set(names::PINGS, [KeyType::IfName], MAX_PINGING_PORTS),
         nft::set(names::LINK_LOCALS, source(Family::V6)),
     ];
@@ -156,6 +160,8 @@ fn sets(config: &HostConfig) -> Vec<Object> {
     }
     let nd_types = 133..=137;
     objects.extend(nd_types.map(|t| nft::element(names::ND_TYPES, [Value::U8(t)])));
+    let dhcp_clients = [68, 546];
+    objects.extend(dhcp_clients.map(|p| nft::element(names::DHCP_CLIENTS, [Value::Port(p)])));
     objects.extend(
         config
             .uplinks
@@ -271,6 +277,7 @@ fn to_workload() -> Vec<NftRule> {
         link_local_stays(),
         jump_guard(),
         related(),
+        rule([nft::jump(PRIVATE)]),
         rule([nft::goto(TO_PORT)]),
     ]
 }
@@ -284,6 +291,7 @@ fn guard() -> Vec<NftRule> {
         names::ND_TYPES.into(),
         false,
     );
+    let to_dhcp_client = nft::found(vec![Field::Dport.into()], names::DHCP_CLIENTS.into(), false);
     vec![
         because(
             [
@@ -302,6 +310,15 @@ fn guard() -> Vec<NftRule> {
                 DROP,
             ],
             why::DISCOVERY,
+        ),
+        because(
+            [
+                nft::protocol(Protocol::UDP.0),
+                to_dhcp_client,
+                Statement::Counter,
+                DROP,
+            ],
+            why::DHCP,
         ),
         rule([nft::state_in(&[CtState::Invalid]), nft::jump(INVALID)]),
     ]

@@ -24,6 +24,8 @@ pub const LINK_LOCALS: &str = "link-locals";
 pub const UPLINKS: &str = "uplinks";
 /// Set: ICMPv6 types that never leave their link.
 pub const ND_TYPES: &str = "nd-types";
+/// Set: UDP ports at which DHCP clients listen; whoever serves them by routing was asked before.
+pub const DHCP_CLIENTS: &str = "dhcp-clients";
 /// Set, filled by packets: how fast each port pings the host.
 pub const PINGS: &str = "pings";
 

@@ -15,14 +15,15 @@ use super::{
     base,
     index::Name,
     names,
-    nft::{self, ACCEPT, DROP, because, rule},
+    nft::{self, ACCEPT, DROP, RETURN, because, rule},
     unit::View,
     why,
 };
 use crate::{
     neutron::Subnet,
     state::{
-        DynOp, Field, Hook, KeyPart, KeyType, NatRange, NftRule, Object, Statement, Value, Verdict,
+        CtState, DynOp, Field, Hook, KeyPart, KeyType, NatRange, NftRule, Object, Statement, Value,
+        Verdict,
     },
 };
 
@@ -56,7 +57,33 @@ pub fn translation(view: View<'_>) -> Vec<Object> {
     vec![
         nft::base_chain("postrouting", Hook::Postrouting, nft::SRCNAT, rules),
         base::invalid(private),
+        nft::chain(base::PRIVATE, private_guard(view, &subnets)),
     ]
+}
+
+/// Private addresses are reached from within the cloud alone, even by one who has a route to them.
+fn private_guard(view: View<'_>, subnets: &[&Subnet]) -> Vec<NftRule> {
+    if subnets.is_empty() {
+        return Vec::new();
+    }
+    let saddr = |len| nft::address_part(Field::Saddr(Family::V4), Family::V4, len);
+    let link_local = Value::Addr(IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)));
+    let mut rules = vec![
+        rule([nft::state_in(&[CtState::Established]), RETURN]),
+        rule([nft::compare(saddr(16), link_local), RETURN]),
+    ];
+    rules.extend(view.index.names().filter_map(|name| match name {
+        Name::InsideLen(len) => {
+            let inside = nft::found(vec![saddr(*len)], names::inside(*len), false);
+            Some(rule([inside, RETURN]))
+        }
+        _ => None,
+    }));
+    rules.extend(subnets.iter().map(|subnet| {
+        let to_it = is_in(subnet, Field::Daddr(Family::V4));
+        because([to_it, Statement::Counter, DROP], why::PRIVATE)
+    }));
+    rules
 }
 
 fn translated(subnet: &Subnet) -> bool {
@@ -73,8 +100,12 @@ fn inside_rule(name: &Name) -> Option<NftRule> {
 }
 
 fn is_from(subnet: &Subnet) -> Statement {
-    let saddr = nft::address_part(Field::Saddr(Family::V4), Family::V4, subnet.cidr.len());
-    nft::compare(saddr, Value::Addr(subnet.cidr.addr()))
+    is_in(subnet, Field::Saddr(Family::V4))
+}
+
+fn is_in(subnet: &Subnet, field: Field) -> Statement {
+    let part = nft::address_part(field, Family::V4, subnet.cidr.len());
+    nft::compare(part, Value::Addr(subnet.cidr.addr()))
 }
 
 /// The set of inside prefixes of one length.

@@ -12,6 +12,8 @@ pub const NO_PROFILE: &str = "a port without a profile";
 pub const REDIRECT: &str = "redirects never pass";
 /// Neighbour and router discovery that would be forwarded.
 pub const DISCOVERY: &str = "neighbour discovery stays on its link";
+/// DHCP messages that nobody asked for.
+pub const DHCP: &str = "DHCP clients are served by the host";
 /// Link-local sources that would be forwarded.
 pub const LINK_LOCAL: &str = "link-local addresses stay on their link";
 /// Connection tracking makes no sense of it.
@@ -24,3 +26,5 @@ pub const NOT_ALLOWED: &str = "no group allows it";
 pub const TOO_MANY: &str = "too many connections";
 /// NAT44 without a source.
 pub const NO_SOURCE: &str = "no source address to translate to";
+/// Private addresses, from outside.
+pub const PRIVATE: &str = "private addresses are not reached from outside";

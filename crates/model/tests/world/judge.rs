@@ -131,6 +131,14 @@ impl Judge<'_> {
                         ..
                     },
                 ) => return Err("discovery"),
+                (
+                    _,
+                    Payload::Ports {
+                        protocol: 17,
+                        destination: 68 | 546,
+                        ..
+                    },
+                ) => return Err("dhcp client"),
                 _ => {}
             }
         }
@@ -145,6 +153,9 @@ impl Judge<'_> {
                 }
             }
             _ => {}
+        }
+        if sender.is_none() && !known && receiver.is_some() && self.is_private(packet) {
+            return Err("private");
         }
         if let Some(port) = sender
             && !self.allows(port, Direction::Egress, packet)
@@ -217,6 +228,17 @@ impl Judge<'_> {
         subnets.find(|s| {
             s.nat44.is_some() && packet.source.is_ipv4() && s.cidr.contains(packet.source)
         })
+    }
+
+    /// To a translated subnet, from nobody in the cloud.
+    fn is_private(&self, packet: &Packet) -> bool {
+        let mut subnets = self.intent.subnets.values();
+        let inside = subnets.any(|s| s.cidr.contains(packet.source));
+        let mut subnets = self.intent.subnets.values();
+        let private = subnets.any(|s| {
+            s.nat44.is_some() && s.family() == Family::V4 && s.cidr.contains(packet.destination)
+        });
+        private && !inside && !packet.source.to_string().starts_with("169.254.")
     }
 
     fn is_black_hole(&self, addr: IpAddr) -> bool {
