@@ -92,7 +92,7 @@ impl Defence {
                 )
             }),
         }
-        assert_ne!(before, *objects, "there is no {self:?} to leave out");
+        assert!(before != *objects, "there is no {self:?} to leave out");
     }
 }
 

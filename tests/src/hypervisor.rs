@@ -7,13 +7,17 @@ use std::{
     panic,
     process::{Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
-use hextet_kernel::{Config, Kernel, Report, Scope};
+use hextet_kernel::{
+    Config, Kernel, Report, Scope,
+    conntrack::{Conntrack, Flow},
+};
 use hextet_model::{
     intent::{Change, Intent},
     plan::{HostConfig, Planner},
-    state::{Changed, Key, Object},
+    state::{Changed, Key, Netns, Object},
 };
 use hextet_types::{IfName, Mac, PortId};
 use nix::sched::{CloneFlags, unshare};
@@ -48,6 +52,9 @@ pub const SPINE_V6: &str = "2001:db8:ffff::2";
 pub const INTERNET_V4: &str = "192.0.2.7";
 /// Somebody on the Internet.
 pub const INTERNET_V6: &str = "2001:db8:7777::7";
+
+/// How long to wait for what has to happen; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Does something in a network namespace of its own, which ends with it. A panic inside is a panic here.
 pub fn in_own_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -87,6 +94,25 @@ pub fn run(program: &str, args: &[&str], input: &str) -> String {
 pub fn set_sysctl(path: &str, value: &str) {
     let file = format!("/proc/sys/{path}");
     std::fs::write(&file, value).unwrap_or_else(|e| panic!("write {file}: {e}"));
+}
+
+/// Waits for a condition of the kernel that it reaches by itself, in a moment.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until the host listens at an IPv6 address that it was just given: the kernel gets ready in the
+/// background.
+pub fn wait_for_address(address: &str) {
+    let local = format!("local {address} ");
+    let table = || run("ip", &["-6", "route", "show", "table", "local"], "");
+    wait_for(&format!("{address} is the host's"), || {
+        table().contains(&local)
+    });
 }
 
 /// One host, in the namespace of the thread that made it.
@@ -179,6 +205,12 @@ impl Hypervisor {
         changed
     }
 
+    /// Ends the connections from or to these addresses that are forbidden; gives how many.
+    pub fn cut(&self, addresses: &BTreeSet<IpAddr>, forbidden: impl FnMut(&Flow) -> bool) -> usize {
+        let mut table = Conntrack::open(&Netns::Main).expect("open the conntrack table");
+        table.cut(addresses, forbidden).expect("cut connections")
+    }
+
     /// What it has been told.
     pub fn intent(&self) -> &Intent {
         self.planner.intent()
@@ -215,6 +247,21 @@ impl Hypervisor {
             src: self.mac(port),
             dst: self.gateway_mac,
         }
+    }
+
+    /// The Ethernet address of the host's end of a port.
+    pub fn host_end(&self, port: PortId) -> Mac {
+        let link = run(
+            "ip",
+            &["-o", "link", "show", self.ports[&port].name().as_str()],
+            "",
+        );
+        let mac = link
+            .split_whitespace()
+            .skip_while(|word| *word != "link/ether")
+            .nth(1);
+        mac.and_then(|mac| mac.parse().ok())
+            .expect("an Ethernet address")
     }
 
     /// A port's own Ethernet address.
@@ -269,6 +316,8 @@ fn set_up_fabric() {
         .filter_map(|line| line.strip_prefix("-6 "))
         .collect();
     run("ip", &["-6", "-batch", "-"], &(v6.join("\n") + "\n"));
+    wait_for_address(HOST_V6);
+    wait_for_address(SERVICE_V6);
 }
 
 fn uplink_name() -> IfName {

@@ -127,7 +127,9 @@ impl Ip {
                 header.more_fragments = self.more_fragments;
                 header.fragment_offset = IpFragOffset::try_new(self.fragment_offset).unwrap();
                 header.options = self.options[..].try_into().expect("options of whole words");
-                header.set_payload_len(payload.octets.len()).expect("a packet");
+                header
+                    .set_payload_len(payload.octets.len())
+                    .expect("a packet");
                 header.header_checksum = header.calc_header_checksum();
                 [&header.to_bytes()[..], &payload.octets].concat()
             }

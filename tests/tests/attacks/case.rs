@@ -19,6 +19,8 @@ pub struct Attack {
     pub family: Option<Family>,
     /// Without these it succeeds.
     pub without: Vec<Defence>,
+    /// Why it is not stopped, where it is known not to be.
+    pub open: Option<&'static str>,
     given: Vec<Change>,
     attempt: Attempt,
 }
@@ -45,6 +47,7 @@ impl Attack {
             name: name.into(),
             family: family.into(),
             without: without.to_vec(),
+            open: None,
             given: Vec::new(),
             attempt: Box::new(attempt),
         }
@@ -74,6 +77,14 @@ impl Attack {
         self
     }
 
+    /// It succeeds against the host as it stands, for that reason: it is not tried in the suite until that
+    /// is mended.
+    #[must_use]
+    pub fn known_to_succeed(mut self, reason: &'static str) -> Attack {
+        self.open = Some(reason);
+        self
+    }
+
     /// Its name among all.
     pub fn full_name(&self) -> String {
         match self.family {
@@ -84,7 +95,10 @@ impl Attack {
 
     /// Carries it out, with and without the defences.
     pub fn run(&self) -> Outcome {
-        Outcome { defended: self.run_without(&[]), undefended: self.run_without(&self.without) }
+        Outcome {
+            defended: self.run_without(&[]),
+            undefended: self.run_without(&self.without),
+        }
     }
 
     fn run_without(&self, left_out: &[Defence]) -> bool {
@@ -94,7 +108,7 @@ impl Attack {
                 change(&mut setting);
             }
             let mut world = World::new(setting, left_out);
-            let r = (self.attempt)(&mut world); super::world::debug_dump(); r
+            (self.attempt)(&mut world)
         })
     }
 }

@@ -40,7 +40,11 @@ fn tags(family: Family) -> Vec<Attack> {
         let frames = move |world: &World| {
             let ends = world.to_victim(family);
             let packet = Ip::default().packet(ends, &marked_datagram(ends));
-            world.by_all_ways(&packet).iter().map(|frame| tagged(frame, tags)).collect()
+            world
+                .by_all_ways(&packet)
+                .iter()
+                .map(|frame| tagged(frame, tags))
+                .collect()
         };
         let sign = World::victim_is_hit;
         Attack::by_frames(GROUP, name, family, LAYER_2, frames, sign)
@@ -48,18 +52,33 @@ fn tags(family: Family) -> Vec<Attack> {
     let mut attacks: Vec<Attack> = layouts.map(attack).into();
     let spoofed = move |world: &World| {
         let ends = Ends::new(world.bystander(family), world.victim(family));
-        vec![tagged(&world.plain(ends, &marked_datagram(ends)), &[(Q, 0)])]
+        vec![tagged(
+            &world.plain(ends, &marked_datagram(ends)),
+            &[(Q, 0)],
+        )]
     };
     let name = "a spoofed source in VLAN 0";
     let without = &[Defence::Edge, Defence::SourceCheck];
     let sign = World::victim_is_hit;
-    attacks.push(Attack::by_frames(GROUP, name, family, without, spoofed, sign));
+    attacks.push(Attack::by_frames(
+        GROUP, name, family, without, spoofed, sign,
+    ));
     attacks
 }
 
 fn to_victim_and_group(world: &World, group: Mac, ethertype: u16, payload: &[u8]) -> Vec<Frame> {
     let ways = [world.host.mac(world.cast.victim), group, Mac::BROADCAST];
-    ways.map(|dst| ether(Ether { src: world.my_mac(), dst }, ethertype, payload)).to_vec()
+    ways.map(|dst| {
+        ether(
+            Ether {
+                src: world.my_mac(),
+                dst,
+            },
+            ethertype,
+            payload,
+        )
+    })
+    .to_vec()
 }
 
 fn ethertypes() -> Vec<Attack> {
@@ -91,9 +110,21 @@ fn ethertypes() -> Vec<Attack> {
 /// Where a length stands instead of a type: 802.3 with LLC, as spanning tree and old IP over SNAP.
 fn without_ethertype() -> Vec<Attack> {
     let payloads: [(&str, &'static [u8], Mac); 3] = [
-        ("spanning tree", &[0x42, 0x42, 3], Mac::new([0x01, 0x80, 0xc2, 0, 0, 0])),
-        ("IP over SNAP", &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], Mac::BROADCAST),
-        ("CDP", &[0xaa, 0xaa, 3, 0, 0, 0x0c, 0x20, 0], Mac::new([1, 0, 0x0c, 0xcc, 0xcc, 0xcc])),
+        (
+            "spanning tree",
+            &[0x42, 0x42, 3],
+            Mac::new([0x01, 0x80, 0xc2, 0, 0, 0]),
+        ),
+        (
+            "IP over SNAP",
+            &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0],
+            Mac::BROADCAST,
+        ),
+        (
+            "CDP",
+            &[0xaa, 0xaa, 3, 0, 0, 0x0c, 0x20, 0],
+            Mac::new([1, 0, 0x0c, 0xcc, 0xcc, 0xcc]),
+        ),
     ];
     let attack = |(name, llc, group): (&str, &'static [u8], Mac)| {
         let frames = move |world: &World| {

@@ -31,8 +31,17 @@ const FLOOD: u8 = 60;
 pub fn attacks() -> Vec<Attack> {
     let mut attacks = arp_lies();
     attacks.extend([arp_learned(), arp_flood(), arp_own_address_elsewhere()]);
-    attacks.extend(nd_lies().into_iter().flat_map(|lie| nd_in_all_wrappings(&lie)));
-    attacks.extend([nd_learned(), nd_flood(), listener_report(), redirect_between_workloads()]);
+    attacks.extend(
+        nd_lies()
+            .into_iter()
+            .flat_map(|lie| nd_in_all_wrappings(&lie)),
+    );
+    attacks.extend([
+        nd_learned(),
+        nd_flood(),
+        listener_report(),
+        redirect_between_workloads(),
+    ]);
     attacks
 }
 
@@ -44,30 +53,63 @@ fn arp_lies() -> Vec<Attack> {
     let lies = [
         ("reply: the gateway is here", 2, gateway, victim, false),
         ("reply: another port is here", 2, bystander, victim, false),
-        ("gratuitous reply for the gateway", 2, gateway, gateway, true),
-        ("gratuitous request for another port", 1, bystander, bystander, true),
-        ("reply to the victim's address probe", 2, victim, Ipv4Addr::UNSPECIFIED, true),
+        (
+            "gratuitous reply for the gateway",
+            2,
+            gateway,
+            gateway,
+            true,
+        ),
+        (
+            "gratuitous request for another port",
+            1,
+            bystander,
+            bystander,
+            true,
+        ),
+        (
+            "reply to the victim's address probe",
+            2,
+            victim,
+            Ipv4Addr::UNSPECIFIED,
+            true,
+        ),
         ("request in another port's name", 1, bystander, victim, true),
     ];
-    let attack = |(name, operation, claimed, target, to_all): (&str, u16, Ipv4Addr, Ipv4Addr, bool)| {
-        let is_lie = move |frame: &[u8]| {
-            frame.get(12..14) == Some(&[8, 6]) && frame.get(28..32) == Some(&claimed.octets())
+    let attack =
+        |(name, operation, claimed, target, to_all): (&str, u16, Ipv4Addr, Ipv4Addr, bool)| {
+            let is_lie = move |frame: &[u8]| {
+                frame.get(12..14) == Some(&[8, 6]) && frame.get(28..32) == Some(&claimed.octets())
+            };
+            let frames = move |world: &World| {
+                let victim = world.host.mac(world.cast.victim);
+                let dst = if to_all { Mac::BROADCAST } else { victim };
+                let packet = arp(operation, (world.my_mac(), claimed), (victim, target));
+                vec![ether(
+                    Ether {
+                        src: world.my_mac(),
+                        dst,
+                    },
+                    0x0806,
+                    &packet,
+                )]
+            };
+            let sign = move |world: &mut World| world.victim_has(is_lie);
+            Attack::by_frames("ARP", name, Family::V4, LAYER_2, frames, sign)
         };
-        let frames = move |world: &World| {
-            let victim = world.host.mac(world.cast.victim);
-            let dst = if to_all { Mac::BROADCAST } else { victim };
-            let packet = arp(operation, (world.my_mac(), claimed), (victim, target));
-            vec![ether(Ether { src: world.my_mac(), dst }, 0x0806, &packet)]
-        };
-        let sign = move |world: &mut World| world.victim_has(is_lie);
-        Attack::by_frames("ARP", name, Family::V4, LAYER_2, frames, sign)
-    };
     lies.map(attack).into()
 }
 
 fn arp_request(world: &World, sender: Ipv4Addr) -> Frame {
     let packet = arp(1, (world.my_mac(), sender), (Mac::new([0; 6]), GATEWAY_V4));
-    ether(Ether { src: world.my_mac(), dst: Mac::BROADCAST }, 0x0806, &packet)
+    ether(
+        Ether {
+            src: world.my_mac(),
+            dst: Mac::BROADCAST,
+        },
+        0x0806,
+        &packet,
+    )
 }
 
 fn arp_learned() -> Attack {
@@ -79,7 +121,9 @@ fn arp_learned() -> Attack {
 
 fn arp_flood() -> Attack {
     let frames = |world: &World| {
-        (0..FLOOD).map(|n| arp_request(world, Ipv4Addr::new(192, 0, 2, n + 1))).collect()
+        (0..FLOOD)
+            .map(|n| arp_request(world, Ipv4Addr::new(192, 0, 2, n + 1)))
+            .collect()
     };
     let sign = |world: &mut World| world.learned_neighbours().len() >= usize::from(FLOOD) / 2;
     let name = "invented neighbours fill the host's table";
@@ -92,14 +136,30 @@ fn arp_own_address_elsewhere() -> Attack {
     let frames = |world: &World| {
         let me = Ipv4Addr::new(198, 51, 100, 10);
         let packet = arp(1, (FORGED, me), (Mac::new([0; 6]), GATEWAY_V4));
-        vec![ether(Ether { src: world.my_mac(), dst: Mac::BROADCAST }, 0x0806, &packet)]
+        vec![ether(
+            Ether {
+                src: world.my_mac(),
+                dst: Mac::BROADCAST,
+            },
+            0x0806,
+            &packet,
+        )]
     };
     let sign = |world: &mut World| {
         let learned = world.learned_neighbours();
-        learned.iter().any(|line| line.contains(&FORGED.to_string()))
+        learned
+            .iter()
+            .any(|line| line.contains(&FORGED.to_string()))
     };
     let without = &[Defence::Edge, Defence::Neighbours];
-    Attack::by_frames("ARP", "its own address at another MAC", Family::V4, without, frames, sign)
+    Attack::by_frames(
+        "ARP",
+        "its own address at another MAC",
+        Family::V4,
+        without,
+        frames,
+        sign,
+    )
 }
 
 /// A lie of neighbour discovery, and whom it is told.
@@ -123,7 +183,9 @@ fn nd_lies() -> Vec<Lie> {
             name: "advertisement for another port, to the victim",
             ends: |world| Ends::new(world.me(Family::V6), world.victim(Family::V6)),
             message: |world, ends| {
-                let IpAddr::V6(claimed) = world.bystander(Family::V6) else { unreachable!() };
+                let IpAddr::V6(claimed) = world.bystander(Family::V6) else {
+                    unreachable!()
+                };
                 let here = NdOption::TargetLinkLayer(world.my_mac());
                 neighbour_advertisement(ends, claimed, &[here, NdOption::Mark(MARKER)])
             },
@@ -131,11 +193,15 @@ fn nd_lies() -> Vec<Lie> {
         Lie {
             name: "solicitation in another port's name",
             ends: |world| {
-                let IpAddr::V6(victim) = world.victim(Family::V6) else { unreachable!() };
+                let IpAddr::V6(victim) = world.victim(Family::V6) else {
+                    unreachable!()
+                };
                 Ends::new(world.bystander(Family::V6), solicited_node(victim))
             },
             message: |world, ends| {
-                let IpAddr::V6(victim) = world.victim(Family::V6) else { unreachable!() };
+                let IpAddr::V6(victim) = world.victim(Family::V6) else {
+                    unreachable!()
+                };
                 let here = NdOption::SourceLinkLayer(world.my_mac());
                 neighbour_solicitation(ends, victim, &[here, NdOption::Mark(MARKER)])
             },
@@ -154,16 +220,30 @@ fn nd_lies() -> Vec<Lie> {
 
 /// RFC 6980 forbids fragments here, and RFC 7113 tells what extension headers are used for.
 fn nd_in_all_wrappings(lie: &Lie) -> Vec<Attack> {
-    let Lie { name, ends, message } = *lie;
+    let Lie {
+        name,
+        ends,
+        message,
+    } = *lie;
     let attack = |how: &str, wrap: fn(Ends, Payload) -> Vec<Vec<u8>>| {
         let frames = move |world: &World| {
             let ends = ends(world);
             let packets = wrap(ends, message(world, ends));
-            packets.iter().flat_map(|packet| world.by_all_ways(packet)).collect()
+            packets
+                .iter()
+                .flat_map(|packet| world.by_all_ways(packet))
+                .collect()
         };
         let name = format!("{name}{how}");
         let sign = World::victim_is_hit;
-        Attack::by_frames("neighbour discovery", name, Family::V6, LAYER_2, frames, sign)
+        Attack::by_frames(
+            "neighbour discovery",
+            name,
+            Family::V6,
+            LAYER_2,
+            frames,
+            sign,
+        )
     };
     vec![
         attack("", |ends, p| vec![Ip::ttl(255).packet(ends, &p)]),
@@ -188,37 +268,65 @@ fn solicitation_from(world: &World, source: Ipv6Addr) -> Frame {
 
 fn nd_learned() -> Attack {
     let frames = |world: &World| {
-        let IpAddr::V6(bystander) = world.bystander(Family::V6) else { unreachable!() };
+        let IpAddr::V6(bystander) = world.bystander(Family::V6) else {
+            unreachable!()
+        };
         vec![solicitation_from(world, bystander)]
     };
     let sign = |world: &mut World| !world.learned_neighbours().is_empty();
     let name = "the host learns another port's address";
     // Where nothing is checked.
     let without = &[Defence::Edge, Defence::SourceCheck, Defence::HostShield];
-    Attack::by_frames("neighbour discovery", name, Family::V6, without, frames, sign)
+    Attack::by_frames(
+        "neighbour discovery",
+        name,
+        Family::V6,
+        without,
+        frames,
+        sign,
+    )
+    .given(|setting| setting.late.push("address add fe80::1/64 dev PORT nodad"))
 }
 
 fn nd_flood() -> Attack {
     let frames = |world: &World| {
         let source = |n: u8| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x66, u16::from(n));
-        (0..FLOOD).map(|n| solicitation_from(world, source(n))).collect()
+        (0..FLOOD)
+            .map(|n| solicitation_from(world, source(n)))
+            .collect()
     };
     let sign = |world: &mut World| world.learned_neighbours().len() >= usize::from(FLOOD) / 2;
     let name = "invented neighbours fill the host's table";
     let without = &[Defence::Edge, Defence::SourceCheck, Defence::HostShield];
     Attack::by_frames("flood", name, Family::V6, without, frames, sign)
+        .given(|setting| setting.late.push("address add fe80::1/64 dev PORT nodad"))
 }
 
 /// A report would have a switch send a group's traffic here, the neighbours' solicitations first.
 fn listener_report() -> Attack {
     let frames = |world: &World| {
         let ends = Ends::new(world.my_link_local(), ALL_NODES);
-        let report = icmp(ends, Icmp { kind: 143, code: 0, rest: [0; 4] }, MARKER);
+        let report = icmp(
+            ends,
+            Icmp {
+                kind: 143,
+                code: 0,
+                rest: [0; 4],
+            },
+            MARKER,
+        );
         world.by_all_ways(&Ip::ttl(1).packet(ends, &report.behind(&Extension::HopByHop)))
     };
     let name = "a listener report reaches others";
     let sign = World::victim_is_hit;
-    Attack::by_frames("neighbour discovery", name, Family::V6, LAYER_2, frames, sign)
+    Attack::by_frames(
+        "neighbour discovery",
+        name,
+        Family::V6,
+        LAYER_2,
+        frames,
+        sign,
+    )
 }
 
 /// Routed, as an ordinary packet between two workloads that may exchange anything.
@@ -232,7 +340,19 @@ fn redirect_between_workloads() -> Attack {
         vec![frame]
     };
     let name = "a redirect with its own source, routed";
-    let without = &[Defence::Edge, Defence::Guard, Defence::Invalid, Defence::IngressGroups];
+    let without = &[
+        Defence::Edge,
+        Defence::Guard,
+        Defence::Invalid,
+        Defence::IngressGroups,
+    ];
     let sign = World::victim_is_hit;
-    Attack::by_frames("neighbour discovery", name, Family::V6, without, frames, sign)
+    Attack::by_frames(
+        "neighbour discovery",
+        name,
+        Family::V6,
+        without,
+        frames,
+        sign,
+    )
 }

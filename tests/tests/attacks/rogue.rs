@@ -50,7 +50,9 @@ const MESSAGES: &[(&str, Message)] = &[
         let server = Ipv4Addr::new(198, 51, 100, 10);
         offer(world, Ends::new(server, Ipv4Addr::BROADCAST))
     }),
-    ("DHCPv4 offer to the victim", |world| offer(world, world.to_victim(Family::V4))),
+    ("DHCPv4 offer to the victim", |world| {
+        offer(world, world.to_victim(Family::V4))
+    }),
     ("DHCPv6 reply to the victim", |world| {
         let victim = world.host.mac(world.cast.victim).link_local();
         reply(world, Ends::new(world.my_link_local(), victim))
@@ -117,12 +119,19 @@ fn in_all_wrappings(name: &str, message: Message) -> Vec<Attack> {
             }),
         ]);
     }
-    let family = if name.contains("DHCPv4") { Family::V4 } else { Family::V6 };
+    let family = if name.contains("DHCPv4") {
+        Family::V4
+    } else {
+        Family::V6
+    };
     let attack = |(how, wrap): (&str, Wrap)| {
         let frames = move |world: &World| {
             let (ends, payload) = message(world);
             let packets = wrap(ends, payload);
-            packets.iter().flat_map(|packet| world.by_all_ways(packet)).collect::<Vec<Frame>>()
+            packets
+                .iter()
+                .flat_map(|packet| world.by_all_ways(packet))
+                .collect::<Vec<Frame>>()
         };
         let sign = World::victim_is_hit;
         Attack::by_frames(GROUP, format!("{name}{how}"), family, LAYER_2, frames, sign)
@@ -148,8 +157,8 @@ fn routed_dhcp(family: Family) -> Attack {
 
 /// Gives the victim a group that lets all UDP in.
 pub fn victim_lets_all_udp_in(setting: &mut Setting) {
-    let rules = Family::BOTH
-        .map(|family| Allow::all(Direction::Ingress, family).protocol(Protocol::UDP));
+    let rules =
+        Family::BOTH.map(|family| Allow::all(Direction::Ingress, family).protocol(Protocol::UDP));
     let group = setting.cloud.group(true, &rules);
     let victim = setting.cloud.port_mut(setting.cast.victim);
     victim.security_groups.push(group);
@@ -164,7 +173,12 @@ fn advertisement_to_the_host() -> Attack {
     };
     let sign = |world: &mut World| {
         let name = IfName::for_port(world.cast.attacker);
-        run("ip", &["-6", "route", "show", "default", "dev", name.as_str()], "").contains("ra")
+        run(
+            "ip",
+            &["-6", "route", "show", "default", "dev", name.as_str()],
+            "",
+        )
+        .contains("ra")
     };
     let name = "the host takes a router advertisement";
     let without = &[Defence::Edge, Defence::SourceCheck, Defence::HostShield];

@@ -27,8 +27,13 @@ const GROUP: &str = "the host's services";
 const SHIELD: &[Defence] = &[Defence::HostShield];
 /// BGP, BFD (single hop and multihop), DHCP servers, DNS, NTP, SSH, the agent's metrics, VXLAN, Geneve.
 const TCP_PORTS: &[(&str, u16)] = &[("SSH", 22), ("DNS", 53), ("BGP", 179), ("metrics", 9105)];
-const UDP_PORTS: &[(&str, u16)] =
-    &[("DNS", 53), ("NTP", 123), ("BFD", 3784), ("multihop BFD", 4784), ("VXLAN", 4789)];
+const UDP_PORTS: &[(&str, u16)] = &[
+    ("DNS", 53),
+    ("NTP", 123),
+    ("BFD", 3784),
+    ("multihop BFD", 4784),
+    ("VXLAN", 4789),
+];
 const BFD: u16 = 3784;
 
 /// An address at which the host listens.
@@ -47,10 +52,22 @@ pub fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
     for (text, at) in ADDRESSES {
         let to = addr(text);
-        attacks.extend(TCP_PORTS.iter().map(|(name, port)| by_tcp(to, at, name, *port)));
-        attacks.extend(UDP_PORTS.iter().map(|(name, port)| by_udp(to, at, name, *port)));
+        attacks.extend(
+            TCP_PORTS
+                .iter()
+                .map(|(name, port)| by_tcp(to, at, name, *port)),
+        );
+        attacks.extend(
+            UDP_PORTS
+                .iter()
+                .map(|(name, port)| by_udp(to, at, name, *port)),
+        );
     }
-    attacks.extend(GROUPS.iter().map(|(to, at)| by_udp(addr(to), at, "BFD", BFD)));
+    attacks.extend(
+        GROUPS
+            .iter()
+            .map(|(to, at)| by_udp(addr(to), at, "BFD", BFD)),
+    );
     for family in Family::BOTH {
         attacks.extend(protocols(family));
         attacks.extend(disguised(family));
@@ -68,15 +85,14 @@ const GROUPS: &[(&str, &str)] = &[
     ("224.0.0.1", "all systems"),
     ("ff02::1", "all nodes"),
     ("ff02::2", "all routers"),
-    ("ff01::1", "all nodes, of interface scope"),
 ];
 
-/// Any socket that listens on any address, both families.
+/// A socket that listens on any address.
 struct Listener(UdpSocket);
 
 impl Listener {
-    fn new(port: u16) -> Listener {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a port of its own");
+    fn new(family: Family, port: u16) -> Listener {
+        let socket = UdpSocket::bind((family.unspecified(), port)).expect("a port of its own");
         socket.set_nonblocking(true).expect("a socket");
         Listener(socket)
     }
@@ -100,10 +116,13 @@ fn ends_to(world: &World, to: IpAddr) -> Ends {
     }
 }
 
-/// Programs that want it so let loopback be routed.
-fn with_routed_loopback(attack: Attack) -> Attack {
+/// Programs that want it so let loopback be routed, and operators give links addresses.
+fn on_a_willing_host(attack: Attack) -> Attack {
     attack.given(|setting| {
-        setting.sysctls.push(("net/ipv4/conf/all/route_localnet", "1"));
+        setting
+            .sysctls
+            .push(("net/ipv4/conf/all/route_localnet", "1"));
+        setting.late.push("address add fe80::1/64 dev PORT nodad");
     })
 }
 
@@ -118,12 +137,12 @@ fn by_tcp(to: IpAddr, at: &str, name: &str, port: u16) -> Attack {
         hit
     };
     let name = format!("{name} by TCP at {to} ({at})");
-    with_routed_loopback(Attack::new(GROUP, name, Family::of(to), SHIELD, attempt))
+    on_a_willing_host(Attack::new(GROUP, name, Family::of(to), SHIELD, attempt))
 }
 
 fn by_udp(to: IpAddr, at: &str, name: &str, port: u16) -> Attack {
     let attempt = move |world: &mut World| {
-        let listener = Listener::new(port);
+        let listener = Listener::new(Family::of(to), port);
         let ends = ends_to(world, to);
         let packet = Ip::ttl(255).packet(ends, &udp(ends, 49152, port, MARKER));
         for frame in world.by_all_ways(&packet) {
@@ -132,7 +151,7 @@ fn by_udp(to: IpAddr, at: &str, name: &str, port: u16) -> Attack {
         listener.is_hit()
     };
     let name = format!("{name} by UDP at {to} ({at})");
-    with_routed_loopback(Attack::new(GROUP, name, Family::of(to), SHIELD, attempt))
+    on_a_willing_host(Attack::new(GROUP, name, Family::of(to), SHIELD, attempt))
 }
 
 fn answers(frame: &[u8], to: Ends) -> bool {
@@ -179,8 +198,14 @@ fn protocols(family: Family) -> Vec<Attack> {
         let attempt = move |world: &mut World| {
             let socket = raw_socket(family, number);
             let ends = Ends::new(world.me(family), host_address(family));
-            let octets = inner_packet(world, family, number);
-            let frame = world.plain(ends, &Payload { protocol: number, octets });
+            let octets = inner_packet(world, number);
+            let frame = world.plain(
+                ends,
+                &Payload {
+                    protocol: number,
+                    octets,
+                },
+            );
             world.send(&frame);
             let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
             match socket.recv(&mut buffer) {
@@ -189,19 +214,24 @@ fn protocols(family: Family) -> Vec<Attack> {
                 Err(e) => panic!("receive: {e}"),
             }
         };
-        Attack::new(GROUP, format!("{name} (protocol {number})"), family, SHIELD, attempt)
+        Attack::new(
+            GROUP,
+            format!("{name} (protocol {number})"),
+            family,
+            SHIELD,
+            attempt,
+        )
     };
     numbers.iter().map(attack).collect()
 }
 
 /// For tunnels a packet to the victim from somebody else; for the others the marker.
-fn inner_packet(world: &World, family: Family, number: u8) -> Vec<u8> {
+fn inner_packet(world: &World, number: u8) -> Vec<u8> {
     let inner = match number {
         4 => Family::V4,
         41 => Family::V6,
         _ => return MARKER.to_vec(),
     };
-    let _ = family;
     let ends = Ends::new(world.bystander(inner), world.victim(inner));
     Ip::default().packet(ends, &marked_datagram(ends))
 }
@@ -221,21 +251,29 @@ fn raw_socket(family: Family, protocol: u8) -> Socket {
 fn disguised(family: Family) -> Vec<Attack> {
     type Disguise = fn(Ends, Payload) -> Vec<Vec<u8>>;
     let mut disguises: Vec<(&str, Disguise)> = vec![
-        ("in fragments", |ends, p| fragments(&Ip::default(), ends, &p, &[(0, 16), (16, 64)])),
+        ("in fragments", |ends, p| {
+            fragments(&Ip::default(), ends, &p, &[(0, 16), (16, 64)])
+        }),
         ("in tiny fragments", |ends, p| {
             fragments(&Ip::default(), ends, &p, &[(0, 8), (8, 8), (16, 64)])
         }),
     ];
     match family {
         Family::V4 => disguises.push(("with IP options", |ends, p| {
-            vec![Ip { options: vec![0x94, 4, 0, 0], ..Ip::default() }.packet(ends, &p)]
+            vec![
+                Ip {
+                    options: vec![0x94, 4, 0, 0],
+                    ..Ip::default()
+                }
+                .packet(ends, &p),
+            ]
         })),
         Family::V6 => disguises.extend::<[(&str, Disguise); 3]>([
             ("behind hop-by-hop options", |ends, p| {
                 vec![Ip::default().packet(ends, &p.behind(&Extension::HopByHop))]
             }),
             ("behind destination options", |ends, p| {
-                vec![Ip::default().packet(ends, &p.behind(&Extension::Destination(2)))]
+                vec![Ip::default().packet(ends, &p.behind(&Extension::Destination(1)))]
             }),
             ("in an atomic fragment", |ends, p| {
                 vec![Ip::default().packet(ends, &p.behind(&Extension::AtomicFragment))]
@@ -244,7 +282,7 @@ fn disguised(family: Family) -> Vec<Attack> {
     }
     let attack = |(how, disguise): (&str, Disguise)| {
         let attempt = move |world: &mut World| {
-            let listener = Listener::new(BFD);
+            let listener = Listener::new(family, BFD);
             let ends = Ends::new(world.me(family), host_address(family));
             for packet in disguise(ends, udp(ends, 49152, BFD, MARKER)) {
                 let frame = world.frame(&packet);
@@ -265,7 +303,13 @@ fn ping(family: Family) -> Attack {
         world.send(&frame);
         world.attacker_has(|frame| answers(frame, ends))
     };
-    Attack::new(GROUP, "a ping to the uplink's address", family, SHIELD, attempt)
+    Attack::new(
+        GROUP,
+        "a ping to the uplink's address",
+        family,
+        SHIELD,
+        attempt,
+    )
 }
 
 /// The spine's own source, to end the host's BGP session.
@@ -277,14 +321,26 @@ fn reset(family: Family) -> Attack {
             Family::V6 => addr(SPINE_V6),
         };
         let ends = Ends::new(spine, host_address(family));
-        let header = Tcp { sport: 179, dport: 4000, seq: 7, ack: 0, flags: Tcp::RST };
+        let header = Tcp {
+            sport: 179,
+            dport: 4000,
+            seq: 7,
+            ack: 0,
+            flags: Tcp::RST,
+        };
         let frame = world.plain(ends, &tcp(ends, header, MARKER));
         world.send(&frame);
         let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
         socket.recv(&mut buffer).is_ok()
     };
     let without = &[Defence::SourceCheck, Defence::HostShield, Defence::Invalid];
-    Attack::new(GROUP, "a reset in the spine's name", family, without, attempt)
+    Attack::new(
+        GROUP,
+        "a reset in the spine's name",
+        family,
+        without,
+        attempt,
+    )
 }
 
 /// A closed port says no more than an open one.
@@ -301,12 +357,18 @@ fn silent(family: Family) -> Attack {
 fn scan(family: Family) -> Attack {
     let attempt = move |world: &mut World| {
         let ends = Ends::new(world.me(family), host_address(family));
-        let header = Tcp { sport: 4000, dport: 179, seq: 7, ack: 9, flags: Tcp::ACK };
+        let header = Tcp {
+            sport: 4000,
+            dport: 179,
+            seq: 7,
+            ack: 9,
+            flags: Tcp::ACK,
+        };
         let frame = world.plain(ends, &tcp(ends, header, b""));
         world.send(&frame);
         world.attacker_has(|frame| answers(frame, ends))
     };
-    let without = &[Defence::HostShield, Defence::Chain("guard"), Defence::Chain("output")];
+    let without = &[Defence::HostShield, Defence::Chain("output"), Defence::Edge];
     Attack::new(GROUP, "an ACK scan is answered", family, without, attempt)
 }
 
@@ -314,12 +376,22 @@ fn scan(family: Family) -> Attack {
 fn timestamp() -> Attack {
     let attempt = |world: &mut World| {
         let ends = Ends::new(world.me(Family::V4), Ipv4Addr::new(169, 254, 0, 1));
-        let request = Icmp { kind: 13, code: 0, rest: [0, 1, 0, 1] };
+        let request = Icmp {
+            kind: 13,
+            code: 0,
+            rest: [0, 1, 0, 1],
+        };
         let frame = world.plain(ends, &icmp(ends, request, &[0; 12]));
         world.send(&frame);
         world.attacker_has(|frame| answers(frame, ends))
     };
-    Attack::new(GROUP, "an ICMP timestamp request", Family::V4, SHIELD, attempt)
+    Attack::new(
+        GROUP,
+        "an ICMP timestamp request",
+        Family::V4,
+        SHIELD,
+        attempt,
+    )
 }
 
 /// A host that does have a VXLAN device takes nothing for it from its own workloads: the inner packet
@@ -350,6 +422,8 @@ fn tunnels() -> Vec<Attack> {
                 setting.links.push("link set vx0 up");
             })
     };
-    let pairs = Family::BOTH.into_iter().flat_map(|o| Family::BOTH.map(|i| (o, i)));
+    let pairs = Family::BOTH
+        .into_iter()
+        .flat_map(|o| Family::BOTH.map(|i| (o, i)));
     pairs.map(|(outer, inner)| attack(outer, inner)).collect()
 }

@@ -58,7 +58,11 @@ const SOURCES: &[(&str, &str, &[Defence])] = &[
 pub fn attacks() -> Vec<Attack> {
     let mut attacks: Vec<Attack> = SOURCES.iter().map(to_the_victim).collect();
     for family in Family::BOTH {
-        attacks.extend([to_the_uplink(family), link_local_of_its_own(family)].into_iter().flatten());
+        attacks.extend(
+            [to_the_uplink(family), link_local_of_its_own(family)]
+                .into_iter()
+                .flatten(),
+        );
         attacks.extend(with_macs(family));
         attacks.extend(hidden(family));
     }
@@ -77,16 +81,23 @@ fn to_the_victim((source, why, without): &(&'static str, &str, &[Defence])) -> A
         world.by_all_ways(&Ip::default().packet(ends, &marked_datagram(ends)))
     };
     let sign = move |world: &mut World| world.victim_has(comes_from(source));
-    Attack::by_frames(GROUP, format!("{why}, {source}"), family, without, packets, sign)
-        // What the kernel would drop by itself on many hosts, others allow.
-        .given(|setting| {
-            setting.sysctls.extend([
-                ("net/ipv4/conf/all/route_localnet", "1"),
-                ("net/ipv4/conf/all/accept_local", "1"),
-                ("net/ipv4/conf/all/rp_filter", "0"),
-                ("net/ipv4/conf/default/rp_filter", "0"),
-            ]);
-        })
+    Attack::by_frames(
+        GROUP,
+        format!("{why}, {source}"),
+        family,
+        without,
+        packets,
+        sign,
+    )
+    // What the kernel would drop by itself on many hosts, others allow.
+    .given(|setting| {
+        setting.sysctls.extend([
+            ("net/ipv4/conf/all/route_localnet", "1"),
+            ("net/ipv4/conf/all/accept_local", "1"),
+            ("net/ipv4/conf/all/rp_filter", "0"),
+            ("net/ipv4/conf/default/rp_filter", "0"),
+        ]);
+    })
 }
 
 fn to_the_uplink(family: Family) -> Option<Attack> {
@@ -95,7 +106,14 @@ fn to_the_uplink(family: Family) -> Option<Attack> {
         vec![world.plain(ends, &marked_datagram(ends))]
     };
     let name = "another port's, to the Internet";
-    Some(Attack::by_frames(GROUP, name, family, CHECK, frames, World::uplink_is_hit))
+    Some(Attack::by_frames(
+        GROUP,
+        name,
+        family,
+        CHECK,
+        frames,
+        World::uplink_is_hit,
+    ))
 }
 
 /// Its own link-local address is right on its link and nowhere else.
@@ -105,8 +123,7 @@ fn link_local_of_its_own(family: Family) -> Option<Attack> {
         world.by_all_ways(&Ip::default().packet(ends, &marked_datagram(ends)))
     };
     let name = "its own link-local, routed";
-    let attack =
-        || Attack::by_frames(GROUP, name, family, LAYER_2, frames, World::victim_is_hit);
+    let attack = || Attack::by_frames(GROUP, name, family, LAYER_2, frames, World::victim_is_hit);
     (family == Family::V6).then(attack)
 }
 
@@ -122,7 +139,13 @@ fn with_macs(family: Family) -> Vec<Attack> {
             let ends = world.to_victim(family);
             let packet = Ip::default().packet(ends, &marked_datagram(ends));
             let src = mac.unwrap_or_else(|| world.host.mac(world.cast.bystander));
-            vec![ether_ip(Ether { src, dst: GATEWAY_MAC }, &packet)]
+            vec![ether_ip(
+                Ether {
+                    src,
+                    dst: GATEWAY_MAC,
+                },
+                &packet,
+            )]
         };
         Attack::by_frames(GROUP, name, family, CHECK, frames, World::victim_is_hit)
     };
@@ -138,18 +161,21 @@ fn hidden(family: Family) -> Vec<Attack> {
         }
     };
     let source = move |world: &World| Ends::new(world.bystander(family), world.victim(family));
-    let attack = |name: &str, without: &[Defence], hide: Box<dyn Fn(&World, Ends, Payload) -> Vec<Frame> + Send + Sync>| {
-        let frames = move |world: &World| {
-            let ends = source(world);
-            hide(world, ends, marked_datagram(ends))
+    let attack =
+        |name: &str,
+         without: &[Defence],
+         hide: Box<dyn Fn(&World, Ends, Payload) -> Vec<Frame> + Send + Sync>| {
+            let frames = move |world: &World| {
+                let ends = source(world);
+                hide(world, ends, marked_datagram(ends))
+            };
+            let sign = move |world: &mut World| {
+                let bystander = world.bystander(family);
+                world.victim_has(comes_from(bystander))
+            };
+            let name = format!("another port's, {name}");
+            Attack::by_frames(GROUP, name, family, without, frames, sign)
         };
-        let sign = move |world: &mut World| {
-            let bystander = world.bystander(family);
-            world.victim_has(comes_from(bystander))
-        };
-        let name = format!("another port's, {name}");
-        Attack::by_frames(GROUP, name, family, without, frames, sign)
-    };
     let in_two: Hide = |world, ends, payload| {
         let packets = fragments(&Ip::default(), ends, &payload, &[(0, 16), (16, 64)]);
         packets.iter().map(|packet| world.frame(packet)).collect()
@@ -161,7 +187,10 @@ fn hidden(family: Family) -> Vec<Attack> {
     let overlapping: Hide = |world, ends, payload| {
         let pieces = [(0, 16), (8, 8), (8, 64)];
         let packets = fragments(&Ip::default(), ends, &payload, &pieces);
-        packets.iter().flat_map(|packet| world.by_all_ways(packet)).collect()
+        packets
+            .iter()
+            .flat_map(|packet| world.by_all_ways(packet))
+            .collect()
     };
     let mut attacks = vec![
         attack("in fragments", CHECK, Box::new(in_two)),
@@ -171,7 +200,10 @@ fn hidden(family: Family) -> Vec<Attack> {
     match family {
         Family::V4 => {
             let router_alert: Hide = |world, ends, payload| {
-                let ip = Ip { options: vec![0x94, 4, 0, 0], ..Ip::default() };
+                let ip = Ip {
+                    options: vec![0x94, 4, 0, 0],
+                    ..Ip::default()
+                };
                 vec![world.frame(&ip.packet(ends, &payload))]
             };
             attacks.push(attack("with IP options", CHECK, Box::new(router_alert)));
@@ -180,7 +212,10 @@ fn hidden(family: Family) -> Vec<Attack> {
             for (name, extension) in [
                 ("behind hop-by-hop options", Extension::HopByHop),
                 ("behind destination options", Extension::Destination(2)),
-                ("behind a routing header", Extension::Routing(4, 0, Vec::new())),
+                (
+                    "behind a routing header",
+                    Extension::Routing(4, 0, Vec::new()),
+                ),
                 ("in an atomic fragment", Extension::AtomicFragment),
             ] {
                 attacks.push(attack(name, CHECK, Box::new(behind(extension))));

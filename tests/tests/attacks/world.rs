@@ -10,8 +10,8 @@ use hextet_model::{
 use hextet_tests::{
     cloud::{Allow, Cloud},
     defence::Defence,
-    hypervisor::{Hypervisor, internet, run, set_sysctl},
-    packet::{Ends, Ether, Ip, MARKER, Payload, echo_request, ether_ip, is_marked, parse, udp},
+    hypervisor::{Hypervisor, internet, run, set_sysctl, wait_for_address},
+    packet::{Ends, Ether, Ip, MARKER, Payload, ether_ip, is_marked, udp},
     wire::Frame,
 };
 use hextet_types::{Family, IfName, Mac, PortId, SecurityGroupId, SubnetId};
@@ -25,7 +25,7 @@ pub const OPEN_TCP: u16 = 80;
 /// The address to which NAT44 translates.
 pub const NAT_SOURCE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
 /// Connections that a private port may have open.
-pub const NAT_LIMIT: u32 = 20;
+pub const NAT_LIMIT: u16 = 20;
 
 /// Who is there.
 #[derive(Clone, Copy)]
@@ -40,8 +40,6 @@ pub struct Cast {
     pub private: PortId,
     /// As the private one.
     pub mate: PortId,
-    /// The attacker's and the private ones' group.
-    pub open: SecurityGroupId,
     /// The victims' group.
     pub web: SecurityGroupId,
     /// The private IPv4 subnet.
@@ -62,6 +60,8 @@ pub struct Setting {
     pub sysctls: Vec<(&'static str, &'static str)>,
     /// Commands of ip(8) for the host before hextet comes.
     pub links: Vec<&'static str>,
+    /// Commands of ip(8) once all stands; `PORT` is the attacker's link.
+    pub late: Vec<&'static str>,
     /// Whether the attacker's port is one that this host has been told of.
     pub bound: bool,
 }
@@ -77,7 +77,7 @@ impl Setting {
         cloud.subnet(ipv6, "2001:db8:2::/64");
         let private_v4 = cloud.subnet(ipv6, "10.64.0.0/16");
         let source = NAT_SOURCE.to_string();
-        cloud.translate(private_v4, pool, &[source.as_str()], NAT_LIMIT);
+        cloud.translate(private_v4, pool, &[source.as_str()], NAT_LIMIT.into());
         let open = cloud.group(true, &Allow::both(Direction::Egress));
         let web = cloud.group(true, &web_rules());
         let port = |cloud: &mut Cloud, n, group| {
@@ -99,13 +99,13 @@ impl Setting {
                 bystander,
                 private,
                 mate,
-                open,
                 web,
                 private_v4,
                 attacker_mac,
             },
             sysctls: Vec::new(),
             links: Vec::new(),
+            late: Vec::new(),
             bound: true,
         }
     }
@@ -132,12 +132,22 @@ pub struct World {
     pub host: Hypervisor,
     /// Who is there.
     pub cast: Cast,
+    /// The Ethernet address of the host's end of the attacker's port.
+    gateway: Mac,
 }
 
 impl World {
     /// Plugs all ports and lets the host settle, without those defences.
     pub fn new(setting: Setting, left_out: &[Defence]) -> World {
-        let Setting { cloud, config, cast, sysctls, links, bound } = setting;
+        let Setting {
+            cloud,
+            config,
+            cast,
+            sysctls,
+            links,
+            late,
+            bound,
+        } = setting;
         let mut intent = cloud.with_members();
         if !bound {
             intent.ports.remove(&cast.attacker);
@@ -147,12 +157,31 @@ impl World {
             set_sysctl(path, value);
         }
         run("ip", &["-batch", "-"], &(links.join("\n") + "\n"));
-        let Cast { attacker, victim, bystander, private, mate, .. } = cast;
+        let Cast {
+            attacker,
+            victim,
+            bystander,
+            private,
+            mate,
+            ..
+        } = cast;
         for port in [attacker, victim, bystander, private, mate] {
             host.plug(port);
         }
         host.settle();
-        World { host, cast }
+        let late = late
+            .join("\n")
+            .replace("PORT", IfName::for_port(attacker).as_str());
+        run("ip", &["-batch", "-"], &(late.clone() + "\n"));
+        if late.contains("fe80::1") {
+            wait_for_address("fe80::1");
+        }
+        let gateway = host.host_end(attacker);
+        World {
+            host,
+            cast,
+            gateway,
+        }
     }
 
     /// The attacker's own address.
@@ -195,7 +224,13 @@ impl World {
 
     /// A frame from the attacker to its gateway.
     pub fn frame(&self, packet: &[u8]) -> Frame {
-        ether_ip(Ether { src: self.my_mac(), dst: GATEWAY_MAC }, packet)
+        ether_ip(
+            Ether {
+                src: self.my_mac(),
+                dst: self.gateway,
+            },
+            packet,
+        )
     }
 
     /// A packet with nothing odd about it, in a frame from the attacker.
@@ -206,13 +241,32 @@ impl World {
     /// The same packet to the gateway, to the victim itself, and to all: on a layer 2 that was one, some of
     /// them would get through.
     pub fn by_all_ways(&self, packet: &[u8]) -> Vec<Frame> {
-        let ways = [GATEWAY_MAC, self.host.mac(self.cast.victim), Mac::BROADCAST];
-        ways.map(|dst| ether_ip(Ether { src: self.my_mac(), dst }, packet)).to_vec()
+        let ways = [
+            self.gateway,
+            self.host.mac(self.cast.victim),
+            Mac::BROADCAST,
+        ];
+        ways.map(|dst| {
+            ether_ip(
+                Ether {
+                    src: self.my_mac(),
+                    dst,
+                },
+                packet,
+            )
+        })
+        .to_vec()
     }
 
     /// Sends from the attacker's port.
     pub fn send(&mut self, frame: &[u8]) {
         self.host.send(self.cast.attacker, frame);
+    }
+
+    /// Sends a packet from another port than the attacker's, as its owner would.
+    pub fn send_as(&mut self, port: PortId, packet: &[u8]) {
+        let frame = ether_ip(self.host.to_gateway(port), packet);
+        self.host.send(port, &frame);
     }
 
     /// Whether the victim gets such a frame.
@@ -245,18 +299,6 @@ impl World {
         self.victim_is_hit() && self.uplink_is_hit()
     }
 
-    /// How many of these pings from the Internet reach the victim.
-    pub fn pings_that_reach_the_victim(&mut self, family: Family, count: u16) -> usize {
-        let ends = Ends::new(internet(family), self.victim(family));
-        for identifier in 0..count {
-            let ping = echo_request(ends, identifier, b"from the internet");
-            self.host.send_from_fabric(&Ip::default().packet(ends, &ping));
-        }
-        let victim = self.host.port(self.cast.victim);
-        let is_ping = |frame: &Frame| parse(frame).is_some_and(|p| p.ends == ends);
-        victim.frames().iter().filter(|frame| is_ping(frame)).count()
-    }
-
     /// Neighbours of the host by the attacker's port that nobody entered by hand.
     pub fn learned_neighbours(&self) -> Vec<String> {
         let name = IfName::for_port(self.cast.attacker);
@@ -272,10 +314,4 @@ pub const GATEWAY_MAC: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 1]);
 /// A datagram with the marker to the port that the victim leaves open.
 pub fn marked_datagram(ends: Ends) -> Payload {
     udp(ends, 4000, OPEN, MARKER)
-}
-
-pub fn debug_dump() {
-    if std::env::var_os("DUMP").is_some() {
-        println!("{}", run("sh", &["-c", "nft list ruleset; ip rule; ip addr; ip -6 route show table all; cat /proc/net/snmp | grep -i udp; cat /proc/net/nf_conntrack"], ""));
-    }
 }

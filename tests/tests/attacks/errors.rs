@@ -1,0 +1,130 @@
+//! ICMP errors about packets that nobody sent, or that somebody else did.
+
+use hextet_tests::{
+    defence::Defence,
+    hypervisor::internet,
+    packet::{Ends, Icmp, Ip, MARKER, error, icmp, udp},
+};
+use hextet_types::Family;
+
+use crate::{
+    case::Attack,
+    world::{CLOSED, World},
+};
+
+const GROUP: &str = "ICMP error";
+
+/// All of them.
+pub fn attacks() -> Vec<Attack> {
+    let mut attacks: Vec<Attack> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| {
+            ERRORS.iter().flat_map(move |error| {
+                [
+                    about_nothing(family, error),
+                    about_a_neighbour_s_flow(family, error),
+                ]
+            })
+        })
+        .collect();
+    attacks.extend(Family::BOTH.map(opens_a_flow));
+    attacks.push(redirect_routed());
+    attacks
+}
+
+/// What it is called, and its type and code in both families.
+type Error = (&'static str, (u8, u8), (u8, u8));
+
+const ERRORS: &[Error] = &[
+    ("port unreachable", (3, 3), (1, 4)),
+    ("packet too big", (3, 4), (2, 0)),
+    ("time exceeded", (11, 0), (3, 0)),
+    ("parameter problem", (12, 0), (4, 0)),
+];
+
+fn header(family: Family, error: &Error) -> Icmp {
+    let (kind, code) = match family {
+        Family::V4 => error.1,
+        Family::V6 => error.2,
+    };
+    // An MTU, where there is one: the lowest of each family.
+    let rest = match family {
+        Family::V4 => [0, 0, 0, 68],
+        Family::V6 => [0, 0, 5, 0],
+    };
+    Icmp { kind, code, rest }
+}
+
+fn about_nothing(family: Family, error_kind: &'static Error) -> Attack {
+    let frames = move |world: &World| {
+        let invented = Ends::new(world.victim(family), internet(family));
+        let quoted = Ip::default().packet(invented, &udp(invented, 1, 2, MARKER));
+        let ends = world.to_victim(family);
+        vec![world.plain(ends, &error(ends, header(family, error_kind), &quoted))]
+    };
+    let name = format!("{} about a flow that nobody has", error_kind.0);
+    let without = &[Defence::Guard, Defence::IngressGroups];
+    Attack::by_frames(GROUP, name, family, without, frames, World::victim_is_hit)
+}
+
+/// The victim talks with the Internet, and the attacker, who is on neither end nor on the way, knows the
+/// ports.
+fn about_a_neighbour_s_flow(family: Family, error_kind: &'static Error) -> Attack {
+    let attempt = move |world: &mut World| {
+        let flow = Ends::new(world.victim(family), internet(family));
+        let quoted = Ip::default().packet(flow, &udp(flow, 40000, 443, MARKER));
+        let victim = world.cast.victim;
+        world.send_as(victim, &quoted);
+        let back = flow.back();
+        let answer = Ip::default().packet(back, &udp(back, 443, 40000, b"an answer"));
+        world.host.send_from_fabric(&answer);
+        world.host.port(victim).clear();
+        let ends = world.to_victim(family);
+        let frame = world.plain(ends, &error(ends, header(family, error_kind), &quoted));
+        world.send(&frame);
+        world.victim_is_hit()
+    };
+    let name = format!("{} about a neighbour's flow", error_kind.0);
+    Attack::new(GROUP, name, family, &[Defence::Guard], attempt)
+        .known_to_succeed("succeeds: an error that quotes a flow passes, whoever sends it")
+}
+
+/// After an error that quotes it, a flow that the groups forbid is none that they allow.
+fn opens_a_flow(family: Family) -> Attack {
+    let frames = move |world: &World| {
+        let ends = world.to_victim(family);
+        let forbidden = ends.back();
+        let quoted = Ip::default().packet(forbidden, &udp(forbidden, CLOSED, 4000, b""));
+        let error = error(ends, header(family, &ERRORS[0]), &quoted);
+        let datagram = udp(ends, 4000, CLOSED, MARKER);
+        vec![world.plain(ends, &error), world.plain(ends, &datagram)]
+    };
+    let name = "an error that is to open a port";
+    let without = &[Defence::IngressGroups];
+    Attack::by_frames(GROUP, name, family, without, frames, World::victim_is_hit)
+}
+
+/// To a victim that lets in everything.
+fn redirect_routed() -> Attack {
+    let frames = |world: &World| {
+        let flow = world.to_victim(Family::V4).back();
+        let quoted = Ip::default().packet(flow, &udp(flow, 1, 2, MARKER));
+        let ends = world.to_victim(Family::V4);
+        let header = Icmp {
+            kind: 5,
+            code: 1,
+            rest: [198, 51, 100, 10],
+        };
+        vec![world.plain(ends, &icmp(ends, header, &quoted))]
+    };
+    let name = "a redirect with its own source, routed";
+    let without = &[Defence::Guard, Defence::IngressGroups];
+    Attack::by_frames(
+        GROUP,
+        name,
+        Family::V4,
+        without,
+        frames,
+        World::victim_is_hit,
+    )
+}
