@@ -39,6 +39,8 @@ pub const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 
 pub const PRIVATE_V4: &str = "10.10.0.0/16";
 /// Whatever workloads get.
 const WORKLOADS: [&str; 3] = [PRIVATE_V4, "198.51.100.0/24", "2001:db8:100::/40"];
+/// How long BIRD may take to use a spine again that came back.
+const BOTH_SPINES: Duration = Duration::from_secs(90);
 /// Each workload: its name, network, host, and groups.
 const PLAN: [(&str, &str, usize, &[&str], Clients); 6] = [
     ("web1", "IPv6", 0, &["web"], Clients::SlaacAndDhcpv4),
@@ -335,7 +337,34 @@ impl Fabric {
             host.wait_until_settled()?;
         }
         reach::routes_on_spines(self).map(drop)?;
-        reach::v6_inbound(self).map(drop)
+        wait_for(BOTH_SPINES, || self.both_spines_serve())
+    }
+
+    /// The internet has two ways to every address, and every hypervisor two ways out.
+    fn both_spines_serve(&self) -> Result<()> {
+        let ways = |node: &Node, words: &[&str]| -> Result<usize> {
+            let listed = node.run(&[["ip", "-j"].as_slice(), words].concat())?;
+            let routes: Vec<Value> = serde_json::from_str(&listed)?;
+            let hops = routes
+                .first()
+                .map(|route| route["nexthops"].as_array().map_or(1, Vec::len));
+            Ok(hops.unwrap_or(0))
+        };
+        for w in &self.workloads {
+            let to = format!("{}/128", w.v6);
+            let ways = ways(&self.internet, &["-6", "route", "show", &to])?;
+            expect(ways == 2, format!("the internet has {ways} ways to {to}"))?;
+        }
+        for host in &self.hosts {
+            for family in ["-4", "-6"] {
+                let ways = ways(&host.place, &[family, "route", "show", "default"])?;
+                expect(
+                    ways == 2,
+                    format!("{} has {ways} ways out ({family})", host.name),
+                )?;
+            }
+        }
+        Ok(())
     }
 
     fn each_spine_link(&self, change: impl Fn(&str) -> Result<()>) -> Result<()> {
