@@ -22,8 +22,8 @@ const WITHOUT_AGENT: Duration = Duration::from_secs(60);
 const REROUTE: Duration = Duration::from_secs(1);
 /// Where the kernel tells of a change.
 const NOTIFIED: Duration = Duration::from_secs(1);
-/// Our table without what packets fill it with, and with elements in a fixed order.
-const TABLE: &str = "nft -s -t list table inet hextet; \
+/// Our table without what packets fill it with, in a fixed order.
+const TABLE: &str = "nft -s -t list table inet hextet | sort; \
     for set in ports sources4 sources6 link-locals uplinks; do \
     nft list set inet hextet $set | tr -s ',{} \\t' '\\n' | sort; done";
 /// Where it does not.
