@@ -1,5 +1,9 @@
 //! Ports: what may be created, changed and deleted, and by whom.
 
+mod lists;
+mod mac;
+mod single_home;
+
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
@@ -10,19 +14,19 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{
-    AddressPair, Binding, DhcpOption, Network, Port, SINGLE_HOMED_EXEMPT_OWNERS, Standard, Status,
-};
-use hextet_types::{Family, HostId, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
-use rand::Rng;
-use serde::Deserialize;
+use hextet_model::neutron::{AddressPair, Binding, Network, Port, Standard, Status};
+use hextet_types::{Family, HostId, NetworkId, PortId, ProjectId, SecurityGroupId};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use lists::{dhcp_options, pairs};
+use mac::{free_mac, new_mac, update_mac};
+use single_home::{claim_single_home, holds_single_home, is_single_homed};
 
 use super::{
     allocate::{Place, Wanted, allocate, reallocate},
     entity::{Entity, standard_value, wanted_ids},
-    network::{is_network_owner, single_homed_names, usable},
+    network::{is_network_owner, usable},
     security_group::{check_groups, default_group},
 };
 use crate::{
@@ -31,14 +35,8 @@ use crate::{
     write::Write,
 };
 
-/// Allowed address pairs of one port.
-const MAX_PAIRS: usize = 10;
 /// Security groups of one port.
 const MAX_GROUPS: usize = 50;
-/// What every Ethernet address that we make begins with.
-const MAC_BASE: [u8; 3] = [0xfa, 0x16, 0x3e];
-/// How often a random Ethernet address may be in use already.
-const MAC_ATTEMPTS: usize = 64;
 
 impl Entity for Port {
     const RESOURCE: &'static Resource = &resources::PORT;
@@ -474,141 +472,12 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
     Ok(())
 }
 
-fn free_mac(write: &Write<'_>, network: NetworkId, mac: Mac) -> Result<Mac> {
-    if mac.is_multicast() {
-        return Err(ApiError::invalid_input(format!(
-            "'{mac}' is a group address, no port's"
-        )));
-    }
-    if write.state.macs.contains_key(&(network, mac))
-        || write.has_claimed(&keys::port(network, mac))
-    {
-        return Err(ApiError::conflict(
-            "MacAddressInUse",
-            format!(
-                "Unable to complete operation for network {network}. The mac address {mac} is in use."
-            ),
-        ));
-    }
-    Ok(mac)
-}
-
-fn new_mac(write: &Write<'_>, network: NetworkId) -> Result<Mac> {
-    let [a, b, c] = MAC_BASE;
-    let mut random = rand::rng();
-    for _ in 0..MAC_ATTEMPTS {
-        let [d, e, f] = random.random::<[u8; 3]>();
-        if let Ok(mac) = free_mac(write, network, Mac::new([a, b, c, d, e, f])) {
-            return Ok(mac);
-        }
-    }
-    Err(ApiError::new(
-        503,
-        "MacAddressGenerationFailure",
-        format!("Unable to generate unique mac on network {network}."),
-    ))
-}
-
-/// A `null` makes a new one (`port-mac-address-regenerate`).
-fn update_mac(write: &Write<'_>, port: &mut Port, input: &Input) -> Result<()> {
-    if !input.names("mac_address") {
-        return Ok(());
-    }
-    let mac = match input.get("mac_address")? {
-        Some(mac) if mac == port.mac_address => return Ok(()),
-        Some(mac) => free_mac(write, port.network_id, mac)?,
-        None => new_mac(write, port.network_id)?,
-    };
-    if port.binding.host_id.is_some() {
-        return Err(ApiError::conflict(
-            "PortBound",
-            format!(
-                "Unable to complete operation on port {}, port is already bound, port type: tap, \
-             old_mac {}, new_mac {mac}.",
-                port.id, port.mac_address
-            ),
-        ));
-    }
-    port.mac_address = mac;
-    Ok(())
-}
-
 fn host(input: &Input) -> Result<Option<HostId>> {
     let name: Option<String> = input.get("binding:host_id")?;
     match name.filter(|n| !n.is_empty()) {
         None => Ok(None),
         Some(name) => name.parse().map(Some).map_err(ApiError::invalid_input),
     }
-}
-
-/// An address pair as a request has it: without an Ethernet address it has the port's.
-#[derive(Deserialize)]
-struct Pair {
-    ip_address: Prefix,
-    mac_address: Option<Mac>,
-}
-
-fn pairs(input: &Input, mac: Mac) -> Result<Vec<AddressPair>> {
-    let given: Vec<Pair> = input.get("allowed_address_pairs")?.unwrap_or_default();
-    if given.len() > MAX_PAIRS {
-        return Err(ApiError::new(
-            400,
-            "AllowedAddressPairExhausted",
-            format!("The number of allowed address pair exceeds the maximum {MAX_PAIRS}."),
-        ));
-    }
-    let mut pairs: Vec<AddressPair> = Vec::with_capacity(given.len());
-    for Pair {
-        ip_address,
-        mac_address,
-    } in given
-    {
-        let pair = AddressPair {
-            ip_address,
-            mac_address: mac_address.unwrap_or(mac),
-        };
-        if pairs.contains(&pair) {
-            return Err(ApiError::new(
-                400,
-                "DuplicateAddressPairInRequest",
-                format!(
-                    "Request contains duplicate address pair: mac_address {} ip_address {}.",
-                    pair.mac_address, pair.ip_address
-                ),
-            ));
-        }
-        pairs.push(pair);
-    }
-    Ok(pairs)
-}
-
-/// A DHCP option as a request has it: without a value it takes the option away.
-#[derive(Deserialize)]
-struct Option_ {
-    opt_name: String,
-    opt_value: Option<String>,
-    ip_version: u8,
-}
-
-fn dhcp_options(input: &Input, present: &[DhcpOption]) -> Result<Vec<DhcpOption>> {
-    let given: Vec<Option_> = input.get("extra_dhcp_opts")?.unwrap_or_default();
-    let mut options = present.to_vec();
-    for Option_ {
-        opt_name,
-        opt_value,
-        ip_version,
-    } in given
-    {
-        options.retain(|o| (&o.opt_name, o.ip_version) != (&opt_name, ip_version));
-        if let Some(opt_value) = opt_value {
-            options.push(DhcpOption {
-                opt_name,
-                opt_value,
-                ip_version,
-            });
-        }
-    }
-    Ok(options)
 }
 
 fn groups_of_new(
@@ -680,48 +549,4 @@ fn count_public(write: &mut Write<'_>, port: &Port, sign: i64) {
             sign * count,
         );
     }
-}
-
-fn is_single_homed(network: &Network, port: &Port) -> bool {
-    network.single_homed
-        && !port.device_id.is_empty()
-        && !port.device_owner.starts_with(SINGLE_HOMED_EXEMPT_OWNERS)
-}
-
-fn holds_single_home(write: &Write<'_>, port: &Port) -> Option<Bytes> {
-    let network = write.state.networks.get(&port.network_id)?;
-    is_single_homed(network, port)
-        .then(|| keys::single_homed(&port.standard.project_id, &port.device_id))
-}
-
-fn claim_single_home(write: &mut Write<'_>, network: &Network, port: &Port) -> Result<()> {
-    let project = &port.standard.project_id;
-    let theirs = write.state.ports_by_device.get(port.device_id.as_str());
-    let other = theirs.filter_map(|id| write.state.ports.get(id)).find(|p| {
-        let home = || write.state.networks.get(&p.network_id);
-        p.id != port.id
-            && p.standard.project_id == *project
-            && home().is_some_and(|n| is_single_homed(n, p))
-    });
-    let there = other.map_or_else(String::new, |other| {
-        let name = write
-            .state
-            .networks
-            .get(&other.network_id)
-            .map_or("", |n| &n.standard.name);
-        format!(" and has port {} on '{name}' already", other.id)
-    });
-    let key = keys::single_homed(project, &port.device_id);
-    if other.is_some() || !write.claim(key, port.id.to_string()) {
-        return Err(ApiError::conflict(
-            "SingleHomedNetworksConflict",
-            format!(
-                "Instance {} cannot have a port on network '{}': an instance uses only one of {}{there}.",
-                port.device_id,
-                network.standard.name,
-                single_homed_names(write.state)
-            ),
-        ));
-    }
-    Ok(())
 }
