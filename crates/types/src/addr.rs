@@ -68,7 +68,10 @@ pub struct Prefix(IpNet);
 #[error("'{0}' is no prefix: an address, '/' and a length, as in 2001:db8::/64 or 192.0.2.0/24")]
 pub struct PrefixError(String);
 
-#[expect(clippy::len_without_is_empty, reason = "a prefix always holds at least one address")]
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a prefix always holds at least one address"
+)]
 impl Prefix {
     /// The prefix of `len` bits that `addr` lies in; bits behind the length are cleared.
     ///
