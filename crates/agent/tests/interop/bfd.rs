@@ -53,9 +53,8 @@ impl<'f> TwoSpines<'f> {
             self.h1.wait_route(default, &[BY_S1, BY_S2]);
         }
         for session in [BY_S1, BY_S2] {
-            self.h1.wait_until("BFD is up", |seen| {
-                seen.bfd.get(session).is_some_and(|s| s == "Up")
-            });
+            self.h1
+                .wait_until("BFD is up", |seen| seen.bfd_is_up(session));
         }
     }
 
@@ -133,10 +132,11 @@ fn the_last_spine_keeps_its_routes_when_it_falls_silent() {
     for default in DEFAULTS {
         h1.wait_route(default, &[BY_S1]);
     }
-    h1.wait_until("BFD is up", |seen| seen.bfd[BY_S1] == "Up");
+    h1.wait_until("BFD is up", |seen| seen.bfd_is_up(BY_S1));
     wait_for("BIRD's BFD is up", || {
         s1.ask("show bfd sessions").contains("Up")
     });
+    let before = h1.seen(|seen| seen.changes.len());
     fabric.silence("h1", "s1");
     h1.wait_until("the routes are stale", |seen| {
         let families = seen.peer("fe80::2")["families"].as_array();
@@ -144,12 +144,12 @@ fn the_last_spine_keeps_its_routes_when_it_falls_silent() {
     });
     assert_eq!(
         h1.seen(|seen| seen.changes.len()),
-        2,
-        "each default route came once and stayed"
+        before,
+        "the routes stay"
     );
     fabric.mend("h1", "s1");
     h1.wait_until("it comes back", |seen| {
-        seen.established("fe80::2") && seen.bfd[BY_S1] == "Up"
+        seen.established("fe80::2") && seen.bfd_is_up(BY_S1)
     });
     for default in DEFAULTS {
         h1.wait_route(default, &[BY_S1]);

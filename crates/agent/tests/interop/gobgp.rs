@@ -4,7 +4,7 @@ use hextet_lab::{Ready, wait_until};
 use serde_json::Value;
 
 use crate::{
-    fabric::{Fabric, LIMIT, documented},
+    fabric::{Fabric, LIMIT, documented, wait_for},
     speaker::{Peer, Speaker, peers},
 };
 
@@ -39,9 +39,12 @@ impl<'f> GoBgp<'f> {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// It listens to orders a little before it can obey them.
     fn announce(&self, prefix: &str) {
-        let refused = self.ask(&["global", "rib", "add", prefix, "-a", family(prefix)]);
-        assert_eq!(refused, "");
+        let order = ["global", "rib", "add", prefix, "-a", family(prefix)];
+        wait_for(&format!("GoBGP announces {prefix}"), || {
+            self.ask(&order).is_empty()
+        });
     }
 
     #[track_caller]

@@ -73,6 +73,11 @@ impl Seen {
             .unwrap_or(&Value::Null)
     }
 
+    /// Whether a session of BFD is up, by `ADDRESS%INTERFACE`.
+    pub fn bfd_is_up(&self, session: &str) -> bool {
+        self.bfd.get(session).is_some_and(|state| state == "Up")
+    }
+
     pub fn established(&self, address: &str) -> bool {
         self.peer(address)["state"] == "established"
     }
