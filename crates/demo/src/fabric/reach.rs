@@ -196,27 +196,15 @@ pub fn routes_on_spines(f: &Fabric) -> Result<String> {
 
 /// What no rule allows does not get through.
 pub fn group_denies(f: &Fabric) -> Result<String> {
-    let web = f.workload("web1")?;
-    for address in [IpAddr::V6(web.v6)] {
-        let passes = tcp_passes(
-            &f.internet,
-            &web.place,
-            SocketAddr::new(address, 8080),
-            SILENCE,
-        )?;
-        expect(
-            !passes,
-            format!("TCP 8080 on {address} passes, although no rule allows it"),
-        )?;
-    }
-    let public = f.workload("public1")?;
-    for address in [IpAddr::V6(public.v6), IpAddr::V4(public.v4)] {
-        let passes = tcp_passes(
-            &f.internet,
-            &public.place,
-            SocketAddr::new(address, 8080),
-            SILENCE,
-        )?;
+    let (web, public) = (f.workload("web1")?, f.workload("public1")?);
+    let closed = [
+        (web, IpAddr::V6(web.v6)),
+        (public, IpAddr::V6(public.v6)),
+        (public, IpAddr::V4(public.v4)),
+    ];
+    for (workload, address) in closed {
+        let at = SocketAddr::new(address, 8080);
+        let passes = tcp_passes(&f.internet, &workload.place, at, SILENCE)?;
         expect(
             !passes,
             format!("TCP 8080 on {address} passes, although no rule allows it"),
