@@ -1,5 +1,7 @@
 //! The harness itself: what a well-behaved workload does must work, or no attack proves anything.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use hextet_model::{
     neutron::{Direction, Protocol},
     plan::HostConfig,

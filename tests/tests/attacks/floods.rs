@@ -6,13 +6,19 @@ use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use hextet_tests::{
     cloud::addr,
     defence::Defence,
-    hypervisor::HOST_V4,
-    packet::{Ends, Ether, Ip, MARKER, Payload, echo_request, ether_ip, parse, udp},
+    hypervisor::{HOST_V4, in_own_namespace, internet},
+    packet::{
+        Ends, Ether, Ip, MARKER, Payload, Tcp, echo_request, ether_ip, fragment, fragments, parse,
+        tcp, udp,
+    },
     wire::Frame,
 };
 use hextet_types::{Family, Mac};
 
-use crate::{case::Attack, world::World};
+use crate::{
+    case::Attack,
+    world::{OPEN, Setting, World},
+};
 
 const GROUP: &str = "flood";
 /// Pings to the gateway in one go; it answers 20 a second.
@@ -21,7 +27,13 @@ const PINGS: u16 = 300;
 /// All of them.
 pub fn attacks() -> Vec<Attack> {
     let mut attacks = vec![pings(), dhcp_to_the_host()];
-    attacks.extend(Family::BOTH.map(unreachable));
+    for family in Family::BOTH {
+        attacks.extend([
+            unreachable(family),
+            fragments_of_nothing(family),
+            answered_connections(family),
+        ]);
+    }
     attacks
 }
 
@@ -94,4 +106,132 @@ fn unreachable(family: Family) -> Attack {
     let name = "errors of the host hit somebody else";
     let without = &[Defence::SourceCheck, Defence::HostShield];
     Attack::new(GROUP, name, family, without, attempt)
+}
+
+/// First fragments of datagrams that never become whole: the host puts all together before it judges, and
+/// has room for so much at a time. The victim's own datagrams that come in fragments are then lost.
+fn fragments_of_nothing(family: Family) -> Attack {
+    const ENOUGH_TO_FILL_IT: u32 = 8_000;
+    let attempt = move |world: &mut World| {
+        assert!(
+            fragments_reach_the_victim(world, family),
+            "nobody sends anything yet"
+        );
+        let ends = world.to_victim(family);
+        let payload = udp(ends, 4000, OPEN, &[0; 1800]);
+        let first = Payload {
+            protocol: payload.protocol,
+            octets: payload.octets[..1280].to_vec(),
+        };
+        for n in 0..ENOUGH_TO_FILL_IT {
+            let packet = match family {
+                Family::V4 => {
+                    let identification = u16::try_from(n).expect("a small number");
+                    Ip {
+                        identification,
+                        more_fragments: true,
+                        ..Ip::default()
+                    }
+                    .packet(ends, &first)
+                }
+                Family::V6 => Ip::default().packet(ends, &fragment(&first, n, 0, true)),
+            };
+            let frame = world.frame(&packet);
+            world.send(&frame);
+        }
+        !fragments_reach_the_victim(world, family)
+    };
+    let name = "a neighbour's datagrams in fragments are lost";
+    Attack::new(GROUP, name, family, &[Defence::Edge], attempt)
+        .known_to_succeed("succeeds: all workloads share the room for fragments")
+}
+
+/// Whether a datagram from the Internet, in two fragments, gets to the victim.
+fn fragments_reach_the_victim(world: &mut World, family: Family) -> bool {
+    world.host.port(world.cast.victim).clear();
+    let ends = Ends::new(internet(family), world.victim(family));
+    let datagram = udp(ends, 4000, OPEN, MARKER);
+    for packet in fragments(&Ip::default(), ends, &datagram, &[(0, 16), (16, 64)]) {
+        world.host.send_from_fabric(&packet);
+    }
+    world.victim_has(|frame| parse(frame).is_some_and(|p| p.ends == ends))
+}
+
+/// More than the host's table of connections has room for, unless it was made larger.
+const CONNECTIONS: u32 = 270_000;
+
+/// Connections that somebody outside answers stay in the table, for days if they are TCP. Once it is full,
+/// nobody on the host opens another one.
+fn answered_connections(family: Family) -> Attack {
+    let attempt = move |world: &mut World| {
+        let ends = world.to_internet(family);
+        let segment = |ends, (sport, dport), ack, flags| {
+            let header = Tcp {
+                sport,
+                dport,
+                seq: ack,
+                ack,
+                flags,
+            };
+            Ip::default().packet(ends, &tcp(ends, header, b""))
+        };
+        each_connection(world, |world, (sport, dport)| {
+            let syn = world.frame(&segment(ends, (sport, dport), 1, Tcp::SYN));
+            world.send(&syn);
+            let answer = segment(ends.back(), (dport, sport), 2, Tcp::SYN | Tcp::ACK);
+            world.host.send_from_fabric(&answer);
+            let ack = world.frame(&segment(ends, (sport, dport), 2, Tcp::ACK));
+            world.send(&ack);
+        });
+        new_flows_lost(world, family) > 0
+    };
+    let name = "answered connections fill the host's table";
+    Attack::new(GROUP, name, family, &[Defence::Edge], attempt)
+        .known_to_succeed("succeeds: a port may have as many connections as the host has room for")
+}
+
+/// Connections that nobody answers fill the table, too, but make room for others.
+pub fn unanswered_connections_make_room(family: Family) -> Result<(), String> {
+    in_own_namespace(|| {
+        let mut world = World::new(Setting::new(), &[]);
+        let ends = world.to_internet(family);
+        each_connection(&mut world, |world, (sport, dport)| {
+            let frame = world.plain(ends, &udp(ends, sport, dport, MARKER));
+            world.send(&frame);
+        });
+        match new_flows_lost(&mut world, family) {
+            0 => Ok(()),
+            lost => Err(format!("{lost} new flows of the victim are lost")),
+        }
+    })
+}
+
+/// Opens one after the other, each with ports of its own.
+fn each_connection(world: &mut World, mut open: impl FnMut(&mut World, (u16, u16))) {
+    for n in 0..CONNECTIONS {
+        let port = |n| u16::try_from(n + 1000).expect("a port");
+        open(world, (port(n % 60_000), port(n / 60_000)));
+        if n % 5_000 == 0 {
+            world.host.uplink.clear();
+            world.host.port(world.cast.attacker).clear();
+        }
+    }
+}
+
+/// Of a hundred datagrams from outside, each from another port, how many do not reach the victim.
+fn new_flows_lost(world: &mut World, family: Family) -> usize {
+    const FLOWS: u16 = 100;
+    let ends = Ends::new(internet(family), world.victim(family));
+    for n in 0..FLOWS {
+        let datagram = udp(ends, 3000 + n, OPEN, MARKER);
+        world
+            .host
+            .send_from_fabric(&Ip::default().packet(ends, &datagram));
+    }
+    let frames = world.host.port(world.cast.victim).frames();
+    let arrived = frames
+        .iter()
+        .filter(|f| parse(f).is_some_and(|p| p.ends == ends))
+        .count();
+    usize::from(FLOWS) - arrived
 }

@@ -8,15 +8,15 @@ use hextet_tests::{
     cloud::{Allow, addr},
     defence::Defence,
     packet::{
-        Ends, Extension, Icmp, Ip, MARKER, Parsed, Payload, Tcp, echo_request, fragments, gre,
-        icmp, is_marked, parse, tcp, udp, vxlan,
+        Ends, Icmp, Ip, MARKER, Parsed, Payload, Tcp, echo_request, fragments, gre, icmp,
+        is_marked, parse, tcp, udp, vxlan,
     },
-    wire::Frame,
 };
 use hextet_types::Family;
 
 use crate::{
     case::Attack,
+    disguise::{self, Packets},
     world::{CLOSED, OPEN, OPEN_TCP, Setting, World, marked_datagram},
 };
 
@@ -63,69 +63,31 @@ fn from_trusted_ports(family: Family) -> Vec<Attack> {
 
 /// A datagram to a closed port that hides the port, or shows an open one first.
 fn hidden_ports(family: Family) -> Vec<Attack> {
-    type Hide = fn(&World, Ends) -> Vec<Vec<u8>>;
-    let mut hides: Vec<(&str, &'static [Defence], Hide)> = vec![
-        ("in fragments", INGRESS, |_, ends| {
-            fragments(&Ip::default(), ends, &to_closed(ends), &[(0, 16), (16, 64)])
-        }),
-        ("in tiny fragments", INGRESS, |_, ends| {
-            fragments(&Ip::default(), ends, &to_closed(ends), &[(0, 8), (8, 64)])
-        }),
-        ("the last fragment first", INGRESS, |_, ends| {
-            fragments(&Ip::default(), ends, &to_closed(ends), &[(8, 64), (0, 8)])
-        }),
+    let overlapping: Packets = |ip, ends, p| {
+        let open = fragments(ip, ends, &marked_datagram(ends), &[(0, 16)]);
+        [open, fragments(ip, ends, &p, &[(0, 8), (8, 64)])].concat()
+    };
+    let headless: Packets = |ip, ends, p| fragments(ip, ends, &p, &[(8, 64)]);
+    let mut ways = vec![
         (
             "in a fragment that overlaps an open port",
             UNTRACKED,
-            |_, ends| {
-                let open = fragments(&Ip::default(), ends, &marked_datagram(ends), &[(0, 16)]);
-                let closed = fragments(&Ip::default(), ends, &to_closed(ends), &[(0, 8), (8, 64)]);
-                [open, closed].concat()
-            },
+            overlapping,
         ),
-        ("in a fragment without a first", UNTRACKED, |_, ends| {
-            fragments(&Ip::default(), ends, &to_closed(ends), &[(8, 64)])
-        }),
+        ("in a fragment without a first", UNTRACKED, headless),
     ];
-    match family {
-        Family::V4 => hides.push(("with IP options", INGRESS, |_, ends| {
-            let ip = Ip {
-                options: vec![1, 1, 1, 0],
-                ..Ip::default()
-            };
-            vec![ip.packet(ends, &to_closed(ends))]
-        })),
-        Family::V6 => hides.extend::<[(&str, &'static [Defence], Hide); 4]>([
-            ("behind hop-by-hop options", INGRESS, |_, ends| {
-                vec![Ip::default().packet(ends, &to_closed(ends).behind(&Extension::HopByHop))]
-            }),
-            ("behind destination options", INGRESS, |_, ends| {
-                let payload = to_closed(ends).behind(&Extension::Destination(2));
-                vec![Ip::default().packet(ends, &payload)]
-            }),
-            ("behind a routing header", INGRESS, |_, ends| {
-                let header = Extension::Routing(0, 0, Vec::new());
-                vec![Ip::default().packet(ends, &to_closed(ends).behind(&header))]
-            }),
-            ("in an atomic fragment", INGRESS, |_, ends| {
-                let payload = to_closed(ends).behind(&Extension::AtomicFragment);
-                vec![Ip::default().packet(ends, &payload)]
-            }),
-        ]),
-    }
-    let attack = |(how, without, hide): (&str, &[Defence], Hide)| {
+    ways.extend(disguise::deliverable(family).map(|d| (d.how, INGRESS, d.packets)));
+    let attack = |(how, without, packets): (&str, &[Defence], Packets)| {
         let frames = move |world: &World| {
-            let packets = hide(world, world.to_victim(family));
-            packets
-                .iter()
-                .map(|packet| world.frame(packet))
-                .collect::<Vec<Frame>>()
+            let ends = world.to_victim(family);
+            let packets = packets(&Ip::default(), ends, to_closed(ends));
+            packets.iter().map(|packet| world.frame(packet)).collect()
         };
-        let sign = move |world: &mut World| world.victim_has(|f| is_piece_of_closed(f));
+        let sign = move |world: &mut World| world.victim_has(is_piece_of_closed);
         let name = format!("a closed port, {how}");
         Attack::by_frames(GROUP, name, family, without, frames, sign)
     };
-    hides.into_iter().map(attack).collect()
+    ways.into_iter().map(attack).collect()
 }
 
 fn to_closed(ends: Ends) -> Payload {

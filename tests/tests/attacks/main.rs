@@ -6,8 +6,15 @@
 //! A case that is known not to be stopped is ignored, and says why in the table.
 //! `ATTACKS=table` prints them all in a table instead.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "all of this is a test"
+)]
+
 mod amplification;
 mod case;
+mod disguise;
 mod errors;
 mod ethernet;
 mod floods;
@@ -72,6 +79,11 @@ fn main() -> ExitCode {
         },
     ));
     trials.extend(Family::BOTH.map(control));
+    trials.extend(Family::BOTH.map(|family| {
+        let name = format!("flood: unanswered connections make room for others ({family})");
+        let run = floods::unanswered_connections_make_room;
+        Trial::test(name, move || run(family).map_err(Failed::from))
+    }));
     let mut arguments = Arguments::from_args();
     // A case waits for the kernel more than it computes.
     arguments.test_threads.get_or_insert(6);

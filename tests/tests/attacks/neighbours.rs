@@ -6,7 +6,7 @@ use hextet_tests::{
     defence::Defence,
     hypervisor::SPINE_V6,
     packet::{
-        Ends, Ether, Extension, Icmp, Ip, MARKER, NdOption, Payload, arp, ether, fragments, icmp,
+        Ends, Ether, Extension, Icmp, Ip, MARKER, NdOption, Payload, arp, ether, icmp,
         neighbour_advertisement, neighbour_solicitation, redirect, solicited_node,
     },
     wire::Frame,
@@ -15,6 +15,7 @@ use hextet_types::{Family, Mac};
 
 use crate::{
     case::Attack,
+    disguise::{self, PLAIN, Packets},
     world::{GATEWAY_MAC, World},
 };
 
@@ -34,7 +35,7 @@ pub fn attacks() -> Vec<Attack> {
     attacks.extend(
         nd_lies()
             .into_iter()
-            .flat_map(|lie| nd_in_all_wrappings(&lie)),
+            .flat_map(|lie| nd_in_all_disguises(&lie)),
     );
     attacks.extend([
         nd_learned(),
@@ -218,23 +219,22 @@ fn nd_lies() -> Vec<Lie> {
     ]
 }
 
-/// RFC 6980 forbids fragments here, and RFC 7113 tells what extension headers are used for.
-fn nd_in_all_wrappings(lie: &Lie) -> Vec<Attack> {
+fn nd_in_all_disguises(lie: &Lie) -> Vec<Attack> {
     let Lie {
         name,
         ends,
         message,
     } = *lie;
-    let attack = |how: &str, wrap: fn(Ends, Payload) -> Vec<Vec<u8>>| {
+    let ways = disguise::all(Family::V6).map(|d| (format!("{name}, {}", d.how), d.packets));
+    let attack = |(name, packets): (String, Packets)| {
         let frames = move |world: &World| {
             let ends = ends(world);
-            let packets = wrap(ends, message(world, ends));
+            let packets = packets(&Ip::ttl(255), ends, message(world, ends));
             packets
                 .iter()
                 .flat_map(|packet| world.by_all_ways(packet))
                 .collect()
         };
-        let name = format!("{name}{how}");
         let sign = World::victim_is_hit;
         Attack::by_frames(
             "neighbour discovery",
@@ -245,19 +245,10 @@ fn nd_in_all_wrappings(lie: &Lie) -> Vec<Attack> {
             sign,
         )
     };
-    vec![
-        attack("", |ends, p| vec![Ip::ttl(255).packet(ends, &p)]),
-        attack(", behind hop-by-hop options", |ends, p| {
-            vec![Ip::ttl(255).packet(ends, &p.behind(&Extension::HopByHop))]
-        }),
-        attack(", behind destination options", |ends, p| {
-            vec![Ip::ttl(255).packet(ends, &p.behind(&Extension::Destination(1)))]
-        }),
-        attack(", in fragments", |ends, p| {
-            let padded = p.behind(&Extension::Destination(8));
-            fragments(&Ip::ttl(255), ends, &padded, &[(0, 64), (64, 512)])
-        }),
-    ]
+    std::iter::once((name.to_owned(), PLAIN))
+        .chain(ways)
+        .map(attack)
+        .collect()
 }
 
 fn solicitation_from(world: &World, source: Ipv6Addr) -> Frame {

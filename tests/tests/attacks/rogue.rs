@@ -9,15 +9,14 @@ use hextet_tests::{
     defence::Defence,
     hypervisor::run,
     packet::{
-        Ends, Extension, Ip, MARKER, NdOption, Payload, dhcpv4_offer, dhcpv6_reply, fragments,
-        router_advertisement, udp,
+        Ends, Ip, MARKER, NdOption, Payload, dhcpv4_offer, dhcpv6_reply, router_advertisement, udp,
     },
-    wire::Frame,
 };
 use hextet_types::{Family, IfName};
 
 use crate::{
     case::Attack,
+    disguise::{self, PLAIN, Packets},
     world::{Setting, World},
 };
 
@@ -28,8 +27,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// All of them.
 pub fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
-    for (name, message) in MESSAGES {
-        attacks.extend(in_all_wrappings(name, *message));
+    for (family, name, message) in MESSAGES {
+        attacks.extend(in_all_disguises(*family, name, *message));
     }
     attacks.extend(Family::BOTH.map(routed_dhcp));
     attacks.push(advertisement_to_the_host());
@@ -38,22 +37,22 @@ pub fn attacks() -> Vec<Attack> {
 
 type Message = fn(&World) -> (Ends, Payload);
 
-const MESSAGES: &[(&str, Message)] = &[
-    ("router advertisement to all", |world| {
+const MESSAGES: &[(Family, &str, Message)] = &[
+    (Family::V6, "router advertisement to all", |world| {
         advertisement(world, Ends::new(world.my_link_local(), ALL_NODES))
     }),
-    ("router advertisement to the victim", |world| {
+    (Family::V6, "router advertisement to the victim", |world| {
         let victim = world.host.mac(world.cast.victim).link_local();
         advertisement(world, Ends::new(world.my_link_local(), victim))
     }),
-    ("DHCPv4 offer to all", |world| {
+    (Family::V4, "DHCPv4 offer to all", |world| {
         let server = Ipv4Addr::new(198, 51, 100, 10);
         offer(world, Ends::new(server, Ipv4Addr::BROADCAST))
     }),
-    ("DHCPv4 offer to the victim", |world| {
+    (Family::V4, "DHCPv4 offer to the victim", |world| {
         offer(world, world.to_victim(Family::V4))
     }),
-    ("DHCPv6 reply to the victim", |world| {
+    (Family::V6, "DHCPv6 reply to the victim", |world| {
         let victim = world.host.mac(world.cast.victim).link_local();
         reply(world, Ends::new(world.my_link_local(), victim))
     }),
@@ -81,62 +80,23 @@ fn reply(world: &World, ends: Ends) -> (Ends, Payload) {
     (ends, udp(ends, 547, 546, &[&message[..], MARKER].concat()))
 }
 
-fn in_all_wrappings(name: &str, message: Message) -> Vec<Attack> {
-    type Wrap = fn(Ends, Payload) -> Vec<Vec<u8>>;
-    let mut wrappings: Vec<(&str, Wrap)> = vec![
-        ("", |ends, p| vec![Ip::ttl(255).packet(ends, &p)]),
-        (", in fragments", |ends, p| {
-            fragments(&Ip::ttl(255), ends, &p, &[(0, 32), (32, 1024)])
-        }),
-        (", in tiny fragments", |ends, p| {
-            fragments(&Ip::ttl(255), ends, &p, &[(0, 8), (8, 16), (24, 1024)])
-        }),
-        (", in overlapping fragments", |ends, p| {
-            fragments(&Ip::ttl(255), ends, &p, &[(0, 16), (8, 1024)])
-        }),
-        (", the last fragment first", |ends, p| {
-            fragments(&Ip::ttl(255), ends, &p, &[(32, 1024), (0, 32)])
-        }),
-    ];
-    if !name.contains("DHCPv4") {
-        wrappings.extend::<[(&str, Wrap); 5]>([
-            (", behind hop-by-hop options", |ends, p| {
-                vec![Ip::ttl(255).packet(ends, &p.behind(&Extension::HopByHop))]
-            }),
-            (", behind destination options", |ends, p| {
-                vec![Ip::ttl(255).packet(ends, &p.behind(&Extension::Destination(3)))]
-            }),
-            (", behind a routing header", |ends, p| {
-                let header = Extension::Routing(0, 0, Vec::new());
-                vec![Ip::ttl(255).packet(ends, &p.behind(&header))]
-            }),
-            (", behind many headers", |ends, p| {
-                let payload = (0..8).fold(p, |p, _| p.behind(&Extension::Destination(1)));
-                vec![Ip::ttl(255).packet(ends, &payload)]
-            }),
-            (", in an atomic fragment", |ends, p| {
-                vec![Ip::ttl(255).packet(ends, &p.behind(&Extension::AtomicFragment))]
-            }),
-        ]);
-    }
-    let family = if name.contains("DHCPv4") {
-        Family::V4
-    } else {
-        Family::V6
-    };
-    let attack = |(how, wrap): (&str, Wrap)| {
+fn in_all_disguises(family: Family, name: &str, message: Message) -> Vec<Attack> {
+    let ways = disguise::all(family).map(|d| (format!("{name}, {}", d.how), d.packets));
+    let attack = |(name, packets): (String, Packets)| {
         let frames = move |world: &World| {
             let (ends, payload) = message(world);
-            let packets = wrap(ends, payload);
+            let packets = packets(&Ip::ttl(255), ends, payload);
             packets
                 .iter()
                 .flat_map(|packet| world.by_all_ways(packet))
-                .collect::<Vec<Frame>>()
+                .collect()
         };
-        let sign = World::victim_is_hit;
-        Attack::by_frames(GROUP, format!("{name}{how}"), family, LAYER_2, frames, sign)
+        Attack::by_frames(GROUP, name, family, LAYER_2, frames, World::victim_is_hit)
     };
-    wrappings.into_iter().map(attack).collect()
+    std::iter::once((name.to_owned(), PLAIN))
+        .chain(ways)
+        .map(attack)
+        .collect()
 }
 
 /// A victim that lets all UDP in must not get a server's message by way of routing either.

@@ -10,8 +10,8 @@ use hextet_tests::{
     defence::Defence,
     hypervisor::{HOST_V4, HOST_V6, SERVICE_V4, SERVICE_V6, SPINE_V4, SPINE_V6},
     packet::{
-        Ends, Extension, Icmp, Ip, MARKER, Payload, Tcp, echo_request, ether, fragments, icmp,
-        is_marked, parse, tcp, udp, vxlan,
+        Ends, Icmp, Ip, MARKER, Payload, Tcp, echo_request, ether, icmp, is_marked, parse, tcp,
+        udp, vxlan,
     },
     wire::Frame,
 };
@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     case::Attack,
+    disguise::{self, Disguise},
     world::{OPEN, World, marked_datagram},
 };
 
@@ -247,44 +248,13 @@ fn raw_socket(family: Family, protocol: u8) -> Socket {
     socket
 }
 
-/// BFD behind headers and in fragments.
+/// BFD, not to be seen at once.
 fn disguised(family: Family) -> Vec<Attack> {
-    type Disguise = fn(Ends, Payload) -> Vec<Vec<u8>>;
-    let mut disguises: Vec<(&str, Disguise)> = vec![
-        ("in fragments", |ends, p| {
-            fragments(&Ip::default(), ends, &p, &[(0, 16), (16, 64)])
-        }),
-        ("in tiny fragments", |ends, p| {
-            fragments(&Ip::default(), ends, &p, &[(0, 8), (8, 8), (16, 64)])
-        }),
-    ];
-    match family {
-        Family::V4 => disguises.push(("with IP options", |ends, p| {
-            vec![
-                Ip {
-                    options: vec![0x94, 4, 0, 0],
-                    ..Ip::default()
-                }
-                .packet(ends, &p),
-            ]
-        })),
-        Family::V6 => disguises.extend::<[(&str, Disguise); 3]>([
-            ("behind hop-by-hop options", |ends, p| {
-                vec![Ip::default().packet(ends, &p.behind(&Extension::HopByHop))]
-            }),
-            ("behind destination options", |ends, p| {
-                vec![Ip::default().packet(ends, &p.behind(&Extension::Destination(1)))]
-            }),
-            ("in an atomic fragment", |ends, p| {
-                vec![Ip::default().packet(ends, &p.behind(&Extension::AtomicFragment))]
-            }),
-        ]),
-    }
-    let attack = |(how, disguise): (&str, Disguise)| {
+    let attack = |Disguise { how, packets, .. }: Disguise| {
         let attempt = move |world: &mut World| {
             let listener = Listener::new(family, BFD);
             let ends = Ends::new(world.me(family), host_address(family));
-            for packet in disguise(ends, udp(ends, 49152, BFD, MARKER)) {
+            for packet in packets(&Ip::default(), ends, udp(ends, 49152, BFD, MARKER)) {
                 let frame = world.frame(&packet);
                 world.send(&frame);
             }
@@ -292,7 +262,7 @@ fn disguised(family: Family) -> Vec<Attack> {
         };
         Attack::new(GROUP, format!("BFD {how}"), family, SHIELD, attempt)
     };
-    disguises.into_iter().map(attack).collect()
+    disguise::deliverable(family).map(attack).collect()
 }
 
 /// The host answers pings at the gateway's addresses only.

@@ -7,13 +7,13 @@ use hextet_tests::{
     cloud::addr,
     defence::Defence,
     hypervisor::{HOST_V4, HOST_V6},
-    packet::{Ends, Ether, Extension, Ip, Payload, ether_ip, fragments, parse},
-    wire::Frame,
+    packet::{Ends, Ether, Ip, ether_ip, parse},
 };
 use hextet_types::{Family, Mac};
 
 use crate::{
     case::Attack,
+    disguise::{self, Disguise, Kind},
     world::{GATEWAY_MAC, World, marked_datagram},
 };
 
@@ -152,75 +152,27 @@ fn with_macs(family: Family) -> Vec<Attack> {
     macs.map(attack).into()
 }
 
-/// Another port's address behind extension headers, IP options and in fragments.
+/// Another port's address, not to be seen at once.
 fn hidden(family: Family) -> Vec<Attack> {
-    type Hide = fn(&World, Ends, Payload) -> Vec<Frame>;
-    let behind = |extension: Extension| {
-        move |world: &World, ends: Ends, payload: Payload| {
-            vec![world.plain(ends, &payload.behind(&extension))]
-        }
-    };
-    let source = move |world: &World| Ends::new(world.bystander(family), world.victim(family));
-    let attack =
-        |name: &str,
-         without: &[Defence],
-         hide: Box<dyn Fn(&World, Ends, Payload) -> Vec<Frame> + Send + Sync>| {
-            let frames = move |world: &World| {
-                let ends = source(world);
-                hide(world, ends, marked_datagram(ends))
-            };
-            let sign = move |world: &mut World| {
-                let bystander = world.bystander(family);
-                world.victim_has(comes_from(bystander))
-            };
-            let name = format!("another port's, {name}");
-            Attack::by_frames(GROUP, name, family, without, frames, sign)
+    let attack = |Disguise { how, kind, packets }: Disguise| {
+        let frames = move |world: &World| {
+            let ends = Ends::new(world.bystander(family), world.victim(family));
+            let packets = packets(&Ip::default(), ends, marked_datagram(ends));
+            packets
+                .iter()
+                .flat_map(|packet| world.by_all_ways(packet))
+                .collect()
         };
-    let in_two: Hide = |world, ends, payload| {
-        let packets = fragments(&Ip::default(), ends, &payload, &[(0, 16), (16, 64)]);
-        packets.iter().map(|packet| world.frame(packet)).collect()
+        let sign = move |world: &mut World| {
+            let bystander = world.bystander(family);
+            world.victim_has(comes_from(bystander))
+        };
+        let without = match kind {
+            Kind::Whole => CHECK,
+            Kind::Broken => LAYER_2,
+        };
+        let name = format!("another port's, {how}");
+        Attack::by_frames(GROUP, name, family, without, frames, sign)
     };
-    let tiny: Hide = |world, ends, payload| {
-        let packets = fragments(&Ip::default(), ends, &payload, &[(0, 8), (8, 8), (16, 64)]);
-        packets.iter().map(|packet| world.frame(packet)).collect()
-    };
-    let overlapping: Hide = |world, ends, payload| {
-        let pieces = [(0, 16), (8, 8), (8, 64)];
-        let packets = fragments(&Ip::default(), ends, &payload, &pieces);
-        packets
-            .iter()
-            .flat_map(|packet| world.by_all_ways(packet))
-            .collect()
-    };
-    let mut attacks = vec![
-        attack("in fragments", CHECK, Box::new(in_two)),
-        attack("in tiny fragments", CHECK, Box::new(tiny)),
-        attack("in overlapping fragments", LAYER_2, Box::new(overlapping)),
-    ];
-    match family {
-        Family::V4 => {
-            let router_alert: Hide = |world, ends, payload| {
-                let ip = Ip {
-                    options: vec![0x94, 4, 0, 0],
-                    ..Ip::default()
-                };
-                vec![world.frame(&ip.packet(ends, &payload))]
-            };
-            attacks.push(attack("with IP options", CHECK, Box::new(router_alert)));
-        }
-        Family::V6 => {
-            for (name, extension) in [
-                ("behind hop-by-hop options", Extension::HopByHop),
-                ("behind destination options", Extension::Destination(2)),
-                (
-                    "behind a routing header",
-                    Extension::Routing(4, 0, Vec::new()),
-                ),
-                ("in an atomic fragment", Extension::AtomicFragment),
-            ] {
-                attacks.push(attack(name, CHECK, Box::new(behind(extension))));
-            }
-        }
-    }
-    attacks
+    disguise::all(family).map(attack).collect()
 }

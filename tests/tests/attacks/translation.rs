@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use hextet_model::intent::Change;
+use hextet_model::{intent::Change, neutron::Direction};
 use hextet_tests::{
+    cloud::Allow,
     defence::Defence,
     hypervisor::internet,
-    packet::{Ends, Icmp, Ip, MARKER, Payload, Tcp, error, fragments, parse, tcp, udp},
+    packet::{Ends, Icmp, Ip, MARKER, Payload, Tcp, error, fragments, is_marked, parse, tcp, udp},
 };
 use hextet_types::{Family, PortId};
 
@@ -45,88 +46,92 @@ fn out() -> Ends {
     Ends::new(PRIVATE, internet(Family::V4))
 }
 
-fn leaks() -> Vec<Attack> {
-    type Make = fn() -> Vec<Vec<u8>>;
-    const TRANSLATION: &[Defence] = &[Defence::Translation];
-    const INVALID: &[Defence] = &[Defence::Invalid];
-    fn segment(flags: u8) -> Vec<Vec<u8>> {
-        let header = Tcp {
-            sport: 4000,
-            dport: 80,
-            seq: 7,
-            ack: 9,
-            flags,
+type Packets = fn() -> Vec<Vec<u8>>;
+
+/// What a private port sends to the Internet, and what keeps it from leaving untranslated.
+const LEAKS: &[(&str, Defence, Packets)] = &[
+    ("UDP", Defence::Translation, || {
+        vec![Ip::default().packet(out(), &udp(out(), 1, 2, MARKER))]
+    }),
+    ("SYN", Defence::Translation, || segment(Tcp::SYN)),
+    ("ACK without a connection", Defence::Invalid, || {
+        segment(Tcp::ACK)
+    }),
+    ("RST without a connection", Defence::Invalid, || {
+        segment(Tcp::RST)
+    }),
+    ("FIN without a connection", Defence::Invalid, || {
+        segment(Tcp::FIN | Tcp::ACK)
+    }),
+    ("SYN and ACK without a connection", Defence::Invalid, || {
+        segment(Tcp::SYN | Tcp::ACK)
+    }),
+    ("ICMP error about nothing", Defence::Invalid, || {
+        let quoted = Ip::default().packet(out().back(), &udp(out().back(), 1, 2, MARKER));
+        let header = Icmp {
+            kind: 3,
+            code: 3,
+            rest: [0; 4],
         };
-        vec![Ip::default().packet(out(), &tcp(out(), header, MARKER))]
-    }
-    fn protocol(protocol: u8) -> Vec<Vec<u8>> {
-        vec![Ip::default().packet(
+        vec![Ip::default().packet(out(), &error(out(), header, &quoted))]
+    }),
+    ("fragments", Defence::Translation, || {
+        fragments(
+            &Ip::default(),
             out(),
-            &Payload {
-                protocol,
-                octets: MARKER.to_vec(),
-            },
-        )]
-    }
-    let makes: [(&str, &'static [Defence], Make); 13] = [
-        ("UDP", TRANSLATION, || {
-            vec![Ip::default().packet(out(), &udp(out(), 1, 2, MARKER))]
-        }),
-        ("SYN", TRANSLATION, || segment(Tcp::SYN)),
-        ("ACK without a connection", INVALID, || segment(Tcp::ACK)),
-        ("RST without a connection", INVALID, || segment(Tcp::RST)),
-        ("FIN without a connection", INVALID, || {
-            segment(Tcp::FIN | Tcp::ACK)
-        }),
-        ("SYN and ACK without a connection", INVALID, || {
-            segment(Tcp::SYN | Tcp::ACK)
-        }),
-        ("ICMP error about nothing", INVALID, || {
-            let quoted = Ip::default().packet(out().back(), &udp(out().back(), 1, 2, MARKER));
-            let header = Icmp {
-                kind: 3,
-                code: 3,
-                rest: [0; 4],
-            };
-            vec![Ip::default().packet(out(), &error(out(), header, &quoted))]
-        }),
-        ("fragments", TRANSLATION, || {
-            fragments(
-                &Ip::default(),
-                out(),
-                &udp(out(), 1, 2, MARKER),
-                &[(0, 16), (16, 64)],
-            )
-        }),
-        ("GRE", TRANSLATION, || protocol(47)),
-        ("ESP", TRANSLATION, || protocol(50)),
-        ("IPIP", TRANSLATION, || protocol(4)),
-        ("an unknown protocol", TRANSLATION, || protocol(253)),
-        ("IP options", TRANSLATION, || {
-            let ip = Ip {
-                options: vec![7, 7, 4, 0, 0, 0, 0, 0],
-                ..Ip::default()
-            };
-            vec![ip.packet(out(), &udp(out(), 1, 2, MARKER))]
-        }),
-    ];
-    let attack = |(name, without, make): (&str, &[Defence], Make)| {
+            &udp(out(), 1, 2, MARKER),
+            &[(0, 16), (16, 64)],
+        )
+    }),
+    ("GRE", Defence::Translation, || protocol(47)),
+    ("ESP", Defence::Translation, || protocol(50)),
+    ("IPIP", Defence::Translation, || protocol(4)),
+    ("an unknown protocol", Defence::Translation, || {
+        protocol(253)
+    }),
+    ("IP options", Defence::Translation, || {
+        let ip = Ip {
+            options: vec![7, 7, 4, 0, 0, 0, 0, 0],
+            ..Ip::default()
+        };
+        vec![ip.packet(out(), &udp(out(), 1, 2, MARKER))]
+    }),
+];
+
+fn segment(flags: u8) -> Vec<Vec<u8>> {
+    let header = Tcp {
+        sport: 4000,
+        dport: 80,
+        seq: 7,
+        ack: 9,
+        flags,
+    };
+    vec![Ip::default().packet(out(), &tcp(out(), header, MARKER))]
+}
+
+fn protocol(protocol: u8) -> Vec<Vec<u8>> {
+    vec![Ip::default().packet(
+        out(),
+        &Payload {
+            protocol,
+            octets: MARKER.to_vec(),
+        },
+    )]
+}
+
+fn leaks() -> Vec<Attack> {
+    let attack = |(name, without, packets): &(&str, Defence, Packets)| {
+        let packets = *packets;
         let attempt = move |world: &mut World| {
-            let port = world.cast.private;
-            for packet in make() {
-                world.send_as(port, &packet);
+            for packet in packets() {
+                world.send_as(world.cast.private, &packet);
             }
             leaks_out(world)
         };
-        Attack::new(
-            GROUP,
-            format!("a private source leaks, {name}"),
-            Family::V4,
-            without,
-            attempt,
-        )
+        let name = format!("a private source leaks, {name}");
+        Attack::new(GROUP, name, Family::V4, &[*without], attempt)
     };
-    makes.map(attack).into()
+    LEAKS.iter().map(attack).collect()
 }
 
 /// A host without a source to translate to sends nothing.
@@ -204,16 +209,30 @@ fn borrowed() -> Attack {
     Attack::new(GROUP, name, Family::V4, &[Defence::SourceCheck], attempt)
 }
 
-/// From outside one does not reach a private address by asking for it.
+/// From outside one does not reach a private address by asking for it, whatever its groups let in.
 fn inbound() -> Attack {
     let attempt = |world: &mut World| {
         let ends = Ends::new(internet(Family::V4), PRIVATE);
+        let datagram = udp(ends, 53, 4000, MARKER);
         world
             .host
-            .send_from_fabric(&Ip::default().packet(ends, &udp(ends, 53, 4000, MARKER)));
-        let port = world.cast.private;
-        world.host.port(port).has(hextet_tests::packet::is_marked)
+            .send_from_fabric(&Ip::default().packet(ends, &datagram));
+        world.host.port(world.cast.private).has(is_marked)
     };
     let name = "a private address is reached from outside";
-    Attack::new(GROUP, name, Family::V4, &[Defence::IngressGroups], attempt)
+    Attack::new(
+        GROUP,
+        name,
+        Family::V4,
+        &[Defence::Chain("private")],
+        attempt,
+    )
+    .given(|setting| {
+        let group = setting.cloud.group(true, &Allow::both(Direction::Ingress));
+        setting
+            .cloud
+            .port_mut(setting.cast.private)
+            .security_groups
+            .push(group);
+    })
 }
