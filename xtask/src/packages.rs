@@ -40,12 +40,12 @@ pub const LAB: &[&str] = &[
     "procps",
     "qemu-system-x86",
     "tcpdump",
+    "udhcpc",
     "xz-utils",
 ];
 
 /// What the interop suites take: the programs of others.
 pub const INTEROP: &[&str] = &[
-    "exabgp",
     "frr",
     "gobgpd",
     "python3-openstackclient",

@@ -8,6 +8,7 @@ use std::{io::Read, net::TcpStream, path::Path, process::Command, time::Duration
 use hextet_lab::{
     Lab, LabFile, LabGuard,
     guest::{Guest, GuestNetwork, GuestSpec, Kernel, PORT},
+    wait_until,
 };
 use hextet_types::Family;
 
@@ -37,7 +38,9 @@ fn boot(lab: &Lab, spec: &GuestSpec) -> Guest {
         .boot("host", &Kernel::find_or_fetch().unwrap(), spec)
         .unwrap();
     let host = lab.node("host").unwrap();
-    host.run(&["ip", "link", "set", "tap0", "up"]).unwrap();
+    // QEMU opens its console before it makes the TAP.
+    let up = || host.run(&["ip", "link", "set", "tap0", "up"]).is_ok();
+    assert!(wait_until(LIMIT, up), "QEMU made no tap0");
     for address in ["fe80::1/64", "2001:db8::1/64", "192.0.2.1/24"] {
         let nodad: &[&str] = if address.contains(':') {
             &["nodad"]
