@@ -28,16 +28,22 @@ mod spoofing;
 mod translation;
 mod world;
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use comfy_table::Table;
 use hextet_tests::hypervisor::in_own_namespace;
 use hextet_types::Family;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use case::Attack;
+use case::{Attack, Outcome};
 use world::{Setting, World};
 
+/// Cases at a time: they wait for the kernel more than they compute.
+const THREADS: usize = 6;
 /// The fewest cases that this suite may have.
 const FEWEST: usize = 100;
 
@@ -85,8 +91,7 @@ fn main() -> ExitCode {
         Trial::test(name, move || run(family).map_err(Failed::from))
     }));
     let mut arguments = Arguments::from_args();
-    // A case waits for the kernel more than it computes.
-    arguments.test_threads.get_or_insert(6);
+    arguments.test_threads.get_or_insert(THREADS);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -110,8 +115,7 @@ fn control(family: Family) -> Trial {
 fn table(attacks: &[Attack]) -> Table {
     let mut table = Table::new();
     table.set_header(["attack", "family", "defended", "undefended", "without"]);
-    for attack in attacks {
-        let outcome = attack.run();
+    for (attack, outcome) in attacks.iter().zip(outcomes(attacks)) {
         let says = |succeeded| if succeeded { "succeeds" } else { "fails" };
         table.add_row([
             format!("{}: {}", attack.group, attack.name),
@@ -120,6 +124,7 @@ fn table(attacks: &[Attack]) -> Table {
                 .map_or_else(|| "–".to_owned(), |family| family.to_string()),
             attack
                 .open
+                .filter(|_| outcome.defended)
                 .map_or(says(outcome.defended), |reason| reason)
                 .to_owned(),
             says(outcome.undefended).to_owned(),
@@ -132,4 +137,30 @@ fn table(attacks: &[Attack]) -> Table {
         ]);
     }
     table
+}
+
+/// Of each attack, in their order.
+fn outcomes(attacks: &[Attack]) -> Vec<Outcome> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((n, attack)) = pick(&next, attacks) {
+            done.push((n, attack.run()));
+        }
+        done
+    };
+    let mut all: Vec<(usize, Outcome)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().expect("no attack panics"))
+            .collect()
+    });
+    all.sort_by_key(|(n, _)| *n);
+    all.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn pick<'a>(next: &AtomicUsize, attacks: &'a [Attack]) -> Option<(usize, &'a Attack)> {
+    let n = next.fetch_add(1, Ordering::Relaxed);
+    attacks.get(n).map(|attack| (n, attack))
 }
