@@ -3,6 +3,7 @@
 //! Each command installs what it needs on a fresh Debian 12 machine, then runs it. This crate knows
 //! nothing of hextet itself and depends on none of its crates, so that it builds in seconds.
 
+mod bench;
 mod demo;
 mod fuzz;
 mod packages;
@@ -36,6 +37,11 @@ enum Command {
     /// All that CI runs: formatting, lints, tidy, dependencies, unit, property, lab and interop tests.
     #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test bgp::session")]
     Test(suite::Test),
+    /// What hextet costs, beside its peers, on this machine.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench datapath\n  cargo xtask bench api --json"
+    )]
+    Bench(bench::Bench),
     /// Check the invariants that a program can check.
     Tidy,
     /// Run the fuzz targets, each for a while.
@@ -58,6 +64,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Demo(demo) => demo.run(&workspace),
         Command::Test(test) => test.run(&workspace),
+        Command::Bench(bench) => bench.run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Fuzz(fuzz) => fuzz.run(&workspace),
     }

@@ -1,0 +1,84 @@
+//! What processes, and the machine as a whole, have used.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// CPU seconds (user and system) that a process and the children that it has waited for have used
+/// (proc_pid_stat(5), fields 14 to 17), in ticks of 10 ms.
+pub fn of_process(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = behind_name
+        .split_ascii_whitespace()
+        .skip(11)
+        .take(4)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
+    Ok(ticks / 100.0)
+}
+
+/// CPU seconds that a process has used, by its scheduler statistics, all threads together: finer than
+/// [`of_process`], but without ended threads and children.
+pub fn of_threads(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/task");
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(&path).with_context(|| format!("read {path}"))? {
+        let schedstat = task?.path().join("schedstat");
+        let Ok(text) = fs::read_to_string(schedstat) else {
+            continue;
+        };
+        let first = text.split_ascii_whitespace().next();
+        nanoseconds += first.and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// CPU seconds that the machine has worked: all but idle, waiting for disks, and stolen by others
+/// (proc_stat(5)), in ticks of 10 ms.
+pub fn of_machine() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    let fields: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .skip(1)
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    let worked = [0, 1, 2, 5, 6];
+    let ticks: f64 = worked.iter().filter_map(|i| fields.get(*i)).sum();
+    Ok(ticks / 100.0)
+}
+
+/// Resident memory of a process in MiB.
+pub fn resident(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line
+        .and_then(|rest| rest.split_ascii_whitespace().next())
+        .and_then(|n| n.parse::<f64>().ok())
+        .with_context(|| format!("{path} tells no VmRSS"))?;
+    Ok(kibibytes / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_something() {
+        let pid = std::process::id();
+        let before = of_threads(pid).unwrap();
+        let mut sum = 0u64;
+        for i in 0..5_000_000u64 {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(i));
+        }
+        assert!(of_threads(pid).unwrap() > before, "{sum}");
+        assert!(resident(pid).unwrap() > 0.1);
+        assert!(of_machine().unwrap() > 0.0);
+        assert!(of_process(pid).unwrap() >= 0.0);
+    }
+}
