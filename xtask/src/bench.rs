@@ -54,7 +54,7 @@ impl Bench {
         let program = self.what.program();
         let built = workspace
             .cargo()
-            .args(["build", "--quiet", "--release", "-p", "hextet"])
+            .args(["build", "--release", "-p", "hextet"])
             .args(["-p", "hextet-bench", "--bin", "hextet", "--bin", program])
             .status()
             .context("run cargo build")?;

@@ -30,15 +30,7 @@ impl Demo {
         packages::ensure(&[packages::BUILD, packages::LAB])?;
         let built = workspace
             .cargo()
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "-p",
-                "hextet",
-                "-p",
-                "hextet-demo",
-            ])
+            .args(["build", "--release", "-p", "hextet", "-p", "hextet-demo"])
             .status()
             .context("run cargo build")?;
         if !built.success() {
