@@ -247,7 +247,7 @@ impl Guest {
     ///
     /// It does not come to that within `limit`; with the end of its console.
     pub fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
-        self.wait_for_line("hextet-guest: ready", limit, || ())
+        self.wait_for_line("hextet-guest: ready", limit, || self.console())
             .map(drop)
     }
 
@@ -273,17 +273,21 @@ impl Guest {
             |what: std::io::Error| Error::Guest(format!("{}: run '{command}': {what}", self.name));
         let mut number = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         *number += 1;
-        // What the guest says is read from the log; the connection is there to be written to. But QEMU
-        // writes to it an octet at a time and stops when nobody takes them, hence the draining.
+        // The log is no place to read an answer: QEMU logs an octet again when the connection had no room
+        // for it at first.
         let mut console = UnixStream::connect(&self.socket).map_err(failed)?;
         console
             .write_all(format!("{number} {command}\n").as_bytes())
             .map_err(failed)?;
         console.set_nonblocking(true).map_err(failed)?;
         let done = format!("hextet-guest: done {number} ");
-        let mut sink = [0; 4096];
+        let mut heard = Vec::new();
         let text = self.wait_for_line(&done, limit, || {
-            while console.read(&mut sink).is_ok_and(|len| len > 0) {}
+            let mut chunk = [0; 4096];
+            while let Ok(len @ 1..) = console.read(&mut chunk) {
+                heard.extend_from_slice(&chunk[..len]);
+            }
+            String::from_utf8_lossy(&heard).replace('\r', "")
         })?;
         let begin = format!("hextet-guest: run {number}\n");
         let (_, rest) = text.split_once(&begin).unwrap_or_default();
@@ -299,12 +303,11 @@ impl Guest {
         &self,
         mark: &str,
         limit: Duration,
-        mut meanwhile: impl FnMut(),
+        mut said: impl FnMut() -> String,
     ) -> Result<String, Error> {
         let mut text = String::new();
         let found = wait_until(limit, || {
-            meanwhile();
-            text = self.console();
+            text = said();
             // The line has to be whole.
             let whole = text
                 .split_once(mark)
