@@ -177,6 +177,13 @@ impl Hypervisor {
         objects
     }
 
+    /// Makes the kernel equal to something else than what must stand.
+    pub fn settle_to(&mut self, desired: &BTreeMap<Key, Object>) {
+        let scope = Scope::of(desired);
+        let report = self.kernel.reconcile(&scope).expect("look at the kernel");
+        assert!(report.failed.is_empty(), "{}", failures(&report));
+    }
+
     /// Makes the kernel equal to what must stand.
     pub fn settle(&mut self) {
         let report = self.reconcile();
@@ -209,6 +216,11 @@ impl Hypervisor {
     pub fn cut(&self, addresses: &BTreeSet<IpAddr>, forbidden: impl FnMut(&Flow) -> bool) -> usize {
         let mut table = Conntrack::open(&Netns::Main).expect("open the conntrack table");
         table.cut(addresses, forbidden).expect("cut connections")
+    }
+
+    /// What plans for it.
+    pub fn planner(&self) -> &Planner {
+        &self.planner
     }
 
     /// What it has been told.

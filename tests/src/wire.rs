@@ -77,6 +77,12 @@ impl Wire {
         self.seen.drain(..excess);
     }
 
+    /// Takes what has come so far off the wire, without waiting.
+    pub fn take(&mut self) -> Vec<Frame> {
+        self.collect();
+        self.seen.drain(..).collect()
+    }
+
     /// Throws away what has come so far.
     pub fn clear(&mut self) {
         self.collect();

@@ -1,0 +1,181 @@
+//! What the packets of a run have met. A run that has met too little proves nothing, and fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comfy_table::Table;
+use hextet_model::{
+    explain::{Outcome, Reason, Step},
+    state::{Field, HostState, NftRule, Object, Statement, Verdict},
+};
+use serde::Serialize;
+
+/// Of a hundred packets, at least so many have to be delivered to a port.
+pub const LEAST_DELIVERED: u64 = 20;
+/// So often at least each reason for a drop has to be met.
+pub const LEAST_OF_EACH: u64 = 50;
+
+/// Reasons that are no rule's.
+const WITHOUT_RULE: [Reason; 4] = [
+    Reason::LinkDown,
+    Reason::Edge,
+    Reason::Blackhole,
+    Reason::NoRoute,
+];
+
+/// Reasons for which the planner has one comment and explanations two words.
+const OF_PROFILES: [Reason; 2] = [Reason::EgressNotAllowed, Reason::IngressNotAllowed];
+
+/// What was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Worlds.
+    pub worlds: u64,
+    /// Packets sent.
+    pub packets: u64,
+    /// To a port.
+    pub delivered: u64,
+    /// To the world outside.
+    pub left: u64,
+    /// To a host itself.
+    pub host: u64,
+    /// Dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Dropped, by the comment of the rule.
+    pub rules: BTreeMap<String, u64>,
+    /// Comments of all rules that drop and that a packet can meet.
+    pub planned: BTreeSet<String>,
+}
+
+impl Coverage {
+    /// Takes note of the rules that a state has.
+    pub fn plan(&mut self, state: &HostState) {
+        for object in state.objects.values() {
+            let Object::Chain(_, chain) = object else {
+                continue;
+            };
+            let before = [None].into_iter().chain(chain.rules.iter().map(Some));
+            let rules = chain.rules.iter().zip(before);
+            let met = rules.filter(|(rule, before)| drops(rule) && can_be_met(rule, *before));
+            self.planned
+                .extend(met.filter_map(|(rule, _)| rule.comment.clone()));
+        }
+    }
+
+    /// Takes note of what becomes of a packet.
+    pub fn count(&mut self, state: &HostState, outcome: &Outcome, steps: &[Step]) {
+        match outcome {
+            Outcome::Host => self.host += 1,
+            Outcome::Dropped(reason) => {
+                *self.dropped.entry(reason.to_string()).or_default() += 1;
+                if let Some(comment) = comment_of(state, steps) {
+                    *self.rules.entry(comment).or_default() += 1;
+                }
+            }
+            Outcome::Delivered { .. } | Outcome::Leaves { .. } => {}
+        }
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Coverage) {
+        self.worlds += 1;
+        self.packets += other.packets;
+        self.delivered += other.delivered;
+        self.left += other.left;
+        self.host += other.host;
+        for (to, from) in [
+            (&mut self.dropped, &other.dropped),
+            (&mut self.rules, &other.rules),
+        ] {
+            for (name, count) in from {
+                *to.entry(name.clone()).or_default() += count;
+            }
+        }
+        self.planned.extend(other.planned.iter().cloned());
+    }
+
+    /// What was met too rarely.
+    pub fn shortcomings(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.delivered * 100 < self.packets * LEAST_DELIVERED {
+            all.push(format!(
+                "{} of {} packets delivered",
+                self.delivered, self.packets
+            ));
+        }
+        let reasons = WITHOUT_RULE
+            .iter()
+            .chain(&OF_PROFILES)
+            .map(ToString::to_string);
+        let reasons = reasons.map(|reason| (self.dropped.get(&reason), reason));
+        let rules = self.planned.iter();
+        let rules = rules.map(|comment| (self.rules.get(comment), comment.clone()));
+        for (count, name) in reasons.chain(rules) {
+            let count = count.copied().unwrap_or_default();
+            if count < LEAST_OF_EACH {
+                all.push(format!("{name}: {count} times"));
+            }
+        }
+        all
+    }
+
+    /// For people.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.set_header(["packets", "number", "of a hundred"]);
+        let share =
+            |count: u64| format!("{:.1}", count as f64 * 100.0 / self.packets.max(1) as f64);
+        let mut row = |name: &str, count| {
+            table.add_row([name.to_owned(), count_text(count), share(count)]);
+        };
+        row("sent", self.packets);
+        row("delivered to a port", self.delivered);
+        row("left for outside", self.left);
+        row("reached a host itself", self.host);
+        for (reason, count) in &self.dropped {
+            row(&format!("dropped: {reason}"), *count);
+        }
+        table
+    }
+}
+
+fn count_text(count: u64) -> String {
+    count.to_string()
+}
+
+fn drops(rule: &NftRule) -> bool {
+    rule.statements
+        .iter()
+        .any(|s| matches!(s, Statement::Verdict(Verdict::Drop)))
+}
+
+/// Explanations know no rates and numbers of connections; and behind a map in which every port stands
+/// nothing is met.
+fn can_be_met(rule: &NftRule, before: Option<&NftRule>) -> bool {
+    let counts = |s: &Statement| matches!(s, Statement::Dynamic(..) | Statement::Limit(..));
+    let of_ports = |s: &Statement| match s {
+        Statement::VerdictMap(key, _) => key
+            .iter()
+            .any(|part| matches!(part.field, Field::IifName | Field::OifName)),
+        _ => false,
+    };
+    let behind_ports = before.is_some_and(|before| before.statements.iter().any(of_ports));
+    !rule.statements.iter().any(counts) && !behind_ports
+}
+
+/// The comment of the rule that decided last.
+fn comment_of(state: &HostState, steps: &[Step]) -> Option<String> {
+    let Some(Step::Rule(step)) = steps.last() else {
+        return None;
+    };
+    let chains = state.objects.values().filter_map(|object| match object {
+        Object::Chain(_, chain) => Some(chain),
+        _ => None,
+    });
+    let mut rules = chains
+        .filter(|chain| chain.name == step.chain)
+        .flat_map(|chain| &chain.rules);
+    rules
+        .find(|rule| rule.to_string() == step.rule)?
+        .comment
+        .clone()
+}

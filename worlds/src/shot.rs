@@ -1,0 +1,638 @@
+//! Packets: mostly honest ones to services that a rule is about or nearly about, otherwise whatever a
+//! workload or a stranger may try. Each says as what connection tracking has to count it: flows are never
+//! used twice by accident.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use hextet_model::{
+    explain,
+    neutron::{Direction, Port, Protocol, SecurityGroupRule},
+    state::CtState,
+};
+use hextet_tests::{
+    cloud::addr,
+    hypervisor::SPINE_MAC,
+    packet::{self, Ends, Icmp, Ip, MARKER, Tcp},
+};
+use hextet_types::{Family, Mac, PortId};
+use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+
+use crate::{
+    make::{self, OTHER_MAC, Setting, echo, is_icmp, strangers},
+    site::Entry,
+};
+
+/// What follows the IP header.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// TCP.
+    Tcp(Tcp),
+    /// UDP, from port to port.
+    Udp(u16, u16),
+    /// ICMP of the family, and what an error quotes.
+    Icmp(Icmp, Vec<u8>),
+    /// Another protocol.
+    Other(u8),
+}
+
+/// A packet on its way into a host.
+#[derive(Clone, Debug)]
+pub struct Shot {
+    /// The host, by its number.
+    pub host: usize,
+    /// By this link.
+    pub entry: Entry,
+    /// Who the frame says that it is from.
+    pub mac: Mac,
+    /// Its addresses.
+    pub ends: Ends,
+    /// The rest.
+    pub body: Body,
+    /// What connection tracking must make of it.
+    pub state: CtState,
+    /// Addresses and rest once a translation has been undone.
+    pub undone: Option<(Ends, Body)>,
+}
+
+impl Body {
+    /// As explanations have it.
+    pub fn explained(&self) -> explain::Payload {
+        let ports = |protocol: Protocol, source, destination| explain::Payload::Ports {
+            protocol: protocol.0,
+            source,
+            destination,
+        };
+        match self {
+            Body::Tcp(tcp) => ports(Protocol::TCP, tcp.sport, tcp.dport),
+            Body::Udp(source, destination) => ports(Protocol::UDP, *source, *destination),
+            Body::Icmp(icmp, _) => explain::Payload::Icmp {
+                icmp_type: icmp.kind,
+                code: icmp.code,
+            },
+            Body::Other(protocol) => explain::Payload::Protocol(*protocol),
+        }
+    }
+}
+
+impl Shot {
+    /// The IP packet, with a number by which it is found again.
+    pub fn packet(&self, number: u64) -> Vec<u8> {
+        let mark = mark(number);
+        let ends = self.ends;
+        let payload = match &self.body {
+            Body::Tcp(tcp) => packet::tcp(ends, *tcp, &mark),
+            Body::Udp(source, destination) => packet::udp(ends, *source, *destination, &mark),
+            Body::Icmp(icmp, quote) => packet::icmp(ends, *icmp, &[&quote[..], &mark].concat()),
+            Body::Other(protocol) => packet::Payload {
+                protocol: *protocol,
+                octets: mark,
+            },
+        };
+        Ip::default().packet(ends, &payload)
+    }
+
+    /// As explanations have it.
+    pub fn explained(&self) -> explain::Packet {
+        let (ends, body) = match &self.undone {
+            Some((ends, body)) => (*ends, body),
+            None => (self.ends, &self.body),
+        };
+        explain::Packet {
+            link: Some(crate::site::link(self.entry)),
+            mac: Some(self.mac),
+            source: ends.src,
+            destination: ends.dst,
+            payload: body.explained(),
+            connection: self.state,
+        }
+    }
+}
+
+/// How many octets of a packet are its mark.
+pub const MARK_LEN: usize = MARKER.len() + 8;
+
+fn mark(number: u64) -> Vec<u8> {
+    [&MARKER[..], &number.to_be_bytes()].concat()
+}
+
+/// The number of a frame's packet: the last, as what an error quotes has one, too.
+pub fn number(frame: &[u8]) -> Option<u64> {
+    let at = frame
+        .windows(MARKER.len())
+        .rposition(|window| window == MARKER)?;
+    let number = frame.get(at + MARKER.len()..at + MARK_LEN)?;
+    Some(u64::from_be_bytes(number.try_into().ok()?))
+}
+
+/// A port and where it is.
+struct Bound {
+    host: usize,
+    port: Port,
+}
+
+/// Makes one packet after the other.
+pub struct Shooter {
+    /// What decides.
+    pub rng: StdRng,
+    bound: Vec<Bound>,
+    rules: Vec<SecurityGroupRule>,
+    hosts: usize,
+    nat_sources: Vec<IpAddr>,
+    next_flow: u16,
+    /// Pairs of addresses whose flow of a protocol without ports is open.
+    used: BTreeSet<(u8, [IpAddr; 2])>,
+}
+
+/// From a port, unless said otherwise.
+type Kind = fn(&mut Shooter, Family) -> Option<Shot>;
+
+/// What is shot, and how often.
+const KINDS: &[(u32, Kind)] = &[
+    (50, Shooter::at_service),
+    (12, Shooter::by_egress_rule),
+    (6, Shooter::by_stranger),
+    (6, Shooter::at_stranger),
+    (3, Shooter::spoofed),
+    (2, Shooter::unallocated),
+    (1, Shooter::without_source),
+    (2, Shooter::dhcp_client),
+    (2, Shooter::link_local_source),
+    (2, Shooter::link_local_destination),
+    (2, Shooter::discovery),
+    (2, Shooter::redirect),
+    (3, Shooter::no_connection),
+    (2, Shooter::at_host),
+    (1, Shooter::at_group),
+    (2, Shooter::at_private),
+    (2, Shooter::black_hole),
+    (2, Shooter::stray),
+    (4, Shooter::down),
+    (4, Shooter::translated),
+];
+
+impl Shooter {
+    /// For that cloud.
+    pub fn new(setting: &Setting, seed: u64) -> Shooter {
+        let bound = setting.hosts.iter().enumerate().flat_map(|(host, told)| {
+            let ports = told.intent.ports.values().cloned();
+            ports.map(move |port| Bound { host, port })
+        });
+        let groups = setting.cloud.groups.values();
+        let sources = setting
+            .hosts
+            .iter()
+            .flat_map(|h| h.intent.nat44_sources.values());
+        Shooter {
+            rng: StdRng::seed_from_u64(seed ^ 0x6865_7874),
+            bound: bound.collect(),
+            rules: groups.flat_map(|g| g.rules.values().cloned()).collect(),
+            hosts: setting.hosts.len(),
+            nat_sources: sources.flatten().copied().collect(),
+            next_flow: 2000,
+            used: BTreeSet::new(),
+        }
+    }
+
+    /// The next packet.
+    pub fn shot(&mut self) -> Shot {
+        loop {
+            let family = *Family::BOTH.choose(&mut self.rng).unwrap();
+            let (_, kind) = KINDS.choose_weighted(&mut self.rng, |(n, _)| *n).unwrap();
+            if let Some(shot) = kind(self, family).filter(|shot| self.is_fresh(shot)) {
+                return shot;
+            }
+        }
+    }
+
+    /// Protocols without ports have one flow for each pair of addresses, and a translator changes those.
+    fn is_fresh(&mut self, shot: &Shot) -> bool {
+        let Body::Other(protocol) = shot.body else {
+            return true;
+        };
+        let mut pair = [shot.ends.src, shot.ends.dst];
+        pair.sort_unstable();
+        self.used.insert((protocol, pair)) && !is_private(shot.ends.src)
+    }
+
+    /// A port number, or an ICMP identifier, that no flow has had.
+    fn flow(&mut self) -> u16 {
+        self.next_flow = self.next_flow.checked_add(1).expect("few packets");
+        self.next_flow
+    }
+
+    fn port(&mut self, is_it: impl Fn(&Port) -> bool) -> Option<(usize, Port)> {
+        let fitting: Vec<&Bound> = self.bound.iter().filter(|b| is_it(&b.port)).collect();
+        let chosen = fitting.choose(&mut self.rng)?;
+        Some((chosen.host, chosen.port.clone()))
+    }
+
+    fn sender(&mut self, family: Family) -> Option<(usize, Port)> {
+        self.port(|p| p.admin_state_up && p.addresses(family).next().is_some())
+    }
+
+    fn address(&mut self, port: &Port, family: Family) -> IpAddr {
+        let all: Vec<IpAddr> = port.addresses(family).collect();
+        *all.choose(&mut self.rng).unwrap()
+    }
+
+    fn of_port(&mut self, from: &(usize, Port), ends: Ends, body: Body) -> Shot {
+        let (host, port) = from;
+        Shot {
+            host: *host,
+            entry: Entry::Port(port.id),
+            mac: port.mac_address,
+            ends,
+            body,
+            state: CtState::New,
+            undone: None,
+        }
+    }
+
+    fn of_fabric(&mut self, host: usize, ends: Ends, body: Body) -> Shot {
+        Shot {
+            host,
+            entry: Entry::Uplink,
+            mac: SPINE_MAC,
+            ends,
+            body,
+            state: CtState::New,
+            undone: None,
+        }
+    }
+
+    /// From an honest port.
+    fn sent(&mut self, family: Family, to: IpAddr, body: Body) -> Option<Shot> {
+        let from = self.sender(family)?;
+        let ends = Ends::new(self.address(&from.1, family), to);
+        Some(self.of_port(&from, ends, body))
+    }
+
+    /// What the rule is about, or what it is nearly about.
+    fn body_for(&mut self, rule: Option<&SecurityGroupRule>, family: Family) -> Body {
+        let flow = self.flow();
+        let Some((rule, protocol)) = rule.and_then(|r| r.protocol.map(|p| (r, p))) else {
+            return self.any_body(family);
+        };
+        let range = rule.port_range_min.zip(rule.port_range_max);
+        let near = range.map_or(7, |(first, last)| {
+            let edges = [
+                first,
+                last,
+                first.saturating_sub(1).max(1),
+                last.saturating_add(1),
+            ];
+            let inside = self.rng.random_range(first.min(last)..=first.max(last));
+            *[inside, inside, edges[0], edges[1], edges[2], edges[3]]
+                .choose(&mut self.rng)
+                .unwrap()
+        });
+        match protocol {
+            Protocol::TCP => Body::Tcp(Tcp::syn(flow, near)),
+            Protocol::UDP => Body::Udp(flow, near),
+            p if is_icmp(p) => self.ping(family),
+            Protocol(other) => Body::Other(other),
+        }
+    }
+
+    fn any_body(&mut self, family: Family) -> Body {
+        let flow = self.flow();
+        let port = *[7, 22, 85, 1500, 3000, 547, 67]
+            .choose(&mut self.rng)
+            .unwrap();
+        match self.rng.random_range(0..8) {
+            0..4 => Body::Udp(flow, port),
+            4 | 5 => Body::Tcp(Tcp::syn(flow, port)),
+            6 => self.ping(family),
+            _ => Body::Other(*[47, 253, 254].choose(&mut self.rng).unwrap()),
+        }
+    }
+
+    fn ping(&mut self, family: Family) -> Body {
+        let [a, b] = self.flow().to_be_bytes();
+        let icmp = Icmp {
+            kind: echo(family),
+            code: 0,
+            rest: [a, b, 0, 1],
+        };
+        Body::Icmp(icmp, Vec::new())
+    }
+
+    /// A rule of one of the port's groups.
+    fn rule_of(
+        &mut self,
+        port: &Port,
+        direction: Direction,
+        f: Family,
+    ) -> Option<SecurityGroupRule> {
+        let rules = self.rules.iter().filter(|rule| {
+            let its = port.security_groups.contains(&rule.security_group_id);
+            its && rule.direction == direction && rule.ethertype == f
+        });
+        let rules: Vec<_> = rules.collect();
+        rules.choose(&mut self.rng).map(|rule| (*rule).clone())
+    }
+
+    /// To another port's service, by one that a rule is about where there is one.
+    fn at_service(&mut self, family: Family) -> Option<Shot> {
+        let (_, to) = self.sender(family)?;
+        let rule = self.rule_of(&to, Direction::Ingress, family);
+        let body = self.body_for(rule.as_ref(), family);
+        let remote = rule.and_then(|rule| rule.remote_ip_prefix);
+        let group = self.rules.iter().find_map(|rule| rule.remote_group_id);
+        let honest = |p: &Port| p.admin_state_up && p.addresses(family).next().is_some();
+        let fits = |p: &Port| match (remote, group) {
+            (Some(prefix), _) => p.addresses(family).any(|a| prefix.contains(a)),
+            (None, Some(group)) => p.security_groups.contains(&group),
+            (None, None) => true,
+        };
+        let fitting = self.rng.random_bool(0.6);
+        let from = self.port(|p| honest(p) && p.id != to.id && (!fitting || fits(p)))?;
+        let ends = Ends::new(self.address(&from.1, family), self.address(&to, family));
+        Some(self.of_port(&from, ends, body))
+    }
+
+    /// Where the sender's own rules matter.
+    fn by_egress_rule(&mut self, family: Family) -> Option<Shot> {
+        let from = self.sender(family)?;
+        let rule = self.rule_of(&from.1, Direction::Egress, family);
+        let body = self.body_for(rule.as_ref(), family);
+        let (_, to) = self.sender(family)?;
+        let ends = Ends::new(self.address(&from.1, family), self.address(&to, family));
+        Some(self.of_port(&from, ends, body))
+    }
+
+    fn stranger(&mut self, family: Family) -> IpAddr {
+        *strangers(family).choose(&mut self.rng).unwrap()
+    }
+
+    /// From outside, mostly to the right host.
+    fn by_stranger(&mut self, family: Family) -> Option<Shot> {
+        let (host, to) = self.sender(family)?;
+        let host = match self.rng.random_bool(0.9) {
+            true => host,
+            false => self.rng.random_range(0..self.hosts),
+        };
+        let rule = self.rule_of(&to, Direction::Ingress, family);
+        let body = self.body_for(rule.as_ref(), family);
+        let ends = Ends::new(self.stranger(family), self.address(&to, family));
+        Some(self.of_fabric(host, ends, body))
+    }
+
+    fn at_stranger(&mut self, family: Family) -> Option<Shot> {
+        let body = self.any_body(family);
+        let to = self.stranger(family);
+        self.sent(family, to, body)
+    }
+
+    /// With an address or a MAC that may not be the port's; some are, by an address pair.
+    fn spoofed(&mut self, family: Family) -> Option<Shot> {
+        let from = self.sender(family)?;
+        let (_, other) = self.sender(family)?;
+        let (_, to) = self.sender(family)?;
+        let own = self.address(&from.1, family);
+        let others = self.address(&other, family);
+        let claimed: &[&str] = match family {
+            Family::V4 => &["10.9.1.7", "10.9.7.7", "198.51.100.250", "192.0.2.9"],
+            Family::V6 => &["2001:db8:9::7", "2001:db8:1::fa", "2001:db8:7777::7"],
+        };
+        let claimed = addr(claimed.choose(&mut self.rng).unwrap());
+        let source = *[own, others, claimed, claimed, claimed]
+            .choose(&mut self.rng)
+            .unwrap();
+        let body = self.any_body(family);
+        let ends = Ends::new(source, self.address(&to, family));
+        let mut shot = self.of_port(&from, ends, body);
+        let macs = [
+            from.1.mac_address,
+            from.1.mac_address,
+            other.mac_address,
+            OTHER_MAC,
+        ];
+        shot.mac = *macs.choose(&mut self.rng).unwrap();
+        Some(shot)
+    }
+
+    fn unallocated(&mut self, family: Family) -> Option<Shot> {
+        let nobody: &[&str] = match family {
+            Family::V4 => &["198.51.100.249", "10.64.200.1"],
+            Family::V6 => &["2001:db8:1::dead", "2001:db8:2::dead"],
+        };
+        let to = addr(nobody.choose(&mut self.rng).unwrap());
+        let body = self.any_body(family);
+        self.sent(family, to, body)
+    }
+
+    /// As a client that has no address yet.
+    fn without_source(&mut self, family: Family) -> Option<Shot> {
+        let from = self.port(|p| p.admin_state_up)?;
+        let (to, body) = match family {
+            Family::V4 => ("255.255.255.255", Body::Udp(68, 67)),
+            Family::V6 => ("ff02::1:2", Body::Udp(546, 547)),
+        };
+        let ends = Ends::new(family.unspecified(), addr(to));
+        Some(self.of_port(&from, ends, body))
+    }
+
+    /// To where a DHCP client listens.
+    fn dhcp_client(&mut self, family: Family) -> Option<Shot> {
+        let body = Body::Udp(self.flow(), *[68, 546].choose(&mut self.rng).unwrap());
+        self.at_port(family, body)
+    }
+
+    /// From a port or from outside to a port.
+    fn at_port(&mut self, family: Family, body: Body) -> Option<Shot> {
+        let (host, to) = self.sender(family)?;
+        let to = self.address(&to, family);
+        if self.rng.random_bool(0.5) {
+            return self.sent(family, to, body);
+        }
+        let ends = Ends::new(self.stranger(family), to);
+        Some(self.of_fabric(host, ends, body))
+    }
+
+    fn link_local_source(&mut self, _: Family) -> Option<Shot> {
+        let (host, to) = self.sender(Family::V6)?;
+        let from = match self.rng.random_bool(0.5) {
+            true => self.port(|p| p.admin_state_up && !p.port_security_enabled),
+            false => self.sender(Family::V6),
+        };
+        let to = self.address(&to, Family::V6);
+        let body = self.any_body(Family::V6);
+        match (from, self.rng.random_bool(0.5)) {
+            (Some(from), true) => {
+                let ends = Ends::new(from.1.mac_address.link_local(), to);
+                Some(self.of_port(&from, ends, body))
+            }
+            _ => Some(self.of_fabric(host, Ends::new(addr("fe80::7"), to), body)),
+        }
+    }
+
+    /// To a neighbour that is none, or to the gateway.
+    fn link_local_destination(&mut self, _: Family) -> Option<Shot> {
+        let from = self.port(|p| p.admin_state_up)?;
+        let (_, other) = self.port(|_| true)?;
+        let to = *[addr("fe80::1"), IpAddr::V6(other.mac_address.link_local())]
+            .choose(&mut self.rng)
+            .unwrap();
+        let body = self.any_body(Family::V6);
+        let ends = Ends::new(from.1.mac_address.link_local(), to);
+        Some(self.of_port(&from, ends, body))
+    }
+
+    /// Neighbour discovery and group membership, from both sides.
+    fn discovery(&mut self, _: Family) -> Option<Shot> {
+        let kind = self.rng.random_range(133..=136);
+        let icmp = Icmp {
+            kind,
+            code: 0,
+            rest: [0; 4],
+        };
+        let body = Body::Icmp(icmp, vec![0; 16]);
+        let mut shot = self.at_port(Family::V6, body)?;
+        shot.state = CtState::Untracked;
+        Some(shot)
+    }
+
+    fn redirect(&mut self, _: Family) -> Option<Shot> {
+        let icmp = Icmp {
+            kind: 5,
+            code: 1,
+            rest: [10, 0, 0, 1],
+        };
+        let quote = self.unseen_quote(Family::V4);
+        let mut shot = self.at_port(Family::V4, Body::Icmp(icmp, quote))?;
+        shot.state = CtState::Invalid;
+        Some(shot)
+    }
+
+    /// A packet that nobody has sent.
+    fn unseen_quote(&mut self, family: Family) -> Vec<u8> {
+        let [a, b] = [self.stranger(family), make::strangers(family)[2]];
+        let ends = Ends::new(a, b);
+        let flow = self.flow();
+        Ip::default().packet(ends, &packet::udp(ends, flow, 9, &[]))
+    }
+
+    /// Answers to nothing, and errors about nothing.
+    fn no_connection(&mut self, family: Family) -> Option<Shot> {
+        let (sport, dport) = (self.flow(), *[22, 80, 1500].choose(&mut self.rng).unwrap());
+        let [a, b] = self.flow().to_be_bytes();
+        let flags = *[Tcp::ACK, Tcp::SYN | Tcp::ACK, Tcp::FIN | Tcp::ACK, Tcp::RST]
+            .choose(&mut self.rng)
+            .unwrap();
+        let segment = Tcp {
+            sport,
+            dport,
+            seq: 7000,
+            ack: 9000,
+            flags,
+        };
+        let (answer, error) = match family {
+            Family::V4 => (0, 3),
+            Family::V6 => (129, 1),
+        };
+        let icmp = |kind, rest| Icmp {
+            kind,
+            code: 0,
+            rest,
+        };
+        let body = match self.rng.random_range(0..4) {
+            0 => Body::Icmp(icmp(answer, [a, b, 0, 1]), Vec::new()),
+            1 => Body::Icmp(icmp(error, [0; 4]), self.unseen_quote(family)),
+            _ => Body::Tcp(segment),
+        };
+        let mut shot = self.at_port(family, body)?;
+        if self.rng.random_bool(0.3) {
+            shot.ends.dst = self.stranger(family);
+        }
+        shot.state = CtState::Invalid;
+        Some(shot)
+    }
+
+    fn at_host(&mut self, _: Family) -> Option<Shot> {
+        let body = self.any_body(Family::V4);
+        self.sent(Family::V4, addr("169.254.0.1"), body)
+    }
+
+    fn at_group(&mut self, family: Family) -> Option<Shot> {
+        let to = match family {
+            Family::V4 => "224.0.0.251",
+            Family::V6 => "ff02::fb",
+        };
+        let from = self.sender(family)?;
+        let body = Body::Udp(self.flow(), 5353);
+        let ends = Ends::new(self.address(&from.1, family), addr(to));
+        Some(self.of_port(&from, ends, body))
+    }
+
+    /// From outside to a private address.
+    fn at_private(&mut self, _: Family) -> Option<Shot> {
+        let private = |p: &Port| p.admin_state_up && p.addresses(Family::V4).any(is_private);
+        let (host, to) = self.port(private)?;
+        let rule = self.rule_of(&to, Direction::Ingress, Family::V4);
+        let body = self.body_for(rule.as_ref(), Family::V4);
+        let to = self.address(&to, Family::V4);
+        let ends = Ends::new(self.stranger(Family::V4), to);
+        Some(self.of_fabric(host, ends, body))
+    }
+
+    /// From a private address to the world outside.
+    fn translated(&mut self, _: Family) -> Option<Shot> {
+        let private = |p: &Port| p.admin_state_up && p.addresses(Family::V4).any(is_private);
+        let from = self.port(private)?;
+        let body = self.any_body(Family::V4);
+        let to = self.stranger(Family::V4);
+        let ends = Ends::new(self.address(&from.1, Family::V4), to);
+        Some(self.of_port(&from, ends, body))
+    }
+
+    /// To a source of the translator, as nobody's answer.
+    fn black_hole(&mut self, _: Family) -> Option<Shot> {
+        let to = *self.nat_sources.choose(&mut self.rng)?;
+        let body = self.any_body(Family::V4);
+        if self.rng.random_bool(0.5) {
+            return self.sent(Family::V4, to, body);
+        }
+        let IpAddr::V4(v4) = to else { return None };
+        let host = usize::from((v4.octets()[3] - 64) / 16);
+        let ends = Ends::new(self.stranger(Family::V4), to);
+        Some(self.of_fabric(host, ends, body))
+    }
+
+    fn stray(&mut self, family: Family) -> Option<Shot> {
+        let mut shot = self.at_service(family)?;
+        shot.entry = Entry::Stray;
+        Some(shot)
+    }
+
+    /// From or to a port that is down.
+    fn down(&mut self, family: Family) -> Option<Shot> {
+        let is_down = |p: &Port| !p.admin_state_up && p.addresses(family).next().is_some();
+        let down = self.port(is_down)?;
+        let (_, other) = self.sender(family)?;
+        let body = self.any_body(family);
+        let [its, others] = [&down.1, &other].map(|p| p.addresses(family).next());
+        if self.rng.random_bool(0.5) {
+            let ends = Ends::new(its?, others?);
+            return Some(self.of_port(&down, ends, body));
+        }
+        self.sent(family, its?, body)
+    }
+
+    /// Whether to do something that is done so often.
+    pub fn flip(&mut self, often: f64) -> bool {
+        self.rng.random_bool(often)
+    }
+
+    /// The Ethernet address of a port.
+    pub fn mac(&self, port: PortId) -> Mac {
+        let mut ports = self.bound.iter().map(|b| &b.port);
+        ports
+            .find(|p| p.id == port)
+            .map_or(SPINE_MAC, |p| p.mac_address)
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [10, 64])
+}

@@ -1,0 +1,140 @@
+//! Hosts: each a network namespace with its plan's state, all held by one thread, and what comes out of
+//! them.
+
+use std::{
+    fs::File,
+    thread,
+    time::{Duration, Instant},
+};
+
+use hextet_model::{
+    plan::{HostConfig, Planner},
+    state::HostState,
+};
+use hextet_tests::{
+    hypervisor::{Hypervisor, UPLINK, run},
+    packet::ether_ip,
+    wire::{Frame, Wire},
+};
+use hextet_types::{IfName, Mac, PortId};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::make::HostSetting;
+
+/// How long to wait for what should have come; only a disagreement waits so long.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// By which link a packet comes to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A port of the host.
+    Port(PortId),
+    /// The uplink.
+    Uplink,
+    /// An interface that is named like a port and that no plan knows.
+    Stray,
+}
+
+/// A host.
+pub struct Site {
+    namespace: File,
+    host: Hypervisor,
+    stray: Wire,
+    ports: Vec<PortId>,
+    /// What must stand.
+    pub state: HostState,
+    /// Its configuration, with the uplink.
+    pub config: HostConfig,
+}
+
+impl Site {
+    /// A host in a namespace of its own, in which the calling thread then is. It must be a thread that
+    /// may be.
+    pub fn new(setting: &HostSetting) -> Site {
+        unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace (needs root)");
+        let namespace = File::open("/proc/thread-self/ns/net").expect("open the namespace");
+        let mut host = Hypervisor::new(setting.config.clone(), &setting.intent, &[]);
+        let ports: Vec<PortId> = setting.intent.ports.keys().copied().collect();
+        ports.iter().for_each(|port| host.plug(*port));
+        let stray = Wire::new(&link(Entry::Stray)).expect("make a TAP");
+        run("ip", &["link", "set", stray.name().as_str(), "up"], "");
+        host.settle();
+        let planner: &Planner = host.planner();
+        Site {
+            state: planner.state().clone(),
+            config: planner.config().clone(),
+            namespace,
+            host,
+            stray,
+            ports,
+        }
+    }
+
+    /// Gives the kernel that state.
+    pub fn impose(&mut self, state: &HostState) {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        self.host.settle_to(&state.objects);
+    }
+
+    /// Sends an IP packet to the host.
+    pub fn send(&mut self, entry: Entry, from: Mac, packet: &[u8]) {
+        let gateway = self.config.gateway_mac;
+        let addresses = hextet_tests::packet::Ether {
+            src: from,
+            dst: gateway,
+        };
+        match entry {
+            Entry::Port(port) => self.host.send(port, &ether_ip(addresses, packet)),
+            Entry::Stray => self.stray.send(&ether_ip(addresses, packet)),
+            Entry::Uplink => self.host.send_from_fabric(packet),
+        }
+    }
+
+    /// What has come out, and by which link; waits for the link by which something must come.
+    pub fn receive(
+        &mut self,
+        expected: Option<&IfName>,
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> Vec<(IfName, Frame)> {
+        let mut all = self.take();
+        let end = Instant::now() + PATIENCE;
+        let came = |all: &[(IfName, Frame)]| match expected {
+            Some(link) => all.iter().any(|(by, frame)| by == link && is_it(frame)),
+            None => true,
+        };
+        while !came(&all) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+            all.extend(self.take());
+        }
+        all
+    }
+
+    fn take(&mut self) -> Vec<(IfName, Frame)> {
+        let mut all: Vec<(IfName, Frame)> = Vec::new();
+        let mut of = |wire: &mut Wire| {
+            let name = wire.name().clone();
+            all.extend(wire.take().into_iter().map(|frame| (name.clone(), frame)));
+        };
+        of(&mut self.host.uplink);
+        of(&mut self.stray);
+        for port in &self.ports {
+            of(self.host.port(*port));
+        }
+        all
+    }
+
+    /// The port with that link.
+    pub fn port_of(&self, link: &IfName) -> Option<PortId> {
+        let mut ports = self.ports.iter().copied();
+        ports.find(|port| IfName::for_port(*port) == *link)
+    }
+}
+
+/// The link of an entry.
+pub fn link(entry: Entry) -> IfName {
+    match entry {
+        Entry::Port(port) => IfName::for_port(port),
+        Entry::Uplink => UPLINK.parse().expect("a name"),
+        Entry::Stray => "tapstray".parse().expect("a name"),
+    }
+}

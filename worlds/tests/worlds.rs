@@ -1,0 +1,13 @@
+//! Fifty worlds in which the kernel does what explanations say.
+
+use hextet_worlds::suite::{PACKETS, WORLDS, run_worlds};
+
+#[test]
+fn fifty_worlds_without_a_disagreement() {
+    let (coverage, found) = run_worlds(1, WORLDS, PACKETS);
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(found.is_empty(), "{}", found.join("\n\n"));
+    assert_eq!(coverage.worlds, WORLDS);
+    let missing = coverage.shortcomings();
+    assert!(missing.is_empty(), "met too rarely: {missing:?}");
+}
