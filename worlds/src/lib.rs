@@ -7,7 +7,8 @@
 //! packet `explain` says what becomes of it at every host that it passes; what really comes out, where, and
 //! with which addresses must be just that ([`run`]).
 //!
-//! A generator that meets nothing proves nothing, so its coverage is counted ([`coverage`]).
+//! A generator that meets nothing proves nothing, so its coverage is counted ([`coverage`]), and planted
+//! faults of a plan have to be noticed ([`fault`]).
 //!
 //! Nothing here leaves its namespaces. Neither a world nor its packets depend on anything but the seed.
 
@@ -18,6 +19,7 @@
 )]
 
 pub mod coverage;
+pub mod fault;
 pub mod make;
 pub mod run;
 pub mod shot;

@@ -1,6 +1,6 @@
 //! Sends packets through a world and compares, at each host, what comes out with what an explanation says.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use hextet_model::{
     explain::{Machine, Outcome, Packet, Step},
@@ -12,11 +12,11 @@ use hextet_tests::{
     wire::Frame,
 };
 use hextet_types::{Family, IfName, Mac, Prefix};
-use rand::Rng as _;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     coverage::Coverage,
-    make::{self, Setting, strangers},
+    make::{self, strangers},
     shot::{self, Body, MARK_LEN, Shooter, Shot},
     site::{Entry, Site, link},
 };
@@ -27,7 +27,6 @@ const MAX_HOSTS: usize = 4;
 /// A cloud whose hosts stand.
 pub struct World {
     seed: u64,
-    setting: Setting,
     shooter: Shooter,
     /// Its hosts.
     pub sites: Vec<Site>,
@@ -69,6 +68,8 @@ struct Arrival {
     seen: Parsed,
     octets: Vec<u8>,
     shot: Shot,
+    /// The hosts that it passed.
+    passed: BTreeSet<usize>,
 }
 
 type Checked<T> = Result<T, Box<Disagreement>>;
@@ -92,7 +93,6 @@ impl World {
         World {
             seed,
             shooter: Shooter::new(&setting, seed),
-            setting,
             sites,
             next_number: 0,
             coverage,
@@ -150,7 +150,9 @@ impl World {
             explained: shot.explained(),
             number: self.next_number,
         };
+        let mut passed = BTreeSet::new();
         for _ in 0..MAX_HOSTS {
+            passed.insert(visit.host);
             let Some((by, frame)) = self.visit(&visit)? else {
                 return Ok(None);
             };
@@ -162,6 +164,7 @@ impl World {
                 seen,
                 octets,
                 shot: shot.clone(),
+                passed: passed.clone(),
             };
             if let Some(port) = self.sites[visit.host].port_of(&by) {
                 self.coverage.delivered += 1;
@@ -174,6 +177,7 @@ impl World {
                 return Ok(arrived);
             };
             visit = onwards(visit, next, seen.ends, octets);
+            visit.explained.connection = shot.state_at(next);
         }
         Ok(None)
     }
@@ -304,6 +308,7 @@ impl World {
             ends,
             body,
             state,
+            known_at: arrival.passed.clone(),
             undone: Some(undone),
         }
     }
@@ -347,9 +352,9 @@ impl World {
         }
     }
 
-    /// The cloud that it is made of.
-    pub fn setting(&self) -> &Setting {
-        &self.setting
+    /// Random numbers that depend on the seed and on what has been sent.
+    pub fn fork(&mut self) -> StdRng {
+        StdRng::from_rng(&mut self.shooter.rng)
     }
 }
 

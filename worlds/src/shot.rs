@@ -50,6 +50,8 @@ pub struct Shot {
     pub body: Body,
     /// What connection tracking must make of it.
     pub state: CtState,
+    /// The hosts that know of its flow; all, where it is empty.
+    pub known_at: BTreeSet<usize>,
     /// Addresses and rest once a translation has been undone.
     pub undone: Option<(Ends, Body)>,
 }
@@ -89,6 +91,18 @@ impl Shot {
             },
         };
         Ip::default().packet(ends, &payload)
+    }
+
+    /// What connection tracking makes of it at a host: where the flow is not known, an answer to it is
+    /// the first packet of one, or senseless.
+    pub fn state_at(&self, host: usize) -> CtState {
+        if self.known_at.is_empty() || self.known_at.contains(&host) {
+            return self.state;
+        }
+        match self.body {
+            Body::Udp(..) | Body::Other(_) => CtState::New,
+            Body::Tcp(_) | Body::Icmp(..) => CtState::Invalid,
+        }
     }
 
     /// As explanations have it.
@@ -244,6 +258,7 @@ impl Shooter {
             ends,
             body,
             state: CtState::New,
+            known_at: BTreeSet::new(),
             undone: None,
         }
     }
@@ -256,6 +271,7 @@ impl Shooter {
             ends,
             body,
             state: CtState::New,
+            known_at: BTreeSet::new(),
             undone: None,
         }
     }
@@ -337,8 +353,8 @@ impl Shooter {
         let (_, to) = self.sender(family)?;
         let rule = self.rule_of(&to, Direction::Ingress, family);
         let body = self.body_for(rule.as_ref(), family);
-        let remote = rule.and_then(|rule| rule.remote_ip_prefix);
-        let group = self.rules.iter().find_map(|rule| rule.remote_group_id);
+        let remote = rule.as_ref().and_then(|rule| rule.remote_ip_prefix);
+        let group = rule.and_then(|rule| rule.remote_group_id);
         let honest = |p: &Port| p.admin_state_up && p.addresses(family).next().is_some();
         let fits = |p: &Port| match (remote, group) {
             (Some(prefix), _) => p.addresses(family).any(|a| prefix.contains(a)),

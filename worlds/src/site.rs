@@ -57,7 +57,9 @@ impl Site {
         let ports: Vec<PortId> = setting.intent.ports.keys().copied().collect();
         ports.iter().for_each(|port| host.plug(*port));
         let stray = Wire::new(&link(Entry::Stray)).expect("make a TAP");
-        run("ip", &["link", "set", stray.name().as_str(), "up"], "");
+        let gateway = setting.config.gateway_mac;
+        let up = format!("link set {} address {gateway} up\n", stray.name());
+        run("ip", &["-batch", "-"], &up);
         host.settle();
         let planner: &Planner = host.planner();
         Site {

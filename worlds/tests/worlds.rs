@@ -1,6 +1,9 @@
 //! Fifty worlds in which the kernel does what explanations say.
 
-use hextet_worlds::suite::{PACKETS, WORLDS, run_worlds};
+use hextet_worlds::{
+    fault::{FAULTS, survivors},
+    suite::{PACKETS, WORLDS, run_worlds},
+};
 
 #[test]
 fn fifty_worlds_without_a_disagreement() {
@@ -10,4 +13,11 @@ fn fifty_worlds_without_a_disagreement() {
     assert_eq!(coverage.worlds, WORLDS);
     let missing = coverage.shortcomings();
     assert!(missing.is_empty(), "met too rarely: {missing:?}");
+}
+
+#[test]
+fn every_planted_fault_is_noticed() {
+    assert!(FAULTS.len() >= 20);
+    let survivors = survivors(1, 12, 200);
+    assert!(survivors.is_empty(), "nobody notices: {survivors:#?}");
 }
