@@ -10,6 +10,7 @@ mod packages;
 mod suite;
 mod tidy;
 mod workspace;
+mod worlds;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,10 @@ enum Command {
     /// Run the fuzz targets, each for a while.
     #[command(after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz bgp --seconds 600")]
     Fuzz(fuzz::Fuzz),
+    /// Make random clouds and compare what their packets do with what `explain` says.
+    #[command(after_help = "Examples:\n  cargo xtask worlds --count 500\n  \
+        cargo xtask worlds --count 1 --seed 17")]
+    Worlds(worlds::Worlds),
 }
 
 fn main() -> ExitCode {
@@ -67,5 +72,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Bench(bench) => bench.run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Fuzz(fuzz) => fuzz.run(&workspace),
+        Command::Worlds(worlds) => worlds.run(&workspace),
     }
 }
