@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use comfy_table::Table;
 use hextet_model::{
     explain::{Outcome, Reason, Step},
-    state::{Field, HostState, NftRule, Object, Statement, Verdict},
+    state::{Chain, Field, HostState, Key, Netns, NftRule, Object, Statement, Verdict},
 };
 use serde::Serialize;
 
@@ -61,18 +61,27 @@ impl Coverage {
         }
     }
 
-    /// Takes note of what becomes of a packet.
-    pub fn count(&mut self, state: &HostState, outcome: &Outcome, steps: &[Step]) {
+    /// Takes note of what becomes of a packet. Gives chain and comment of the rule that drops it, if
+    /// that is one that counts.
+    pub fn count(
+        &mut self,
+        state: &HostState,
+        outcome: &Outcome,
+        steps: &[Step],
+    ) -> Option<(String, String)> {
         match outcome {
             Outcome::Host => self.host += 1,
             Outcome::Dropped(reason) => {
                 *self.dropped.entry(reason.to_string()).or_default() += 1;
-                if let Some(comment) = comment_of(state, steps) {
-                    *self.rules.entry(comment).or_default() += 1;
-                }
+                let (chain, rule) = rule_of(state, steps)?;
+                let comment = rule.comment.clone()?;
+                *self.rules.entry(comment.clone()).or_default() += 1;
+                let counts = drops(rule) && rule.statements.contains(&Statement::Counter);
+                return counts.then(|| (chain.name.0.clone(), comment));
             }
             Outcome::Delivered { .. } | Outcome::Leaves { .. } => {}
         }
+        None
     }
 
     /// Adds another's.
@@ -162,20 +171,18 @@ fn can_be_met(rule: &NftRule, before: Option<&NftRule>) -> bool {
     !rule.statements.iter().any(counts) && !behind_ports
 }
 
-/// The comment of the rule that decided last.
-fn comment_of(state: &HostState, steps: &[Step]) -> Option<String> {
+/// The rule that decided last.
+fn rule_of<'a>(state: &'a HostState, steps: &[Step]) -> Option<(&'a Chain, &'a NftRule)> {
     let Some(Step::Rule(step)) = steps.last() else {
         return None;
     };
-    let chains = state.objects.values().filter_map(|object| match object {
-        Object::Chain(_, chain) => Some(chain),
-        _ => None,
-    });
-    let mut rules = chains
-        .filter(|chain| chain.name == step.chain)
-        .flat_map(|chain| &chain.rules);
-    rules
-        .find(|rule| rule.to_string() == step.rule)?
-        .comment
-        .clone()
+    let key = Key::Chain(Netns::Main, step.chain.clone());
+    let Some(Object::Chain(_, chain)) = state.objects.get(&key) else {
+        return None;
+    };
+    let rule = chain
+        .rules
+        .iter()
+        .find(|rule| rule.to_string() == step.rule);
+    rule.map(|rule| (chain, rule))
 }

@@ -66,6 +66,7 @@ faults! {
     neighbour_wrong: "a port's packets go to another MAC",
     black_hole_missing: "a black hole is not there",
     link_state_swapped: "a port that is down is up, or the other way round",
+    host_open: "the host's services are open to workloads",
     unknown_ports_pass: "what comes from a port that no plan knows passes",
 }
 
@@ -575,6 +576,12 @@ fn link_state_swapped(state: &mut HostState, rng: &mut StdRng) -> bool {
         }
     }
     true
+}
+
+fn host_open(state: &mut HostState, _: &mut StdRng) -> bool {
+    without(state, |chain, rule| {
+        chain.name.0 == "to-host" && drops(rule)
+    })
 }
 
 fn unknown_ports_pass(state: &mut HostState, _: &mut StdRng) -> bool {

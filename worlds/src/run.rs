@@ -18,7 +18,7 @@ use crate::{
     coverage::Coverage,
     make::{self, strangers},
     shot::{self, Body, MARK_LEN, Shooter, Shot},
-    site::{Entry, Site, link},
+    site::{Drops, Entry, Site, drop_name, link},
 };
 
 /// Hosts that a packet may pass before it counts as caught in a loop.
@@ -30,6 +30,8 @@ pub struct World {
     shooter: Shooter,
     /// Its hosts.
     pub sites: Vec<Site>,
+    /// What rules must have dropped since the batch began, for each host.
+    drops: Vec<Drops>,
     next_number: u64,
     /// What has been seen so far.
     pub coverage: Coverage,
@@ -93,6 +95,7 @@ impl World {
         World {
             seed,
             shooter: Shooter::new(&setting, seed),
+            drops: vec![Drops::new(); sites.len()],
             sites,
             next_number: 0,
             coverage,
@@ -105,10 +108,33 @@ impl World {
     ///
     /// The first disagreement.
     pub fn batch(&mut self, packets: usize) -> Checked<()> {
-        (0..packets).try_for_each(|_| {
+        self.drops.iter_mut().for_each(Drops::clear);
+        let before: Vec<Drops> = self.sites.iter().map(Site::drops).collect();
+        for _ in 0..packets {
             let shot = self.shooter.shot();
-            self.exchange(shot)
-        })
+            self.exchange(shot)?;
+        }
+        (0..self.sites.len()).try_for_each(|host| self.check_drops(host, &before[host]))
+    }
+
+    /// What was dropped was dropped for the reason that was given. The kernel's own packets may be
+    /// dropped, too, so the rules may have counted more.
+    fn check_drops(&self, host: usize, before: &Drops) -> Checked<()> {
+        let after = self.sites[host].drops();
+        let count = |drops: &Drops, name| drops.get(name).copied().unwrap_or_default();
+        for (name, expected) in &self.drops[host] {
+            let seen = count(&after, name) - count(before, name);
+            if seen < *expected {
+                return Err(Box::new(Disagreement {
+                    seed: self.seed,
+                    number: self.next_number,
+                    packet: format!("host {host} got all packets of a batch"),
+                    expected: format!("{name}: {expected} drops"),
+                    seen: format!("{seen} drops"),
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// A packet, and answers or errors about it.
@@ -200,7 +226,11 @@ impl World {
         let mut steps = Vec::new();
         let outcome =
             Machine::new(&site.state, &site.config).send(&visit.explained, Some(&mut steps));
-        self.coverage.count(&site.state, &outcome, &steps);
+        let counted = self.coverage.count(&site.state, &outcome, &steps);
+        if let Some((chain, comment)) = counted.filter(|_| reaches_rules(&visit.explained)) {
+            let name = drop_name(&chain, &comment);
+            *self.drops[visit.host].entry(name).or_default() += 1;
+        }
         site.send(visit.entry, visit.mac, &visit.octets);
         let sent = parse_packet(&visit.octets);
         let is_it = |frame: &[u8]| {
@@ -356,6 +386,13 @@ impl World {
     pub fn fork(&mut self) -> StdRng {
         StdRng::from_rng(&mut self.shooter.rng)
     }
+}
+
+/// Some packets Linux drops by itself before any rule of ours sees them: to a group that the host has not
+/// joined, and those that would take a link-local source off its link.
+fn reaches_rules(packet: &Packet) -> bool {
+    let stays = matches!(packet.source, IpAddr::V6(source) if source.is_unicast_link_local());
+    !stays && !packet.destination.is_multicast()
 }
 
 /// The same packet at the next host.

@@ -2,6 +2,7 @@
 //! them.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     thread,
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 
 use hextet_model::{
     plan::{HostConfig, Planner},
-    state::HostState,
+    state::{HostState, TABLE},
 };
 use hextet_tests::{
     hypervisor::{Hypervisor, UPLINK, run},
@@ -18,6 +19,7 @@ use hextet_tests::{
 };
 use hextet_types::{IfName, Mac, PortId};
 use nix::sched::{CloneFlags, setns, unshare};
+use serde_json::Value as Json;
 
 use crate::make::HostSetting;
 
@@ -33,6 +35,14 @@ pub enum Entry {
     Uplink,
     /// An interface that is named like a port and that no plan knows.
     Stray,
+}
+
+/// How often rules have dropped something, by [`drop_name`].
+pub type Drops = BTreeMap<String, u64>;
+
+/// What tells a rule that drops from others.
+pub fn drop_name(chain: &str, comment: &str) -> String {
+    format!("chain {chain}: {comment}")
 }
 
 /// A host.
@@ -76,6 +86,24 @@ impl Site {
     pub fn impose(&mut self, state: &HostState) {
         setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
         self.host.settle_to(&state.objects);
+    }
+
+    /// How often each rule that counts what it drops has done so, by chain and comment.
+    pub fn drops(&self) -> Drops {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        let listing = run("nft", &["-j", "list", "table", "inet", TABLE], "");
+        let listing: Json = serde_json::from_str(&listing).expect("JSON");
+        let mut drops = Drops::new();
+        for rule in listing["nftables"].as_array().into_iter().flatten() {
+            let rule = &rule["rule"];
+            let statements = rule["expr"].as_array().into_iter().flatten();
+            let mut counters = statements.filter_map(|s| s["counter"]["packets"].as_u64());
+            let names = rule["chain"].as_str().zip(rule["comment"].as_str());
+            if let (Some((chain, comment)), Some(count)) = (names, counters.next()) {
+                *drops.entry(drop_name(chain, comment)).or_default() += count;
+            }
+        }
+        drops
     }
 
     /// Sends an IP packet to the host.
