@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Context, Result};
 use hextet_api::agent::PortState;
 use hextet_kernel::{
-    Kernel, Op, Report, Scope, Standing, conntrack::Conntrack, diff, netlink::Wake,
+    Kernel, Op, Report, Scope, Standing,
+    conntrack::Conntrack,
+    diff,
+    netlink::{LinkSettings, Wake},
 };
 use hextet_model::{
     plan::Planner,
@@ -324,11 +327,15 @@ impl Reconciler {
         self.dirty.insert(route);
     }
 
-    /// A port's link that came, went or changed has lost what stood on it; anything else is looked for.
+    /// A port's link that came, went or is set otherwise than we set it has lost what stood on it; anything
+    /// else is looked for.
     fn hear_kernel(&mut self, wakes: BTreeSet<Wake>) {
+        let mut links = BTreeSet::new();
         for wake in wakes {
             match wake {
-                Wake::Link(link) => self.hear_link(&link),
+                Wake::Link(link) => drop(links.insert(link)),
+                Wake::LinkSettings(is) if self.is_as_desired(&is) => {}
+                Wake::LinkSettings(is) => drop(links.insert(is.name)),
                 Wake::Addresses => self.next_hops.refresh(),
                 Wake::Program(_)
                 | Wake::Neighbours
@@ -338,15 +345,33 @@ impl Reconciler {
                 | Wake::Resync => self.look_soon(),
             }
         }
+        self.hear_links(links);
     }
 
-    fn hear_link(&mut self, link: &IfName) {
+    /// Whether these are the settings that we give to the link, and nothing waits for it.
+    fn is_as_desired(&self, is: &LinkSettings) -> bool {
+        let key = Key::Link(Netns::Main, is.name.clone());
+        match self.desired.get(&key) {
+            Some(Object::Link(link)) => {
+                !self.waiting.contains_key(&is.name)
+                    && (link.up, u32::from(link.mtu), Some(link.mac)) == (is.up, is.mtu, is.mac)
+            }
+            _ => false,
+        }
+    }
+
+    fn hear_links(&mut self, mut links: BTreeSet<IfName>) {
+        for link in &links {
+            let waiting = self.waiting.remove(link);
+            self.dirty.extend(waiting.unwrap_or_default());
+        }
+        links.retain(|link| self.links.contains_key(link));
         self.dirty
-            .extend(self.waiting.remove(link).unwrap_or_default());
-        if let Some(port) = self.links.get(link).copied() {
-            self.dirty
-                .extend(self.kernel.forget_link(&Netns::Main, link));
-            self.tell_responder(port);
+            .extend(self.kernel.forget_links(&Netns::Main, &links));
+        for link in links {
+            if let Some(port) = self.links.get(&link).copied() {
+                self.tell_responder(port);
+            }
         }
     }
 

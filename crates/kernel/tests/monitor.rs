@@ -10,11 +10,11 @@ use std::{
 };
 
 use hextet_kernel::{
-    netlink::{Monitor, Wake},
+    netlink::{LinkSettings, Monitor, Wake},
     netns::Handle,
 };
 use hextet_model::state::{Netns, Object, Set};
-use hextet_types::Family;
+use hextet_types::{Family, Mac};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use support::{Host, isolated, name, run, states};
 
@@ -48,7 +48,17 @@ fn each_kind_of_change_is_heard() {
         );
         let mut monitor = monitor(vec![]);
         for (change, wake) in [
-            ("ip link set tap1 mtu 1400", Wake::Link(name("tap1"))),
+            ("ip link set tap1 down", Wake::Link(name("tap1"))),
+            ("ip link set tap1 up", Wake::Link(name("tap1"))),
+            (
+                "ip link set tap1 mtu 1400 address 02:00:00:00:00:0a",
+                Wake::LinkSettings(LinkSettings {
+                    name: name("tap1"),
+                    mac: Some(Mac::new([2, 0, 0, 0, 0, 0x0a])),
+                    mtu: 1400,
+                    up: true,
+                }),
+            ),
             ("ip addr add 192.0.2.1/24 dev tap1", Wake::Addresses),
             (
                 "ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev tap1 protocol 104",

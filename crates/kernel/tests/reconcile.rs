@@ -326,7 +326,9 @@ fn a_link_that_was_made_anew_gets_everything_again() {
         let mut host = Host::open();
         host.reconcile(&desired);
         run("ip link del tap1 && ip link add tap1 type veth peer name peer1");
-        let keys = host.kernel.forget_link(&Netns::Main, &name("tap1"));
+        let keys = host
+            .kernel
+            .forget_links(&Netns::Main, &BTreeSet::from([name("tap1")]));
         assert_eq!(keys.len(), 7);
         let report = host.kernel.reconcile_keys(&keys, &desired);
         assert!(report.is_complete(), "{report:?}");

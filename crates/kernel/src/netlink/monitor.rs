@@ -1,13 +1,14 @@
-//! Hearing that something changed in a namespace. A wake-up carries no data: who hears it looks again.
+//! Hearing that something changed in a namespace. Who hears it looks again; only a link's settings are
+//! told with it, so that echoes of one's own changes can be told from others'.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     os::fd::{AsFd, BorrowedFd},
 };
 
 use hextet_model::state::TABLE;
-use hextet_types::{Family, IfName};
+use hextet_types::{Family, IfName, Mac};
 use netlink_sys::SocketAddr;
 
 use super::{
@@ -34,8 +35,11 @@ const READS: usize = 4096;
 /// What may have changed, as coarse as is cheap to tell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wake {
-    /// This link came, went, or changed.
+    /// This link came, went, or was turned on or off: what stood on it may be lost.
     Link(IfName),
+    /// This link was given other settings, or its carrier came or went; also by ourselves, since the kernel
+    /// does not tell who did it. Of several at once, the last.
+    LinkSettings(LinkSettings),
     /// The tc programs of the link with this index, or of a block where it is `u32::MAX`.
     Program(u32),
     /// Some address.
@@ -50,6 +54,19 @@ pub enum Wake {
     Table,
     /// Too much at once: anything may have changed.
     Resync,
+}
+
+/// A link's settings, as they are now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkSettings {
+    /// Its name.
+    pub name: IfName,
+    /// Its Ethernet address, where it is an Ethernet link.
+    pub mac: Option<Mac>,
+    /// In octets.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
 }
 
 /// Listens in one namespace.
@@ -86,13 +103,19 @@ impl Monitor {
     /// What was heard since the last time; each thing once. Bounded: there may be more to read.
     pub fn read(&mut self) -> Result<BTreeSet<Wake>, Error> {
         let mut wakes = BTreeSet::new();
+        let mut settings = BTreeMap::new();
         for socket in &self.sockets {
             for _ in 0..READS {
                 match socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
                     Ok(len) => {
                         for answer in answers(self.buf.get(..len).unwrap_or_default()) {
                             if !self.ignored.contains(&answer.port) {
-                                wakes.extend(wake(&answer));
+                                match wake(&answer) {
+                                    Some(Wake::LinkSettings(is)) => {
+                                        settings.insert(is.name.clone(), is);
+                                    }
+                                    other => wakes.extend(other),
+                                }
                             }
                         }
                     }
@@ -105,6 +128,7 @@ impl Monitor {
                 }
             }
         }
+        wakes.extend(settings.into_values().map(Wake::LinkSettings));
         Ok(wakes)
     }
 }
@@ -126,7 +150,7 @@ fn wake(answer: &Answer<'_>) -> Option<Wake> {
         _ => Family::V6,
     };
     Some(match answer.kind {
-        16 | 17 => Wake::Link(link::name(answer)?),
+        16 | 17 => link_wake(answer)?,
         20 | 21 => Wake::Addresses,
         24 | 25 if entry::is_ours(answer) => Wake::Routes(family),
         28 | 29 => neighbour::read(answer).map(|_| Wake::Neighbours)?,
@@ -137,5 +161,17 @@ fn wake(answer: &Answer<'_>) -> Option<Wake> {
             (table == Some(TABLE)).then_some(Wake::Table)?
         }
         _ => return None,
+    })
+}
+
+fn link_wake(answer: &Answer<'_>) -> Option<Wake> {
+    Some(match link::read(answer) {
+        Some(is) if !link::turned(answer) => Wake::LinkSettings(LinkSettings {
+            name: is.name,
+            mac: is.mac,
+            mtu: is.mtu,
+            up: is.up,
+        }),
+        _ => Wake::Link(link::name(answer)?),
     })
 }

@@ -178,17 +178,22 @@ impl Kernel {
         &self.known
     }
 
-    /// Forgets what stood on a link, since it is another one now or was down meanwhile. The keys are for
-    /// [`Kernel::reconcile_keys`].
-    pub fn forget_link(&mut self, netns: &Netns, link: &IfName) -> BTreeSet<Key> {
+    /// Forgets what stood on these links, since they are other ones now or were down meanwhile. The keys
+    /// are for [`Kernel::reconcile_keys`]. Looks at all that is known, once.
+    pub fn forget_links(&mut self, netns: &Netns, links: &BTreeSet<IfName>) -> BTreeSet<Key> {
+        if links.is_empty() {
+            return BTreeSet::new();
+        }
         let on_link = |key: &Key, standing: &Standing| {
-            if key.link().is_some_and(|(n, l)| n == netns && l == link) {
+            let link = key.link();
+            if link.is_some_and(|(n, link)| n == netns && links.contains(link)) {
                 return true;
             }
             match standing {
                 Standing::As(Object::Route(route)) => match &route.kind {
                     RouteKind::Unicast(hops) => {
-                        route.key.netns == *netns && hops.iter().any(|hop| hop.link == *link)
+                        route.key.netns == *netns
+                            && hops.iter().any(|hop| links.contains(&hop.link))
                     }
                     RouteKind::Blackhole => false,
                 },

@@ -81,6 +81,13 @@ pub fn request_one(batch: &mut Batch, name: &IfName) {
         .text(IFLA_IFNAME, name.as_str());
 }
 
+/// Whether a notification tells that a link was made, or was turned on or off: a change of its address,
+/// size or carrier comes without a mask of flags.
+pub fn turned(answer: &Answer<'_>) -> bool {
+    let changed = answer.payload.get(12..).and_then(ne32);
+    changed.is_some_and(|mask| mask & IFF_UP != 0)
+}
+
 /// Reads a link from a notification or an answer.
 pub fn read(answer: &Answer<'_>) -> Option<Found> {
     if answer.kind != RTM_NEWLINK {
