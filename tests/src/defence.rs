@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hextet_model::{
     neutron::Direction,
-    state::{Chain, ChainName, DynOp, Element, Key, NftRule, Object, Statement, Verdict},
+    state::{Chain, ChainName, DynOp, Element, Key, NftRule, Object, Policy, Statement, Verdict},
 };
 
 /// A piece of a host's state that can be left out.
@@ -30,6 +30,10 @@ pub enum Defence {
     Forward,
     /// The host's own services are not for workloads.
     HostShield,
+    /// What nothing has admitted to the host itself is discarded.
+    HostPolicy,
+    /// What no chain accepts is not forwarded.
+    ForwardPolicy,
     /// Private addresses are translated or dropped.
     Translation,
     /// Connections through the translator are counted.
@@ -66,7 +70,15 @@ impl Defence {
             Defence::Guard => rewrite(objects, "guard", Vec::new()),
             Defence::Invalid => rewrite(objects, "invalid", Vec::new()),
             Defence::Forward => rewrite(objects, "forward", vec![goto("admit")]),
-            Defence::HostShield => rewrite(objects, "to-host", vec![verdict(Verdict::Accept)]),
+            Defence::HostShield => rewrite(objects, "to-host", vec![goto("admit")]),
+            Defence::HostPolicy => {
+                objects.retain(|_, object| !matches!(object, Object::XfrmPolicy(_)));
+            }
+            Defence::ForwardPolicy => each_chain(objects, |chain| {
+                if let Some(hook) = &mut chain.hook {
+                    hook.policy = Policy::Accept;
+                }
+            }),
             Defence::Translation => rewrite(objects, "postrouting", Vec::new()),
             Defence::ConnectionLimit => each_chain(objects, |chain| {
                 chain.rules.retain(|rule| !limits_connections(rule));

@@ -35,11 +35,7 @@ pub fn start(monitor: Monitor, reconciler: SyncSender<Input>) -> Result<()> {
 
 fn listen(mut monitor: Monitor, reconciler: &SyncSender<Input>) -> Result<()> {
     loop {
-        let [route, nft] = monitor.fds();
-        let mut fds = [
-            PollFd::new(route, PollFlags::POLLIN),
-            PollFd::new(nft, PollFlags::POLLIN),
-        ];
+        let mut fds = monitor.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for changes in the kernel"),

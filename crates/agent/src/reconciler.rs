@@ -341,6 +341,8 @@ impl Reconciler {
                 | Wake::Neighbours
                 | Wake::Routes(_)
                 | Wake::Rules(_)
+                | Wake::Settings
+                | Wake::XfrmPolicies
                 | Wake::Table
                 | Wake::Resync => self.look_soon(),
             }

@@ -18,6 +18,7 @@ pub mod sysctl;
 mod tc;
 pub mod tcp;
 pub mod workload;
+mod xfrm;
 
 pub use error::{Error, Refusal};
 pub use reconcile::{Config, Kernel, Op, Report, Scope, Standing, diff, diff_keys};

@@ -32,8 +32,7 @@ fn hear(monitor: &mut Monitor, wanted: &Wake) -> BTreeSet<Wake> {
             Instant::now() < limit,
             "{wanted:?} was not heard, only {heard:?}"
         );
-        let [route, nft] = monitor.fds();
-        let mut fds = [route, nft].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let mut fds = monitor.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         poll(&mut fds, PollTimeout::from(1000u16)).expect("polled");
         heard.extend(monitor.read().expect("heard"));
     }
@@ -74,6 +73,20 @@ fn each_kind_of_change_is_heard() {
             ),
             ("ip rule add prio 9 lookup 9", Wake::Rules(Family::V4)),
             ("ip -6 rule add prio 9 lookup 9", Wake::Rules(Family::V6)),
+            ("sysctl -qw net.ipv4.ip_forward=1", Wake::Settings),
+            ("sysctl -qw net.ipv6.conf.all.forwarding=1", Wake::Settings),
+            (
+                "ip xfrm policy add dir in src ::/0 dst ::/0 mark 0x100000 mask 0x500000 action block",
+                Wake::XfrmPolicies,
+            ),
+            (
+                "ip xfrm policy del dir in src ::/0 dst ::/0 mark 0x100000 mask 0x500000",
+                Wake::XfrmPolicies,
+            ),
+            (
+                "ip xfrm policy add dir in src ::/0 dst ::/0 action allow && ip xfrm policy flush",
+                Wake::XfrmPolicies,
+            ),
             ("nft add table inet hextet", Wake::Table),
             ("nft 'add set inet hextet s { type mark; }'", Wake::Table),
             ("nft 'add element inet hextet s { 1 }'", Wake::Table),
@@ -106,6 +119,7 @@ fn what_is_foreign_or_our_own_doing_is_not_heard() {
         let mut monitor = monitor(host.kernel.socket_ports(&Netns::Main));
         run("ip route add 198.51.100.0/24 dev lo proto static");
         run("nft add table inet other");
+        run("ip xfrm policy add dir in src ::/0 dst ::/0 mark 1 mask 1 action block");
         let set = Set {
             name: "s".into(),
             key: vec![hextet_model::state::KeyType::Mark],
@@ -116,6 +130,7 @@ fn what_is_foreign_or_our_own_doing_is_not_heard() {
         run("ip rule add prio 9 lookup 9");
         let heard = hear(&mut monitor, &Wake::Rules(Family::V4));
         assert!(!heard.contains(&Wake::Table), "{heard:?}");
+        assert!(!heard.contains(&Wake::XfrmPolicies), "{heard:?}");
         assert!(!heard.contains(&Wake::Routes(Family::V4)), "{heard:?}");
     });
 }

@@ -11,8 +11,8 @@ use std::{
 
 use hextet_kernel::{Error, Scope};
 use hextet_model::state::{
-    Address, EdgeProgram, Key, Link, LocalRulePriority, Neighbour, Netns, NextHop, Object, Route,
-    RouteKey, RouteKind, Rule, RuleAction, Sysctl, marks,
+    Address, EdgeProgram, Key, Link, Neighbour, Netns, NextHop, Object, Route, RouteKey, RouteKind,
+    Rule, RuleAction, Sysctl, XfrmPolicy, marks,
 };
 use hextet_types::{Family, Mac};
 use support::{GATEWAY, Host, NamedNetns, isolated, name, run, states, try_run};
@@ -86,7 +86,7 @@ fn route(netns: &Netns, prefix: &str, metric: u32, hops: Vec<NextHop>) -> Object
 }
 
 fn rule(family: Family, priority: u32, action: RuleAction) -> Object {
-    let mark = Some((marks::FROM_PORT, marks::FROM_PORT | marks::SOURCE_CHECKED));
+    let mark = Some((marks::FROM_PORT, marks::FROM_PORT | marks::ADMITTED));
     Object::Rule(Rule {
         netns: Netns::Main,
         family,
@@ -104,11 +104,12 @@ fn sysctl(netns: &Netns, path: &str, value: &str) -> Object {
     })
 }
 
-fn local_rule(family: Family) -> Object {
-    Object::LocalRulePriority(LocalRulePriority {
+fn shield(family: Family) -> Object {
+    Object::XfrmPolicy(XfrmPolicy {
         netns: Netns::Main,
         family,
-        priority: 20,
+        mark: (marks::FROM_PORT, marks::FROM_PORT | marks::ADMITTED),
+        priority: 1,
     })
 }
 
@@ -174,15 +175,22 @@ fn a_host_comes_up_and_is_found_right() {
         make_links(run);
         let mut desired = host_state(&Netns::Main);
         for family in Family::BOTH {
-            for object in [rule(family, 10, RuleAction::Blackhole), local_rule(family)] {
+            for object in [rule(family, 10, RuleAction::Blackhole), shield(family)] {
                 desired.insert(object.key(), object);
             }
         }
         let mut host = Host::open();
         assert_eq!(host.reconcile(&desired), desired.len());
         assert_eq!(host.kernel.known().len(), desired.len());
-        assert!(run("ip -6 rule").starts_with("10:\tfrom all fwmark 0x100000/0x300000"));
-        assert!(run("ip rule").contains("20:\tfrom all lookup local"));
+        assert!(run("ip -6 rule").contains("10:\tfrom all fwmark 0x100000/0x500000"));
+        for family in ["-4", "-6"] {
+            let policies = run(&format!("ip {family} xfrm policy"));
+            assert!(
+                policies.contains("dir in action block priority 1")
+                    && policies.contains("mark 0x100000/0x500000"),
+                "{policies}"
+            );
+        }
         assert!(!run("ip -6 addr show tap1").contains("tentative"));
         let route = run("ip route get 192.0.2.1");
         assert!(
@@ -203,6 +211,8 @@ fn all_of_it_goes_and_nothing_else() {
         run("ip neigh add 192.0.2.202 lladdr 02:00:00:00:00:77 dev up1");
         run("ip rule add prio 77 from 192.0.2.200 lookup 77");
         run("tc qdisc add dev up1 clsact");
+        run("ip xfrm policy add dir in src 192.0.2.7 dst 192.0.2.200 mark 1 action block");
+        run("ip xfrm policy add dir in src ::/0 dst ::/0 action allow");
         let look = || {
             let all = [
                 "ip addr",
@@ -212,6 +222,7 @@ fn all_of_it_goes_and_nothing_else() {
                 "ip rule",
                 "ip -6 rule",
                 "tc qdisc",
+                "ip xfrm policy",
             ];
             all.iter().map(|command| run(command)).collect::<String>()
         };
@@ -220,7 +231,7 @@ fn all_of_it_goes_and_nothing_else() {
         run("ip link set tap1 down && ip link set tap2 down");
         let mut desired = host_state(&Netns::Main);
         for family in Family::BOTH {
-            for object in [rule(family, 10, RuleAction::Blackhole), local_rule(family)] {
+            for object in [rule(family, 10, RuleAction::Blackhole), shield(family)] {
                 desired.insert(object.key(), object);
             }
         }
@@ -243,7 +254,6 @@ fn all_of_it_goes_and_nothing_else() {
             lines.sort();
             lines
         };
-        // Our number stays on the kernel's own rule; iproute2 does not show it.
         assert_eq!(normal(&look()), normal(&before));
         assert_eq!(run(settings), settings_before);
     });
@@ -255,7 +265,7 @@ fn tampering_is_mended_object_by_object() {
         make_links(run);
         let mut desired = host_state(&Netns::Main);
         for family in Family::BOTH {
-            for object in [rule(family, 10, RuleAction::Blackhole), local_rule(family)] {
+            for object in [rule(family, 10, RuleAction::Blackhole), shield(family)] {
                 desired.insert(object.key(), object);
             }
         }
@@ -285,9 +295,14 @@ fn tampering_is_mended_object_by_object() {
             "tc filter add block 1752694786 pref 5 matchall action pass || \
              tc filter del block 1752694786",
             "ip rule del prio 10",
-            "ip -6 rule add prio 10 fwmark 0x100000/0x300000 lookup 9 proto 104",
-            "ip rule add prio 0 lookup local",
-            "ip -6 rule add prio 5 lookup local",
+            "ip -6 rule add prio 10 fwmark 0x100000/0x500000 lookup 9 proto 104",
+            "ip xfrm policy flush",
+            "ip xfrm policy del dir in src ::/0 dst ::/0 mark 0x100000 mask 0x500000",
+            "ip xfrm policy update dir in src ::/0 dst ::/0 mark 0x100000 mask 0x500000 \
+             priority 1 action allow",
+            "ip xfrm policy add dir in src 192.0.2.7 dst 0.0.0.0/0 mark 0x100000 mask 0x500000 \
+             action block",
+            "ip xfrm policy add dir in src ::/0 dst ::/0 mark 0x200000 mask 0x200000 action block",
             "ip rule add prio 11 from 192.0.2.7 blackhole proto 104",
         ] {
             run(tamper);
@@ -512,7 +527,7 @@ mod random {
             3 => (port(), owned, 1u8..4).prop_map(move |(p, a, n)| neighbour(&main(), p, a, n)),
             6 => (prefix, metric, hops()).prop_map(move |(p, m, h)| route(&main(), p, m, h)),
             2 => (family(), 10u32..12, action).prop_map(|(f, p, a)| rule(f, p, a)),
-            1 => family().prop_map(local_rule),
+            1 => family().prop_map(shield),
             1 => (0u8..2).prop_map(move |n| {
                 sysctl(&main(), "net/ipv4/conf/all/send_redirects", &n.to_string())
             }),

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use hextet_kernel::Scope;
 use hextet_model::state::{
     Chain, ChainHook, CmpOp, CtState, DynOp, Element, Field, Hook, Key, KeyPart, KeyType, Limit,
-    LimitUnit, Lookup, NatRange, Netns, NftRule, Object, Policy, Set, Statement, Value, Verdict,
-    table_text,
+    LimitUnit, Lookup, NatRange, Netns, NftRule, Object, PktType, Policy, Set, Statement, Value,
+    Verdict, table_text,
 };
 use hextet_types::{Family, Mac};
 use support::{Host, isolated, name, run, states, try_run};
@@ -209,6 +209,7 @@ fn source_rules() -> Vec<NftRule> {
                 value: 0x20_0000,
                 mask: 0x20_0000,
             },
+            Statement::SetPktType(PktType::Host),
             end(Verdict::Accept),
         ]),
         rule(vec![

@@ -273,7 +273,6 @@ fn without_our_table_nothing_passes_a_port() {
         ("2001:db8:1::b", "2001:db8:1::a"),
         ("2001:db8:1::b", "2001:db8:ff::1"),
         ("10.1.0.11", "203.0.113.7"),
-        ("10.1.0.11", "169.254.0.1"),
     ] {
         let outcome = machine.send(&packet(from.clone(), source, to), None);
         assert_eq!(
@@ -297,13 +296,9 @@ fn without_our_table_nothing_passes_a_port() {
 }
 
 #[test]
-fn the_rule_for_local_addresses_must_stand_behind_ours() {
+fn only_the_policy_keeps_a_port_from_the_host_without_our_table() {
     let planner = planner();
     let mut state = without_our_table(planner.state());
-    state
-        .objects
-        .remove(&Key::LocalRulePriority(Default::default(), Family::V4));
-    let machine = Machine::new(&state, planner.config());
     let packet = Packet {
         link: Some(client().if_name()),
         mac: Some(mac(2)),
@@ -312,7 +307,12 @@ fn the_rule_for_local_addresses_must_stand_behind_ours() {
         payload: SSH,
         connection: CtState::New,
     };
-    assert_eq!(machine.send(&packet, None), Outcome::Host);
+    let outcome = |state: &HostState| Machine::new(state, planner.config()).send(&packet, None);
+    assert_eq!(outcome(&state), Outcome::Dropped(Reason::NotAdmitted));
+    state
+        .objects
+        .retain(|key, _| !matches!(key, Key::XfrmPolicy(..)));
+    assert_eq!(outcome(&state), Outcome::Host);
 }
 
 #[test]

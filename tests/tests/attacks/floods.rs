@@ -83,7 +83,7 @@ fn dhcp_to_the_host() -> Attack {
         socket.recv(&mut [0; 64]).is_ok()
     };
     let name = "DHCP requests reach a server of the host";
-    let without = &[Defence::SourceCheck, Defence::HostShield];
+    let without = &[Defence::Edge, Defence::SourceCheck, Defence::HostShield];
     Attack::new(GROUP, name, Family::V4, without, attempt)
 }
 

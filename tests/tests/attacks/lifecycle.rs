@@ -1,14 +1,15 @@
 //! Moments at which rules do not stand yet, or stand no more; and a table that somebody takes away. The
 //! host fails closed: nothing goes out, in, or to the host.
 
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 
 use hextet_model::intent::Change;
 use hextet_tests::{
     cloud::addr,
     defence::Defence,
-    hypervisor::{HOST_V4, HOST_V6, internet, run},
-    packet::{Ends, Ip, MARKER, Tcp, parse, tcp, udp},
+    hypervisor::{HOST_V4, HOST_V6, internet, run, set_sysctl},
+    packet::{Ends, Ether, Ip, MARKER, Tcp, echo_request, ether_ip, is_marked, parse, tcp, udp},
+    wire::Wire,
 };
 use hextet_types::{Family, IfName};
 
@@ -30,7 +31,23 @@ pub fn attacks() -> Vec<Attack> {
                 attacks.push(tampered(family, path, *try_path, (how, command, without)));
             }
         }
+        for (path, try_path) in PATHS {
+            for (chains, without) in EMPTIED {
+                if let Some((_, without)) = without.iter().find(|(of, _)| of == path) {
+                    attacks.extend(
+                        chains
+                            .iter()
+                            .map(|chain| emptied(family, (*path, *try_path), chain, without)),
+                    );
+                }
+            }
+        }
         attacks.push(admin_down(family));
+        attacks.push(answers_of_the_past(family));
+        attacks.push(to_a_neighbour_of_the_host(family));
+        attacks.push(from_a_stranger(family));
+        attacks.push(pinged(family));
+        attacks.push(connected(family));
     }
     attacks
 }
@@ -118,7 +135,11 @@ type Tampering = (&'static str, &'static str, &'static [Defence]);
 const TAMPERING: &[Tampering] = &[
     ("all rule sets are flushed", "flush ruleset", EDGE),
     ("our table is deleted", "delete table inet hextet", EDGE),
-    ("our table is emptied", "flush table inet hextet", EDGE),
+    (
+        "our table is emptied",
+        "flush table inet hextet",
+        &[Defence::Edge, Defence::ForwardPolicy],
+    ),
     (
         "our set of ports is emptied",
         "flush set inet hextet ports",
@@ -133,6 +154,202 @@ fn tampered(family: Family, path: &str, try_path: Path, tampering: Tampering) ->
     Attack::new("after tampering", name, family, without, move |world| {
         run("nft", &["-f", "-"], &command);
         try_path(world, family)
+    })
+}
+
+/// By path, without what it is open.
+type Openings = &'static [(&'static str, &'static [Defence])];
+
+/// Chains that somebody may empty, and what closes the paths through them.
+const EMPTIED: &[(&[&str], Openings)] = &[
+    (
+        &["prerouting", "from-port", "checked"],
+        &[
+            ("to the victim", EDGE),
+            ("to the Internet", EDGE),
+            ("to the host", &[Defence::Edge, Defence::HostShield]),
+        ],
+    ),
+    (
+        &["input", "to-host"],
+        &[("to the host", &[Defence::HostPolicy])],
+    ),
+    (
+        &["forward", "from-workload"],
+        &[
+            ("to the victim", &[Defence::ForwardPolicy, Defence::Edge]),
+            ("to the Internet", &[Defence::ForwardPolicy]),
+        ],
+    ),
+    // Groups are jumped to, so that what they send on to a chain that says nothing comes back to its
+    // profile, which drops it.
+    (
+        &["to-port"],
+        &[
+            (
+                "to the victim",
+                &[Defence::ForwardPolicy, Defence::EgressGroups, Defence::Edge],
+            ),
+            (
+                "to the Internet",
+                &[Defence::ForwardPolicy, Defence::EgressGroups],
+            ),
+        ],
+    ),
+    (
+        &["admit"],
+        &[(
+            "to the victim",
+            &[
+                Defence::ForwardPolicy,
+                Defence::EgressGroups,
+                Defence::IngressGroups,
+                Defence::Edge,
+            ],
+        )],
+    ),
+];
+
+fn empty(chain: &str) {
+    run("nft", &["flush", "chain", "inet", "hextet", chain], "");
+}
+
+fn emptied(
+    family: Family,
+    (path, try_path): (&str, Path),
+    chain: &'static str,
+    without: &[Defence],
+) -> Attack {
+    let name = format!("the chain {chain} is emptied, {path}");
+    Attack::new("after tampering", name, family, without, move |world| {
+        empty(chain);
+        try_path(world, family)
+    })
+}
+
+/// A connection that was allowed, and goes on while nothing judges connections.
+fn answers_of_the_past(family: Family) -> Attack {
+    let without = &[Defence::ForwardPolicy];
+    let name = "the chain established is emptied, to the Internet";
+    Attack::new("after tampering", name, family, without, move |world| {
+        let ends = world.to_internet(family);
+        let first = world.plain(ends, &udp(ends, 4000, OPEN, b"first"));
+        world.send(&first);
+        let answer = udp(ends.back(), OPEN, 4000, b"answer");
+        world
+            .host
+            .send_from_fabric(&Ip::default().packet(ends.back(), &answer));
+        empty("established");
+        let again = world.plain(ends, &marked_datagram(ends));
+        world.send(&again);
+        world.uplink_is_hit()
+    })
+}
+
+/// To a container, or whatever else is behind the host and none of ours.
+fn to_a_neighbour_of_the_host(family: Family) -> Attack {
+    let name = "all rule sets are flushed, to a container of the host";
+    Attack::new("after tampering", name, family, EDGE, move |world| {
+        let (net, container) = match family {
+            Family::V4 => ("172.17.0.1/16", "172.17.0.2"),
+            Family::V6 => ("fd00:17::1/64", "fd00:17::2"),
+        };
+        let mut inside = Wire::new(&"docker0".parse().expect("a name")).expect("a link");
+        run("ip", &["link", "set", "docker0", "up"], "");
+        run("ip", &["address", "add", net, "dev", "docker0"], "");
+        let to = ["neighbour", "add", container, "lladdr", "02:00:00:00:00:17"];
+        run("ip", &[&to[..], &["dev", "docker0"]].concat(), "");
+        flush();
+        let ends = Ends::new(world.me(family), addr(container));
+        let frame = world.plain(ends, &marked_datagram(ends));
+        world.send(&frame);
+        inside.has(is_marked)
+    })
+}
+
+/// From a TAP that nobody has told the host of, and that came while there were no rules.
+fn from_a_stranger(family: Family) -> Attack {
+    let name = "our table is deleted, from a new TAP to the victim";
+    Attack::new("after tampering", name, family, EDGE, move |world| {
+        run("nft", &["delete", "table", "inet", "hextet"], "");
+        let stranger: IfName = "tapffffffff-ff".parse().expect("a name");
+        let tap = Wire::new(&stranger).expect("a link");
+        let host_end = "02:00:00:00:00:ff";
+        run(
+            "ip",
+            &["link", "set", stranger.as_str(), "address", host_end, "up"],
+            "",
+        );
+        let path = format!("net/ipv4/conf/{stranger}/rp_filter");
+        set_sysctl(&path, "0");
+        let ends = Ends::new(internet(family), world.victim(family));
+        let frame = ether_ip(
+            Ether {
+                src: world.my_mac(),
+                dst: host_end.parse().expect("an address"),
+            },
+            &Ip::default().packet(ends, &marked_datagram(ends)),
+        );
+        tap.send(&frame);
+        world.victim_is_hit()
+    })
+}
+
+fn host(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => addr(HOST_V4),
+        Family::V6 => addr(HOST_V6),
+    }
+}
+
+/// The answer the egress program would stop; whether the request came in only the host itself can tell.
+fn pinged(family: Family) -> Attack {
+    let name = "the rules for the host are gone, the host counts a ping";
+    let without = &[Defence::HostPolicy];
+    Attack::new("after tampering", name, family, without, move |world| {
+        empty("input");
+        let before = echo_requests(family);
+        let ends = Ends::new(world.me(family), host(family));
+        let frame = world.plain(ends, &echo_request(ends, 1, MARKER));
+        world.send(&frame);
+        echo_requests(family) > before
+    })
+}
+
+/// How many pings the host has taken so far.
+fn echo_requests(family: Family) -> u64 {
+    let read = |file| std::fs::read_to_string(file).expect("the counters");
+    let count = match family {
+        Family::V6 => read("/proc/thread-self/net/snmp6")
+            .lines()
+            .find_map(|line| line.strip_prefix("Icmp6InEchos")?.trim().parse().ok()),
+        Family::V4 => {
+            let text = read("/proc/thread-self/net/snmp");
+            let mut icmp = text.lines().filter(|line| line.starts_with("Icmp: "));
+            let (names, values) = (icmp.next(), icmp.next());
+            let mut pairs = names
+                .into_iter()
+                .flat_map(str::split_whitespace)
+                .zip(values.into_iter().flat_map(str::split_whitespace));
+            pairs
+                .find(|(name, _)| *name == "InEchos")
+                .and_then(|(_, value)| value.parse().ok())
+        }
+    };
+    count.expect("a counter")
+}
+
+/// A connection to a service of the host.
+fn connected(family: Family) -> Attack {
+    let name = "the rules for the host are gone, a service takes a connection";
+    let without = &[Defence::HostPolicy];
+    Attack::new("after tampering", name, family, without, move |world| {
+        empty("input");
+        let _service = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 179)).expect("a port");
+        let ends = Ends::new(world.me(family), host(family));
+        let frame = world.plain(ends, &tcp(ends, Tcp::syn(4000, 179), b""));
+        world.send(&frame);
+        run("ss", &["-Htan", "state", "syn-recv"], "").contains(":179")
     })
 }
 

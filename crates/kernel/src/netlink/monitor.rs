@@ -12,7 +12,7 @@ use hextet_types::{Family, IfName, Mac};
 use netlink_sys::SocketAddr;
 
 use super::{
-    Answer, Attrs,
+    Answer, Attrs, ne32,
     socket::{answers, receive_buffer},
     text,
 };
@@ -20,15 +20,20 @@ use crate::{
     error::Error,
     netns::Handle,
     route::{entry, link, neighbour},
-    tc,
+    tc, xfrm,
 };
 
 const RECEIVE_BUFFER: usize = 8 << 20;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 /// `NFNLGRP_NFTABLES`.
 const NFT_GROUP: u32 = 7;
-/// `RTNLGRP_*`: links, neighbours, tc, addresses, routes and rules of both families.
-const ROUTE_GROUPS: [u32; 9] = [1, 3, 4, 5, 7, 8, 9, 11, 19];
+/// `XFRMNLGRP_POLICY`.
+const XFRM_GROUP: u32 = 4;
+/// `RTNLGRP_*`: links, neighbours, tc, addresses, routes, rules and settings of both families.
+const ROUTE_GROUPS: [u32; 11] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25];
+const NETCONFA_IFINDEX: u16 = 1;
+/// `NETCONFA_IFINDEX_ALL` and `NETCONFA_IFINDEX_DEFAULT`, as the kernel writes them.
+const ALL_LINKS: [u32; 2] = [u32::MAX, u32::MAX - 1];
 /// Messages read in one go, so that a flood cannot hold its reader.
 const READS: usize = 4096;
 
@@ -50,6 +55,10 @@ pub enum Wake {
     Routes(Family),
     /// Some policy rule.
     Rules(Family),
+    /// A setting of all links, or of those to come.
+    Settings,
+    /// An XFRM policy of ours.
+    XfrmPolicies,
     /// Our nftables table.
     Table,
     /// Too much at once: anything may have changed.
@@ -72,7 +81,7 @@ pub struct LinkSettings {
 /// Listens in one namespace.
 #[derive(Debug)]
 pub struct Monitor {
-    sockets: [netlink_sys::Socket; 2],
+    sockets: [netlink_sys::Socket; 3],
     ignored: VecDeque<u32>,
     buf: Vec<u8>,
 }
@@ -85,7 +94,8 @@ impl Monitor {
         let sockets = netns.run(|| {
             let route = listen(libc::NETLINK_ROUTE as isize, &ROUTE_GROUPS)?;
             let nft = listen(libc::NETLINK_NETFILTER as isize, &[NFT_GROUP])?;
-            Ok([route, nft])
+            let xfrm = listen(libc::NETLINK_XFRM as isize, &[XFRM_GROUP])?;
+            Ok([route, nft, xfrm])
         })?;
         let sockets = sockets.map_err(|e: io::Error| Error::system(operation(), e))?;
         Ok(Monitor {
@@ -95,16 +105,17 @@ impl Monitor {
         })
     }
 
-    /// Both become readable when something changed; neither blocks.
-    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.sockets[0].as_fd(), self.sockets[1].as_fd()]
+    /// They become readable when something changed; none blocks.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        self.sockets.each_ref().map(AsFd::as_fd)
     }
 
     /// What was heard since the last time; each thing once. Bounded: there may be more to read.
     pub fn read(&mut self) -> Result<BTreeSet<Wake>, Error> {
         let mut wakes = BTreeSet::new();
         let mut settings = BTreeMap::new();
-        for socket in &self.sockets {
+        let wakes_of = [route_wake, table_wake, xfrm_wake];
+        for (socket, wake) in self.sockets.iter().zip(wakes_of) {
             for _ in 0..READS {
                 match socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
                     Ok(len) => {
@@ -144,7 +155,7 @@ fn listen(protocol: isize, groups: &[u32]) -> io::Result<netlink_sys::Socket> {
     Ok(socket)
 }
 
-fn wake(answer: &Answer<'_>) -> Option<Wake> {
+fn route_wake(answer: &Answer<'_>) -> Option<Wake> {
     let family = match answer.payload.first() {
         Some(2) => Family::V4,
         _ => Family::V6,
@@ -156,9 +167,10 @@ fn wake(answer: &Answer<'_>) -> Option<Wake> {
         28 | 29 => neighbour::read(answer).map(|_| Wake::Neighbours)?,
         32 | 33 => Wake::Rules(family),
         36 | 37 | 44 | 45 => Wake::Program(tc::link_index(answer)?),
-        kind if kind >> 8 == NFNL_SUBSYS_NFTABLES => {
-            let table = Attrs::after(answer.payload, 4).get(1).and_then(text);
-            (table == Some(TABLE)).then_some(Wake::Table)?
+        80 | 81 => {
+            let link = Attrs::after(answer.payload, 1).get(NETCONFA_IFINDEX);
+            let all = link.and_then(ne32).is_some_and(|i| ALL_LINKS.contains(&i));
+            all.then_some(Wake::Settings)?
         }
         _ => return None,
     })
@@ -174,4 +186,14 @@ fn link_wake(answer: &Answer<'_>) -> Option<Wake> {
         }),
         _ => Wake::Link(link::name(answer)?),
     })
+}
+
+fn table_wake(answer: &Answer<'_>) -> Option<Wake> {
+    let table = Attrs::after(answer.payload, 4).get(1).and_then(text);
+    let ours = answer.kind >> 8 == NFNL_SUBSYS_NFTABLES && table == Some(TABLE);
+    ours.then_some(Wake::Table)
+}
+
+fn xfrm_wake(answer: &Answer<'_>) -> Option<Wake> {
+    xfrm::concerns_us(answer).then_some(Wake::XfrmPolicies)
 }

@@ -2,7 +2,8 @@
 //! conditions that a field silently brings along (`ip saddr` means: if it is IPv4).
 
 use hextet_model::state::{
-    CmpOp, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatRange, NftRule, Statement, Value,
+    CmpOp, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatRange, NftRule, PktType, Statement,
+    Value,
 };
 use hextet_types::Family;
 
@@ -97,6 +98,7 @@ impl Lowering {
             }
             Statement::Limit(rate, over) => self.exprs.push(limit(rate, *over)),
             Statement::SetMark { value, mask } => self.set_mark(*value, *mask),
+            Statement::SetPktType(to) => self.set_pkt_type(*to),
             Statement::Counter => self.exprs.push(Expr::Counter),
             Statement::Notrack => self.exprs.push(Expr::Notrack),
             Statement::Snat(range) => self.snat(range)?,
@@ -188,6 +190,24 @@ impl Lowering {
             key: meta::MARK,
             from: 0,
         });
+    }
+
+    fn set_pkt_type(&mut self, to: PktType) {
+        let number = match to {
+            PktType::Host => 0,
+            PktType::Broadcast => 1,
+            PktType::Multicast => 2,
+        };
+        self.exprs.extend([
+            Expr::Immediate {
+                to: 0,
+                data: vec![number],
+            },
+            Expr::MetaSet {
+                key: meta::PKTTYPE,
+                from: 0,
+            },
+        ]);
     }
 
     fn snat(&mut self, range: &NatRange) -> Lowered {

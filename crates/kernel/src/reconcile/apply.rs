@@ -11,7 +11,7 @@ use hextet_types::IfName;
 use super::{
     Kernel, Namespace, Op, Report,
     op::Phase,
-    requests::{apply_local_rule, apply_requests, apply_rule},
+    requests::{apply_requests, apply_rule, apply_xfrm_policy},
     table::apply_table,
 };
 use crate::{
@@ -117,9 +117,9 @@ impl Kernel {
                 .iter()
                 .map(|op| apply_rule(namespace, op).into())
                 .collect(),
-            Phase::LocalRule | Phase::LocalRuleEnds => run
+            Phase::XfrmPolicy | Phase::XfrmPolicyEnds => run
                 .iter()
-                .map(|op| apply_local_rule(namespace, op).into())
+                .map(|op| apply_xfrm_policy(namespace, op).into())
                 .collect(),
             _ => {
                 if let Err(e) = links.look_up(namespace, run) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hextet_model::state::{
-    Address, EdgeProgram, Key, Link, LocalRulePriority, Neighbour, Netns, Object, RouteKey, Sysctl,
+    Address, EdgeProgram, Key, Link, Neighbour, Netns, Object, RouteKey, Sysctl, XfrmPolicy,
 };
 use hextet_types::Family;
 
@@ -13,7 +13,7 @@ use crate::{
     netlink::Batch,
     nft,
     route::{Indexes, address, entry, link, neighbour, rule},
-    sysctl, tc,
+    sysctl, tc, xfrm,
 };
 
 type Standings = BTreeMap<Key, Standing>;
@@ -81,6 +81,7 @@ impl Kernel {
         dump_neighbours(namespace, netns, &links, found)?;
         dump_routes(namespace, netns, &links, scope, found)?;
         dump_rules(namespace, netns, scope, found)?;
+        dump_xfrm_policies(namespace, netns, found)?;
         dump_table(namespace, netns, scope, found)
     }
 
@@ -270,12 +271,6 @@ fn as_asked_for(key: RouteKey, scope: &Scope<'_>) -> RouteKey {
     }
 }
 
-pub(super) fn rules(namespace: &mut Namespace, family: Family) -> Result<Vec<rule::Found>, Error> {
-    let mut request = Batch::default();
-    rule::request_all(&mut request, family);
-    namespace.route.dump(&mut request, rule::read)
-}
-
 fn dump_rules(
     namespace: &mut Namespace,
     netns: &Netns,
@@ -283,27 +278,9 @@ fn dump_rules(
     found: &mut Standings,
 ) -> Result<(), Error> {
     for family in Family::BOTH {
-        let rules = rules(namespace, family)?;
-        let (local, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r.is_local());
-        let key = Key::LocalRulePriority(netns.clone(), family);
-        let concerns_us = scope.expected.contains_key(&key) || local.iter().any(|r| r.ours);
-        match local.as_slice() {
-            [is] if is.priority == 0 && !is.ours => {}
-            [is] if concerns_us => {
-                let (netns, priority) = (netns.clone(), is.priority);
-                let object = LocalRulePriority {
-                    netns,
-                    family,
-                    priority,
-                };
-                found.insert(key, Object::LocalRulePriority(object).into());
-            }
-            rules if concerns_us => {
-                found.insert(key, Standing::otherwise(format!("{} of them", rules.len())));
-            }
-            _ => {}
-        }
-        for is in others {
+        let mut request = Batch::default();
+        rule::request_all(&mut request, family);
+        for is in namespace.route.dump(&mut request, rule::read)? {
             let key = Key::Rule(netns.clone(), family, is.priority, is.fwmark);
             let rule = is.rule(netns).map(Object::Rule);
             if is.ours {
@@ -317,6 +294,35 @@ fn dump_rules(
                 found.entry(key).or_insert(rule.into());
             }
         }
+    }
+    Ok(())
+}
+
+pub(super) fn xfrm_policies(namespace: &mut Namespace) -> Result<Vec<xfrm::Found>, Error> {
+    let mut request = Batch::default();
+    xfrm::request_all(&mut request);
+    namespace.xfrm.dump(&mut request, xfrm::read)
+}
+
+fn dump_xfrm_policies(
+    namespace: &mut Namespace,
+    netns: &Netns,
+    found: &mut Standings,
+) -> Result<(), Error> {
+    for is in xfrm_policies(namespace)? {
+        let policy = XfrmPolicy {
+            netns: netns.clone(),
+            family: is.family,
+            mark: is.mark,
+            priority: is.priority,
+        };
+        let key = Key::XfrmPolicy(netns.clone(), is.family, is.mark);
+        let standing = match is.discards {
+            _ if found.contains_key(&key) => Standing::otherwise("several policies"),
+            true => Object::XfrmPolicy(policy).into(),
+            false => Standing::otherwise("a policy of another kind"),
+        };
+        found.insert(key, standing);
     }
     Ok(())
 }

@@ -88,6 +88,7 @@ struct Namespace {
     handle: netns::Handle,
     route: Socket,
     nft: Socket,
+    xfrm: Socket,
     /// The key of each set, as far as we have seen it.
     sets: HashMap<SetName, Vec<KeyType>>,
 }
@@ -97,9 +98,10 @@ impl Namespace {
         let sockets = || {
             let route = Socket::open(libc::NETLINK_ROUTE as isize, "rtnetlink")?;
             let nft = Socket::open(libc::NETLINK_NETFILTER as isize, "nf_tables")?;
-            Ok((route, nft))
+            let xfrm = Socket::open(libc::NETLINK_XFRM as isize, "xfrm")?;
+            Ok((route, nft, xfrm))
         };
-        let (route, nft) = match handle.name() {
+        let (route, nft, xfrm) = match handle.name() {
             Netns::Main => sockets()?,
             Netns::Named(_) => handle.run(sockets)??,
         };
@@ -107,6 +109,7 @@ impl Namespace {
             handle,
             route,
             nft,
+            xfrm,
             sets: HashMap::new(),
         })
     }
@@ -141,7 +144,9 @@ impl Kernel {
     /// our own doing.
     pub fn socket_ports(&self, netns: &Netns) -> Vec<u32> {
         let sockets = self.namespaces.get(netns);
-        sockets.map_or(Vec::new(), |n| vec![n.route.port(), n.nft.port()])
+        sockets.map_or(Vec::new(), |n| {
+            vec![n.route.port(), n.nft.port(), n.xfrm.port()]
+        })
     }
 
     /// Makes the kernel equal to what is desired: looks, compares, applies. What a transaction refused is

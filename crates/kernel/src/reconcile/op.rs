@@ -87,12 +87,12 @@ impl Op {
                 Key::EdgeProgram(..) => P::ProgramEnds,
                 Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
                 Key::Rule(..) => P::RuleEnds,
-                Key::LocalRulePriority(..) => P::LocalRuleEnds,
+                Key::XfrmPolicy(..) => P::XfrmPolicyEnds,
                 Key::Sysctl(..) => P::SysctlEnds,
             },
             Op::Create(object) | Op::Replace { new: object, .. } => match object {
                 Object::Sysctl(_) => P::Sysctl,
-                Object::LocalRulePriority(_) => P::LocalRule,
+                Object::XfrmPolicy(_) => P::XfrmPolicy,
                 Object::Rule(_) => P::Rule,
                 Object::Set(..) | Object::Chain(..) | Object::Element(..) => P::Table,
                 Object::EdgeProgram(_) => P::Program,
@@ -114,7 +114,7 @@ pub(super) enum Phase {
     LinkEnds,
     ProgramEnds,
     Sysctl,
-    LocalRule,
+    XfrmPolicy,
     Rule,
     Table,
     Program,
@@ -123,14 +123,14 @@ pub(super) enum Phase {
     Neighbour,
     Route,
     RuleEnds,
-    LocalRuleEnds,
+    XfrmPolicyEnds,
     SysctlEnds,
 }
 
 impl Phase {
     /// Whether services that begin rely on it.
     pub(super) fn is_policy(self) -> bool {
-        matches!(self, Phase::LocalRule | Phase::Rule | Phase::Table)
+        matches!(self, Phase::XfrmPolicy | Phase::Rule | Phase::Table)
     }
 
     /// Whether it lets packets pass that did not before.
@@ -142,7 +142,7 @@ impl Phase {
 fn netns_of(object: &Object) -> &Netns {
     match object {
         Object::Sysctl(o) => &o.netns,
-        Object::LocalRulePriority(o) => &o.netns,
+        Object::XfrmPolicy(o) => &o.netns,
         Object::Rule(o) => &o.netns,
         Object::Set(netns, _) | Object::Chain(netns, _) | Object::Element(netns, _) => netns,
         Object::Link(o) => &o.netns,
@@ -156,7 +156,7 @@ fn netns_of(object: &Object) -> &Netns {
 pub(super) fn netns_of_key(key: &Key) -> &Netns {
     match key {
         Key::Sysctl(netns, _)
-        | Key::LocalRulePriority(netns, _)
+        | Key::XfrmPolicy(netns, ..)
         | Key::Rule(netns, ..)
         | Key::Set(netns, _)
         | Key::Chain(netns, _)
@@ -195,7 +195,7 @@ pub(super) fn describe(object: &Object) -> String {
     let name = describe_key(&object.key());
     match object {
         Object::Sysctl(o) => format!("{name} = {}", o.value),
-        Object::LocalRulePriority(o) => format!("{name} at priority {}", o.priority),
+        Object::XfrmPolicy(o) => format!("{name} priority {} action block", o.priority),
         Object::Rule(Rule {
             action: RuleAction::Blackhole,
             ..
@@ -245,7 +245,9 @@ fn way(hop: &NextHop) -> String {
 pub(super) fn describe_key(key: &Key) -> String {
     match key {
         Key::Sysctl(_, path) => format!("sysctl {path}"),
-        Key::LocalRulePriority(_, family) => format!("{family} local rule"),
+        Key::XfrmPolicy(_, family, (value, mask)) => {
+            format!("{family} xfrm policy in mark {value:#x}/{mask:#x}")
+        }
         Key::Rule(_, family, priority, mark) => match mark {
             None => format!("{family} rule {priority}"),
             Some((value, mask)) => format!("{family} rule {priority} fwmark {value:#x}/{mask:#x}"),

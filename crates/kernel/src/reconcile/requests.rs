@@ -1,18 +1,18 @@
 //! Operations on links, addresses, neighbours, routes and rules, as rtnetlink requests.
 
-use hextet_model::state::{Key, LocalRulePriority, Object, RouteKey};
+use hextet_model::state::{Key, Object, RouteKey};
 use hextet_types::Family;
 
 use super::{
     Namespace, Op,
     apply::{Fate, all_failed, judge},
-    dump::rules,
+    dump::xfrm_policies,
 };
 use crate::{
     error::{Error, Refusal},
     netlink::{Batch, Outcome},
     route::{Indexes, address, entry, link, neighbour, rule},
-    tc,
+    tc, xfrm,
 };
 
 /// Rules of one priority and mark that may have piled up.
@@ -182,32 +182,24 @@ pub(super) fn apply_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error
     Ok(())
 }
 
-/// The new one comes before the old ones go: without a rule for `local`, the host itself is cut off.
-pub(super) fn apply_local_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error> {
-    let (family, priority) = match (op.object(), op.key()) {
-        (
-            Some(Object::LocalRulePriority(LocalRulePriority {
-                family, priority, ..
-            })),
-            _,
-        ) => (*family, *priority),
-        (_, Key::LocalRulePriority(_, family)) => (family, 0),
-        _ => return Ok(()),
-    };
-    let standing = rules(namespace, family)?;
-    let local = || standing.iter().filter(|rule| rule.is_local());
+/// Policies that differ in more than their mark can share it: all of them go.
+pub(super) fn apply_xfrm_policy(namespace: &mut Namespace, op: &Op) -> Result<(), Error> {
     let mut batch = Batch::default();
-    if !local().any(|rule| rule.priority == priority) {
-        rule::add_local(&mut batch, family, priority);
+    if let (Key::XfrmPolicy(_, family, mark), false) = (op.key(), matches!(op, Op::Create(_))) {
+        let same = |is: &&xfrm::Found| (is.family, is.mark) == (family, mark);
+        for is in xfrm_policies(namespace)?.iter().filter(same) {
+            xfrm::delete(&mut batch, is);
+        }
     }
-    for rule in local().filter(|rule| rule.priority != priority) {
-        rule::delete_local(&mut batch, family, rule.priority);
+    if let Some(Object::XfrmPolicy(policy)) = op.object() {
+        xfrm::add(&mut batch, policy);
     }
-    if batch.is_empty() {
-        return Ok(());
-    }
-    match namespace.route.request(&mut batch)?.into_iter().next() {
-        Some((_, refusal)) => Err(refusal.of(op.to_string())),
+    let refused = namespace.xfrm.request(&mut batch)?.into_iter();
+    let mut serious = refused
+        .map(|(_, refusal)| refusal)
+        .filter(|refusal| !matches!(refusal.errno, libc::EEXIST | libc::ENOENT));
+    match serious.next() {
+        Some(refusal) => Err(refusal.of(op.to_string())),
         None => Ok(()),
     }
 }

@@ -20,14 +20,14 @@ pub const PROTOCOL: u8 = 104;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-fn af(family: Family) -> u8 {
+pub(crate) fn af(family: Family) -> u8 {
     match family {
         Family::V4 => AF_INET,
         Family::V6 => AF_INET6,
     }
 }
 
-fn family(af: u8) -> Option<Family> {
+pub(crate) fn family(af: u8) -> Option<Family> {
     match af {
         AF_INET => Some(Family::V4),
         AF_INET6 => Some(Family::V6),

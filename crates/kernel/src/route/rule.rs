@@ -1,4 +1,4 @@
-//! Policy routing rules (`RTM_*RULE`), ours and the kernel's own for the `local` table.
+//! Policy routing rules (`RTM_*RULE`).
 
 use hextet_model::state::{Netns, Rule, RuleAction};
 use hextet_types::Family;
@@ -18,8 +18,6 @@ const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
 const FR_ACT_BLACKHOLE: u8 = 6;
-const TABLE_LOCAL: u32 = 255;
-const RTPROT_KERNEL: u8 = 2;
 const NO_SUPPRESSION: u32 = u32::MAX;
 
 /// A rule as the kernel has it.
@@ -35,13 +33,6 @@ pub struct Found {
     pub action: Option<RuleAction>,
     /// Whether it bears our number.
     pub ours: bool,
-}
-
-impl Found {
-    /// Whether it looks every packet up in the `local` table.
-    pub fn is_local(&self) -> bool {
-        self.fwmark.is_none() && self.action == Some(RuleAction::Table(TABLE_LOCAL))
-    }
 }
 
 /// Asks for all rules of one family.
@@ -120,32 +111,6 @@ pub fn delete(batch: &mut Batch, family: Family, priority: u32, fwmark: Option<(
     if let Some((value, mask)) = fwmark {
         m.ne32(FRA_FWMARK, value).ne32(FRA_FWMASK, mask);
     }
-}
-
-/// Adds a rule for the `local` table; at its usual place it is the kernel's own again.
-pub fn add_local(batch: &mut Batch, family: Family, priority: u32) {
-    let protocol = if priority == 0 {
-        RTPROT_KERNEL
-    } else {
-        PROTOCOL
-    };
-    batch
-        .message(
-            RTM_NEWRULE,
-            flags::CREATE | flags::EXCL,
-            &header(family, FR_ACT_TO_TBL),
-        )
-        .ne32(FRA_PRIORITY, priority)
-        .ne32(FRA_TABLE, TABLE_LOCAL)
-        .octet(FRA_PROTOCOL, protocol);
-}
-
-/// Deletes a rule for the `local` table, whoever made it.
-pub fn delete_local(batch: &mut Batch, family: Family, priority: u32) {
-    batch
-        .message(RTM_DELRULE, 0, &header(family, FR_ACT_TO_TBL))
-        .ne32(FRA_PRIORITY, priority)
-        .ne32(FRA_TABLE, TABLE_LOCAL);
 }
 
 fn header(family: Family, action: u8) -> [u8; HEADER] {

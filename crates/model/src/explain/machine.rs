@@ -14,9 +14,7 @@ use super::{
 };
 use crate::{
     plan::{HostConfig, base::GATEWAY_V6},
-    state::{
-        Hook, HostState, Key, Netns, NextHop, Object, RouteKey, RouteKind, Rule, RuleAction, marks,
-    },
+    state::{Hook, HostState, Key, Netns, NextHop, Object, PktType, RouteKey, RouteKind, marks},
 };
 
 const MAIN_TABLE: u32 = 254;
@@ -72,6 +70,7 @@ impl<'a> Machine<'a> {
             packet,
             oif: None,
             mark: 0,
+            pkt_type: PktType::Host,
             translated: None,
         };
         match self.travel(&mut flight, steps) {
@@ -86,6 +85,7 @@ impl<'a> Machine<'a> {
             packet,
             oif: None,
             mark: 0,
+            pkt_type: PktType::Host,
             translated: None,
         };
         match self.leave(&mut flight, steps) {
@@ -107,7 +107,13 @@ impl<'a> Machine<'a> {
         let way = self.route(flight, steps.as_deref_mut())?;
         if matches!(way, Way::Local) {
             self.table.pass(Hook::Input, flight, steps)?;
-            return Ok(Outcome::Host);
+            return match self.discarded(flight) {
+                true => Err(Reason::NotAdmitted),
+                false => Ok(Outcome::Host),
+            };
+        }
+        if flight.pkt_type != PktType::Host {
+            return Err(Reason::Unchecked);
         }
         flight.oif = way.link();
         self.table
@@ -147,6 +153,7 @@ impl<'a> Machine<'a> {
                 return Err(Reason::Edge);
             }
             flight.mark = marks::FROM_PORT;
+            flight.pkt_type = PktType::Multicast;
         }
         Ok(false)
     }
@@ -186,14 +193,8 @@ impl<'a> Machine<'a> {
 
     fn route(&self, flight: &Flight<'_>, steps: Option<&mut Vec<Step>>) -> Result<Way, Reason> {
         let destination = flight.packet.destination;
-        if self.stopped_by_policy(flight, self.local_priority(flight.packet.family())) {
-            return Err(Reason::Unchecked);
-        }
         if self.locals.contains(&destination) || is_for_many(destination) {
             return Ok(Way::Local);
-        }
-        if self.stopped_by_policy(flight, u32::MAX) {
-            return Err(Reason::Unchecked);
         }
         if is_link_local(destination) {
             return Err(Reason::NoRoute);
@@ -220,33 +221,14 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Where the rule for local addresses stands; first, unless it was moved.
-    fn local_priority(&self, family: Family) -> u32 {
-        let key = Key::LocalRulePriority(Netns::Main, family);
-        match self.state.objects.get(&key) {
-            Some(Object::LocalRulePriority(rule)) => rule.priority,
-            _ => 0,
-        }
-    }
-
-    fn stopped_by_policy(&self, flight: &Flight<'_>, before: u32) -> bool {
+    /// Whether an XFRM policy stops what comes to the host itself.
+    fn discarded(&self, flight: &Flight<'_>) -> bool {
         let family = flight.packet.family();
-        let rules =
-            Key::Rule(Netns::Main, family, 0, None)..Key::Rule(Netns::Main, family, before, None);
-        let matching = |rule: &&Rule| {
-            let (value, mask) = rule.fwmark.unwrap_or_default();
-            flight.mark & mask == value
-        };
-        let objects = self.state.objects.range(rules).map(|(_, object)| object);
-        let mut deciding = objects
-            .filter_map(|object| match object {
-                Object::Rule(rule) => Some(rule),
-                _ => None,
-            })
-            .filter(matching);
-        deciding
-            .next()
-            .is_some_and(|rule| rule.action == RuleAction::Blackhole)
+        let from = Key::XfrmPolicy(Netns::Main, family, (0, 0));
+        let to = Key::XfrmPolicy(Netns::Main, family, (u32::MAX, u32::MAX));
+        self.state.objects.range(from..=to).any(|(key, _)| {
+            matches!(key, Key::XfrmPolicy(_, _, (value, mask)) if flight.mark & mask == *value)
+        })
     }
 
     /// The longest prefix, and of those for one prefix the lowest metric.

@@ -22,7 +22,7 @@ use crate::{
     intent::{Group, Intent},
     neutron::{Direction, SecurityGroupRule},
     plan::{self, Planner, index::has_interface, rules},
-    state::{CtState, Value},
+    state::{CtState, PktType, Value},
 };
 use packet::Flight;
 
@@ -204,6 +204,7 @@ fn allows(intent: &Intent, rule: &SecurityGroupRule, packet: &Packet) -> bool {
         packet,
         oif: None,
         mark: 0,
+        pkt_type: PktType::Host,
         translated: None,
     };
     let other_end = rules::other_end(rule.direction, rule.ethertype);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::rules::icmp_of,
-    state::{CtState, Field, KeyPart, NatRange, Value},
+    state::{CtState, Field, KeyPart, NatRange, PktType, Value},
 };
 
 /// What follows the IP header.
@@ -56,6 +56,7 @@ pub(super) struct Flight<'a> {
     pub packet: &'a Packet,
     pub oif: Option<IfName>,
     pub mark: u32,
+    pub pkt_type: PktType,
     pub translated: Option<NatRange>,
 }
 

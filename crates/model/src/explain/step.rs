@@ -84,7 +84,7 @@ pub enum Reason {
     UnknownPort,
     /// Its source was not checked: our rules are gone, or were not there yet.
     Unchecked,
-    /// No rule admitted it to the port.
+    /// No rule admitted it to the port, or from a port to the host.
     NotAdmitted,
     /// A redirect.
     Redirect,
@@ -144,7 +144,7 @@ impl Reason {
             Reason::ForAgent => "without a source it is for the agent alone",
             Reason::UnknownPort => why::UNKNOWN_PORT,
             Reason::Unchecked => "its source was not checked",
-            Reason::NotAdmitted => "nothing admitted it to the port",
+            Reason::NotAdmitted => "nothing admitted it",
             Reason::Redirect => why::REDIRECT,
             Reason::Discovery => why::DISCOVERY,
             Reason::DhcpClient => why::DHCP,

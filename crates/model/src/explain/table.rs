@@ -177,6 +177,10 @@ impl Run<'_, '_> {
                     flight.mark = flight.mark & !mask | value;
                     true
                 }
+                Statement::SetPktType(to) => {
+                    flight.pkt_type = *to;
+                    true
+                }
                 condition => self.holds(condition, flight),
             };
             if !goes_on {

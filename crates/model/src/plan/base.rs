@@ -1,4 +1,4 @@
-//! What stands on every host: settings, policy rules, and the chains that each packet passes.
+//! What stands on every host: settings, XFRM policies, and the chains that each packet passes.
 //!
 //! ```text
 //!  prerouting ─▶ from-port: source checked, or dropped
@@ -11,6 +11,11 @@
 //! ```
 //!
 //! What is not from or to a port passes all of them untouched.
+//!
+//! A chain that somebody empties closes what it would have judged. The port's program lets a packet in as
+//! multicast, which the kernel does not forward, and `checked` alone makes it one for the host; `forward`
+//! drops what no chain has accepted; and what comes to the host itself without having passed `admit` an
+//! XFRM policy stops. (`guard`, `invalid` and `private`, which chains only look into, are the exceptions.)
 //!
 //! Deviation: packets of ports whose groups are stateless are judged by rules both ways, but they are
 //! tracked like all others (no `notrack`): a translated address, or a stateful port on the same host
@@ -30,16 +35,15 @@ use crate::{
     neutron::{Direction, Protocol},
     state::{
         Address, Announcement, CtState, DynOp, Field, Hook, KeyPart, KeyType, Limit, LimitUnit,
-        LocalRulePriority, Netns, NftRule, Object, Rule, RuleAction, Statement, Sysctl, Value,
-        marks,
+        Netns, NftRule, Object, PktType, Statement, Sysctl, Value, XfrmPolicy, marks,
     },
 };
 
-/// Marks a packet as one that may go to a port, and lets it pass.
+/// Marks a packet as one that may go to a port, or from a port to the host, and lets it pass.
 pub const ADMIT: &str = "admit";
 /// Judges what goes to a port, whoever it comes from.
 pub const TO_PORT: &str = "to-port";
-/// The source is right.
+/// The source is right: the packet may be forwarded.
 pub const CHECKED: &str = "checked";
 /// Checks the source of what comes from a port.
 pub const FROM_PORT: &str = "from-port";
@@ -57,10 +61,8 @@ pub const PRIVATE: &str = "private";
 /// The gateway of every port.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// Policy rules that stop what was not checked stand here.
-const UNCHECKED_PRIORITY: u32 = 10;
-/// The kernel's own rule for local addresses is moved here, behind them.
-const LOCAL_PRIORITY: u32 = 20;
+/// The policy that stops what nothing admitted comes before those of others.
+const SHIELD_PRIORITY: u32 = 1;
 /// Ports that the set of pings has room for.
 const MAX_PINGING_PORTS: u32 = 65_536;
 /// More pings from one port are dropped.
@@ -77,6 +79,8 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/send_redirects", "0"),
     ("net/ipv4/conf/all/accept_redirects", "0"),
     ("net/ipv4/conf/all/accept_source_route", "0"),
+    // Until its source is checked, a packet from a port counts as one that came by multicast.
+    ("net/ipv6/conf/default/drop_unicast_in_l2_multicast", "0"),
     ("net/netfilter/nf_conntrack_tcp_loose", "0"),
 ];
 
@@ -90,9 +94,7 @@ pub fn host(config: &HostConfig) -> Output {
             value: (*value).to_owned(),
         })
     }));
-    output
-        .objects
-        .extend(Family::BOTH.into_iter().flat_map(policy_rules));
+    output.objects.extend(Family::BOTH.into_iter().map(shield));
     output.objects.extend(sets(config));
     output.objects.extend(chains(config));
     output
@@ -115,24 +117,15 @@ pub fn host(config: &HostConfig) -> Output {
     output
 }
 
-/// What comes from a port and was not checked (because our table is gone) is dropped, also on its way
-/// to the host itself.
-fn policy_rules(family: Family) -> [Object; 2] {
-    let netns = Netns::Main;
-    let mask = marks::FROM_PORT | marks::SOURCE_CHECKED;
-    let unchecked = Rule {
-        netns: netns.clone(),
+/// What comes from a port to the host itself and nothing admitted (because our table is gone, or one of
+/// its chains) is dropped.
+fn shield(family: Family) -> Object {
+    Object::XfrmPolicy(XfrmPolicy {
+        netns: Netns::Main,
         family,
-        priority: UNCHECKED_PRIORITY,
-        fwmark: Some((marks::FROM_PORT, mask)),
-        action: RuleAction::Blackhole,
-    };
-    let local = LocalRulePriority {
-        netns,
-        family,
-        priority: LOCAL_PRIORITY,
-    };
-    [Object::Rule(unchecked), Object::LocalRulePriority(local)]
+        mark: (marks::FROM_PORT, marks::FROM_PORT | marks::ADMITTED),
+        priority: SHIELD_PRIORITY,
+    })
 }
 
 fn sets(config: &HostConfig) -> Vec<Object> {
@@ -178,7 +171,11 @@ fn sets(config: &HostConfig) -> Vec<Object> {
 }
 
 fn chains(config: &HostConfig) -> Vec<Object> {
-    let mark = |value| Statement::SetMark { value, mask: value };
+    let admitted = Statement::SetMark {
+        value: marks::ADMITTED,
+        mask: marks::ADMITTED,
+    };
+    let to_this_host = Statement::SetPktType(PktType::Host);
     let from = |set, chain| rule([nft::name_in(Field::IifName, set), nft::goto(chain)]);
     let to = |set, chain| rule([nft::name_in(Field::OifName, set), nft::goto(chain)]);
     let known = rule([
@@ -191,6 +188,7 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         known.clone(),
         from(names::PORTS, FROM_WORKLOAD),
         to(names::PORTS, TO_WORKLOAD),
+        because([ACCEPT], "neither from nor to a port"),
     ];
     let from_host = vec![known, jump_guard(), related(), rule([nft::goto(TO_PORT)])];
     vec![
@@ -208,8 +206,8 @@ fn chains(config: &HostConfig) -> Vec<Object> {
             nft::FILTER,
             vec![to(names::PORTS, FROM_HOST)],
         ),
-        nft::chain(CHECKED, vec![rule([mark(marks::SOURCE_CHECKED), ACCEPT])]),
-        nft::chain(ADMIT, vec![rule([mark(marks::ADMITTED), ACCEPT])]),
+        nft::chain(CHECKED, vec![rule([to_this_host, ACCEPT])]),
+        nft::chain(ADMIT, vec![rule([admitted, ACCEPT])]),
         nft::chain(FROM_WORKLOAD, from_workload()),
         nft::chain(TO_WORKLOAD, to_workload()),
         nft::chain(FROM_HOST, from_host),
@@ -373,9 +371,9 @@ fn to_host(config: &HostConfig) -> Vec<NftRule> {
     };
     let states = [CtState::Established, CtState::Related];
     let mut rules = vec![
-        rule([nft::state_in(&states), ACCEPT]),
+        rule([nft::state_in(&states), nft::goto(ADMIT)]),
         echo(&[too_fast, Statement::Counter, DROP]),
-        echo(&[ACCEPT]),
+        echo(&[nft::goto(ADMIT)]),
     ];
     rules.push(because([Statement::Counter, DROP], why::HOST));
     rules

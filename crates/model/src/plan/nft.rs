@@ -90,7 +90,10 @@ pub fn base_chain(name: &str, hook: Hook, priority: i32, rules: Vec<NftRule>) ->
         hook: Some(ChainHook {
             hook,
             priority,
-            policy: Policy::Accept,
+            policy: match hook {
+                Hook::Forward => Policy::Drop,
+                _ => Policy::Accept,
+            },
             nat: priority == SRCNAT,
         }),
         rules,

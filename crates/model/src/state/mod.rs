@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 
 pub use nft::{
     Chain, ChainHook, ChainName, CmpOp, CtState, DynOp, Element, Field, Hook, KeyPart, KeyType,
-    Limit, LimitUnit, Lookup, NatRange, Policy, Rule as NftRule, Set, SetName, Statement, TABLE,
-    Value, Verdict,
+    Limit, LimitUnit, Lookup, NatRange, PktType, Policy, Rule as NftRule, Set, SetName, Statement,
+    TABLE, Value, Verdict,
 };
 pub use nft_text::table_text;
 pub use object::{
-    Address, EdgeProgram, Key, Link, LocalRulePriority, Neighbour, Netns, NextHop, Object, Route,
-    RouteKey, RouteKind, Rule, RuleAction, Sysctl, marks,
+    Address, EdgeProgram, Key, Link, Neighbour, Netns, NextHop, Object, Route, RouteKey, RouteKind,
+    Rule, RuleAction, Sysctl, XfrmPolicy, marks,
 };
 
 /// The whole truth for one host.

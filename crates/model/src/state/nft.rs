@@ -308,6 +308,18 @@ pub enum DynOp {
     LimitOver(Limit),
 }
 
+/// Whom a frame is for, as its link layer says. Only what is for the host is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PktType {
+    /// For this host.
+    Host,
+    /// For all on the link.
+    Broadcast,
+    /// For a group.
+    Multicast,
+}
+
 /// Source addresses of a translation, both ends included; one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatRange {
@@ -342,6 +354,8 @@ pub enum Statement {
         /// The bits to change.
         mask: u32,
     },
+    /// `meta pkttype set`; in prerouting only.
+    SetPktType(PktType),
     /// Counts packets and octets.
     Counter,
     /// Leaves the packet without connection tracking.

@@ -14,7 +14,8 @@ use super::{
     Netns, Object,
     nft::{
         Chain, ChainHook, CmpOp, CtState, DynOp, Element, Field, Hook, KeyPart, KeyType, Limit,
-        LimitUnit, Lookup, NatRange, Policy, Rule, Set, SetName, Statement, TABLE, Value, Verdict,
+        LimitUnit, Lookup, NatRange, PktType, Policy, Rule, Set, SetName, Statement, TABLE, Value,
+        Verdict,
     },
 };
 
@@ -221,6 +222,14 @@ impl fmt::Display for Statement {
                 let keep = !mask;
                 write!(f, "meta mark set meta mark & {keep:#010x} | {value:#010x}")
             }
+            Statement::SetPktType(to) => {
+                let to = match to {
+                    PktType::Host => "host",
+                    PktType::Broadcast => "broadcast",
+                    PktType::Multicast => "multicast",
+                };
+                write!(f, "meta pkttype set {to}")
+            }
             Statement::Counter => f.write_str("counter"),
             Statement::Notrack => f.write_str("notrack"),
             Statement::Snat(NatRange { first, last }) => {
@@ -410,6 +419,10 @@ mod tests {
                     mask: 0xf0_0000,
                 },
                 "meta mark set meta mark & 0xff0fffff | 0x00200000",
+            ),
+            (
+                Statement::SetPktType(PktType::Host),
+                "meta pkttype set host",
             ),
             (
                 Statement::Dynamic(

@@ -13,9 +13,8 @@ pub mod marks {
     pub const MASK: u32 = 0x00f0_0000;
     /// Set by the port's eBPF program on what comes from a workload.
     pub const FROM_PORT: u32 = 0x0010_0000;
-    /// Set by nftables once a workload's packet has passed the source check.
-    pub const SOURCE_CHECKED: u32 = 0x0020_0000;
-    /// Set by nftables once a packet may go to a port; the port's eBPF program drops what lacks it.
+    /// Set by nftables once a packet may go to a port, or from a port to the host: what lacks it the port's
+    /// eBPF program drops, or an XFRM policy.
     pub const ADMITTED: u32 = 0x0040_0000;
 }
 
@@ -157,15 +156,17 @@ pub struct Rule {
     pub action: RuleAction,
 }
 
-/// Where the kernel's own rule for the `local` table stands (0 on an untouched host). It has to stand
-/// behind ours, so that a rule of ours may stop a packet to the host itself.
+/// An XFRM policy (RFC 4301 §4.4.1) that discards whatever comes to the host itself with a mark. The mark
+/// has bits of [`marks::MASK`] and no others: by that it is known to be ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalRulePriority {
+pub struct XfrmPolicy {
     /// Where.
     pub netns: Netns,
     /// Its family.
     pub family: Family,
-    /// The priority.
+    /// `mark & mask == value`, as (value, mask).
+    pub mark: (u32, u32),
+    /// Lower comes first.
     pub priority: u32,
 }
 
@@ -187,8 +188,8 @@ pub struct Sysctl {
 pub enum Object {
     /// A sysctl.
     Sysctl(Sysctl),
-    /// The position of the kernel's local rule.
-    LocalRulePriority(LocalRulePriority),
+    /// An XFRM policy.
+    XfrmPolicy(XfrmPolicy),
     /// A policy rule.
     Rule(Rule),
     /// A set or map of our nftables table.
@@ -216,8 +217,8 @@ pub enum Object {
 pub enum Key {
     /// By path.
     Sysctl(Netns, String),
-    /// By family.
-    LocalRulePriority(Netns, Family),
+    /// By family and mark.
+    XfrmPolicy(Netns, Family, (u32, u32)),
     /// By family, priority and mark.
     Rule(Netns, Family, u32, Option<(u32, u32)>),
     /// By name.
@@ -243,7 +244,7 @@ impl Object {
     pub fn key(&self) -> Key {
         match self {
             Object::Sysctl(s) => Key::Sysctl(s.netns.clone(), s.path.clone()),
-            Object::LocalRulePriority(r) => Key::LocalRulePriority(r.netns.clone(), r.family),
+            Object::XfrmPolicy(p) => Key::XfrmPolicy(p.netns.clone(), p.family, p.mark),
             Object::Rule(r) => Key::Rule(r.netns.clone(), r.family, r.priority, r.fwmark),
             Object::Set(ns, s) => Key::Set(ns.clone(), s.name.clone()),
             Object::Chain(ns, c) => Key::Chain(ns.clone(), c.name.clone()),
