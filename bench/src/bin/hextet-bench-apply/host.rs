@@ -10,10 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use hextet_lab::{Lab, Node, Process};
 use nix::{time::clock_getcpuclockid, unistd::Pid};
 use serde_json::Value;
+
+use crate::world::wait_for;
 
 /// How long an agent may take until it rests.
 const SETTLING: Duration = Duration::from_secs(120);
@@ -108,7 +110,14 @@ impl Host {
                 .run(&["ip", "-batch", &batch.to_string_lossy()])
                 .context("make links")?;
         }
-        Ok(())
+        // The kernel's own work on links that came up is not the agent's.
+        wait_for(Duration::from_secs(60), || {
+            let shown = self.place.run(&["ip", "-br", "link"])?;
+            let ready = |line: &&str| line.starts_with("tap") && line.contains(" UP ");
+            let ready = shown.lines().filter(ready).count();
+            ensure!(ready >= names.len(), "{ready} links have a carrier");
+            Ok(())
+        })
     }
 
     /// Starts the agent.
