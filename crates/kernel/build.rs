@@ -1,13 +1,19 @@
-//! Builds the port's eBPF programs with clang.
+//! Builds the eBPF programs with clang: the port's, and the packet socket's.
 
 use std::{env, path::PathBuf, process::Command};
 
 fn main() {
-    let source = "bpf/port.c";
+    for name in ["port", "requests"] {
+        compile(name);
+    }
+}
+
+fn compile(name: &str) {
+    let source = &format!("bpf/{name}.c");
     println!("cargo:rerun-if-changed={source}");
     println!("cargo:rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("port.o");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(format!("{name}.o"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     // Debian keeps <asm/types.h>, which <linux/types.h> wants, in a directory of the machine.
     let headers = format!("-I/usr/include/{arch}-linux-gnu");
@@ -30,7 +36,7 @@ fn main() {
 fn fail(why: &str) -> ! {
     eprintln!("{why}");
     eprintln!();
-    eprintln!("The eBPF programs of a port need clang and the headers of libbpf and Linux:");
+    eprintln!("hextet's eBPF programs need clang and the headers of libbpf and Linux:");
     eprintln!("    apt-get install clang libbpf-dev linux-libc-dev");
     eprintln!("Another clang is taken from the environment variable CLANG.");
     std::process::exit(1);

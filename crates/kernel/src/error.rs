@@ -111,3 +111,15 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+/// An error with its causes, which aya keeps behind it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

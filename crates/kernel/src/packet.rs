@@ -1,7 +1,9 @@
 //! One packet socket for all ports: router solicitations and DHCP of workloads come in by it, and answers
 //! go out by it as whole Ethernet frames.
 //!
-//! It sees packets before tc does, and before any filter of the IP layer. What it sees is hostile.
+//! It sees packets before tc does, and before any filter of the IP layer. What it sees is hostile. An eBPF
+//! program, `bpf/requests.c`, picks what it takes in, and of each link 20 frames a second, 64 at once: all
+//! links share its buffer, and its reader.
 
 #![allow(
     unsafe_code,
@@ -13,13 +15,15 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
+use aya::{EbpfLoader, programs::SocketFilter};
 use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
-use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::error::Error;
+use crate::error::{Error, chain};
 
 const RECEIVE_BUFFER: usize = 4 << 20;
 const ETH_P_ALL: u16 = 3;
+const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/requests.o"));
 
 /// A nonblocking packet socket that is bound to no link.
 #[derive(Debug)]
@@ -28,10 +32,19 @@ pub struct PacketSocket(Socket);
 impl PacketSocket {
     /// Opens one in the thread's network namespace. What it sends carries `mark`.
     pub fn open(mark: u32) -> Result<Self, Error> {
+        Self::with_filter(mark, "limited_requests")
+    }
+
+    /// One that takes in as much as a link sends, to show what the limit is for.
+    pub fn unlimited(mark: u32) -> Result<Self, Error> {
+        Self::with_filter(mark, "all_requests")
+    }
+
+    fn with_filter(mark: u32, program: &str) -> Result<Self, Error> {
         let failed = |e: io::Error| Error::system("open a packet socket (needs CAP_NET_RAW)", e);
         // With no protocol it hears nothing until the filter stands.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed)?;
-        socket.attach_filter(&filter()).map_err(failed)?;
+        attach(&socket, program)?;
         socket.set_nonblocking(true).map_err(failed)?;
         socket.set_mark(mark).map_err(failed)?;
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
@@ -72,6 +85,22 @@ impl AsRawFd for PacketSocket {
     }
 }
 
+/// The socket keeps its program, and that its map.
+fn attach(socket: &Socket, name: &str) -> Result<(), Error> {
+    let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
+    let mut ebpf = EbpfLoader::new()
+        .btf(None)
+        .load(OBJECT)
+        .map_err(|e| failed(&e))?;
+    let program: &mut SocketFilter = ebpf
+        .program_mut(name)
+        .ok_or_else(|| Error::Program(format!("no program {name}")))?
+        .try_into()
+        .map_err(|e| failed(&e))?;
+    program.load().map_err(|e| failed(&e))?;
+    program.attach(socket).map_err(|e| failed(&e))
+}
+
 /// `struct sockaddr_ll`, see packet(7).
 fn link_addr(index: u32, protocol: u16) -> io::Result<SockAddr> {
     let index = i32::try_from(index).map_err(io::Error::other)?;
@@ -89,47 +118,4 @@ fn link_addr(index: u32, protocol: u16) -> io::Result<SockAddr> {
     };
     // SAFETY: `init` makes it a complete sockaddr_ll of that length.
     unsafe { SockAddr::try_init(init) }.map(|((), addr)| addr)
-}
-
-/// Lets pass, of what comes in untagged: router solicitations (RFC 4861), datagrams to the DHCPv4 server's
-/// port (RFC 2131) and to the DHCPv6 server's (RFC 8415).
-fn filter() -> Vec<SockFilter> {
-    const LOAD_U16: u16 = 0x28;
-    const LOAD_U8: u16 = 0x30;
-    const LOAD_U16_INDEXED: u16 = 0x48;
-    const INDEX_IP_HEADER: u16 = 0xb1;
-    const RETURN: u16 = 0x06;
-    const PACKET_TYPE: u32 = 0xffff_f004;
-    const VLAN_TAG_PRESENT: u32 = 0xffff_f030;
-    const OUTGOING: u32 = 4;
-    const WHOLE: u32 = 0x4_0000;
-    let op = |code, k| SockFilter::new(code, 0, 0, k);
-    // Jumps are relative: how many instructions to pass over when equal, and when not.
-    let equal = |k, yes, no| SockFilter::new(0x15, yes, no, k);
-    let any_bit = |k, yes, no| SockFilter::new(0x45, yes, no, k);
-    vec![
-        op(LOAD_U8, PACKET_TYPE),
-        equal(OUTGOING, 19, 0),
-        op(LOAD_U8, VLAN_TAG_PRESENT),
-        equal(0, 0, 17),
-        op(LOAD_U16, 12),
-        equal(0x86dd, 0, 7),
-        op(LOAD_U8, 20),
-        equal(58, 0, 2),
-        op(LOAD_U8, 54),
-        equal(133, 12, 11),
-        equal(17, 0, 10),
-        op(LOAD_U16, 56),
-        equal(547, 9, 8),
-        equal(0x0800, 0, 7),
-        op(LOAD_U8, 23),
-        equal(17, 0, 5),
-        op(LOAD_U16, 20),
-        any_bit(0x1fff, 3, 0),
-        op(INDEX_IP_HEADER, 14),
-        op(LOAD_U16_INDEXED, 16),
-        equal(67, 1, 0),
-        op(RETURN, 0),
-        op(RETURN, WHOLE),
-    ]
 }

@@ -15,7 +15,7 @@ use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use hextet_types::Mac;
 
 use crate::{
-    error::Error,
+    error::{Error, chain},
     netlink::{Answer, Attrs, Batch, Socket, flags, ne32, text},
 };
 
@@ -264,18 +264,6 @@ fn patched(object: &[u8], gateway: Mac) -> Option<Vec<u8>> {
         at += INSTRUCTION;
     }
     found.then_some(object)
-}
-
-/// An error with its causes, which aya keeps behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

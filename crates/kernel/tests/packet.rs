@@ -134,3 +134,33 @@ fn what_it_says_is_admitted_by_its_mark() {
         assert_eq!(tap.receive(100, ours), None);
     });
 }
+
+#[test]
+fn a_flood_from_one_link_leaves_the_others_their_room() {
+    const FLOOD: usize = 20_000;
+    const BURST: usize = 64;
+    with_port(|tap, index| {
+        let mut other = Tap::open("tap2");
+        support::run("ip link set tap2 up");
+        let heard = |socket: &PacketSocket| {
+            let mut buf = [0; 2048];
+            let mut heard = [0, 0];
+            while let Ok((from, _)) = socket.recv(&mut buf) {
+                heard[usize::from(from != index)] += 1;
+            }
+            heard
+        };
+        let limited = PacketSocket::open(0).expect("a socket");
+        let unlimited = PacketSocket::unlimited(0).expect("a socket");
+        for _ in 0..FLOOD {
+            tap.send(&udp4(67, 0, 0));
+        }
+        other.send(&udp4(67, 0, 0));
+        let [flood, others] = heard(&limited);
+        assert!((BURST..2 * BURST).contains(&flood), "{flood}");
+        assert_eq!(others, 1);
+        let [flood, others] = heard(&unlimited);
+        assert!((2 * BURST..FLOOD).contains(&flood), "{flood}");
+        assert_eq!(others, 0);
+    });
+}
