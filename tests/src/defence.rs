@@ -48,6 +48,8 @@ pub enum Defence {
     Chain(&'static str),
     /// A setting, by its path below `/proc/sys`.
     Sysctl(&'static str),
+    /// Each port may ask for its configuration so often; see [`crate::responder`].
+    RequestLimit,
     /// The whole table.
     Table,
 }
@@ -61,6 +63,8 @@ impl Defence {
     pub fn leave_out(self, objects: &mut BTreeMap<Key, Object>) {
         let before = objects.clone();
         match self {
+            // It is none of the kernel's objects.
+            Defence::RequestLimit => return,
             Defence::Isolation | Defence::Edge => {
                 objects.retain(|_, object| !matches!(object, Object::EdgeProgram(_)));
             }

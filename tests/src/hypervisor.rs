@@ -163,9 +163,27 @@ impl Hypervisor {
         self.ports.insert(port, wire);
     }
 
+    /// Makes the TAP of a port as QEMU does for a virtio device.
+    pub fn plug_virtio(&mut self, port: PortId) {
+        let name = IfName::for_port(port);
+        let mut made = None;
+        // A former TAP of that name may still be going.
+        wait_for(&format!("make {name}"), || {
+            made = Wire::virtio(&name).ok();
+            made.is_some()
+        });
+        run("ip", &["link", "set", name.as_str(), "up"], "");
+        self.ports.extend(made.map(|wire| (port, wire)));
+    }
+
     /// Takes it away.
     pub fn unplug(&mut self, port: PortId) {
         self.ports.remove(&port);
+    }
+
+    /// Whether that was left out.
+    pub fn lacks(&self, defence: Defence) -> bool {
+        self.left_out.contains(&defence)
     }
 
     /// What must stand, without what was left out.

@@ -15,4 +15,5 @@ pub mod cloud;
 pub mod defence;
 pub mod hypervisor;
 pub mod packet;
+pub mod responder;
 pub mod wire;

@@ -20,7 +20,7 @@ pub use nd::{
     NdOption, neighbour_advertisement, neighbour_solicitation, redirect, router_advertisement,
     router_solicitation, solicited_node,
 };
-pub use service::{dhcpv4_offer, dhcpv6_reply};
+pub use service::{dhcpv4_offer, dhcpv4_request, dhcpv6_reply, dhcpv6_request};
 pub use transport::{Tcp, tcp, udp};
 pub use tunnel::{gre, vxlan};
 

@@ -22,6 +22,7 @@ mod groups;
 mod lifecycle;
 mod neighbours;
 mod options;
+mod responders;
 mod rogue;
 mod services;
 mod spoofing;
@@ -62,6 +63,7 @@ fn attacks() -> Vec<Attack> {
         amplification::attacks(),
         floods::attacks(),
         translation::attacks(),
+        responders::attacks(),
     ];
     all.into_iter().flatten().collect()
 }
