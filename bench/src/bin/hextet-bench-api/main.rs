@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use hextet_bench::{
     cpu,
-    report::{self, Figure, Goal},
+    report::{self, Goal, Row},
     sample::Samples,
 };
 use serde_json::{Value, json};
@@ -45,8 +45,8 @@ fn main() -> Result<ExitCode> {
     let options = Options::parse();
     let mut server = Server::start()?;
     let admin = server.admin()?;
-    let figures = Bench::new(&server, &admin)?.run(options.creates)?;
-    report::print(&figures, options.json)?;
+    let rows = Bench::new(&server, &admin)?.run(options.creates)?;
+    report::print("api", &rows, options.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,40 +78,30 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn run(mut self, creates: usize) -> Result<Vec<Figure>> {
-        let mut figures = Vec::new();
+    fn run(mut self, creates: usize) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
         let idle = cpu::resident(self.server.pid())?;
         for stage in STAGES {
             self.fill(stage)?;
             eprintln!("{stage} ports: {creates} created and deleted, one by one");
-            self.single(creates, &mut figures)?;
+            self.single(creates, &mut rows)?;
         }
         eprintln!("{LISTED} ports listed, {LISTS} times each");
         let admin = self.admin;
         let limited = format!("?limit={LISTED}");
-        self.list(
-            "GET /ports?limit=500 as admin",
-            admin,
-            &limited,
-            &mut figures,
-        )?;
-        self.list(
-            "GET /ports, a project of 500",
-            &self.member,
-            "",
-            &mut figures,
-        )?;
-        figures.push(Figure {
-            what: "server's memory, 10,000 ports".into(),
-            value: cpu::resident(self.server.pid())?,
-            unit: "MiB",
-            goal: Some(Goal::AtMost(60.0)),
-            note: format!(
-                "resident; {idle:.1} before the first port; the store's file {:.1}; Neutron: 1,089",
-                self.server.stored()?
-            ),
-        });
-        Ok(figures)
+        self.list("GET /ports?limit=500 as admin", admin, &limited, &mut rows)?;
+        self.list("GET /ports, a project of 500", &self.member, "", &mut rows)?;
+        let resident = cpu::resident(self.server.pid())?;
+        let note = format!(
+            "{idle:.1} before the first port; the store's file {:.1}; Neutron: 1,089",
+            self.server.stored()?
+        );
+        rows.push(
+            Row::single("server, 10000 ports", "resident memory", "MiB", resident)
+                .goal(Goal::AtMost(60.0))
+                .note(note),
+        );
+        Ok(rows)
     }
 
     /// Creates ports in bulk until there are so many; the listed project's come last.
@@ -147,7 +137,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Each port goes again at once, so that their number stays.
-    fn single(&mut self, creates: usize, figures: &mut Vec<Figure>) -> Result<()> {
+    fn single(&mut self, creates: usize, rows: &mut Vec<Row>) -> Result<()> {
         let pid = self.server.pid();
         let (mut created, mut deleted) = (Samples::default(), Samples::default());
         for round in 0..WARM_UP + creates {
@@ -164,22 +154,21 @@ impl<'a> Bench<'a> {
             }
         }
         let all = self.ports == STAGES.into_iter().max().unwrap_or_default();
-        let mut figure = |what: String, samples: &Samples, goal, peer: &str| {
+        let mut row = |verb: &str, samples: &Samples, goal: Option<Goal>, peer: &str| {
             let note = format!(
-                "{} single requests, durable when answered, p99 {:.3}{peer}",
+                "{} single requests, durable when answered, p99 {:.3}; Neutron: {peer}",
                 samples.len(),
                 samples.quantile(0.99)
             );
-            figures.push(milliseconds(what, samples, goal, note));
+            let case = format!("port {verb}, {} there", self.ports);
+            rows.push(milliseconds(case, samples).goal(goal).note(note));
         };
-        let goal = all.then_some(Goal::AtMost(2.0));
-        let what = |verb: &str| format!("port {verb}, {} there", self.ports);
-        figure(what("created"), &created, goal, "; Neutron: 145");
-        figure(what("deleted"), &deleted, None, "; Neutron: 119");
+        row("created", &created, all.then_some(Goal::AtMost(2.0)), "145");
+        row("deleted", &deleted, None, "119");
         Ok(())
     }
 
-    fn list(&self, what: &str, by: &Client, query: &str, figures: &mut Vec<Figure>) -> Result<()> {
+    fn list(&self, what: &str, by: &Client, query: &str, rows: &mut Vec<Row>) -> Result<()> {
         let mut samples = Samples::default();
         for round in 0..WARM_UP + LISTS {
             let before = cpu::of_threads(self.server.pid())?;
@@ -191,24 +180,14 @@ impl<'a> Bench<'a> {
             }
         }
         let note = format!("{LISTS} lists of {LISTED}, 10,000 ports there; Neutron: 325");
-        figures.push(milliseconds(
-            what.into(),
-            &samples,
-            Some(Goal::AtMost(20.0)),
-            note,
-        ));
+        let row = milliseconds(what, &samples).goal(Goal::AtMost(20.0));
+        rows.push(row.note(note));
         Ok(())
     }
 }
 
-fn milliseconds(what: String, samples: &Samples, goal: Option<Goal>, note: String) -> Figure {
-    Figure {
-        what,
-        value: samples.median(),
-        unit: "ms CPU",
-        goal,
-        note,
-    }
+fn milliseconds(case: impl Into<String>, samples: &Samples) -> Row {
+    Row::new(case, "server CPU", "ms", samples)
 }
 
 /// `IPv6` as a cloud offers it: public IPv6 by SLAAC, private IPv4 behind NAT on each host; and

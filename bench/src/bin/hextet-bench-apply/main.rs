@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use hextet_bench::{
-    report::{self, Figure, Goal},
+    report::{self, Goal, Row},
     sample::Samples,
 };
 use serde_json::{Value, json};
@@ -28,6 +28,9 @@ use serde_json::{Value, json};
 use host::Host;
 use rest::text;
 use world::{AGENTS, Workload, World, link_of, wait_for};
+
+/// The agent's, user and system.
+const AGENT_CPU: &str = "agent CPU";
 
 /// From intent to kernel, with many ports on one host.
 #[derive(Debug, Parser)]
@@ -55,7 +58,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options).and_then(|figures| report::print(&figures, options.json)) {
+    match run(&options).and_then(|rows| report::print("apply", &rows, options.json)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench apply: {error:#}");
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<Vec<Figure>> {
+fn run(options: &Options) -> Result<Vec<Row>> {
     let beside = std::env::current_exe()
         .context("find this program")?
         .with_file_name("hextet");
@@ -81,17 +84,17 @@ fn run(options: &Options) -> Result<Vec<Figure>> {
     ));
     let (one, two) = populate(&world, &host, usize::from(options.ports))?;
     tell("cold start");
-    let mut figures = cold_start(&world, &mut host, options)?;
+    let mut rows = cold_start(&world, &mut host, options)?;
     tell("restart");
-    figures.extend(restart(&world, &mut host)?);
+    rows.extend(restart(&world, &mut host)?);
     tell("one port more");
-    figures.extend(one_port_more(&world, &host, options)?);
+    rows.extend(one_port_more(&world, &host, options)?);
     tell("one remote member more");
-    figures.push(one_member_more(&world, &host, options)?);
+    rows.push(one_member_more(&world, &host, options)?);
     tell("flows into the connection table, then changes of a rule");
-    figures.extend(rules::change(&world, &host, (&one, &two), options)?);
+    rows.extend(rules::change(&world, &host, (&one, &two), options)?);
     tell("taking it down");
-    Ok(figures)
+    Ok(rows)
 }
 
 /// Ports, rules and links; the first two ports get workloads.
@@ -117,7 +120,7 @@ fn populate(world: &World, host: &Host, count: usize) -> Result<(Workload, Workl
     Ok((one, two))
 }
 
-fn cold_start(world: &World, host: &mut Host, options: &Options) -> Result<Vec<Figure>> {
+fn cold_start(world: &World, host: &mut Host, options: &Options) -> Result<Vec<Row>> {
     let begin = Instant::now();
     host.start_agent(&world.lab)?;
     let used = host.rest()?;
@@ -131,45 +134,32 @@ fn cold_start(world: &World, host: &mut Host, options: &Options) -> Result<Vec<F
         status.ports.0,
         host.log()
     );
-    Ok(vec![Figure {
-        what: format!("cold start, {wanted} ports"),
-        value: used.as_secs_f64(),
-        unit: "CPU-s",
-        goal: Some(Goal::AtMost(2.0)),
-        note: format!(
-            "{} writes for {} objects; agent, user and system; at rest after {:.1} s",
-            status.writes,
-            status.objects,
-            took.as_secs_f64()
-        ),
-    }])
+    let note = format!(
+        "{} writes for {} objects; at rest after {:.1} s",
+        status.writes,
+        status.objects,
+        took.as_secs_f64()
+    );
+    let case = format!("cold start, {wanted} ports");
+    let row = Row::single(case, AGENT_CPU, "s", used.as_secs_f64()).goal(Goal::AtMost(2.0));
+    Ok(vec![row.note(note)])
 }
 
-fn restart(world: &World, host: &mut Host) -> Result<Vec<Figure>> {
+fn restart(world: &World, host: &mut Host) -> Result<Vec<Row>> {
     host.stop_agent()?;
     host.start_agent(&world.lab)?;
     let used = host.rest()?;
     let status = host.status().with_context(|| host.log())?;
-    let figure = |what: &str, value, unit, goal| Figure {
-        what: what.to_owned(),
-        value,
-        unit,
-        goal,
-        note: format!("{} objects stood", status.objects),
-    };
+    let note = format!("{} objects stood", status.objects);
+    let writes = Row::single("restart", "writes", "", status.writes as f64);
     Ok(vec![
-        figure(
-            "restart, writes",
-            status.writes as f64,
-            "",
-            Some(Goal::AtMost(0.0)),
-        ),
-        figure("restart", used.as_secs_f64(), "CPU-s", None),
+        writes.goal(Goal::AtMost(0.0)).note(&note),
+        Row::single("restart", AGENT_CPU, "s", used.as_secs_f64()).note(note),
     ])
 }
 
 /// CPU time of the agent, beyond what it uses at rest, for a port that is bound to this host.
-fn one_port_more(world: &World, host: &Host, options: &Options) -> Result<Vec<Figure>> {
+fn one_port_more(world: &World, host: &Host, options: &Options) -> Result<Vec<Row>> {
     let idle = idle(host)?;
     let (mut samples, mut writes) = (Samples::default(), Samples::default());
     for _ in 0..options.added {
@@ -196,25 +186,16 @@ fn one_port_more(world: &World, host: &Host, options: &Options) -> Result<Vec<Fi
         samples.push(beyond * 1000.0);
         writes.push((host.status()?.writes - written) as f64);
     }
+    let note = format!(
+        "from the API's request to ACTIVE; {} times; {} writes",
+        samples.len(),
+        writes.median()
+    );
+    let added = Row::new("one port more", AGENT_CPU, "ms", &samples).goal(Goal::AtMost(5.0));
+    let at_rest = Row::single("at rest", AGENT_CPU, "ms/s", idle * 1000.0);
     Ok(vec![
-        Figure {
-            what: "one port more".to_owned(),
-            value: samples.median(),
-            unit: "CPU-ms",
-            goal: Some(Goal::AtMost(5.0)),
-            note: format!(
-                "agent, from the API's request to ACTIVE; {} times, {samples}; {} writes",
-                samples.len(),
-                writes.median()
-            ),
-        },
-        Figure {
-            what: "at rest".to_owned(),
-            value: idle * 1000.0,
-            unit: "CPU-ms/s",
-            goal: None,
-            note: "agent, over 3 s; taken off one port more".to_owned(),
-        },
+        added.note(note),
+        at_rest.note("over 3 s; taken off one port more"),
     ])
 }
 
@@ -227,7 +208,7 @@ fn idle(host: &Host) -> Result<f64> {
 }
 
 /// Writes for a member of the group of all, with one address, on a host elsewhere.
-fn one_member_more(world: &World, host: &Host, options: &Options) -> Result<Figure> {
+fn one_member_more(world: &World, host: &Host, options: &Options) -> Result<Row> {
     let mut samples = Samples::default();
     for _ in 0..options.added {
         let before = host.status()?.writes;
@@ -245,11 +226,7 @@ fn one_member_more(world: &World, host: &Host, options: &Options) -> Result<Figu
         thread::sleep(Duration::from_millis(200));
         samples.push((host.status()?.writes - before) as f64);
     }
-    Ok(Figure {
-        what: format!("writes, one member more in {}", options.ports),
-        value: samples.quantile(1.0),
-        unit: "",
-        goal: Some(Goal::AtMost(1.0)),
-        note: format!("most of {}; a set element", samples.len()),
-    })
+    let case = format!("one member more in {}", options.ports);
+    let row = Row::single(case, "writes", "", samples.quantile(1.0)).goal(Goal::AtMost(1.0));
+    Ok(row.note(format!("most of {}; a set element", samples.len())))
 }

@@ -4,12 +4,12 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use hextet_bench::{
-    report::{Figure, Goal},
+    report::{Goal, Row},
     sample::Samples,
 };
 
 use crate::{
-    Options,
+    AGENT_CPU, Options,
     host::Host,
     probe::{FRESH, LASTING, Probe},
     world::{Workload, World},
@@ -31,7 +31,7 @@ pub fn change(
     host: &Host,
     (one, two): (&Workload, &Workload),
     options: &Options,
-) -> Result<Vec<Figure>> {
+) -> Result<Vec<Row>> {
     let probe = Probe::new(one, two)?;
     let flows = fill(host, &probe, options.flows)?;
     let (mut fresh, mut cut) = (Samples::default(), Samples::default());
@@ -57,26 +57,20 @@ pub fn change(
         left >= options.flows,
         "only {left} flows are left in the table"
     );
-    let figure = |what: &str, samples: &Samples, most| Figure {
-        what: what.to_owned(),
-        value: samples.quantile(0.99),
-        unit: "ms",
-        goal: Some(Goal::AtMost(most)),
-        note: format!(
-            "{} changes of the group of all ports, {samples}; {flows} flows in the table",
+    let row = |case: &str, samples: &Samples, most| {
+        let note = format!(
+            "{} changes of the group of all ports, median {samples}; {flows} flows in the table",
             samples.len()
-        ),
+        );
+        Row::single(case, "p99", "ms", samples.quantile(0.99))
+            .goal(Goal::AtMost(most))
+            .note(note)
     };
     Ok(vec![
-        figure("rule for new flows, p99", &fresh, 20.0),
-        figure("forbidden flow cut, p99", &cut, 1000.0),
-        Figure {
-            what: "a change of a rule".to_owned(),
-            value: used,
-            unit: "CPU-ms",
-            goal: None,
-            note: "agent, with all flows checked against it".to_owned(),
-        },
+        row("rule for new flows", &fresh, 20.0),
+        row("forbidden flow cut", &cut, 1000.0),
+        Row::single("a change of a rule", AGENT_CPU, "ms", used)
+            .note("with all flows checked against it"),
     ])
 }
 
