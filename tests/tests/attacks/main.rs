@@ -18,13 +18,16 @@ mod disguise;
 mod errors;
 mod ethernet;
 mod floods;
+mod frames;
 mod groups;
 mod lifecycle;
 mod neighbours;
 mod options;
+mod reflection;
 mod responders;
 mod rogue;
 mod services;
+mod sharing;
 mod spoofing;
 mod translation;
 mod world;
@@ -64,6 +67,9 @@ fn attacks() -> Vec<Attack> {
         floods::attacks(),
         translation::attacks(),
         responders::attacks(),
+        reflection::attacks(),
+        frames::attacks(),
+        sharing::attacks(),
     ];
     all.into_iter().flatten().collect()
 }

@@ -81,6 +81,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/all/accept_source_route", "0"),
     // Until its source is checked, a packet from a port counts as one that came by multicast.
     ("net/ipv6/conf/default/drop_unicast_in_l2_multicast", "0"),
+    // Linux looks at these options before any filter does; a negative number has it say nothing of those
+    // that it does not know.
+    ("net/ipv6/max_hbh_opts_number", "-8"),
     ("net/netfilter/nf_conntrack_tcp_loose", "0"),
 ];
 
