@@ -145,6 +145,7 @@ fn sets() -> Vec<Object> {
         map("by-family", vec![KeyType::NfProto, KeyType::IfName]),
         dynamic("connections", vec![v4], 65_536),
         dynamic("rates", vec![KeyType::IfName, v6], 1000),
+        dynamic("by-chance", vec![KeyType::IfName, KeyType::Mark], 1000),
         element(
             "sources4",
             vec![port(1), mac.clone(), addr("192.0.2.1")],
@@ -311,6 +312,14 @@ fn forward() -> Object {
                 vec![Field::Saddr(v4).into()],
                 "connections".into(),
                 DynOp::CtCountOver(100),
+            ),
+            end(Verdict::Drop),
+        ]),
+        rule(vec![
+            Statement::Dynamic(
+                vec![Field::IifName.into(), Field::Random(64).into()],
+                "by-chance".into(),
+                DynOp::CtCountOver(256),
             ),
             end(Verdict::Drop),
         ]),

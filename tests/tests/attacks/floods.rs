@@ -8,8 +8,8 @@ use hextet_tests::{
     defence::Defence,
     hypervisor::{HOST_V4, in_own_namespace, internet},
     packet::{
-        Ends, Ether, Ip, MARKER, Payload, Tcp, echo_request, ether_ip, fragment, fragments, parse,
-        tcp, udp,
+        Ends, Ether, Ip, MARKER, Payload, Tcp, echo_request, ether_ip, fragment, fragments,
+        is_marked, parse, tcp, udp,
     },
     wire::Frame,
 };
@@ -32,6 +32,8 @@ pub fn attacks() -> Vec<Attack> {
             unreachable(family),
             fragments_of_nothing(family),
             answered_connections(family),
+            connections_of_one_port(family),
+            connections_to_one_port(family),
         ]);
     }
     attacks
@@ -173,7 +175,7 @@ fn answered_connections(family: Family) -> Attack {
                 ack,
                 flags,
             };
-            Ip::default().packet(ends, &tcp(ends, header, b""))
+            Ip::default().packet(ends, &tcp(ends, header, MARKER))
         };
         each_connection(world, |world, (sport, dport)| {
             let syn = world.frame(&segment(ends, (sport, dport), 1, Tcp::SYN));
@@ -186,14 +188,62 @@ fn answered_connections(family: Family) -> Attack {
         new_flows_lost(world, family) > 0
     };
     let name = "answered connections fill the host's table";
-    Attack::new(GROUP, name, family, &[Defence::Edge], attempt)
-        .known_to_succeed("succeeds: a port may have as many connections as the host has room for")
+    Attack::new(GROUP, name, family, &[Defence::Chain("flood")], attempt)
 }
 
-/// Connections that nobody answers fill the table, too, but make room for others.
+/// Connections that a port may have in the cases about its limit, and those that it tries.
+const LIMIT: u16 = 600;
+const BEYOND: u16 = 2_000;
+
+fn limited(setting: &mut Setting) {
+    setting.config.max_connections_per_port = LIMIT.into();
+}
+
+/// More connections than a port may have open.
+fn connections_of_one_port(family: Family) -> Attack {
+    let attempt = move |world: &mut World| {
+        let ends = world.to_internet(family);
+        for n in 0..BEYOND {
+            let frame = world.plain(ends, &udp(ends, 2000 + n, 443, MARKER));
+            world.send(&frame);
+        }
+        let frames = world.host.uplink.frames().iter();
+        let left = frames.filter(|frame| is_marked(frame)).count();
+        assert!(left > usize::from(LIMIT) / 2, "{left} are too few");
+        left > usize::from(LIMIT)
+    };
+    let name = "more connections than a port may have";
+    Attack::new(GROUP, name, family, &[Defence::Chain("flood")], attempt).given(limited)
+}
+
+/// More than others may have open to it; its own are counted apart.
+fn connections_to_one_port(family: Family) -> Attack {
+    let attempt = move |world: &mut World| {
+        let ends = Ends::new(internet(family), world.victim(family));
+        for n in 0..BEYOND {
+            let datagram = udp(ends, 2000 + n, OPEN, MARKER);
+            let packet = Ip::default().packet(ends, &datagram);
+            world.host.send_from_fabric(&packet);
+        }
+        let victim = world.cast.victim;
+        let frames = world.host.port(victim).frames().iter();
+        let came = frames.filter(|frame| is_marked(frame)).count();
+        assert!(came > usize::from(LIMIT) / 2, "{came} are too few");
+        world.host.uplink.clear();
+        let own = ends.back();
+        let own = Ip::default().packet(own, &udp(own, 900, 443, MARKER));
+        world.send_as(victim, &own);
+        came > usize::from(LIMIT) || !world.uplink_is_hit()
+    };
+    let name = "more connections than others may have to a port";
+    Attack::new(GROUP, name, family, &[Defence::Chain("flood")], attempt).given(limited)
+}
+
+/// Connections that nobody answers fill the table, too, where no port has a limit, but make room for
+/// others.
 pub fn unanswered_connections_make_room(family: Family) -> Result<(), String> {
     in_own_namespace(|| {
-        let mut world = World::new(Setting::new(), &[]);
+        let mut world = World::new(Setting::new(), &[Defence::Chain("flood")]);
         let ends = world.to_internet(family);
         each_connection(&mut world, |world, (sport, dport)| {
             let frame = world.plain(ends, &udp(ends, sport, dport, MARKER));
@@ -206,12 +256,15 @@ pub fn unanswered_connections_make_room(family: Family) -> Result<(), String> {
     })
 }
 
-/// Opens one after the other, each with ports of its own.
+/// Opens one after the other, each with ports of its own, until nothing gets through any more.
 fn each_connection(world: &mut World, mut open: impl FnMut(&mut World, (u16, u16))) {
     for n in 0..CONNECTIONS {
         let port = |n| u16::try_from(n + 1000).expect("a port");
         open(world, (port(n % 60_000), port(n / 60_000)));
         if n % 5_000 == 0 {
+            if !world.uplink_is_hit() {
+                break;
+            }
             world.host.uplink.clear();
             world.host.port(world.cast.attacker).clear();
         }

@@ -66,6 +66,7 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFTA_DYNSET_EXPR: u16 = 7;
+const NUMGEN_RANDOM: u32 = 1;
 
 /// A register, numbered by its first four octets of 64: 0 to 15.
 pub type Slot = u8;
@@ -90,6 +91,8 @@ pub enum Expr {
     Fib { flags: u32, result: u32, to: Slot },
     /// Whether an IPv6 extension header is there, 1 or 0.
     HeaderPresent { header: u8, to: Slot },
+    /// Loads a random number below that one.
+    Random { below: u32, to: Slot },
     /// `(slot & mask) ^ xor`, in place.
     Bitwise {
         slot: Slot,
@@ -162,6 +165,7 @@ impl Expr {
             Expr::Ct { .. } => "ct",
             Expr::Fib { .. } => "fib",
             Expr::HeaderPresent { .. } => "exthdr",
+            Expr::Random { .. } => "numgen",
             Expr::Bitwise { .. } => "bitwise",
             Expr::Cmp { .. } => "cmp",
             Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
@@ -200,6 +204,11 @@ impl Expr {
                     .be32(4, 1);
                 m.be32(5, HEADER_PRESENT).be32(6, 0)
             }
+            Expr::Random { below, to } => m
+                .be32(1, register(*to))
+                .be32(2, *below)
+                .be32(3, NUMGEN_RANDOM)
+                .be32(4, 0),
             Expr::Bitwise { slot, mask, xor } => {
                 m.be32(1, register(*slot))
                     .be32(2, register(*slot))
@@ -330,6 +339,10 @@ impl Expr {
                     to: slot(1)?,
                 }
             }
+            "numgen" if (n(3)?, n(4).unwrap_or(0)) == (NUMGEN_RANDOM, 0) => Expr::Random {
+                below: n(2)?,
+                to: slot(1)?,
+            },
             "bitwise" if slot(1)? == slot(2)? && n(6).unwrap_or(0) == 0 => Expr::Bitwise {
                 slot: slot(1)?,
                 mask: octets(4)?,
@@ -500,6 +513,7 @@ mod tests {
                 to
             }),
             (any::<u8>(), slot.clone()).prop_map(|(header, to)| Expr::HeaderPresent { header, to }),
+            (any::<u32>(), slot.clone()).prop_map(|(below, to)| Expr::Random { below, to }),
             (slot.clone(), octets()).prop_map(|(slot, mask)| Expr::Bitwise {
                 slot,
                 xor: vec![0; mask.len()],

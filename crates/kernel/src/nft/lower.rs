@@ -400,6 +400,7 @@ fn load(field: Field, to: Slot) -> Expr {
         Field::IcmpType(_) => payload(base::TRANSPORT, 0, 1),
         Field::IcmpCode(_) => payload(base::TRANSPORT, 1, 1),
         Field::NdTarget => payload(base::TRANSPORT, 8, 16),
+        Field::Random(below) => Expr::Random { below, to },
     }
 }
 
@@ -433,14 +434,17 @@ fn field_len(field: Field) -> usize {
         | Field::Ip6Fragment => 1,
         Field::Sport | Field::Dport => 2,
         Field::NdTarget => 16,
-        Field::Mark | Field::CtStatus | Field::FibDaddrType => 4,
+        Field::Mark | Field::CtStatus | Field::FibDaddrType | Field::Random(_) => 4,
     }
 }
 
 /// Masks come in network order; some fields stand in registers in the host's.
 fn host_order(field: Field, mask: &[u8]) -> Vec<u8> {
     let mut mask = mask.to_vec();
-    let in_host_order = matches!(field, Field::Mark | Field::CtStatus | Field::FibDaddrType);
+    let in_host_order = matches!(
+        field,
+        Field::Mark | Field::CtStatus | Field::FibDaddrType | Field::Random(_)
+    );
     if in_host_order && cfg!(target_endian = "little") {
         mask.reverse();
     }

@@ -113,8 +113,9 @@ impl Flight<'_> {
             Field::IcmpType(family) => packet.icmp(family).map(|(t, _)| Value::U8(t)),
             Field::IcmpCode(family) => packet.icmp(family).map(|(_, code)| Value::U8(code)),
             Field::Mark => Some(Value::U32(self.mark)),
-            // The planner's rules never look at these.
-            Field::NdTarget
+            // The planner's rules never look at these, or chance decides.
+            Field::Random(_)
+            | Field::NdTarget
             | Field::PktType
             | Field::CtStatus
             | Field::FibDaddrType

@@ -32,6 +32,10 @@ pub struct HostConfig {
     /// sending it to the uplink. Only right where the uplink takes in the host routes of all others.
     #[serde(default)]
     pub blackhole_inside: bool,
+    /// More connections than this that a port has open, or that others have open to it, are refused: the
+    /// host's table of connections is everybody's. To be well below `net.netfilter.nf_conntrack_max`.
+    #[serde(default = "default_max_connections")]
+    pub max_connections_per_port: u32,
     /// Announced in place of the host routes that lie in them.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
@@ -59,6 +63,7 @@ impl HostConfig {
             port_prefixes: default_port_prefixes(),
             exempt: BTreeSet::new(),
             blackhole_inside: false,
+            max_connections_per_port: default_max_connections(),
             aggregates: Vec::new(),
         }
     }
@@ -81,6 +86,10 @@ fn default_port_prefixes() -> BTreeSet<IfName> {
     "tap".parse().into_iter().collect()
 }
 
+fn default_max_connections() -> u32 {
+    16_384
+}
+
 fn default_scope() -> Scope {
     Scope::Global
 }
@@ -93,6 +102,7 @@ mod tests {
     fn a_name_is_all_it_takes_and_unknown_keys_are_refused() {
         let config: HostConfig = toml::from_str("host = 'compute-1'").unwrap();
         assert_eq!(config, HostConfig::new("compute-1".parse().unwrap()));
+        assert_eq!(config.max_connections_per_port, 16_384);
         assert_eq!(config.gateway_mac.to_string(), "02:68:78:00:00:01");
         assert!(toml::from_str::<HostConfig>("host = 'a'\nuplink = ['eth0']").is_err());
     }

@@ -28,6 +28,10 @@ pub const ND_TYPES: &str = "nd-types";
 pub const DHCP_CLIENTS: &str = "dhcp-clients";
 /// Set, filled by packets: how fast each port pings the host.
 pub const PINGS: &str = "pings";
+/// Set, filled by packets: the connections that each port has opened.
+pub const CONNECTIONS_FROM: &str = "connections-from";
+/// Set, filled by packets: the connections that others have opened to each port.
+pub const CONNECTIONS_TO: &str = "connections-to";
 
 /// The profile of a port in a direction: a verdict map by interface.
 pub const fn profiles(direction: Direction) -> &'static str {
@@ -90,7 +94,7 @@ pub fn nat_runs(subnet: SubnetId) -> SetName {
     SetName(format!("nat44-runs-{}", subnet.0.simple()))
 }
 
-/// Open connections for each client of that subnet.
+/// Set, filled by packets: the connections that each port has open through the translation of that subnet.
 pub fn nat_connections(subnet: SubnetId) -> SetName {
     SetName(format!("nat44-conns-{}", subnet.0.simple()))
 }

@@ -12,7 +12,7 @@ use std::{
 use hextet_types::{Family, SubnetId};
 
 use super::{
-    base,
+    base, flood,
     index::Name,
     names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
@@ -27,13 +27,13 @@ use crate::{
     },
 };
 
-/// Clients whose connections are counted at once, for each subnet.
+/// Ports whose connections are counted at once, for each subnet.
 const MAX_CLIENTS: u32 = 65_536;
 /// Where a host's sources are not consecutive, the last bits of a client's address choose among them.
 const BUCKETS: u8 = 16;
 
-/// The chain that every new connection passes on its way out, and the guard against what would leave
-/// untranslated.
+/// The chain that every new connection passes on its way out, where it is also counted, and the guard
+/// against what would leave untranslated.
 pub fn translation(view: View<'_>) -> Vec<Object> {
     let subnets: Vec<&Subnet> = view
         .intent
@@ -42,7 +42,7 @@ pub fn translation(view: View<'_>) -> Vec<Object> {
         .filter(|s| translated(s))
         .collect();
     let uplink = nft::name_in(Field::OifName, names::UPLINKS);
-    let mut rules = Vec::new();
+    let mut rules = vec![flood::check()];
     if !subnets.is_empty() {
         rules.extend(view.index.names().filter_map(inside_rule));
     }
@@ -54,11 +54,13 @@ pub fn translation(view: View<'_>) -> Vec<Object> {
         ])
     }));
     let private = subnets.iter().map(|subnet| is_from(subnet));
-    vec![
+    let mut objects = flood::limit(view.config);
+    objects.extend([
         nft::base_chain("postrouting", Hook::Postrouting, nft::SRCNAT, rules),
         base::invalid(private),
         nft::chain(base::PRIVATE, private_guard(view, &subnets)),
-    ]
+    ]);
+    objects
 }
 
 /// Private addresses are reached from within the cloud alone, even by one who has a route to them.
@@ -116,7 +118,7 @@ pub fn inside_set(view: View<'_>, len: u8) -> Vec<Object> {
     vec![nft::set(names::inside(len), [KeyType::Addr(Family::V4)])]
 }
 
-/// A subnet's translation: so many connections for each client, then a source address, always the same
+/// A subnet's translation: so many connections for each port, then a source address, always the same
 /// for one client.
 pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
     let subnet = view.intent.subnets.get(&id).filter(|s| translated(s));
@@ -129,13 +131,13 @@ pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
         .get(&id)
         .map_or_else(Vec::new, runs);
     let connections = names::nat_connections(id);
-    let saddr: Vec<KeyPart> = vec![Field::Saddr(Family::V4).into()];
+    let port: Vec<KeyPart> = vec![Field::IifName.into()];
     let too_many = DynOp::CtCountOver(nat44.max_connections_per_port);
-    let limit = Statement::Dynamic(saddr, connections.clone(), too_many);
+    let limit = Statement::Dynamic(port, connections.clone(), too_many);
     let mut rules = vec![because([limit, Statement::Counter, DROP], why::TOO_MANY)];
     let mut objects = vec![nft::dynamic_set(
         connections,
-        [KeyType::Addr(Family::V4)],
+        [KeyType::IfName],
         MAX_CLIENTS,
     )];
     match runs.as_slice() {

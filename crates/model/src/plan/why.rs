@@ -22,7 +22,7 @@ pub const INVALID: &str = "belongs to no connection";
 pub const HOST: &str = "the host's services are not for workloads";
 /// The end of a profile.
 pub const NOT_ALLOWED: &str = "no group allows it";
-/// A client's limit.
+/// A port's limit.
 pub const TOO_MANY: &str = "too many connections";
 /// NAT44 without a source.
 pub const NO_SOURCE: &str = "no source address to translate to";

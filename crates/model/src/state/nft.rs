@@ -79,6 +79,8 @@ pub enum Field {
     FibDaddrType,
     /// `exthdr frag exists` for IPv6, 1 or 0.
     Ip6Fragment,
+    /// `numgen random mod N`: a number below N, by chance.
+    Random(u32),
 }
 
 /// A field, or some of its bits (`field & mask`, the mask in network order and as long as the field).

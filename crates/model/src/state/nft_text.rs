@@ -291,6 +291,7 @@ impl fmt::Display for Field {
             Field::CtStatus => "ct status",
             Field::FibDaddrType => "fib daddr type",
             Field::Ip6Fragment => "exthdr frag",
+            Field::Random(below) => return write!(f, "numgen random mod {below}"),
         })
     }
 }

@@ -1,0 +1,54 @@
+//! So many connections for each port, so that one cannot fill the host's table of connections.
+//!
+//! The rules stand where translation begins, which only the first packet of a connection passes: packets
+//! of known connections pay nothing. A port's own connections and those towards it are counted apart, so
+//! that others who knock at a port never keep it from opening its own. The sets' keys are names of ports:
+//! a flood fills no set, and an element whose connections are gone makes room for others.
+//!
+//! Linux counts by going through a list of connections, for a new one up to once each timer tick, and
+//! 16,384 of them take it 3 ms. So each port has several short lists, and chance chooses one for each
+//! connection: a list that is full leaves the next try another.
+
+use super::{
+    HostConfig, names,
+    nft::{self, DROP, because, rule},
+    why,
+};
+use crate::state::{DynOp, Field, KeyType, NftRule, Object, Statement};
+
+/// The chain that counts.
+pub const CHAIN: &str = "flood";
+/// Lists that both sets have room for: as many as the kernel's table has connections, unless told otherwise.
+const MAX_LISTS: u32 = 262_144;
+/// Connections in a list, at most; what a new one costs grows with it.
+const LIST: u32 = 256;
+
+const COUNTED: [(Field, &str); 2] = [
+    (Field::IifName, names::CONNECTIONS_FROM),
+    (Field::OifName, names::CONNECTIONS_TO),
+];
+
+/// The chain, and what it counts in.
+pub fn limit(config: &HostConfig) -> Vec<Object> {
+    let lists = config.max_connections_per_port.div_ceil(LIST).max(1);
+    let each = config.max_connections_per_port.div_ceil(lists);
+    let set = |(_, name)| nft::dynamic_set(name, [KeyType::IfName, KeyType::Mark], MAX_LISTS);
+    let too_many = |(field, name): (Field, &str)| {
+        let list = vec![field.into(), Field::Random(lists).into()];
+        let statements = [
+            nft::name_in(field, names::PORTS),
+            Statement::Dynamic(list, name.into(), DynOp::CtCountOver(each)),
+            Statement::Counter,
+            DROP,
+        ];
+        because(statements, why::TOO_MANY)
+    };
+    let mut objects = COUNTED.map(set).to_vec();
+    objects.push(nft::chain(CHAIN, COUNTED.map(too_many).to_vec()));
+    objects
+}
+
+/// Has a new connection counted.
+pub fn check() -> NftRule {
+    rule([nft::jump(CHAIN)])
+}
