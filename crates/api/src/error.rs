@@ -72,6 +72,31 @@ impl ApiError {
         Self::new(503, "ServiceUnavailable", message)
     }
 
+    /// What HTTP itself refuses, of this status.
+    pub fn of_status(status: u16) -> Self {
+        let (kind, message) = match status {
+            404 => return Self::not_found(),
+            405 => (
+                "HTTPMethodNotAllowed",
+                "The server could not comply with the request since it does not support that method.",
+            ),
+            413 => (
+                "HTTPRequestEntityTooLarge",
+                "The request's body is too large.",
+            ),
+            400..500 => (
+                "HTTPBadRequest",
+                "The server could not comply with the request since it is either malformed or \
+                 otherwise incorrect.",
+            ),
+            _ => (
+                "HTTPInternalServerError",
+                "The server has either erred or is incapable of performing the requested operation.",
+            ),
+        };
+        Self::new(status, kind, message)
+    }
+
     /// The body as the networking API has it.
     pub fn neutron_body(&self) -> Value {
         json!({"NeutronError": {"type": self.kind, "message": self.message, "detail": ""}})

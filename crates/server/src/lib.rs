@@ -32,7 +32,7 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State as Shared},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
     routing::get,
 };
@@ -58,6 +58,8 @@ use crate::{
 
 /// A request's body; the largest bulk request takes about 1 MiB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
+/// A request's body to the identity API, which anybody can send.
+const MAX_IDENTITY_BODY: usize = 64 * 1024;
 /// How often what has ended is cleared away.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -365,14 +367,16 @@ fn spawn_listeners(
 }
 
 fn client_routes(app: &Arc<App>) -> Router {
+    let identity = identity::routes().layer(DefaultBodyLimit::max(MAX_IDENTITY_BODY));
     Router::new()
         .route("/", get(identity::tokens::versions))
-        .nest("/identity", identity::routes())
+        .nest("/identity", identity)
         .route("/identity/", get(identity::tokens::versions))
         .nest("/networking", networking::routes())
         .route("/networking/", get(networking::catalogue::versions))
         .fallback(networking::nothing_of_identity)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(http::answer::in_shape))
         .layer(from_fn_with_state(Arc::clone(app), observe))
         .with_state(Arc::clone(app))
 }

@@ -1,8 +1,10 @@
 //! Answers: JSON, and errors in the shape of the API that is asked.
 
 use axum::{
-    body::Body,
+    body::{Body, to_bytes},
+    extract::Request,
     http::{HeaderValue, StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use hextet_api::error::ApiError;
@@ -68,4 +70,36 @@ pub fn bytes(status: u16, body: Vec<u8>) -> Response {
 pub fn empty(status: u16) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     status.into_response()
+}
+
+/// Refusals that the framework words (a body that is too large, a path that is no text, a method that
+/// a path does not have) get the shape of the API that was asked.
+pub async fn in_shape(request: Request, next: Next) -> Response {
+    const LONGEST: usize = 1024;
+    let networking = request.uri().path().starts_with("/networking");
+    let response = next.run(request).await;
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !(status.is_client_error() || status.is_server_error())
+        || kind.is_some_and(|k| k == "application/json")
+    {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = to_bytes(body, LONGEST).await.unwrap_or_default();
+    let mut error = ApiError::of_status(status.as_u16());
+    if !said.is_empty() {
+        error.message = String::from_utf8_lossy(&said).into_owned();
+    }
+    let mut answer = if networking {
+        NetworkingError(error).into_response()
+    } else {
+        IdentityError(error).into_response()
+    };
+    for (name, value) in &parts.headers {
+        if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH {
+            answer.headers_mut().append(name, value.clone());
+        }
+    }
+    answer
 }

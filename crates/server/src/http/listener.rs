@@ -1,9 +1,16 @@
 //! One loop for every listener: accepts up to a bound, encrypts if told to, serves HTTP/1 and
-//! HTTP/2, and drains when it is to end.
+//! HTTP/2, and drains when it is to end. No client holds a place by silence, nor all places.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use axum::{Router, body::Body};
+use axum::Router;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -23,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use super::patience::{Patient, within_patience};
 use crate::{
     agents::{PeerCertificate, pki::read_peer},
     app::Connection,
@@ -31,6 +39,8 @@ use crate::{
 
 /// Connections of one listener.
 const MAX_CONNECTIONS: usize = 4_096;
+/// Connections of one source: an IPv4 address, or a /64 of IPv6.
+const MAX_OF_SOURCE: usize = MAX_CONNECTIONS / 4;
 /// For a TLS handshake, and for a request's header to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For requests under way when the server is to end.
@@ -69,6 +79,7 @@ pub async fn serve(
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let sources = Arc::new(Sources::default());
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &room) => accepted,
@@ -78,12 +89,16 @@ pub async fn serve(
             sleep(ACCEPT_RETRY).await;
             continue;
         };
+        let Some(place) = sources.take(peer.ip()) else {
+            debug!(%peer, "refused: {MAX_OF_SOURCE} connections from there already");
+            continue;
+        };
         let (acceptor, router, stopping) = (acceptor.clone(), router.clone(), stopping.clone());
         tokio::spawn(async move {
             if let Err(error) = converse(stream, peer, acceptor, router, stopping).await {
                 debug!(%peer, error, "a connection ends");
             }
-            drop(permit);
+            drop((place, permit));
         });
     }
     drop(listener);
@@ -106,6 +121,43 @@ async fn accept(
         .inspect_err(|e| warn!(error = %e, "accept"))?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, permit))
+}
+
+/// How many connections each source has.
+#[derive(Debug, Default)]
+struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+/// A source's connection; dropping it gives the place back.
+#[derive(Debug)]
+struct Place(Arc<Sources>, IpAddr);
+
+impl Sources {
+    /// None when the source has as many as it may.
+    fn take(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
+        let source = match from.to_canonical() {
+            IpAddr::V6(a) => Ipv6Addr::from_bits(a.to_bits() >> 64 << 64).into(),
+            v4 => v4,
+        };
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(source).or_insert(0);
+        if *count >= MAX_OF_SOURCE {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Arc::clone(self), source))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
 }
 
 /// What a request's connection is known by.
@@ -167,7 +219,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        let mut request = request.map(within_patience);
         let Ends {
             connection,
             certificate,
@@ -185,7 +237,7 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(100);
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut served = pin!(builder.serve_connection(TokioIo::new(Patient::new(stream)), service));
     tokio::select! {
         result = served.as_mut() => return result.map_err(|e| e.to_string()),
         _ = stopping.wait_for(|stopping| *stopping) => served.as_mut().graceful_shutdown(),
@@ -218,3 +270,6 @@ pub async fn serve_unix(
         tokio::spawn(http(stream, ends.clone(), router.clone(), stopping.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use axum::{
     Router,
     routing::{get, put},
 };
+use hextet_api::describe::Access;
 use hextet_model::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
 
 use self::entity::Entity;
@@ -73,14 +74,13 @@ fn entity_routes<E: Entity>() -> Router<Arc<App>> {
     let resource = E::RESOURCE;
     let path = format!("/{}", resource.path);
     let item = format!("{path}/{{id}}");
+    let mut one = get(serve::show::<E>).delete(serve::delete::<E>);
+    if resource.operations.update != Access::Nobody {
+        one = one.put(serve::update::<E>);
+    }
     let routes = Router::new()
         .route(&path, get(serve::list::<E>).post(serve::create::<E>))
-        .route(
-            &item,
-            get(serve::show::<E>)
-                .put(serve::update::<E>)
-                .delete(serve::delete::<E>),
-        );
+        .route(&item, one);
     if !resource.tagged {
         return routes;
     }
@@ -105,16 +105,10 @@ async fn nothing_here() -> NetworkingError {
 }
 
 async fn not_allowed() -> NetworkingError {
-    NetworkingError(method_error())
+    NetworkingError(hextet_api::ApiError::of_status(405))
 }
 
 /// The identity API's words for a path that is not there.
 pub async fn nothing_of_identity() -> IdentityError {
     IdentityError(hextet_api::ApiError::not_found())
-}
-
-fn method_error() -> hextet_api::ApiError {
-    let message =
-        "The server could not comply with the request since it does not support that method.";
-    hextet_api::ApiError::new(405, "HTTPMethodNotAllowed", message)
 }
