@@ -50,7 +50,12 @@ impl What {
 impl Bench {
     /// Installs, builds, and hands over.
     pub fn run(&self, workspace: &Workspace) -> Result<ExitCode> {
-        packages::ensure(&[packages::BUILD, packages::LAB, packages::INTEROP])?;
+        packages::ensure(&[
+            packages::BUILD,
+            packages::LAB,
+            packages::INTEROP,
+            packages::PEERS,
+        ])?;
         let program = self.what.program();
         let built = workspace
             .cargo()

@@ -52,6 +52,9 @@ pub const INTEROP: &[&str] = &[
     "wide-dhcpv6-client",
 ];
 
+/// What benches compare with, beyond [`INTEROP`].
+pub const PEERS: &[&str] = &["ipset", "iptables"];
+
 /// Installs what is missing of the lists, or says how.
 pub fn ensure(lists: &[&[&str]]) -> Result<()> {
     let wanted: BTreeSet<&str> = lists.iter().copied().flatten().copied().collect();
