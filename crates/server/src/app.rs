@@ -154,11 +154,18 @@ impl FromRequestParts<Arc<App>> for Asked {
         if auth.roles.is_empty() {
             return Err(ApiError::unauthorized().into());
         }
+        let caller = auth.caller();
+        if caller.project.0.is_empty() && !caller.admin {
+            return Err(ApiError::new(
+                403,
+                "PolicyNotAuthorized",
+                "without the role admin, a token must be for a project: ask for one with a project \
+                 scope",
+            )
+            .into());
+        }
         let url = format!("{}/networking", base_url(app, parts));
-        Ok(Asked {
-            caller: auth.caller(),
-            url,
-        })
+        Ok(Asked { caller, url })
     }
 }
 

@@ -242,6 +242,113 @@ async fn application_credentials_act_for_their_user_in_one_project() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_credential_is_never_wider_than_what_was_asked_for() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let (user, project) = cloud.project("alpha", "member").await;
+    let own = user.token.clone().unwrap();
+    let header = [("x-subject-token", own.as_str())];
+    let me = user.request("GET", "/identity/v3/auth/tokens", &header, None);
+    let id = me.await.ok(200)["token"]["user"]["id"].clone();
+    let path = format!(
+        "/identity/v3/users/{}/application_credentials",
+        id.as_str().unwrap()
+    );
+    for wrong in [
+        json!({"name": "ci", "roles": "reader"}),
+        json!({"name": "ci", "expires_at": "2020-01-01T00:00:00"}),
+        json!({"name": "ci", "expires_at": "tomorrow"}),
+        json!({"name": "ci", "access_rules": [{"path": "/v2.0/networks", "method": "GET"}]}),
+    ] {
+        let body = json!({"application_credential": wrong});
+        user.post(&path, body).await.ok(400);
+    }
+    let body = json!({"application_credential": {"name": "ci"}});
+    let made = user.post(&path, body).await.ok(201)["application_credential"].clone();
+    let login = async |scope: Option<Value>| {
+        let mut login = json!({"auth": {"identity": {"methods": ["application_credential"],
+            "application_credential": {"id": made["id"], "secret": made["secret"]}}}});
+        if let Some(scope) = scope {
+            login["auth"]["scope"] = scope;
+        }
+        let anybody = cloud.anybody();
+        anybody.post("/identity/v3/auth/tokens", login).await
+    };
+    let scope = json!({"project": {"id": project}});
+    login(Some(scope)).await.ok(401);
+    login(None).await.ok(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_names_of_a_deleted_project_s_credentials_are_free_again() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    let (user, project) = cloud.project("alpha", "member").await;
+    let users = admin.get("/identity/v3/users?name=alpha").await.ok(200);
+    let id = users["users"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/identity/v3/users/{id}/application_credentials");
+    let body = json!({"application_credential": {"name": "ci"}});
+    user.post(&path, body.clone()).await.ok(201);
+    let gone = format!("/identity/v3/projects/{project}");
+    admin.send("DELETE", &gone, None).await.ok(204);
+    let beta = json!({"project": {"name": "beta", "domain_id": "default"}});
+    let beta = admin.post("/identity/v3/projects", beta).await.ok(201);
+    let beta = beta["project"]["id"].as_str().unwrap().to_owned();
+    let roles = admin.get("/identity/v3/roles?name=member").await.ok(200);
+    let role = roles["roles"][0]["id"].as_str().unwrap();
+    let grant = format!("/identity/v3/projects/{beta}/users/{id}/roles/{role}");
+    admin.send("PUT", &grant, None).await.ok(204);
+    let user = cloud.anybody().login("alpha", "a password", "beta").await;
+    user.post(&path, body).await.ok(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_user_s_tokens_stay_dead_and_nobody_locks_everybody_out() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    let (user, _) = cloud.project("alpha", "member").await;
+    let networks = "/networking/v2.0/networks";
+    let by_name = async |name: &str| {
+        let users = admin.get(&format!("/identity/v3/users?name={name}")).await;
+        let id = users.ok(200)["users"][0]["id"].clone();
+        format!("/identity/v3/users/{}", id.as_str().unwrap())
+    };
+    let path = by_name("alpha").await;
+    for enabled in [false, true] {
+        let body = json!({"user": {"enabled": enabled}});
+        admin.send("PATCH", &path, Some(body)).await.ok(200);
+        user.get(networks).await.refused(401, "HTTPUnauthorized");
+    }
+    let again = cloud.anybody().login("alpha", "a password", "alpha").await;
+    again.get(networks).await.ok(200);
+    let own = by_name("admin").await;
+    let off = json!({"user": {"enabled": false}});
+    admin.send("PATCH", &own, Some(off)).await.ok(403);
+    admin.send("DELETE", &own, None).await.ok(403);
+    let off = json!({"domain": {"enabled": false}});
+    let domain = "/identity/v3/domains/default";
+    admin.send("PATCH", domain, Some(off)).await.ok(403);
+    admin.get(networks).await.ok(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_a_domain_alone_has_no_networks() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    cloud.project("alpha", "member").await;
+    let users = admin.get("/identity/v3/users?name=alpha").await.ok(200);
+    let id = users["users"][0]["id"].as_str().unwrap().to_owned();
+    let roles = admin.get("/identity/v3/roles?name=member").await.ok(200);
+    let role = roles["roles"][0]["id"].as_str().unwrap();
+    let grant = format!("/identity/v3/domains/default/users/{id}/roles/{role}");
+    admin.send("PUT", &grant, None).await.ok(204);
+    let scope = json!({"domain": {"id": "default"}});
+    let login = by_password("alpha", "a password", Some(scope));
+    let (member, _) = token(&cloud.anybody(), login).await;
+    let answer = member.get("/networking/v2.0/ports").await;
+    answer.refused(403, "PolicyNotAuthorized");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn administrators_manage_domains_and_projects() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let admin = cloud.admin().await;
@@ -255,6 +362,14 @@ async fn administrators_manage_domains_and_projects() {
         .await
         .ok(201);
     admin.post("/identity/v3/projects", body).await.ok(409);
+    for wrong in [
+        json!({"parent_id": project["project"]["id"]}),
+        json!({"is_domain": true}),
+    ] {
+        let mut body = json!({"project": wrong});
+        body["project"]["name"] = json!("nested");
+        admin.post("/identity/v3/projects", body).await.ok(400);
+    }
     let path = format!(
         "/identity/v3/projects/{}",
         project["project"]["id"].as_str().unwrap()

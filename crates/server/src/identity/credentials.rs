@@ -22,9 +22,11 @@ use super::{
 };
 use crate::{
     app::{App, Authenticated},
+    cloud::now,
     http::answer::{self, IdentityError},
     keys::{self, IdentityTable},
     networking::serve::decode,
+    write::Write,
 };
 
 type Answer = Result<Response, IdentityError>;
@@ -117,6 +119,7 @@ pub async fn create(
         return Err(super::bad("an application credential needs a token for a project").into());
     };
     let map = object(&body, "application_credential")?;
+    refuse_access_rules(&map)?;
     let (secret, hash) = match text(&map, "secret")? {
         None => {
             let secret = random_secret();
@@ -178,12 +181,12 @@ pub async fn create(
 /// The roles that the body names, of those that the token has; all of them when it names none.
 fn roles(auth: &Auth, map: &Map<String, Value>) -> Result<BTreeSet<String>> {
     let all = || auth.roles.values().map(|r| r.id.clone()).collect();
-    let Some(Value::Array(wanted)) = map.get("roles") else {
-        return Ok(all());
+    let wanted = match map.get("roles") {
+        None | Some(Value::Null) => return Ok(all()),
+        Some(Value::Array(wanted)) if wanted.is_empty() => return Ok(all()),
+        Some(Value::Array(wanted)) => wanted,
+        Some(_) => return Err(super::bad("roles must be a list of roles")),
     };
-    if wanted.is_empty() {
-        return Ok(all());
-    }
     let find = |item: &Value| {
         let found = auth.roles.values().find(|r| {
             item["id"] == json!(r.id) || (item["id"].is_null() && item["name"] == json!(r.name))
@@ -202,9 +205,35 @@ fn expiry(map: &Map<String, Value>) -> Result<Option<Timestamp>> {
         let local: DateTime = text.parse().ok()?;
         Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
     });
-    parsed
-        .map(Some)
-        .ok_or_else(|| super::bad(format!("'{text}' is no moment")))
+    let end = parsed.ok_or_else(|| super::bad(format!("expires_at: '{text}' is no moment")))?;
+    if end <= now() {
+        return Err(super::bad(format!("expires_at: {text} is over already")));
+    }
+    Ok(Some(end))
+}
+
+/// What would narrow a credential, and is not there yet, is not left out silently.
+fn refuse_access_rules(map: &Map<String, Value>) -> Result<()> {
+    match map.get("access_rules") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Array(rules)) if rules.is_empty() => Ok(()),
+        Some(_) => Err(super::bad(
+            "access_rules are not supported: narrow the credential by its roles",
+        )),
+    }
+}
+
+/// Deletes a credential, so that its name is free again.
+pub fn remove(write: &mut Write<'_>, credential: &Credential) {
+    let Credential {
+        id, user_id, name, ..
+    } = credential;
+    write.release(keys::identity_name(
+        IdentityTable::Credential,
+        user_id,
+        name,
+    ));
+    write.release(keys::identity(IdentityTable::Credential, id));
 }
 
 /// `DELETE …/application_credentials/ID`.
@@ -223,15 +252,9 @@ pub async fn delete(
                 .row(&id)
                 .filter(|r| r.value.user_id == user);
             let row = row.ok_or_else(|| missing("application credential", &id))?;
-            write.release(keys::identity_name(
-                IdentityTable::Credential,
-                &user,
-                &row.value.name,
-            ));
-            write.remove(
-                keys::identity(IdentityTable::Credential, &id),
-                row.mod_revision,
-            );
+            let key = keys::identity(IdentityTable::Credential, &id);
+            write.unchanged(key, row.mod_revision);
+            remove(write, &row.value);
             Ok(())
         })
         .await?;

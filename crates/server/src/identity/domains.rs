@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     directory::{Domain, Scope, fold},
-    matches, name, object,
+    locked_out, matches, name, object,
     password::random_id,
     require_admin,
     show::{self, Urls, missing},
@@ -137,6 +137,9 @@ pub async fn update(
     let map = object(&body, "domain")?;
     let (new_name, description) = (name(&map)?, text(&map, "description")?);
     let enabled = truth(&map, "enabled")?;
+    if enabled == Some(false) && asking.auth.user.domain_id == id {
+        return Err(locked_out("disable your own domain").into());
+    }
     let domain = app
         .cloud
         .write(&asking.auth.caller(), |write| {

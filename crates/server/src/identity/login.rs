@@ -146,7 +146,10 @@ pub async fn login(app: &App, login: Login, from: IpAddr) -> Result<(String, Aut
 }
 
 async fn recognize(app: &App, identity: Identity, from: IpAddr) -> Result<Recognized> {
-    let method = identity.methods.first().cloned();
+    let method = match identity.methods.as_slice() {
+        [one] => Some(one.clone()),
+        _ => None,
+    };
     match (method.as_deref(), identity) {
         (
             Some("password"),
@@ -172,7 +175,7 @@ async fn recognize(app: &App, identity: Identity, from: IpAddr) -> Result<Recogn
         _ => Err(ApiError::new(
             400,
             "BadRequest",
-            "identity.methods must name one of password, token and application_credential, and \
+            "identity.methods must name just one of password, token and application_credential, and \
              the object of that name must be there",
         )),
     }
@@ -272,6 +275,13 @@ fn choose_scope(
     asked: Option<Value>,
 ) -> Result<Scope> {
     if let Some(credential) = &recognized.credential {
+        if asked.is_some() {
+            return Err(ApiError::new(
+                401,
+                "Unauthorized",
+                "Application credentials cannot request a scope.",
+            ));
+        }
         return Ok(Scope::Project(credential.project_id.clone()));
     }
     let scope = match asked {

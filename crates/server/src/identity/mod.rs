@@ -130,6 +130,14 @@ pub fn forbidden(action: &str) -> ApiError {
     )
 }
 
+/// 403 for what would take the caller's own way back.
+pub fn locked_out(what: &str) -> ApiError {
+    let message = format!(
+        "You cannot {what}: nobody might be left to undo it. Let another administrator do it."
+    );
+    ApiError::new(403, "Forbidden", message)
+}
+
 /// The object under `name` of a body, with only these attributes, and others that we ignore.
 ///
 /// # Errors

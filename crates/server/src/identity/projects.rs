@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     auth::Auth,
+    credentials,
     directory::{Directory, Named, Project, Scope, fold},
     matches, name, object,
     password::random_id,
@@ -139,6 +140,14 @@ pub async fn create(Shared(app): Shared<Arc<App>>, asking: Authenticated, body: 
     require_admin(&asking.auth, "create_project")?;
     let map = object(&body, "project")?;
     let domain_id = text(&map, "domain_id")?.unwrap_or_else(|| asking.auth.user.domain_id.clone());
+    if text(&map, "parent_id")?.is_some_and(|parent| parent != domain_id) {
+        return Err(
+            super::bad("projects cannot be nested: parent_id can only be the domain").into(),
+        );
+    }
+    if truth(&map, "is_domain")? == Some(true) {
+        return Err(super::bad("a project is no domain: make one by POST /v3/domains").into());
+    }
     let project = Project {
         id: random_id(),
         name: name(&map)?.ok_or_else(|| super::bad("'name' is a required property"))?,
@@ -260,7 +269,7 @@ pub async fn delete(
                 .values()
                 .filter(|c| c.project_id == id)
             {
-                write.release(keys::identity(IdentityTable::Credential, &credential.id));
+                credentials::remove(write, credential);
             }
             let project = &row.value;
             let name =

@@ -11,8 +11,9 @@ use hextet_api::error::{ApiError, Result};
 use serde_json::{Map, Value, json};
 
 use super::{
+    credentials,
     directory::{DEFAULT_DOMAIN, Named, User, fold},
-    matches, name, object,
+    locked_out, matches, name, object,
     password::{self, MAX_PASSWORD, random_id},
     require_admin,
     show::{self, Urls, missing},
@@ -160,6 +161,9 @@ pub async fn update(
     let map = object(&body, "user")?;
     let (new_name, description) = (name(&map)?, text(&map, "description")?);
     let (email, enabled) = (text(&map, "email")?, truth(&map, "enabled")?);
+    if enabled == Some(false) && asking.auth.user.id == id {
+        return Err(locked_out("disable yourself").into());
+    }
     let (project, hash) = (text(&map, "default_project_id")?, hashed(&map).await?);
     let user = app
         .cloud
@@ -174,6 +178,9 @@ pub async fn update(
             user.description = description.clone().unwrap_or(user.description);
             user.email = email.clone().unwrap_or(user.email);
             user.default_project_id = project.clone().or(user.default_project_id);
+            if enabled == Some(false) && user.enabled {
+                end_tokens(write, &mut user);
+            }
             user.enabled = enabled.unwrap_or(user.enabled);
             if let Some(hash) = &hash {
                 set_password(write, &mut user, hash.clone());
@@ -204,6 +211,10 @@ pub async fn update(
 /// Whoever had a token by the old password has it no longer.
 fn set_password(write: &mut Write<'_>, user: &mut User, hash: Option<String>) {
     user.password = hash;
+    end_tokens(write, user);
+}
+
+fn end_tokens(write: &mut Write<'_>, user: &mut User) {
     user.tokens_since = write.now;
     let theirs = write.state.identity.tokens_by_user.get(&user.id);
     for (_, token) in theirs.into_iter().flatten().take(2_000) {
@@ -266,6 +277,9 @@ pub async fn delete(
     Path(id): Path<String>,
 ) -> Answer {
     require_admin(&asking.auth, "delete_user")?;
+    if asking.auth.user.id == id {
+        return Err(locked_out("delete yourself").into());
+    }
     app.cloud
         .write(&asking.auth.caller(), |write| {
             let directory = &write.state.identity;
@@ -276,11 +290,12 @@ pub async fn delete(
             for assignment in directory.assignments_of(&id) {
                 write.release(keys::identity(IdentityTable::Assignment, assignment.id()));
             }
-            for credential in directory.credentials_by_user.get(&id) {
-                write.release(keys::identity(IdentityTable::Credential, credential));
+            let theirs = directory.credentials_by_user.get(&id);
+            for credential in theirs.filter_map(|id| directory.credentials.get(id)) {
+                credentials::remove(write, credential);
             }
             let mut user = row.value.as_ref().clone();
-            set_password(write, &mut user, None);
+            end_tokens(write, &mut user);
             write.release(keys::identity_name(
                 IdentityTable::User,
                 &user.domain_id,
