@@ -54,13 +54,22 @@ pub fn of_machine() -> Result<f64> {
 
 /// Resident memory of a process in MiB.
 pub fn resident(pid: u32) -> Result<f64> {
+    mebibytes(pid, "VmRSS")
+}
+
+/// The most that has been resident of a process, in MiB.
+pub fn peak_resident(pid: u32) -> Result<f64> {
+    mebibytes(pid, "VmHWM")
+}
+
+fn mebibytes(pid: u32, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kibibytes = line
-        .and_then(|rest| rest.split_ascii_whitespace().next())
+        .and_then(|rest| rest.strip_prefix(':')?.split_ascii_whitespace().next())
         .and_then(|n| n.parse::<f64>().ok())
-        .with_context(|| format!("{path} tells no VmRSS"))?;
+        .with_context(|| format!("{path} tells no {field}"))?;
     Ok(kibibytes / 1024.0)
 }
 
@@ -77,7 +86,9 @@ mod tests {
             sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(i));
         }
         assert!(of_threads(pid).unwrap() > before, "{sum}");
-        assert!(resident(pid).unwrap() > 0.1);
+        let resident = resident(pid).unwrap();
+        assert!(resident > 0.1);
+        assert!(peak_resident(pid).unwrap() >= resident);
         assert!(of_machine().unwrap() > 0.0);
         assert!(of_process(pid).unwrap() >= 0.0);
     }

@@ -1,6 +1,7 @@
 //! Writes UPDATE messages: as many prefixes of one attribute set in each as fit.
 
 use hextet_types::{Asn, Family, Prefix};
+use thiserror::Error;
 
 use super::{
     Afi, AsPath, HEADER_LEN, MAX_EXTENDED_LEN, MAX_LEN, MessageType, NextHop, Origin,
@@ -32,7 +33,8 @@ impl Encoding {
 
 /// The attributes leave no room for a prefix in a message of the session's length: the routes
 /// cannot be said to this peer and are to be withdrawn from it (RFC 8654 §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the route's attributes leave no room for a prefix in a message")]
 pub struct Oversized;
 
 /// Appends the messages that announce `prefixes`, all of them of `family`.
