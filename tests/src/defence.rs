@@ -28,6 +28,8 @@ pub enum Defence {
     Invalid,
     /// Forwarded packets are judged at all.
     Forward,
+    /// ICMP errors are about the sender's own connections.
+    Errors,
     /// The host's own services are not for workloads.
     HostShield,
     /// What nothing has admitted to the host itself is discarded.
@@ -74,6 +76,7 @@ impl Defence {
             Defence::Guard => rewrite(objects, "guard", Vec::new()),
             Defence::Invalid => rewrite(objects, "invalid", Vec::new()),
             Defence::Forward => rewrite(objects, "forward", vec![goto("admit")]),
+            Defence::Errors => rewrite(objects, "errors", vec![goto("admit")]),
             Defence::HostShield => rewrite(objects, "to-host", vec![goto("admit")]),
             Defence::HostPolicy => {
                 objects.retain(|_, object| !matches!(object, Object::XfrmPolicy(_)));

@@ -57,6 +57,7 @@ faults! {
     invalid_passes: "what belongs to no connection passes",
     answers_judged: "answers are judged like first packets",
     related_judged: "errors about connections are judged like first packets",
+    errors_of_others: "errors about connections pass, whoever sends them",
     stateless_forgotten: "a stateless port is taken for a stateful one",
     private_reached: "private addresses are reached from outside",
     private_leaks: "private addresses leave for outside untranslated",
@@ -469,6 +470,10 @@ fn answers_judged(state: &mut HostState, _: &mut StdRng) -> bool {
 fn related_judged(state: &mut HostState, _: &mut StdRng) -> bool {
     use hextet_model::state::CtState::Related;
     without(state, |_, rule| looks_at(rule, Related))
+}
+
+fn errors_of_others(state: &mut HostState, _: &mut StdRng) -> bool {
+    without(state, |chain, rule| chain.name.0 == "errors" && drops(rule))
 }
 
 fn stateless_forgotten(state: &mut HostState, rng: &mut StdRng) -> bool {

@@ -148,6 +148,11 @@ impl World {
             let error = self.error_about(&arrival);
             self.carry(error)?;
         }
+        if self.shooter.flip(0.08)
+            && let Some(error) = self.error_by_another(&arrival)
+        {
+            self.carry(error)?;
+        }
         if !self.shooter.flip(0.5) {
             return Ok(());
         }
@@ -340,6 +345,7 @@ impl World {
             state,
             known_at: arrival.passed.clone(),
             undone: Some(undone),
+            flow: None,
         }
     }
 
@@ -372,6 +378,27 @@ impl World {
             undone,
             CtState::Related,
         )
+    }
+
+    /// An error from a port of that host that need not have to do with the connection.
+    fn error_by_another(&mut self, arrival: &Arrival) -> Option<Shot> {
+        let honest = self.error_about(arrival);
+        let got = match arrival.entry {
+            Entry::Port(port) => Some(port),
+            _ => None,
+        };
+        let family = honest.ends.family();
+        let (port, src) = self.shooter.another(arrival.host, got, family)?;
+        let from = |ends: Ends| Ends::new(src, ends.dst);
+        let asked = arrival.shot.ends;
+        Some(Shot {
+            entry: Entry::Port(port),
+            mac: self.shooter.mac(port),
+            ends: from(honest.ends),
+            undone: honest.undone.map(|(ends, body)| (from(ends), body)),
+            flow: Some([asked.src, asked.dst]),
+            ..honest
+        })
     }
 
     /// Gives its hosts another state than they are explained by; `None` gives the right one back.

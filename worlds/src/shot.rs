@@ -54,6 +54,8 @@ pub struct Shot {
     pub known_at: BTreeSet<usize>,
     /// Addresses and rest once a translation has been undone.
     pub undone: Option<(Ends, Body)>,
+    /// Who began the connection and who answers, for an error about one.
+    pub flow: Option<[IpAddr; 2]>,
 }
 
 impl Body {
@@ -118,6 +120,7 @@ impl Shot {
             destination: ends.dst,
             payload: body.explained(),
             connection: self.state,
+            flow: self.flow,
         }
     }
 }
@@ -260,6 +263,7 @@ impl Shooter {
             state: CtState::New,
             known_at: BTreeSet::new(),
             undone: None,
+            flow: None,
         }
     }
 
@@ -273,6 +277,7 @@ impl Shooter {
             state: CtState::New,
             known_at: BTreeSet::new(),
             undone: None,
+            flow: None,
         }
     }
 
@@ -633,6 +638,20 @@ impl Shooter {
             return Some(self.of_port(&down, ends, body));
         }
         self.sent(family, its?, body)
+    }
+
+    /// Another port of that host that sends.
+    pub fn another(
+        &mut self,
+        host: usize,
+        not: Option<PortId>,
+        family: Family,
+    ) -> Option<(PortId, IpAddr)> {
+        let of_host = |b: &&Bound| b.host == host && Some(b.port.id) != not;
+        let up = |b: &&Bound| b.port.admin_state_up && b.port.addresses(family).next().is_some();
+        let all: Vec<&Bound> = self.bound.iter().filter(of_host).filter(up).collect();
+        let port = all.choose(&mut self.rng)?.port.clone();
+        Some((port.id, self.address(&port, family)))
     }
 
     /// Whether to do something that is done so often.

@@ -75,6 +75,7 @@ impl<'a> Judge<'a> {
             destination: flow.destination,
             payload,
             connection: CtState::New,
+            flow: None,
         };
         arrives(&self.machine.send(&packet, None))
     }

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use hextet_kernel::Scope;
 use hextet_model::state::{
-    Chain, ChainHook, CmpOp, CtState, DynOp, Element, Field, Hook, Key, KeyPart, KeyType, Limit,
-    LimitUnit, Lookup, NatRange, Netns, NftRule, Object, PktType, Policy, Set, Statement, Value,
-    Verdict, table_text,
+    Chain, ChainHook, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, Key, KeyPart,
+    KeyType, Limit, LimitUnit, Lookup, NatRange, Netns, NftRule, Object, PktType, Policy, Set,
+    Statement, Value, Verdict, table_text,
 };
 use hextet_types::{Family, Mac};
 use support::{Host, isolated, name, run, states, try_run};
@@ -278,6 +278,34 @@ fn odd_rules() -> Vec<NftRule> {
     ]
 }
 
+fn connection_rules() -> Vec<NftRule> {
+    let (v4, v6) = (Family::V4, Family::V6);
+    vec![
+        rule(vec![
+            lookup(
+                vec![
+                    Field::IifName.into(),
+                    Field::EtherSaddr.into(),
+                    masked(Field::CtSaddr(CtDirection::Original, v4), &[255, 255, 0, 0]),
+                ],
+                "sources4",
+            ),
+            end(Verdict::Accept),
+        ]),
+        rule(vec![
+            lookup(
+                vec![
+                    Field::IifName.into(),
+                    Field::EtherSaddr.into(),
+                    Field::CtSaddr(CtDirection::Reply, v6).into(),
+                ],
+                "sources6",
+            ),
+            end(Verdict::Accept),
+        ]),
+    ]
+}
+
 fn forward() -> Object {
     let (v4, v6) = (Family::V4, Family::V6);
     let limit = Limit {
@@ -285,7 +313,7 @@ fn forward() -> Object {
         unit: LimitUnit::Second,
         burst: 5,
     };
-    let rules = vec![
+    let mut rules = vec![
         rule(vec![
             Statement::CtStateIn(vec![CtState::Established, CtState::Related]),
             Statement::SetMark {
@@ -343,6 +371,7 @@ fn forward() -> Object {
         ]),
         rule(vec![end(Verdict::Jump("group".into()))]),
     ];
+    rules.extend(connection_rules());
     chain("forward", hook(Hook::Forward, 0), rules)
 }
 

@@ -267,6 +267,7 @@ fn without_our_table_nothing_passes_a_port() {
         destination: ip(destination),
         payload: HTTPS,
         connection: CtState::New,
+        flow: None,
     };
     let from = client().if_name();
     for (source, to) in [
@@ -306,6 +307,7 @@ fn only_the_policy_keeps_a_port_from_the_host_without_our_table() {
         destination: ip("169.254.0.1"),
         payload: SSH,
         connection: CtState::New,
+        flow: None,
     };
     let outcome = |state: &HostState| Machine::new(state, planner.config()).send(&packet, None);
     assert_eq!(outcome(&state), Outcome::Dropped(Reason::NotAdmitted));

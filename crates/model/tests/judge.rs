@@ -34,6 +34,7 @@ struct Draft {
     destination: IpAddr,
     payload: Payload,
     connection: CtState,
+    flow: Option<[IpAddr; 2]>,
 }
 
 #[derive(Clone, Debug)]
@@ -99,15 +100,19 @@ fn some_draft() -> impl Strategy<Value = Draft> {
         1 => Just(CtState::Invalid),
     ];
     let mac = prop::option::weighted(0.05, 0u8..6);
+    let end = || select(ADDRESSES.map(|(_, a)| ip(a)).to_vec());
+    let flow = prop::option::of((end(), end()).prop_map(|(a, b)| [a, b]));
     let from = select(vec![1u8, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6, 6, 6, 7]);
-    (from, source, mac, select(to), some_payload(), connection).prop_map(
-        |(from, source, mac, destination, payload, connection)| Draft {
+    let what = (some_payload(), connection, flow);
+    (from, source, mac, select(to), what).prop_map(
+        |(from, source, mac, destination, (payload, connection, flow))| Draft {
             from,
             source,
             mac,
             destination: ip(destination),
             payload,
             connection,
+            flow,
         },
     )
 }
@@ -136,6 +141,7 @@ fn packet(intent: &Intent, draft: &Draft) -> Option<Packet> {
         destination: draft.destination,
         payload: draft.payload,
         connection: draft.connection,
+        flow: draft.flow,
     })
 }
 
@@ -149,6 +155,7 @@ fn word(reason: &Reason) -> &'static str {
         Reason::Discovery => "discovery",
         Reason::LinkLocal => "link-local",
         Reason::Invalid => "invalid",
+        Reason::ForeignError => "foreign error",
         Reason::HostService => "host",
         Reason::EgressNotAllowed => "egress",
         Reason::IngressNotAllowed => "ingress",
@@ -277,6 +284,7 @@ fn plans_do_what_the_api_promises() {
         "redirect",
         "discovery",
         "invalid",
+        "foreign error",
         "host",
         "egress",
         "ingress",

@@ -1,15 +1,18 @@
 //! ICMP errors about packets that nobody sent, or that somebody else did.
 
+use std::{io, net::UdpSocket};
+
 use hextet_tests::{
+    cloud::addr,
     defence::Defence,
-    hypervisor::internet,
-    packet::{Ends, Icmp, Ip, MARKER, error, icmp, udp},
+    hypervisor::{HOST_V4, HOST_V6, SPINE_V4, SPINE_V6, in_own_namespace, internet},
+    packet::{Ends, Icmp, Ip, MARKER, error, icmp, parse, udp},
 };
 use hextet_types::Family;
 
 use crate::{
     case::Attack,
-    world::{CLOSED, World},
+    world::{CLOSED, OPEN, Setting, World},
 };
 
 const GROUP: &str = "ICMP error";
@@ -27,6 +30,7 @@ pub fn attacks() -> Vec<Attack> {
             })
         })
         .collect();
+    attacks.extend(Family::BOTH.map(about_the_host_s_flow));
     attacks.extend(Family::BOTH.map(opens_a_flow));
     attacks.push(redirect_routed());
     attacks
@@ -85,8 +89,54 @@ fn about_a_neighbour_s_flow(family: Family, error_kind: &'static Error) -> Attac
         world.victim_is_hit()
     };
     let name = format!("{} about a neighbour's flow", error_kind.0);
-    Attack::new(GROUP, name, family, &[Defence::Guard], attempt)
-        .known_to_succeed("succeeds: an error that quotes a flow passes, whoever sends it")
+    Attack::new(GROUP, name, family, &[Defence::Errors], attempt)
+}
+
+/// The host itself talks with its controller, and is told that nobody listens there.
+fn about_the_host_s_flow(family: Family) -> Attack {
+    let attempt = move |world: &mut World| {
+        let [host, spine] = match family {
+            Family::V4 => [HOST_V4, SPINE_V4],
+            Family::V6 => [HOST_V6, SPINE_V6],
+        }
+        .map(addr);
+        let socket = UdpSocket::bind((host, 0)).expect("a port");
+        socket.connect((spine, 9697)).expect("a way");
+        socket.set_nonblocking(true).expect("a socket");
+        socket.send(b"hello").expect("it leaves");
+        let sport = socket.local_addr().expect("it is bound").port();
+        let flow = Ends::new(host, spine);
+        let quoted = Ip::default().packet(flow, &udp(flow, sport, 9697, b"hello"));
+        let ends = Ends::new(world.me(family), host);
+        let frame = world.plain(ends, &error(ends, header(family, &ERRORS[0]), &quoted));
+        world.send(&frame);
+        let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+        socket.recv(&mut [0; 64]).is_err_and(refused)
+    };
+    let name = "port unreachable about a flow of the host's own";
+    Attack::new(GROUP, name, family, &[Defence::Errors], attempt)
+}
+
+/// Whoever is an end of a flow reports what became of its packets.
+pub fn honest_errors_arrive(family: Family) -> Result<(), String> {
+    in_own_namespace(|| {
+        let mut world = World::new(Setting::new(), &[]);
+        let (attacker, victim) = (world.cast.attacker, world.cast.victim);
+        let flow = Ends::new(world.me(family), world.victim(family));
+        let asked = Ip::default().packet(flow, &udp(flow, 4000, OPEN, b"a question"));
+        world.send_as(attacker, &asked);
+        let back = flow.back();
+        for kind in ERRORS {
+            world.host.port(attacker).clear();
+            let told = error(back, header(family, kind), &asked);
+            world.send_as(victim, &Ip::default().packet(back, &told));
+            let is_it = |frame: &[u8]| parse(frame).is_some_and(|p| p.ends == back);
+            if !world.attacker_has(is_it) {
+                return Err(format!("{} does not", kind.0));
+            }
+        }
+        Ok(())
+    })
 }
 
 /// After an error that quotes it, a flow that the groups forbid is none that they allow.

@@ -98,6 +98,12 @@ fn main() -> ExitCode {
         let run = floods::unanswered_connections_make_room;
         Trial::test(name, move || run(family).map_err(Failed::from))
     }));
+    trials.extend(Family::BOTH.map(|family| {
+        let name = format!("ICMP error: those of an end of a flow arrive ({family})");
+        Trial::test(name, move || {
+            errors::honest_errors_arrive(family).map_err(Failed::from)
+        })
+    }));
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     libtest_mimic::run(&arguments, trials).exit_code()

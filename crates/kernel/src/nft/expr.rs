@@ -31,6 +31,10 @@ pub mod ct {
     pub const STATE: u32 = 0;
     /// Status bits.
     pub const STATUS: u32 = 2;
+    /// The source of a direction, IPv4.
+    pub const SRC_IP: u32 = 19;
+    /// The source of a direction, IPv6.
+    pub const SRC_IP6: u32 = 21;
 }
 
 /// Where a payload offset counts from, `enum nft_payload_bases`.
@@ -87,6 +91,8 @@ pub enum Expr {
     },
     /// Loads something of its connection.
     Ct { key: u32, to: Slot },
+    /// Loads something that its connection has for each direction, original (0) or reply (1).
+    CtOf { key: u32, direction: u8, to: Slot },
     /// Asks the routing table.
     Fib { flags: u32, result: u32, to: Slot },
     /// Whether an IPv6 extension header is there, 1 or 0.
@@ -162,7 +168,7 @@ impl Expr {
         match self {
             Expr::Meta { .. } | Expr::MetaSet { .. } => "meta",
             Expr::Payload { .. } => "payload",
-            Expr::Ct { .. } => "ct",
+            Expr::Ct { .. } | Expr::CtOf { .. } => "ct",
             Expr::Fib { .. } => "fib",
             Expr::HeaderPresent { .. } => "exthdr",
             Expr::Random { .. } => "numgen",
@@ -184,6 +190,9 @@ impl Expr {
         match self {
             Expr::Meta { key, to } | Expr::Ct { key, to } => m.be32(1, register(*to)).be32(2, *key),
             Expr::MetaSet { key, from } => m.be32(2, *key).be32(3, register(*from)),
+            Expr::CtOf { key, direction, to } => {
+                m.be32(1, register(*to)).be32(2, *key).octet(3, *direction)
+            }
             Expr::Payload {
                 base,
                 offset,
@@ -326,6 +335,11 @@ impl Expr {
             },
             "ct" if data.get(3).is_none() && data.get(4).is_none() => Expr::Ct {
                 key: n(2)?,
+                to: slot(1)?,
+            },
+            "ct" if data.get(4).is_none() => Expr::CtOf {
+                key: n(2)?,
+                direction: *data.get(3)?.first()?,
                 to: slot(1)?,
             },
             "fib" => Expr::Fib {
@@ -493,6 +507,18 @@ mod tests {
         ]
     }
 
+    fn loads() -> impl Strategy<Value = Expr> {
+        let slot = 0u8..16;
+        prop_oneof![
+            (any::<u32>(), 0u8..2, slot.clone()).prop_map(|(key, direction, to)| Expr::CtOf {
+                key,
+                direction,
+                to
+            }),
+            (any::<u32>(), slot.clone()).prop_map(|(below, to)| Expr::Random { below, to }),
+        ]
+    }
+
     fn expr() -> impl Strategy<Value = Expr> {
         let slot = 0u8..16;
         prop_oneof![
@@ -513,7 +539,7 @@ mod tests {
                 to
             }),
             (any::<u8>(), slot.clone()).prop_map(|(header, to)| Expr::HeaderPresent { header, to }),
-            (any::<u32>(), slot.clone()).prop_map(|(below, to)| Expr::Random { below, to }),
+            loads(),
             (slot.clone(), octets()).prop_map(|(slot, mask)| Expr::Bitwise {
                 slot,
                 xor: vec![0; mask.len()],

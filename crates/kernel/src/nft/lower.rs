@@ -2,8 +2,8 @@
 //! conditions that a field silently brings along (`ip saddr` means: if it is IPv4).
 
 use hextet_model::state::{
-    CmpOp, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatRange, NftRule, PktType, Statement,
-    Value,
+    CmpOp, CtDirection, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatRange, NftRule,
+    PktType, Statement, Value,
 };
 use hextet_types::Family;
 
@@ -381,6 +381,17 @@ fn load(field: Field, to: Slot) -> Expr {
             key: ct::STATUS,
             to,
         },
+        Field::CtSaddr(direction, family) => Expr::CtOf {
+            key: match family {
+                Family::V4 => ct::SRC_IP,
+                Family::V6 => ct::SRC_IP6,
+            },
+            direction: match direction {
+                CtDirection::Original => 0,
+                CtDirection::Reply => 1,
+            },
+            to,
+        },
         Field::FibDaddrType => Expr::Fib {
             flags: FIB_DADDR,
             result: FIB_ADDRTYPE,
@@ -425,7 +436,9 @@ fn field_len(field: Field) -> usize {
     match field {
         Field::IifName | Field::OifName => IFNAMSIZ,
         Field::EtherSaddr => 6,
-        Field::Saddr(family) | Field::Daddr(family) => usize::from(family.bits()) / 8,
+        Field::Saddr(family) | Field::Daddr(family) | Field::CtSaddr(_, family) => {
+            usize::from(family.bits()) / 8
+        }
         Field::NfProto
         | Field::L4Proto
         | Field::IcmpType(_)

@@ -172,6 +172,7 @@ fn packet_of(planner: &Planner, query: &Query) -> Result<Packet, ExplainError> {
         destination: to,
         payload: query.payload,
         connection: query.connection,
+        flow: None,
     })
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::rules::icmp_of,
-    state::{CtState, Field, KeyPart, NatRange, PktType, Value},
+    state::{CtDirection, CtState, Field, KeyPart, NatRange, PktType, Value},
 };
 
 /// What follows the IP header.
@@ -49,6 +49,9 @@ pub struct Packet {
     pub payload: Payload,
     /// What connection tracking makes of it.
     pub connection: CtState,
+    /// Who began the connection, and who answers, where they are others than source and destination: those
+    /// of the packet that an ICMP error is about.
+    pub flow: Option<[IpAddr; 2]>,
 }
 
 /// A packet on its way.
@@ -113,6 +116,14 @@ impl Flight<'_> {
             Field::IcmpType(family) => packet.icmp(family).map(|(t, _)| Value::U8(t)),
             Field::IcmpCode(family) => packet.icmp(family).map(|(_, code)| Value::U8(code)),
             Field::Mark => Some(Value::U32(self.mark)),
+            Field::CtSaddr(direction, family) => {
+                let [client, server] = packet.flow.unwrap_or([packet.source, packet.destination]);
+                let end = match direction {
+                    CtDirection::Original => client,
+                    CtDirection::Reply => server,
+                };
+                of_family(end, family).map(Value::Addr)
+            }
             // The planner's rules never look at these, or chance decides.
             Field::Random(_)
             | Field::NdTarget

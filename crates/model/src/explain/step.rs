@@ -96,6 +96,8 @@ pub enum Reason {
     LinkLocal,
     /// It belongs to no connection.
     Invalid,
+    /// An ICMP error about packets that were never for its sender.
+    ForeignError,
     /// The host's services are not for workloads.
     HostService,
     /// No group of the sending port allows it.
@@ -127,6 +129,7 @@ impl Reason {
             why::DHCP => Reason::DhcpClient,
             why::LINK_LOCAL => Reason::LinkLocal,
             why::INVALID => Reason::Invalid,
+            why::FOREIGN => Reason::ForeignError,
             why::HOST => Reason::HostService,
             why::NOT_ALLOWED if chain.0.starts_with("pe-") => Reason::EgressNotAllowed,
             why::NOT_ALLOWED => Reason::IngressNotAllowed,
@@ -150,6 +153,7 @@ impl Reason {
             Reason::DhcpClient => why::DHCP,
             Reason::LinkLocal => why::LINK_LOCAL,
             Reason::Invalid => "it belongs to no connection",
+            Reason::ForeignError => why::FOREIGN,
             Reason::HostService => why::HOST,
             Reason::EgressNotAllowed => "no security group of the sending port allows it",
             Reason::IngressNotAllowed => "no security group of the receiving port allows it",

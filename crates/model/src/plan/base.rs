@@ -3,9 +3,9 @@
 //! ```text
 //!  prerouting ─▶ from-port: source checked, or dropped
 //!  forward ─▶ established ─▶ admit
-//!          ├▶ from-workload ─▶ guard, profile ─▶ to-port ─▶ profile ─▶ admit
+//!          ├▶ from-workload ─▶ guard, errors, profile ─▶ to-port ─▶ profile ─▶ admit
 //!          └▶ to-workload ─▶ guard ─▶ to-port
-//!  input ─▶ to-host: echo requests to the gateway's addresses, nothing else
+//!  input ─▶ to-host ─▶ errors: echo requests to the gateway's addresses, nothing else
 //!  output ─▶ from-host ─▶ to-port
 //!  postrouting ─▶ nat44-SUBNET
 //! ```
@@ -47,6 +47,8 @@ pub const TO_PORT: &str = "to-port";
 pub const CHECKED: &str = "checked";
 /// Checks the source of what comes from a port.
 pub const FROM_PORT: &str = "from-port";
+/// Judges ICMP errors of a port; see [`super::source`].
+pub const ERRORS: &str = "errors";
 const ESTABLISHED: &str = "established";
 const FROM_WORKLOAD: &str = "from-workload";
 const TO_WORKLOAD: &str = "to-workload";
@@ -193,7 +195,12 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         to(names::PORTS, TO_WORKLOAD),
         because([ACCEPT], "neither from nor to a port"),
     ];
-    let from_host = vec![known, jump_guard(), related(), rule([nft::goto(TO_PORT)])];
+    let from_host = vec![
+        known,
+        jump_guard(),
+        related(ADMIT),
+        rule([nft::goto(TO_PORT)]),
+    ];
     vec![
         nft::base_chain("prerouting", Hook::Prerouting, nft::RAW, prerouting),
         nft::base_chain(
@@ -237,8 +244,8 @@ fn jump_guard() -> NftRule {
     rule([nft::jump(GUARD)])
 }
 
-fn related() -> NftRule {
-    rule([nft::state_in(&[CtState::Related]), nft::goto(ADMIT)])
+fn related(to: &str) -> NftRule {
+    rule([nft::state_in(&[CtState::Related]), nft::goto(to)])
 }
 
 fn link_local(field: Field) -> Statement {
@@ -267,7 +274,7 @@ fn from_workload() -> Vec<NftRule> {
     vec![
         link_local_stays(),
         jump_guard(),
-        related(),
+        related(ERRORS),
         rule([profile]),
         rest,
     ]
@@ -277,7 +284,7 @@ fn to_workload() -> Vec<NftRule> {
     vec![
         link_local_stays(),
         jump_guard(),
-        related(),
+        related(ADMIT),
         rule([nft::jump(PRIVATE)]),
         rule([nft::goto(TO_PORT)]),
     ]
@@ -372,9 +379,9 @@ fn to_host(config: &HostConfig) -> Vec<NftRule> {
         statements.extend_from_slice(end);
         rule(statements)
     };
-    let states = [CtState::Established, CtState::Related];
     let mut rules = vec![
-        rule([nft::state_in(&states), nft::goto(ADMIT)]),
+        rule([nft::state_in(&[CtState::Established]), nft::goto(ADMIT)]),
+        related(ERRORS),
         echo(&[too_fast, Statement::Counter, DROP]),
         echo(&[nft::goto(ADMIT)]),
     ];

@@ -1,5 +1,8 @@
 //! Which sources a port may use. One lookup decides for an exact address; prefixes of address pairs
 //! have one masked set for each length.
+//!
+//! The same sets say whose ICMP errors to believe: a port reports about connections that one of its sources
+//! is an end of. One without port security may forward for others, and so report about theirs.
 
 use hextet_types::{Family, Mac};
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,23 +12,23 @@ use super::{
     index::Name,
     names,
     nft::{self, DROP, because, rule},
+    rules::icmp_of,
     unit::View,
     why,
 };
 use crate::{
     neutron::Port,
-    state::{Field, KeyPart, KeyType, NftRule, Object, SetName, Statement, Value},
+    state::{CtDirection, Field, KeyPart, KeyType, NftRule, Object, SetName, Statement, Value},
 };
 
-/// The chain for what comes from a port. What passes it is marked; without the mark a policy rule drops
-/// the packet, also while this chain is gone.
+/// The chain for what comes from a port, which the kernel forwards nothing of that has not passed it, and
+/// that for its errors.
 pub fn check(view: View<'_>) -> Vec<Object> {
-    let exact = Family::BOTH.map(|f| known(source_key(f, f.bits()), names::sources(f)));
-    let wide = view.index.names().filter_map(|name| match name {
-        Name::WidePair(f, len) => Some(known(source_key(*f, *len), names::wide_sources(*f, *len))),
-        _ => None,
-    });
-    let mut rules: Vec<NftRule> = exact.into_iter().chain(wide).collect();
+    let known = |(family, len, set)| {
+        let found = nft::found(source_key(family, len), set, false);
+        rule([found, nft::goto(base::CHECKED)])
+    };
+    let mut rules: Vec<NftRule> = lengths(view).map(known).collect();
     rules.extend(link_local_rules());
     rules.push(rule([
         nft::name_in(Field::IifName, names::UNCHECKED),
@@ -36,18 +39,55 @@ pub fn check(view: View<'_>) -> Vec<Object> {
         because([none, DROP], why::FOR_AGENT)
     }));
     rules.push(because([Statement::Counter, DROP], why::SPOOFED));
-    vec![nft::chain(base::FROM_PORT, rules)]
+    vec![
+        nft::chain(base::FROM_PORT, rules),
+        nft::chain(base::ERRORS, errors(view)),
+    ]
 }
 
-fn known(key: Vec<KeyPart>, set: SetName) -> NftRule {
-    rule([nft::found(key, set, false), nft::goto(base::CHECKED)])
+/// For what is related to a connection: an ICMP error, or what a helper of the operator's expects.
+fn errors(view: View<'_>) -> Vec<NftRule> {
+    let admit = || nft::goto(base::ADMIT);
+    let mut rules = Vec::new();
+    for (family, len, set) in lengths(view) {
+        for direction in [CtDirection::Original, CtDirection::Reply] {
+            let end = Field::CtSaddr(direction, family);
+            let own = nft::found(key(end, family, len), set.clone(), false);
+            rules.push(rule([own, admit()]));
+        }
+    }
+    rules.push(rule([
+        nft::name_in(Field::IifName, names::UNCHECKED),
+        admit(),
+    ]));
+    rules.extend(Family::BOTH.map(|family| {
+        let icmp = nft::protocol(icmp_of(family).0);
+        because([icmp, Statement::Counter, DROP], why::FOREIGN)
+    }));
+    rules.push(rule([admit()]));
+    rules
+}
+
+/// The sets of sources: those of exact addresses, then one for each length of a prefix.
+fn lengths(view: View<'_>) -> impl Iterator<Item = (Family, u8, SetName)> {
+    let exact = Family::BOTH.map(|f| (f, f.bits(), names::sources(f)));
+    let wide = view.index.names().filter_map(|name| match name {
+        Name::WidePair(f, len) => Some((*f, *len, names::wide_sources(*f, *len))),
+        _ => None,
+    });
+    exact.into_iter().chain(wide)
 }
 
 fn source_key(family: Family, len: u8) -> Vec<KeyPart> {
+    key(Field::Saddr(family), family, len)
+}
+
+/// An address as the sets of sources have it.
+fn key(address: Field, family: Family, len: u8) -> Vec<KeyPart> {
     vec![
         Field::IifName.into(),
         Field::EtherSaddr.into(),
-        nft::address_part(Field::Saddr(family), family, len),
+        nft::address_part(address, family, len),
     ]
 }
 

@@ -18,6 +18,8 @@ pub const DHCP: &str = "DHCP clients are served by the host";
 pub const LINK_LOCAL: &str = "link-local addresses stay on their link";
 /// Connection tracking makes no sense of it.
 pub const INVALID: &str = "belongs to no connection";
+/// ICMP errors about other people's connections.
+pub const FOREIGN: &str = "an error about a connection of others";
 /// The host itself.
 pub const HOST: &str = "the host's services are not for workloads";
 /// The end of a profile.

@@ -75,12 +75,25 @@ pub enum Field {
     PktType,
     /// `ct status`; a mask test.
     CtStatus,
+    /// `ct original ip saddr`, `ct reply ip6 saddr`: an end of the connection, as it was before any
+    /// translation in that direction.
+    CtSaddr(CtDirection, Family),
     /// `fib daddr type`: 2 is local, 3 broadcast, 5 multicast (RTN_* of rtnetlink(7)).
     FibDaddrType,
     /// `exthdr frag exists` for IPv6, 1 or 0.
     Ip6Fragment,
     /// `numgen random mod N`: a number below N, by chance.
     Random(u32),
+}
+
+/// A direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CtDirection {
+    /// That of its first packet.
+    Original,
+    /// That of the answers.
+    Reply,
 }
 
 /// A field, or some of its bits (`field & mask`, the mask in network order and as long as the field).

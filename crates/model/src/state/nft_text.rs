@@ -13,9 +13,9 @@ use hextet_types::{Family, Mac};
 use super::{
     Netns, Object,
     nft::{
-        Chain, ChainHook, CmpOp, CtState, DynOp, Element, Field, Hook, KeyPart, KeyType, Limit,
-        LimitUnit, Lookup, NatRange, PktType, Policy, Rule, Set, SetName, Statement, TABLE, Value,
-        Verdict,
+        Chain, ChainHook, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, KeyPart,
+        KeyType, Limit, LimitUnit, Lookup, NatRange, PktType, Policy, Rule, Set, SetName,
+        Statement, TABLE, Value, Verdict,
     },
 };
 
@@ -289,6 +289,10 @@ impl fmt::Display for Field {
             Field::Mark => "meta mark",
             Field::PktType => "meta pkttype",
             Field::CtStatus => "ct status",
+            Field::CtSaddr(CtDirection::Original, Family::V4) => "ct original ip saddr",
+            Field::CtSaddr(CtDirection::Original, Family::V6) => "ct original ip6 saddr",
+            Field::CtSaddr(CtDirection::Reply, Family::V4) => "ct reply ip saddr",
+            Field::CtSaddr(CtDirection::Reply, Family::V6) => "ct reply ip6 saddr",
             Field::FibDaddrType => "fib daddr type",
             Field::Ip6Fragment => "exthdr frag",
             Field::Random(below) => return write!(f, "numgen random mod {below}"),
@@ -311,7 +315,7 @@ impl fmt::Display for KeyPart {
 
 fn mask_text(f: &mut fmt::Formatter<'_>, field: Field, mask: &[u8]) -> fmt::Result {
     match field {
-        Field::Saddr(_) | Field::Daddr(_) => {
+        Field::Saddr(_) | Field::Daddr(_) | Field::CtSaddr(..) => {
             if let Ok(octets) = <[u8; 4]>::try_from(mask) {
                 return write!(f, "{}", Ipv4Addr::from(octets));
             }

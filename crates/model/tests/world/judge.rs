@@ -55,6 +55,7 @@ impl Judge<'_> {
         }
         if is_host(self.config, packet.destination) {
             return match sender {
+                Some(port) if is_foreign_error(port, packet) => Err("foreign error"),
                 Some(_) if !welcome_at_host(packet) => Err("host"),
                 _ => Ok(Fate::Host),
             };
@@ -87,18 +88,12 @@ impl Judge<'_> {
             return Err("edge");
         }
         let (mac, source) = (packet.mac, packet.source);
-        let own =
-            mac == Some(port.mac_address) && port.fixed_ips.iter().any(|f| f.ip_address == source);
-        let pair = port
-            .allowed_address_pairs
-            .iter()
-            .any(|p| mac == Some(p.mac_address) && p.ip_address.contains(source));
         let link_local = mac == Some(port.mac_address)
             && source == IpAddr::V6(port.mac_address.link_local())
             && ["fe80:", "ff02:"]
                 .iter()
                 .any(|l| packet.destination.to_string().starts_with(l));
-        if !port.port_security_enabled || own || pair || link_local {
+        if !port.port_security_enabled || may_use(port, packet, source) || link_local {
             Ok(())
         } else {
             Err("spoofed")
@@ -143,7 +138,12 @@ impl Judge<'_> {
             }
         }
         match packet.connection {
-            CtState::Related => return Ok(()),
+            CtState::Related => {
+                return match sender {
+                    Some(port) if is_foreign_error(port, packet) => Err("foreign error"),
+                    _ => Ok(()),
+                };
+            }
             CtState::Invalid => {
                 if ports.any(|p| !self.is_stateless(p)) {
                     return Err("invalid");
@@ -277,6 +277,25 @@ impl Judge<'_> {
             && groups().count() > 0
             && groups().all(|g| g.is_some_and(|g| !g.group.stateful))
     }
+}
+
+fn may_use(port: &Port, packet: &Packet, source: IpAddr) -> bool {
+    let mac = packet.mac;
+    let own =
+        mac == Some(port.mac_address) && port.fixed_ips.iter().any(|f| f.ip_address == source);
+    let pairs = &port.allowed_address_pairs;
+    own || pairs
+        .iter()
+        .any(|p| mac == Some(p.mac_address) && p.ip_address.contains(source))
+}
+
+/// An ICMP error about a connection that has nothing to do with the port.
+fn is_foreign_error(port: &Port, packet: &Packet) -> bool {
+    let ends = packet.flow.unwrap_or([packet.source, packet.destination]);
+    port.port_security_enabled
+        && packet.connection == CtState::Related
+        && [1, 58].contains(&packet.protocol())
+        && !ends.iter().any(|end| may_use(port, packet, *end))
 }
 
 fn has_tap(port: &Port) -> bool {
