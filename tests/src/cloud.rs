@@ -67,6 +67,7 @@ impl Cloud {
             physical_network: None,
             segmentation_id: None,
             dns_domain: String::new(),
+            availability_zone_hints: Vec::new(),
             single_homed: false,
         };
         self.intent.networks.insert(id, network);

@@ -22,6 +22,8 @@ pub enum Kind {
     Text(usize),
     /// Text of printable characters, without space at its ends, of at most so many.
     Name(usize),
+    /// A host's or a domain's name of at most so many characters, or empty.
+    Domain(usize),
     /// True or false; also as `"true"`, `"0"` and so on.
     Bool,
     /// A whole number between these, both included; also as text.
@@ -62,6 +64,8 @@ pub enum Kind {
     Nat44,
     /// At most 50 texts of at most 255 characters, each once.
     Tags,
+    /// Texts of at most 255 characters, each once.
+    Texts,
     /// Any JSON object.
     Object,
     /// Any list; only for what is shown.
@@ -127,6 +131,7 @@ impl Attribute {
                 | Kind::DhcpOptions
                 | Kind::Nat44
                 | Kind::Tags
+                | Kind::Texts
                 | Kind::Object
                 | Kind::List
         );

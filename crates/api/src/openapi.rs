@@ -157,7 +157,9 @@ fn schema(resource: &Resource, of: impl Fn(&Attribute) -> bool, required: bool) 
 
 fn property(attribute: &Attribute) -> Value {
     let mut out = match attribute.kind {
-        Kind::Text(max) | Kind::Name(max) => json!({"type": "string", "maxLength": max}),
+        Kind::Text(max) | Kind::Name(max) | Kind::Domain(max) => {
+            json!({"type": "string", "maxLength": max})
+        }
         Kind::Project => json!({"type": "string", "maxLength": 64}),
         Kind::Bool => json!({"type": "boolean"}),
         Kind::Int(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
@@ -168,7 +170,7 @@ fn property(attribute: &Attribute) -> Value {
         }
         Kind::PortNumber => json!({"type": "integer", "minimum": 0, "maximum": 65535}),
         Kind::Moment => json!({"type": "string", "format": "date-time"}),
-        Kind::Tags | Kind::Uuids | Kind::Addresses => {
+        Kind::Tags | Kind::Texts | Kind::Uuids | Kind::Addresses => {
             json!({"type": "array", "items": {"type": "string"}})
         }
         Kind::HostRoutes

@@ -346,7 +346,8 @@ fn parse_sorts(
     Ok(sorts)
 }
 
-fn python_list(items: &[&str]) -> String {
+/// A list as Python prints it, since messages are made for that.
+pub(crate) fn python_list(items: &[&str]) -> String {
     let quoted: Vec<_> = items.iter().map(|i| format!("'{i}'")).collect();
     format!("[{}]", quoted.join(", "))
 }

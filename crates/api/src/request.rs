@@ -169,7 +169,9 @@ pub fn parse_update(resource: &'static Resource, body: &[u8], caller: &Caller) -
         .remove(resource.name)
         .ok_or_else(|| unable(resource.name))?;
     let mut input = Input::default();
-    for (name, value) in as_object(resource, one)? {
+    let one = as_object(resource, one)?;
+    check_names(resource, &one)?;
+    for (name, value) in one {
         let attribute = known(resource, &name)?;
         if attribute.put == Access::Nobody {
             return Err(ApiError::bad_request(format!(
@@ -210,9 +212,22 @@ fn as_object(resource: &Resource, item: Value) -> Result<Map<String, Value>> {
 }
 
 fn known(resource: &Resource, name: &str) -> Result<&'static Attribute> {
-    resource
-        .attribute(name)
-        .ok_or_else(|| ApiError::bad_request(format!("Unrecognized attribute(s) '{name}'")))
+    let attribute = resource.attribute(name);
+    attribute.ok_or_else(|| unrecognized(&[name]))
+}
+
+fn unrecognized(names: &[&str]) -> ApiError {
+    ApiError::bad_request(format!("Unrecognized attribute(s) '{}'", names.join(", ")))
+}
+
+/// All unknown ones are named at once.
+fn check_names(resource: &Resource, item: &Map<String, Value>) -> Result<()> {
+    let names = item.keys().map(String::as_str);
+    let unknown: Vec<_> = names.filter(|n| resource.attribute(n).is_none()).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(unrecognized(&unknown))
 }
 
 fn allow(
@@ -238,6 +253,7 @@ impl Input {
 
 fn create_one(resource: &'static Resource, item: Value, caller: &Caller) -> Result<Input> {
     let mut item = as_object(resource, item)?;
+    check_names(resource, &item)?;
     let mut input = Input::default();
     let owned = resource.attribute("project_id").is_some();
     if owned {

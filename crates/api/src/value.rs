@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     describe::{Attribute, Kind},
     error::{ApiError, Result},
+    query::python_list,
 };
 
 /// Tags of one resource.
@@ -30,6 +31,8 @@ enum Wrong {
     Reason(String),
     /// Told as `Invalid input for operation: …`.
     Input(String),
+    /// Told as it is, as an exception of its own in Neutron.
+    Named(&'static str, String),
 }
 
 type Checked = std::result::Result<Value, Wrong>;
@@ -53,6 +56,7 @@ impl Attribute {
                 ApiError::bad_request(format!("Invalid input for {}. Reason: {r}.", self.name))
             }
             Wrong::Input(r) => ApiError::invalid_input(r),
+            Wrong::Named(kind, text) => ApiError::new(400, kind, text),
         })
     }
 
@@ -61,7 +65,12 @@ impl Attribute {
     pub fn normalize_text(&self, text: &str) -> Value {
         let raw = Value::String(text.to_owned());
         match self.kind {
-            Kind::Text(_) | Kind::Name(_) | Kind::Project | Kind::Choice(_) | Kind::Moment => raw,
+            Kind::Text(_)
+            | Kind::Name(_)
+            | Kind::Domain(_)
+            | Kind::Project
+            | Kind::Choice(_)
+            | Kind::Moment => raw,
             kind => normalize(kind, raw.clone()).unwrap_or(raw),
         }
     }
@@ -82,6 +91,7 @@ fn normalize(kind: Kind, value: Value) -> Checked {
     match kind {
         Kind::Text(max) => text(value, max),
         Kind::Name(max) => name(value, max),
+        Kind::Domain(max) => domain(value, max),
         Kind::Bool => boolean(&value),
         Kind::Int(min, max) => integer(&value, min, max),
         Kind::Choice(choices) => choice(value, choices),
@@ -102,6 +112,7 @@ fn normalize(kind: Kind, value: Value) -> Checked {
         Kind::PortNumber => port_number(&value),
         Kind::Nat44 => nat44(value),
         Kind::Tags => tags(value),
+        Kind::Texts => list(value, "list", |item| text(item, MAX_TAG_LEN)),
         Kind::Object => object(value),
         Kind::List | Kind::Moment => Ok(value),
     }
@@ -124,6 +135,18 @@ fn name(value: Value, max: usize) -> Checked {
             Err(reason(format!("'{s}' is not a valid string")))
         }
         _ => Ok(value),
+    }
+}
+
+fn domain(value: Value, max: usize) -> Checked {
+    let value = text(value, max)?;
+    match value.as_str() {
+        Some("") => Ok(value),
+        Some(s) => match s.parse::<hextet_autoconf::DomainName>() {
+            Ok(_) => Ok(value),
+            Err(e) => Err(reason(e.to_string())),
+        },
+        None => Ok(value),
     }
 }
 
@@ -171,7 +194,11 @@ fn integer(value: &Value, min: i64, max: i64) -> Checked {
 fn choice(value: Value, choices: &[&str]) -> Checked {
     match &value {
         Value::String(s) if choices.contains(&s.as_str()) => Ok(value),
-        other => Err(reason(format!("{} is not in {choices:?}", shown(other)))),
+        other => Err(reason(format!(
+            "'{}' is not in {}",
+            shown(other),
+            python_list(choices)
+        ))),
     }
 }
 
@@ -281,10 +308,11 @@ fn keyed(
     let missing = keys.iter().find(|(n, need)| *need && !map.contains_key(*n));
     if unknown.is_some() || missing.is_some() {
         let expected: Vec<_> = keys.iter().map(|(n, _)| *n).collect();
-        let provided: Vec<_> = map.keys().collect();
+        let provided: Vec<_> = map.keys().map(String::as_str).collect();
         return Err(reason(format!(
-            "Validation of dictionary's keys failed. Expected keys: {expected:?} Provided keys: \
-             {provided:?}"
+            "Validation of dictionary's keys failed. Expected keys: {} Provided keys: {}",
+            python_list(&expected),
+            python_list(&provided)
         )));
     }
     Ok(map)
@@ -416,13 +444,16 @@ fn protocol(value: &Value) -> Checked {
     match text.parse::<hextet_model::neutron::Protocol>() {
         Ok(p) if p.0 == 0 && text != "hopopt" => Ok(Value::Null),
         Ok(p) => Ok(json!(p)),
-        Err(_) => Err(Wrong::Input(format!(
-            "Security group rule protocol {text} not supported. Only protocol values [None, 'ah', \
-             'dccp', 'egp', 'esp', 'gre', 'hopopt', 'icmp', 'igmp', 'ip', 'ipip', 'ipv6-encap', \
-             'ipv6-frag', 'ipv6-icmp', 'icmpv6', 'ipv6-nonxt', 'ipv6-opts', 'ipv6-route', 'ospf', \
-             'pgm', 'rsvp', 'sctp', 'tcp', 'udp', 'udplite', 'vrrp'] and integer representations \
-             [0 to 255] are supported"
-        ))),
+        Err(_) => Err(Wrong::Named(
+            "SecurityGroupRuleInvalidProtocol",
+            format!(
+                "Security group rule protocol {text} not supported. Only protocol values [None, 'ah', \
+                 'dccp', 'egp', 'esp', 'gre', 'hopopt', 'icmp', 'igmp', 'ip', 'ipip', 'ipv6-encap', \
+                 'ipv6-frag', 'ipv6-icmp', 'icmpv6', 'ipv6-nonxt', 'ipv6-opts', 'ipv6-route', 'ospf', \
+                 'pgm', 'rsvp', 'sctp', 'tcp', 'udp', 'udplite', 'vrrp'] and integer representations \
+                 [0 to 255] are supported."
+            ),
+        )),
     }
 }
 
@@ -430,11 +461,14 @@ fn ethertype(value: &Value) -> Checked {
     match value.as_str().map(str::to_ascii_lowercase).as_deref() {
         Some("ipv4") => Ok(json!("IPv4")),
         Some("ipv6") => Ok(json!("IPv6")),
-        _ => Err(Wrong::Input(format!(
-            "Security group rule for ethertype '{}' not supported. Allowed values are ['IPv4', \
-             'IPv6']",
-            shown(value)
-        ))),
+        _ => Err(Wrong::Named(
+            "SecurityGroupRuleInvalidEtherType",
+            format!(
+                "Security group rule for ethertype '{}' not supported. Allowed values are ['IPv4', \
+                 'IPv6'].",
+                shown(value)
+            ),
+        )),
     }
 }
 
@@ -442,7 +476,10 @@ fn port_number(value: &Value) -> Checked {
     whole(value)
         .and_then(|n| u16::try_from(n).ok())
         .map(|n| json!(n))
-        .ok_or_else(|| Wrong::Input(format!("Invalid value for port {}", shown(value))))
+        .ok_or_else(|| {
+            let text = format!("Invalid value for port {}", shown(value));
+            Wrong::Named("SecurityGroupInvalidPortValue", text)
+        })
 }
 
 fn nat44(value: Value) -> Checked {
@@ -474,6 +511,9 @@ fn tags(value: Value) -> Checked {
         let Value::String(tag) = text(item, MAX_TAG_LEN)? else {
             continue;
         };
+        if tag.is_empty() {
+            return Err(reason("a tag has at least one character".into()));
+        }
         if !set.insert(tag.clone()) {
             return Err(duplicate("list", &json!(tag)));
         }
@@ -509,6 +549,9 @@ pub fn is_unusable(prefix: Prefix) -> Option<&'static str> {
         a if a.is_loopback() => Some("Loopback IP subnet is not supported if enable_dhcp is True"),
         IpAddr::V4(a) if a.octets()[0] == 0 => {
             Some("First IP '0.0.0.0' of network is not supported if enable_dhcp is True.")
+        }
+        IpAddr::V4(a) if a.is_link_local() => {
+            Some("a link-local prefix cannot be a subnet: no router forwards it (RFC 3927)")
         }
         IpAddr::V6(a) if a.is_unspecified() => Some("IPv6 subnet '::' is not supported"),
         IpAddr::V6(a) if a.is_unicast_link_local() => {

@@ -392,8 +392,18 @@ fn impossible_rules(group: &Value) -> Vec<(Value, &'static str)> {
             json!({"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": group["id"]}),
             "SecurityGroupMultipleRemoteEntites",
         ),
-        (json!({"protocol": "nonsense"}), "InvalidInput"),
-        (json!({"ethertype": "IPX"}), "InvalidInput"),
+        (
+            json!({"protocol": "nonsense"}),
+            "SecurityGroupRuleInvalidProtocol",
+        ),
+        (
+            json!({"ethertype": "IPX"}),
+            "SecurityGroupRuleInvalidEtherType",
+        ),
+        (
+            json!({"protocol": "tcp", "port_range_min": -1, "port_range_max": 1}),
+            "SecurityGroupInvalidPortValue",
+        ),
     ]
 }
 
@@ -783,6 +793,52 @@ async fn a_nat44_pool_is_a_public_ipv4_subnet_and_stays_while_used() {
         .await
         .ok(200);
     admin.delete("subnets", &pool["id"]).await.ok(204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_had_is_refused_and_not_left_out() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    let network = json!({"availability_zone_hints": ["nova"]});
+    let network = admin.network(network).await;
+    assert_eq!(network["availability_zone_hints"], json!(["nova"]));
+    let elsewhere = json!({"availability_zone_hints": ["elsewhere"]});
+    let answer = admin.try_create("networks", "network", elsewhere).await;
+    answer.refused(404, "AvailabilityZoneNotFound");
+    let unknown = json!({"a": 1, "b": 2});
+    let answer = admin.try_create("networks", "network", unknown).await;
+    let words = answer.refused(400, "HTTPBadRequest");
+    assert_eq!(words, "Unrecognized attribute(s) 'a, b'");
+    let pool = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d";
+    let of = |cidr: &str| json!({"network_id": network["id"], "ip_version": 4, "cidr": cidr});
+    let mut pooled = of("10.0.0.0/24");
+    pooled["subnetpool_id"] = json!(pool);
+    let answer = admin.try_create("subnets", "subnet", pooled).await;
+    answer.refused(404, "SubnetPoolNotFound");
+    let link_local = of("169.254.0.0/16");
+    let answer = admin.try_create("subnets", "subnet", link_local).await;
+    answer.refused(400, "InvalidInput");
+    for (name, value, words) in [
+        ("no-such", "1", "use its name as in"),
+        ("mtu", "wide", "it needs"),
+    ] {
+        let port = json!({"extra_dhcp_opts": [{"opt_name": name, "opt_value": value}]});
+        let answer = admin.try_port(&network, port).await;
+        let said = answer.refused(400, "InvalidInput");
+        assert!(said.contains(words), "{said}");
+    }
+    let answer = admin.try_port(&network, json!({"dns_name": "web 1"})).await;
+    answer.refused(400, "HTTPBadRequest");
+    let port = admin.port(&network, json!({"tags": ["a"]})).await;
+    let path = format!("/networking/v2.0/ports/{}", port["id"].as_str().unwrap());
+    let twice = Some(json!({"tags": ["b", "b"]}));
+    let answer = admin.send("PUT", &format!("{path}/tags"), twice).await;
+    answer.refused(400, "InvalidInput");
+    let slaac = cloud::slaac();
+    admin.subnet(&network, "2001:db8::/64", slaac).await;
+    let other = json!({"port": {"fixed_ips": [{"ip_address": "2001:db8::5"}]}});
+    let answer = admin.send("PUT", &path, Some(other)).await;
+    answer.refused(400, "AllocationOnAutoAddressSubnet");
 }
 
 #[tokio::test(flavor = "multi_thread")]

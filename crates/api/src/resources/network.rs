@@ -40,10 +40,10 @@ pub const NETWORK: Resource = Resource {
         .set_by(Access::Admin)
         .fixed()
         .read_by(Access::Admin),
-        Attribute::optional("dns_domain", Kind::Text(255), Default::Text("")),
+        Attribute::optional("dns_domain", Kind::Domain(255), Default::Text("")),
         Attribute::optional("hextet:single_homed", Kind::Bool, Default::Bool(false))
             .set_by(Access::Admin),
-        Attribute::optional("availability_zone_hints", Kind::List, Default::EmptyList).fixed(),
+        Attribute::optional("availability_zone_hints", Kind::Texts, Default::EmptyList).fixed(),
         Attribute::shown("availability_zones", Kind::List),
         Attribute::shown("ipv4_address_scope", Kind::Uuid),
         Attribute::shown("ipv6_address_scope", Kind::Uuid),

@@ -111,17 +111,45 @@ fn refusals() -> Vec<(Kind, Value, &'static str)> {
             json!(["1.1.1.1", "1.1.1.1"]),
             "Invalid input for a. Reason: Duplicate nameserver '1.1.1.1'.",
         ),
+    ]
+}
+
+/// As [`refusals`].
+fn more_refusals() -> Vec<(Kind, Value, &'static str)> {
+    vec![
         (
             Kind::PortNumber,
             json!(65536),
-            "Invalid input for operation: Invalid value for port 65536.",
+            "Invalid value for port 65536",
+        ),
+        (
+            Kind::Choice(&["one", "two"]),
+            json!("ONE"),
+            "Invalid input for a. Reason: 'ONE' is not in ['one', 'two'].",
+        ),
+        (
+            Kind::Domain(63),
+            json!("web 1"),
+            "Invalid input for a. Reason: 'web 1' is no domain name: labels of 1 to 63 letters, digits, \
+             '-' and '_', joined by dots, at most 253 characters.",
+        ),
+        (
+            Kind::Tags,
+            json!(["a", ""]),
+            "Invalid input for a. Reason: a tag has at least one character.",
+        ),
+        (
+            Kind::HostRoutes,
+            json!([{"destination": "10.0.0.0/8"}]),
+            "Invalid input for a. Reason: Validation of dictionary's keys failed. Expected keys: \
+             ['destination', 'nexthop'] Provided keys: ['destination'].",
         ),
     ]
 }
 
 #[test]
 fn what_is_wrong_is_refused_in_neutron_s_words() {
-    for (kind, raw, words) in refusals() {
+    for (kind, raw, words) in refusals().into_iter().chain(more_refusals()) {
         let error = check(kind, raw.clone()).unwrap_err();
         assert_eq!(
             (error.status, error.message.as_str()),

@@ -49,6 +49,9 @@ pub struct Network {
     /// The domain its ports' names are in; empty for none.
     #[serde(default)]
     pub dns_domain: String,
+    /// `availability_zone_hints`: the zones that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub availability_zone_hints: Vec<String>,
     /// An instance has at most one port on all such networks of the cloud together.
     #[serde(rename = "hextet:single_homed", default)]
     pub single_homed: bool,

@@ -78,6 +78,7 @@ pub fn network(n: u8) -> Network {
         physical_network: None,
         segmentation_id: None,
         dns_domain: String::new(),
+        availability_zone_hints: Vec::new(),
         single_homed: false,
     }
 }

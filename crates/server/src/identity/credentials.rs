@@ -120,21 +120,7 @@ pub async fn create(
     };
     let map = object(&body, "application_credential")?;
     refuse_access_rules(&map)?;
-    let (secret, hash) = match text(&map, "secret")? {
-        None => {
-            let secret = random_secret();
-            let hash = hash_own(&secret);
-            (secret, hash)
-        }
-        Some(secret) if !secret.is_empty() && secret.len() <= MAX_PASSWORD => {
-            let hash = password::hash(secret.clone()).await;
-            (
-                secret,
-                hash.ok_or_else(|| ApiError::unavailable("hash the secret"))?,
-            )
-        }
-        Some(_) => return Err(super::bad("secret must have 1 to 255 characters").into()),
-    };
+    let (secret, hash) = secret(text(&map, "secret")?).await?;
     let credential = Credential {
         id: random_id(),
         name: name(&map)?.ok_or_else(|| super::bad("'name' is a required property"))?,
@@ -176,6 +162,23 @@ pub async fn create(
     let mut shown = show::credential(&credential, &state.identity, &Urls(&asking.base));
     shown["secret"] = json!(secret);
     Ok(answer::json(201, &json!({"application_credential": shown})))
+}
+
+/// The secret that was asked for, or a new one, and its hash.
+async fn secret(wanted: Option<String>) -> Result<(String, String)> {
+    match wanted {
+        None => {
+            let secret = random_secret();
+            let hash = hash_own(&secret);
+            Ok((secret, hash))
+        }
+        Some(secret) if !secret.is_empty() && secret.len() <= MAX_PASSWORD => {
+            let hash = password::hash(secret.clone()).await;
+            let hash = hash.ok_or_else(|| ApiError::unavailable("hash the secret"))?;
+            Ok((secret, hash))
+        }
+        Some(_) => Err(super::bad("secret must have 1 to 255 characters")),
+    }
 }
 
 /// The roles that the body names, of those that the token has; all of them when it names none.

@@ -241,21 +241,8 @@ fn take_wanted(
     for want in wanted {
         let subnet = subnet_for(write, place, subnets, *want)?;
         if is_automatic(subnet) {
-            let fixed = take_automatic(write, place, subnet)?;
-            if want.ip_address.is_some_and(|a| a != fixed.ip_address) {
-                return Err(ApiError::new(
-                    400,
-                    "AllocationOnAutoAddressSubnet",
-                    format!(
-                        "IPv6 address {} cannot be directly assigned to a port on subnet {} as the \
-                     subnet is configured for automatic addresses; this port's is {}.",
-                        want.ip_address.unwrap_or(fixed.ip_address),
-                        subnet.id,
-                        fixed.ip_address
-                    ),
-                ));
-            }
-            chosen.push(fixed);
+            check_automatic(place, subnet, *want)?;
+            chosen.push(take_automatic(write, place, subnet)?);
             continue;
         }
         let fixed = match want.ip_address {
@@ -274,6 +261,23 @@ fn take_wanted(
         chosen.push(fixed);
     }
     Ok(chosen)
+}
+
+/// Of addresses that follow from the Ethernet address, only that one can be asked for.
+fn check_automatic(place: Place<'_>, subnet: &Subnet, want: Wanted) -> Result<()> {
+    let own = automatic_address(subnet, place.mac).map(|f| f.ip_address);
+    match (want.ip_address, own) {
+        (Some(wanted), Some(own)) if wanted != own => Err(ApiError::new(
+            400,
+            "AllocationOnAutoAddressSubnet",
+            format!(
+                "IPv6 address {wanted} cannot be directly assigned to a port on subnet {} as the \
+                 subnet is configured for automatic addresses; this port's is {own}.",
+                subnet.id
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn subnet_for<'s>(

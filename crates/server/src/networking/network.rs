@@ -15,6 +15,7 @@ use hextet_types::{Family, NetworkId, ProjectId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::catalogue::ZONE;
 use super::entity::{Entity, standard_value, wanted_ids};
 use crate::{
     keys,
@@ -117,8 +118,8 @@ impl Entity for Network {
             "provider:segmentation_id" => json!(self.segmentation_id),
             "dns_domain" => json!(self.dns_domain),
             "hextet:single_homed" => json!(self.single_homed),
-            "availability_zone_hints" => json!([]),
-            "availability_zones" => json!([super::catalogue::ZONE]),
+            "availability_zone_hints" => json!(self.availability_zone_hints),
+            "availability_zones" => json!([ZONE]),
             "l2_adjacency" => json!(false),
             _ => standard_value(&self.standard, attribute),
         }
@@ -141,6 +142,7 @@ impl Entity for Network {
             physical_network: input.get("provider:physical_network")?,
             segmentation_id: input.get("provider:segmentation_id")?,
             dns_domain: input.take("dns_domain")?,
+            availability_zone_hints: zone_hints(input)?,
             single_homed: input.take("hextet:single_homed")?,
         };
         if network.physical_network.is_some() || network.segmentation_id.is_some() {
@@ -217,6 +219,18 @@ impl Entity for Network {
         }
         write.remove(network.key(), old.mod_revision);
         Ok(())
+    }
+}
+
+fn zone_hints(input: &Input) -> Result<Vec<String>> {
+    let hints: Vec<String> = input.take("availability_zone_hints")?;
+    match hints.iter().find(|h| *h != ZONE) {
+        None => Ok(hints),
+        Some(unknown) => Err(ApiError::new(
+            404,
+            "AvailabilityZoneNotFound",
+            format!("AvailabilityZone {unknown} could not be found."),
+        )),
     }
 }
 

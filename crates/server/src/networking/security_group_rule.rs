@@ -233,9 +233,8 @@ fn check_ports(rule: &SecurityGroupRule) -> Result<()> {
         return refuse(
             "SecurityGroupInvalidProtocolForPort",
             format!(
-                "Ports cannot be specified for protocol {}. Ports are only supported for DCCP, SCTP, \
-             TCP, UDP, UDPLITE.",
-                protocol.0
+                "Ports cannot be specified for protocol {protocol}. Ports are only supported for \
+                 DCCP, SCTP, TCP, UDP, UDPLITE."
             ),
         );
     }

@@ -124,6 +124,10 @@ impl Entity for Subnet {
     fn create(write: &mut Write<'_>, input: &Input) -> Result<Arc<Self>> {
         let network_id = input.take("network_id")?;
         let network = Arc::clone(&subnettable(write, network_id)?.value);
+        if let Some(pool) = input.get::<Uuid>("subnetpool_id")? {
+            let text = format!("Subnet pool {pool} could not be found.");
+            return Err(ApiError::new(404, "SubnetPoolNotFound", text));
+        }
         let cidr: Prefix = input.get("cidr")?.ok_or_else(|| {
             ApiError::new(
                 400,

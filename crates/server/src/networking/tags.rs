@@ -151,6 +151,7 @@ fn parse(body: &[u8]) -> Result<Tags> {
     let Value::Array(items) = tags else {
         return Err(invalid());
     };
+    let count = items.len();
     let texts = items.into_iter().map(|item| match item {
         Value::String(s) => Ok(s),
         other => Err(ApiError::invalid_input(format!(
@@ -158,6 +159,9 @@ fn parse(body: &[u8]) -> Result<Tags> {
         ))),
     });
     let tags = texts.collect::<Result<Tags>>()?;
+    if tags.len() < count {
+        return Err(ApiError::invalid_input("Duplicate items in the list"));
+    }
     check(&tags)?;
     Ok(tags)
 }

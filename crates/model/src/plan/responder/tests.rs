@@ -39,6 +39,7 @@ fn network() -> Network {
         physical_network: None,
         segmentation_id: None,
         dns_domain: "cloud.example.".to_owned(),
+        availability_zone_hints: Vec::new(),
         single_homed: false,
     }
 }

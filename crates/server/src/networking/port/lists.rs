@@ -4,10 +4,13 @@ use hextet_api::{
     error::{ApiError, Result},
     request::Input,
 };
+use hextet_autoconf::ExtraOption;
 use hextet_model::neutron::{AddressPair, DhcpOption};
 use hextet_types::{Mac, Prefix};
 use serde::Deserialize;
 
+/// DHCP options of one port; more than these are not sent (`hextet_autoconf::PortConfig`).
+const MAX_OPTIONS: usize = 64;
 /// Allowed address pairs of one port.
 const MAX_PAIRS: usize = 10;
 
@@ -71,12 +74,19 @@ pub fn dhcp_options(input: &Input, present: &[DhcpOption]) -> Result<Vec<DhcpOpt
     {
         options.retain(|o| (&o.opt_name, o.ip_version) != (&opt_name, ip_version));
         if let Some(opt_value) = opt_value {
+            ExtraOption::parse(&opt_name, &opt_value, ip_version)
+                .map_err(|e| ApiError::new(400, "InvalidInput", e.to_string()))?;
             options.push(DhcpOption {
                 opt_name,
                 opt_value,
                 ip_version,
             });
         }
+    }
+    if options.len() > MAX_OPTIONS {
+        return Err(ApiError::invalid_input(format!(
+            "a port has at most {MAX_OPTIONS} extra_dhcp_opts"
+        )));
     }
     Ok(options)
 }

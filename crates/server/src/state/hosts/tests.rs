@@ -46,6 +46,7 @@ fn network(n: u8, revision: u64) -> Network {
         physical_network: None,
         segmentation_id: None,
         dns_domain: String::new(),
+        availability_zone_hints: Vec::new(),
         single_homed: false,
     }
 }
