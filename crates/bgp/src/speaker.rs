@@ -322,7 +322,7 @@ impl Speaker {
             attributes.local_pref = route.local_pref;
             let attributes = self.interner.intern(attributes);
             let path = Path::new(attributes, SourceId::LOCAL);
-            self.tables.get_mut(prefix.family()).insert(*prefix, path);
+            self.tables.get_mut(prefix.family()).insert(prefix, path);
         }
         self.local = wanted;
     }

@@ -343,16 +343,11 @@ impl<'c> Decoder<'c> {
         } else {
             self.merge_as4();
             let classic = self.next_hop.map(NextHop::V4);
-            for (next_hop, prefixes) in [(classic, nlri), (mp_next_hop, mp_prefixes)] {
-                if let (Some(next_hop), false) = (next_hop, prefixes.is_empty()) {
-                    let mut attributes = self.attributes.clone();
-                    attributes.next_hop = next_hop;
-                    reach.push(Reach {
-                        attributes,
-                        prefixes,
-                    });
-                }
-            }
+            let parts =
+                [(classic, nlri), (mp_next_hop, mp_prefixes)].map(|(next_hop, prefixes)| {
+                    Some((next_hop?, prefixes)).filter(|(_, p)| !p.is_empty())
+                });
+            reach = reaches(self.attributes, parts);
         }
         Ok(Parsed {
             update: Update {
@@ -399,5 +394,23 @@ impl<'c> Decoder<'c> {
             self.attributes.edit_rare(|r| r.aggregator = aggregator);
         }
         self.attributes.edit_rare(|r| r.unknown.sort());
+    }
+}
+
+/// What is announced, by next hop: the attributes are copied only where there are two.
+fn reaches(attributes: PathAttributes, parts: [Option<(NextHop, Vec<Prefix>)>; 2]) -> Vec<Reach> {
+    let with = |mut attributes: PathAttributes, (next_hop, prefixes)| {
+        attributes.next_hop = next_hop;
+        Reach {
+            attributes,
+            prefixes,
+        }
+    };
+    match parts {
+        [Some(classic), Some(other)] => {
+            vec![with(attributes.clone(), classic), with(attributes, other)]
+        }
+        [Some(only), None] | [None, Some(only)] => vec![with(attributes, only)],
+        [None, None] => Vec::new(),
     }
 }

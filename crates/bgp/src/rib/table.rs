@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, hash::BuildHasher, net::IpAddr, sync::Arc};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 use hextet_types::Prefix;
 
 use super::{SourceId, hops::HopSetId};
@@ -107,13 +107,28 @@ struct Net {
     prefix: Prefix,
 }
 
+/// A prefix in the index. Its hash stands beside its id, so that an index that grows needs not look at each
+/// prefix again, wherever in memory that is.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u32,
+    id: NetId,
+}
+
+impl Entry {
+    /// The index's upper bits pick a place within a group, its lower ones the group: both from all there are.
+    const fn spread(hash: u32) -> u64 {
+        (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
 /// The prefixes of one family. A prefix whose paths have changed is *dirty* and stands in a queue,
 /// once, until [`Table::next_dirty`] hands it out.
 #[derive(Debug)]
 pub(crate) struct Table {
     nets: Vec<Net>,
     free: Vec<NetId>,
-    index: HashTable<NetId>,
+    index: HashTable<Entry>,
     hasher: DefaultHashBuilder,
     dirty: VecDeque<NetId>,
 }
@@ -130,12 +145,24 @@ impl Default for Table {
     }
 }
 
-fn hash(hasher: &DefaultHashBuilder, prefix: Prefix) -> u64 {
-    match prefix.addr() {
+fn hash(hasher: &DefaultHashBuilder, prefix: &Prefix) -> u32 {
+    let hash = match prefix.addr() {
         IpAddr::V4(addr) => {
             hasher.hash_one(u64::from(addr.to_bits()) << 8 | u64::from(prefix.len()))
         }
         IpAddr::V6(addr) => hasher.hash_one((addr.to_bits(), prefix.len())),
+    };
+    let [a, b, c, d, ..] = hash.to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Whether an entry is that prefix's.
+fn is_of<'n>(nets: &'n [Net], hash: u32, prefix: &'n Prefix) -> impl Fn(&Entry) -> bool + 'n {
+    move |entry| {
+        entry.hash == hash
+            && nets
+                .get(entry.id as usize)
+                .is_some_and(|net| net.prefix == *prefix)
     }
 }
 
@@ -151,12 +178,11 @@ impl Table {
     }
 
     pub(crate) fn find(&self, prefix: Prefix) -> Option<NetId> {
-        let found = self.index.find(hash(&self.hasher, prefix), |id| {
-            self.nets
-                .get(*id as usize)
-                .is_some_and(|net| net.prefix == prefix)
-        });
-        found.copied()
+        let hash = hash(&self.hasher, &prefix);
+        let found = self
+            .index
+            .find(Entry::spread(hash), is_of(&self.nets, hash, &prefix));
+        found.map(|entry| entry.id)
     }
 
     pub(crate) fn prefix(&self, id: NetId) -> Option<Prefix> {
@@ -194,16 +220,23 @@ impl Table {
         })
     }
 
-    fn find_or_add(&mut self, prefix: Prefix) -> NetId {
-        if let Some(id) = self.find(prefix) {
-            return id;
-        }
+    fn find_or_add(&mut self, prefix: &Prefix) -> NetId {
+        let hash = hash(&self.hasher, prefix);
+        let place = self.index.entry(
+            Entry::spread(hash),
+            is_of(&self.nets, hash, prefix),
+            |entry| Entry::spread(entry.hash),
+        );
+        let vacant = match place {
+            hash_table::Entry::Occupied(known) => return known.get().id,
+            hash_table::Entry::Vacant(vacant) => vacant,
+        };
         let net = Net {
             paths: Paths::none(),
             hops: HopSetId::NONE,
             queued: 0,
             dirty: false,
-            prefix,
+            prefix: *prefix,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -213,17 +246,12 @@ impl Table {
                 id
             }
             None => {
+                let id = NetId::try_from(self.nets.len()).unwrap_or(NetId::MAX);
                 self.nets.push(net);
-                self.end() - 1
+                id
             }
         };
-        let (hasher, nets) = (&self.hasher, &self.nets);
-        self.index.insert_unique(hash(hasher, prefix), id, |id| {
-            match nets.get(*id as usize) {
-                Some(net) => hash(hasher, net.prefix),
-                None => 0,
-            }
-        });
+        vacant.insert(Entry { hash, id });
         id
     }
 
@@ -237,7 +265,7 @@ impl Table {
     }
 
     /// Puts a path in, in the place of the same source's earlier one. Returns whether there was none.
-    pub(crate) fn insert(&mut self, prefix: Prefix, path: Path) -> bool {
+    pub(crate) fn insert(&mut self, prefix: &Prefix, path: Path) -> bool {
         let id = self.find_or_add(prefix);
         let Some(net) = self.nets.get_mut(id as usize) else {
             return false;
@@ -380,7 +408,9 @@ impl Table {
         }
         let entry = self
             .index
-            .find_entry(hash(&self.hasher, net.prefix), |known| *known == id);
+            .find_entry(Entry::spread(hash(&self.hasher, &net.prefix)), |known| {
+                known.id == id
+            });
         if let Ok(entry) = entry {
             entry.remove();
             self.free.push(id);

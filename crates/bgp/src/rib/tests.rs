@@ -221,7 +221,7 @@ fn apply(op: &Op, table: &mut Table, model: &mut Model, queued: &mut Vec<NetId>)
         Op::Insert(n, s, med) => {
             let with_med = path(s, |a| a.med = Some(med));
             let new = model.insert((prefix(n), s), (med, false)).is_none();
-            assert_eq!(table.insert(prefix(n), with_med), new);
+            assert_eq!(table.insert(&prefix(n), with_med), new);
         }
         Op::Remove(n, s) => {
             let was = model.remove(&(prefix(n), s)).is_some();
@@ -275,7 +275,7 @@ proptest! {
 fn ids_are_used_again() {
     let mut table = Table::default();
     for round in 0..100u8 {
-        table.insert(prefix(round), path(1, |_| ()));
+        table.insert(&prefix(round), path(1, |_| ()));
         table.remove(prefix(round), SourceId(1));
         drain(&mut table, &mut Vec::new());
     }

@@ -234,11 +234,12 @@ impl Speaker {
         let eligible = self.is_eligible(peer, &config, &reach.attributes);
         let original = self.interner.intern(reach.attributes);
         let mut changed: Option<(Changes, Arc<PathAttributes>)> = None;
-        for prefix in reach.prefixes {
+        // By reference: a copy that is read at once would wait for the table's writes before it.
+        for prefix in &reach.prefixes {
             let family = prefix.family();
-            let decision = config.import.decide(prefix, &original);
+            let decision = config.import.decide(*prefix, &original);
             let Some(changes) = decision.filter(|_| eligible && !is_martian(prefix)) else {
-                if self.tables.get_mut(family).remove(prefix, id) {
+                if self.tables.get_mut(family).remove(*prefix, id) {
                     self.count(id, family, |n| n.saturating_sub(1));
                 }
                 continue;
@@ -372,7 +373,7 @@ impl Speaker {
 
 /// Prefixes that no peer has anything to say about: multicast, loopback and link-local IPv6. They are
 /// ignored (RFC 4271 §6.3).
-fn is_martian(prefix: Prefix) -> bool {
+fn is_martian(prefix: &Prefix) -> bool {
     let addr = prefix.addr();
     let special = match addr {
         IpAddr::V4(_) => false,
