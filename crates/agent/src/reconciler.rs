@@ -426,6 +426,9 @@ impl Reconciler {
 
     fn note(&mut self, report: Report) {
         self.writes += report.applied as u64;
+        if report.disturbed {
+            self.look_soon();
+        }
         for key in report.waiting {
             if let Some(link) = self.link_of(&key) {
                 self.waiting.entry(link).or_default().insert(key);

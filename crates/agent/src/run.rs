@@ -100,9 +100,10 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let (responders, responders_told) = async_mpsc::unbounded_channel();
     let (announce, announcements) = watch::channel(bgp::Announcements::new());
 
-    let kernel = open_kernel(&config)?;
+    let mut kernel = open_kernel(&config)?;
     let main = netns::Handle::open(&Netns::Main)?;
-    let kernel_changes = Monitor::open(&main, kernel.socket_ports(&Netns::Main))?;
+    let kernel_changes = Monitor::open(&main, &kernel.socket_ports(&Netns::Main))?;
+    kernel.hush(kernel_changes.table_hearing());
     let outputs = Outputs {
         announce: Some(announce),
         responders,

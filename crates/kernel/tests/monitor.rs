@@ -20,7 +20,7 @@ use support::{Host, isolated, name, run, states};
 
 fn monitor(ignored: Vec<u32>) -> Monitor {
     let main = Handle::open(&Netns::Main).expect("a namespace");
-    Monitor::open(&main, ignored).expect("a monitor")
+    Monitor::open(&main, &ignored).expect("a monitor")
 }
 
 /// All that is heard until `wanted` is.

@@ -2,14 +2,16 @@
 //! told with it, so that echoes of one's own changes can be told from others'.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
 };
 
 use hextet_model::state::TABLE;
 use hextet_types::{Family, IfName, Mac};
 use netlink_sys::SocketAddr;
+use socket2::{SockFilter, SockRef};
 
 use super::{
     Answer, Attrs, ne32,
@@ -34,6 +36,13 @@ const ROUTE_GROUPS: [u32; 11] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25];
 const NETCONFA_IFINDEX: u16 = 1;
 /// `NETCONFA_IFINDEX_ALL` and `NETCONFA_IFINDEX_DEFAULT`, as the kernel writes them.
 const ALL_LINKS: [u32; 2] = [u32::MAX, u32::MAX - 1];
+/// Sockets that a monitor can ignore.
+pub const MAX_IGNORED: usize = 64;
+/// Where the cause's address stands in `struct nlmsghdr`.
+const PORT_OFFSET: u32 = 12;
+const BPF_LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const BPF_JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const BPF_RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 /// Messages read in one go, so that a flood cannot hold its reader.
 const READS: usize = 4096;
 
@@ -81,28 +90,32 @@ pub struct LinkSettings {
 /// Listens in one namespace.
 #[derive(Debug)]
 pub struct Monitor {
-    sockets: [netlink_sys::Socket; 3],
-    ignored: VecDeque<u32>,
+    sockets: [Arc<netlink_sys::Socket>; 3],
     buf: Vec<u8>,
 }
 
 impl Monitor {
     /// Opens one in that namespace. What `ignored` sockets cause is not reported, as far as the kernel
-    /// tells (see [`crate::Kernel::socket_ports`]).
-    pub fn open(netns: &Handle, ignored: Vec<u32>) -> Result<Self, Error> {
+    /// tells (see [`crate::Kernel::socket_ports`]); of these, at most [`MAX_IGNORED`].
+    pub fn open(netns: &Handle, ignored: &[u32]) -> Result<Self, Error> {
         let operation = || format!("listen for changes in namespace {}", netns.name());
         let sockets = netns.run(|| {
-            let route = listen(libc::NETLINK_ROUTE as isize, &ROUTE_GROUPS)?;
-            let nft = listen(libc::NETLINK_NETFILTER as isize, &[NFT_GROUP])?;
-            let xfrm = listen(libc::NETLINK_XFRM as isize, &[XFRM_GROUP])?;
-            Ok([route, nft, xfrm])
+            let route = listen(libc::NETLINK_ROUTE as isize, &ROUTE_GROUPS, ignored)?;
+            let nft = listen(libc::NETLINK_NETFILTER as isize, &[NFT_GROUP], ignored)?;
+            let xfrm = listen(libc::NETLINK_XFRM as isize, &[XFRM_GROUP], ignored)?;
+            Ok([route, nft, xfrm].map(Arc::new))
         })?;
         let sockets = sockets.map_err(|e: io::Error| Error::system(operation(), e))?;
         Ok(Monitor {
             sockets,
-            ignored: ignored.into(),
             buf: vec![0; 64 << 10],
         })
+    }
+
+    /// For [`crate::Kernel::hush`].
+    pub fn table_hearing(&self) -> TableHearing {
+        let [_, nft, _] = &self.sockets;
+        TableHearing(nft.clone())
     }
 
     /// They become readable when something changed; none blocks.
@@ -120,13 +133,11 @@ impl Monitor {
                 match socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
                     Ok(len) => {
                         for answer in answers(self.buf.get(..len).unwrap_or_default()) {
-                            if !self.ignored.contains(&answer.port) {
-                                match wake(&answer) {
-                                    Some(Wake::LinkSettings(is)) => {
-                                        settings.insert(is.name.clone(), is);
-                                    }
-                                    other => wakes.extend(other),
+                            match wake(&answer) {
+                                Some(Wake::LinkSettings(is)) => {
+                                    settings.insert(is.name.clone(), is);
                                 }
+                                other => wakes.extend(other),
                             }
                         }
                     }
@@ -144,15 +155,48 @@ impl Monitor {
     }
 }
 
-fn listen(protocol: isize, groups: &[u32]) -> io::Result<netlink_sys::Socket> {
+/// Whether a monitor hears of changes in tables.
+#[derive(Clone, Debug)]
+pub struct TableHearing(Arc<netlink_sys::Socket>);
+
+impl TableHearing {
+    /// While nobody hears of them the kernel writes no notifications, each of which costs it 8 KiB.
+    pub(crate) fn set(&self, on: bool) -> Result<(), Error> {
+        let done = match on {
+            true => self.0.add_membership(NFT_GROUP),
+            false => self.0.drop_membership(NFT_GROUP),
+        };
+        done.map_err(|e| Error::system("listen for changes in tables", e))
+    }
+}
+
+fn listen(protocol: isize, groups: &[u32], ignored: &[u32]) -> io::Result<netlink_sys::Socket> {
     let mut socket = netlink_sys::Socket::new(protocol)?;
     socket.bind(&SocketAddr::new(0, 0))?;
     socket.set_non_blocking(true)?;
     receive_buffer(&socket, RECEIVE_BUFFER);
+    SockRef::from(&socket).attach_filter(&without(ignored))?;
     for group in groups {
         socket.add_membership(*group)?;
     }
     Ok(socket)
+}
+
+/// A filter that drops, before it is queued, what these sockets caused: the messages of one datagram
+/// have one cause, which the header of the first names.
+fn without(ignored: &[u32]) -> Vec<SockFilter> {
+    let ignored = ignored.get(..MAX_IGNORED).unwrap_or(ignored);
+    let statement = |code: u32, jump_if, jump_else, value| {
+        SockFilter::new(code as u16, jump_if, jump_else, value)
+    };
+    let mut program = vec![statement(BPF_LOAD_WORD, 0, 0, PORT_OFFSET)];
+    for (i, port) in ignored.iter().enumerate() {
+        let to_drop = u8::try_from(ignored.len() - i).unwrap_or(u8::MAX);
+        program.push(statement(BPF_JUMP_EQUAL, to_drop, 0, port.to_be()));
+    }
+    program.push(statement(BPF_RETURN, 0, 0, u32::MAX));
+    program.push(statement(BPF_RETURN, 0, 0, 0));
+    program
 }
 
 fn route_wake(answer: &Answer<'_>) -> Option<Wake> {

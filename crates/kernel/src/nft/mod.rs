@@ -12,7 +12,7 @@ mod value;
 use hextet_model::state::KeyType;
 use hextet_types::Family;
 
-pub use read::{key_types, read_table, table_use};
+pub use read::{generation, key_types, read_table, table_use};
 pub use transaction::{Change, Exists, delete_table, transact};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -41,6 +41,7 @@ mod msg {
     pub const NEWSETELEM: u16 = super::kind(12);
     pub const GETSETELEM: u16 = super::kind(13);
     pub const DELSETELEM: u16 = super::kind(14);
+    pub const GETGEN: u16 = super::kind(16);
 }
 
 /// Set flags, `enum nft_set_flags`.

@@ -131,6 +131,21 @@ pub fn table_use(socket: &mut Socket) -> Result<Option<u32>, Error> {
     Ok(table_state(socket)?.map(|(_, users)| users))
 }
 
+/// The number of the namespace's last transaction, whoever made it; never 0.
+pub fn generation(socket: &mut Socket) -> Result<u32, Error> {
+    let mut request = Batch::default();
+    request.message(msg::GETGEN, 0, &HEADER);
+    let mut found = None;
+    socket.query(&mut request, |_, answer| {
+        found = Attrs::after(answer.payload, HEADER.len())
+            .get(1)
+            .and_then(be32);
+    })?;
+    found.ok_or_else(|| Error::Lost {
+        operation: "read the generation of nf_tables".to_owned(),
+    })
+}
+
 fn table_state(socket: &mut Socket) -> Result<Option<(u32, u32)>, Error> {
     let mut request = Batch::default();
     request.message(msg::GETTABLE, 0, &HEADER);

@@ -75,6 +75,9 @@ impl Kernel {
                 self.settle(op, fate, &mut report);
             }
         }
+        for namespace in self.namespaces.values_mut() {
+            report.disturbed |= std::mem::take(&mut namespace.disturbed);
+        }
         report
     }
 
@@ -284,7 +287,7 @@ impl Links {
             self.all = true;
             link::request_all(&mut request, false);
             for found in namespace.route.dump(&mut request, link::read)? {
-                self.known.insert(found.name, found.index);
+                self.known.insert(found);
             }
         } else if !wanted.is_empty() {
             wanted
@@ -293,7 +296,7 @@ impl Links {
             let known = &mut self.known;
             namespace.route.query(&mut request, |_, answer| {
                 if let Some(found) = link::read(answer) {
-                    known.insert(found.name, found.index);
+                    known.insert(found);
                 }
             })?;
         }

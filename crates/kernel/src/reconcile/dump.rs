@@ -54,7 +54,6 @@ impl Kernel {
         let mut links = Indexes::default();
         for is in namespace.route.dump(&mut request, link::read)? {
             let hung = hung.get(&is.index).copied();
-            links.insert(is.name.clone(), is.index);
             let key = Key::Link(netns.clone(), is.name.clone());
             let program = EdgeProgram {
                 netns: netns.clone(),
@@ -63,7 +62,8 @@ impl Kernel {
             if scope.expected.contains_key(&key) || hung == Some(tc::Hung::Ours) {
                 found.insert(key, link_standing(netns, &is));
             }
-            let key = Key::EdgeProgram(netns.clone(), is.name);
+            let key = Key::EdgeProgram(netns.clone(), is.name.clone());
+            links.insert(is);
             match hung {
                 Some(tc::Hung::Ours) if programs_stand => {
                     found.insert(key, Object::EdgeProgram(program).into());

@@ -21,7 +21,13 @@ use hextet_types::{IfName, Mac};
 pub use diff::{diff, diff_keys};
 pub use op::{Op, Standing};
 
-use crate::{error::Error, netlink::Socket, netns, sysctl::Record, tc::Programs};
+use crate::{
+    error::Error,
+    netlink::{Socket, TableHearing},
+    netns,
+    sysctl::Record,
+    tc::Programs,
+};
 
 /// What a kernel needs to know beforehand.
 #[derive(Clone, Debug)]
@@ -73,6 +79,8 @@ pub struct Report {
     pub failed: Vec<(Op, Error)>,
     /// What waits for a link or namespace that is not there yet.
     pub waiting: Vec<Key>,
+    /// Whether somebody else may have changed our table unheard: it is to be looked at again.
+    pub disturbed: bool,
 }
 
 impl Report {
@@ -91,6 +99,10 @@ struct Namespace {
     xfrm: Socket,
     /// The key of each set, as far as we have seen it.
     sets: HashMap<SetName, Vec<KeyType>>,
+    /// Who would hear of our changes of the table.
+    hearing: Option<TableHearing>,
+    /// Somebody else changed tables while nobody heard.
+    disturbed: bool,
 }
 
 impl Namespace {
@@ -111,6 +123,8 @@ impl Namespace {
             nft,
             xfrm,
             sets: HashMap::new(),
+            hearing: None,
+            disturbed: false,
         })
     }
 }
@@ -147,6 +161,13 @@ impl Kernel {
         sockets.map_or(Vec::new(), |n| {
             vec![n.route.port(), n.nft.port(), n.xfrm.port()]
         })
+    }
+
+    /// Large changes of the main namespace's table go unheard by that monitor.
+    pub fn hush(&mut self, hearing: TableHearing) {
+        if let Some(main) = self.namespaces.get_mut(&Netns::Main) {
+            main.hearing = Some(hearing);
+        }
     }
 
     /// Makes the kernel equal to what is desired: looks, compares, applies. What a transaction refused is

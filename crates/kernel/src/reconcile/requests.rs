@@ -18,7 +18,7 @@ use crate::{
 /// Rules of one priority and mark that may have piled up.
 const PILED_UP: usize = 16;
 
-/// Operations that are one request each, or two for a link.
+/// Operations that are one request each, or up to two for a link.
 pub(super) fn apply_requests(namespace: &mut Namespace, run: &[Op], links: &Indexes) -> Vec<Fate> {
     let mut batch = Batch::default();
     let mut owners = Vec::with_capacity(run.len());
@@ -60,8 +60,8 @@ fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -
     let wait = Some(Fate::Waiting);
     match op {
         Op::Create(object) | Op::Replace { new: object, .. } => match object {
-            Object::Link(o) => match links.index(&o.name) {
-                Some(index) => link::set(batch, index, o),
+            Object::Link(o) => match links.get(&o.name) {
+                Some(is) => link::set(batch, is, o),
                 None => return wait,
             },
             Object::Address(o) => match links.index(&o.link) {

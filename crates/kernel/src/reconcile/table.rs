@@ -7,17 +7,19 @@ use super::{
     apply::{Fate, all_failed, withheld},
 };
 use crate::{
-    error::Error,
+    error::{Error, Refusal},
     nft::{self, Change, Exists},
 };
+
+/// So many changes in a transaction are notified of.
+const LOUD: usize = 256;
 
 pub(super) fn apply_table(namespace: &mut Namespace, run: &[Op]) -> Vec<Fate> {
     let changes: Vec<Change<'_>> = run.iter().filter_map(change).collect();
     if let Err(e) = learn_sets(namespace, run) {
         return all_failed(run, e);
     }
-    let Namespace { nft, sets, .. } = namespace;
-    let refused = match nft::transact(nft, &changes, |name| sets.get(name).cloned()) {
+    let refused = match transact(namespace, &changes) {
         Ok(refused) => refused,
         Err(e) => return all_failed(run, e),
     };
@@ -49,6 +51,30 @@ pub(super) fn apply_table(namespace: &mut Namespace, run: &[Op]) -> Vec<Fate> {
         }
     }
     run.iter().map(|_| Fate::Done).collect()
+}
+
+/// Above so many changes nobody is to hear of them, ourselves included; whether somebody else changed
+/// tables meanwhile the generation tells.
+fn transact(
+    namespace: &mut Namespace,
+    changes: &[Change<'_>],
+) -> Result<Vec<(usize, Refusal)>, Error> {
+    let Namespace { nft, sets, .. } = namespace;
+    let key_types = |name: &_| sets.get(name).cloned();
+    let hearing = match &namespace.hearing {
+        Some(hearing) if changes.len() > LOUD => hearing,
+        _ => return nft::transact(nft, changes, key_types),
+    };
+    let before = nft::generation(nft)?;
+    hearing.set(false)?;
+    let refused = nft::transact(nft, changes, key_types);
+    hearing.set(true)?;
+    let ours = match &refused {
+        Ok(refused) if refused.is_empty() => before.checked_add(1).unwrap_or(1),
+        _ => before,
+    };
+    namespace.disturbed |= nft::generation(nft)? != ours;
+    refused
 }
 
 /// Asks for the keys of sets whose elements change and that we have not seen.

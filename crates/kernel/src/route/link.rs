@@ -153,19 +153,30 @@ fn read_stats(value: &[u8]) -> Option<Stats> {
     })
 }
 
-/// Gives a link its settings. Two requests: no link-local address may come up of itself, so that is said
-/// before the link goes up.
-pub fn set(batch: &mut Batch, index: u32, link: &Link) {
-    batch
-        .message(RTM_NEWLINK, 0, &header(index, 0, 0))
-        .attr(IFLA_ADDRESS, &link.mac.octets())
-        .ne32(IFLA_MTU, u32::from(link.mtu))
-        .nest(IFLA_AF_SPEC, |m| {
-            m.nest(AF_INET6, |m| {
-                m.octet(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE);
+/// Gives a link its settings, as far as it has others. Up to two requests: no link-local address may come
+/// up of itself, so that is said before the link goes up. It is not said to a link that makes none: the
+/// kernel would tell all its parts that the link changed, and then IPv6 goes through all routes of all links.
+pub fn set(batch: &mut Batch, is: &Found, link: &Link) {
+    let (mac, mtu) = (is.mac != Some(link.mac), is.mtu != u32::from(link.mtu));
+    if mac || mtu || is.generates_addresses {
+        let mut m = batch.message(RTM_NEWLINK, 0, &header(is.index, 0, 0));
+        if mac {
+            m.attr(IFLA_ADDRESS, &link.mac.octets());
+        }
+        if mtu {
+            m.ne32(IFLA_MTU, u32::from(link.mtu));
+        }
+        if is.generates_addresses {
+            m.nest(IFLA_AF_SPEC, |m| {
+                m.nest(AF_INET6, |m| {
+                    m.octet(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE);
+                });
             });
-        });
-    set_up(batch, index, link.up);
+        }
+    }
+    if is.up != link.up {
+        set_up(batch, is.index, link.up);
+    }
 }
 
 /// Sets a link up or down.

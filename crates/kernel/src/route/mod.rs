@@ -35,18 +35,18 @@ pub(crate) fn family(af: u8) -> Option<Family> {
     }
 }
 
-/// A namespace's links, by name and by index.
+/// A namespace's links as they were found, by name and by index.
 #[derive(Clone, Debug, Default)]
 pub struct Indexes {
     by_name: HashMap<IfName, u32>,
-    by_index: HashMap<u32, IfName>,
+    by_index: HashMap<u32, link::Found>,
 }
 
 impl Indexes {
     /// Adds a link.
-    pub fn insert(&mut self, name: IfName, index: u32) {
-        self.by_index.insert(index, name.clone());
-        self.by_name.insert(name, index);
+    pub fn insert(&mut self, link: link::Found) {
+        self.by_name.insert(link.name.clone(), link.index);
+        self.by_index.insert(link.index, link);
     }
 
     /// A link's index.
@@ -56,6 +56,11 @@ impl Indexes {
 
     /// A link's name.
     pub fn name(&self, index: u32) -> Option<&IfName> {
-        self.by_index.get(&index)
+        self.by_index.get(&index).map(|link| &link.name)
+    }
+
+    /// A link as it was found.
+    pub fn get(&self, name: &IfName) -> Option<&link::Found> {
+        self.by_index.get(self.by_name.get(name)?)
     }
 }
