@@ -10,13 +10,19 @@
 //
 // classifier/egress sees what goes to the workload, and drops what nothing has admitted.
 //
-// No maps, no state: the gateway's address is a constant in the instructions (see GATEWAY_MAC), so that
-// the program's tag changes with it.
+// Fragments it lets in as far as there is room for them: the kernel puts datagrams together before any rule
+// judges them, and has 4 MiB for all that are not whole (ipfrag_high_thresh, nf_conntrack_frag6_high_thresh).
+// A port gets FRAGMENT_ROOM of that, which comes back when a datagram is whole, or in the time after which
+// the kernel gives it up. Only fragments pay for this.
+//
+// The gateway's address is a constant in the instructions (see GATEWAY_MAC), so that the program's tag
+// changes with it. There is no other state than that of fragments, and none that has to outlive us.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/in.h>
+#include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <stddef.h>
@@ -46,6 +52,60 @@
 #define NA_FLAGS 0xe0000000 // router, solicited, override (RFC 4861 §4.4)
 #define OPT_TARGET_LLADDR 2
 #define EXTENSION_HEADERS 6
+#define IPV4_MORE 0x2000
+#define IPV4_OFFSET 0x1fff
+#define IPV6_MORE 0x0001
+#define IPV6_OFFSET 0xfff8
+
+// What a port's fragments may take while their datagrams are not whole, and how long the kernel keeps
+// them: 30 s in IPv4, 60 s in IPv6.
+#define FRAGMENT_ROOM 262144ULL
+#define FRAGMENT_NANOS 60000000000ULL
+#define NANOS_PER_OCTET (FRAGMENT_NANOS / FRAGMENT_ROOM)
+// A fragment's buffer with all that belongs to it takes less than twice its length and this.
+#define FRAGMENT_OVERHEAD 1280
+// A datagram whose fragments come within this time gives back all that it took.
+#define WHOLE_NANOS 1000000000ULL
+#define PORTS 16384
+#define DATAGRAMS 16384
+
+struct map {
+	__u32 type, key_size, value_size, max_entries, map_flags, id, pinning;
+};
+
+// By what the kernel tells datagrams apart, and by the link.
+struct datagram {
+	__u32 link, id, protocol;
+	__be32 source[4], destination[4];
+};
+
+// So much of it has come, in order, since then; and what it took.
+struct progress {
+	__u64 since, nanos;
+	__u64 next;
+};
+
+// One fragment's place in its datagram, in octets.
+struct fragment {
+	__u32 first, length, more;
+};
+
+// When each port has all of its room again, by link. Two processors that take from one at once may take
+// once for both; it is a limit, not an account.
+struct map SEC("maps") rooms = {
+	.type = BPF_MAP_TYPE_LRU_HASH,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(__u64),
+	.max_entries = PORTS,
+};
+
+// A port has no more of these than it has room for fragments, so none pushes out another's.
+struct map SEC("maps") datagrams = {
+	.type = BPF_MAP_TYPE_LRU_HASH,
+	.key_size = sizeof(struct datagram),
+	.value_size = sizeof(struct progress),
+	.max_entries = DATAGRAMS,
+};
 
 struct arp_ipv4 {
 	__be16 hardware, protocol;
@@ -258,13 +318,123 @@ static __always_inline int from_port(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
+// Whether there was room for that many nanoseconds' worth of octets.
+static __always_inline int take_room(__u32 link, __u64 now, __u64 nanos)
+{
+	__u64 *whole_at = bpf_map_lookup_elem(&rooms, &link);
+	__u64 next = (whole_at && *whole_at > now ? *whole_at : now) + nanos;
+
+	if (next > now + FRAGMENT_NANOS)
+		return 0;
+	if (whole_at)
+		*whole_at = next;
+	else
+		bpf_map_update_elem(&rooms, &link, &next, BPF_ANY);
+	return 1;
+}
+
+static __always_inline void give_back(__u32 link, __u64 nanos)
+{
+	__u64 *whole_at = bpf_map_lookup_elem(&rooms, &link);
+
+	if (whole_at)
+		*whole_at -= nanos;
+}
+
+// Whether a fragment may come in. What is taken comes back with the last fragment of a datagram all of
+// whose fragments came in order, one right behind the other: then the kernel holds nothing of it any more.
+// Any others wait for their time.
+static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram,
+				struct fragment *fragment)
+{
+	__u64 now = bpf_ktime_get_ns();
+	__u64 nanos = (2ULL * skb->len + FRAGMENT_OVERHEAD) * NANOS_PER_OCTET;
+	struct progress *progress;
+
+	if (!take_room(skb->ifindex, now, nanos))
+		return 0;
+	if (!fragment->first) {
+		struct progress begun = { now, nanos, fragment->length };
+
+		bpf_map_update_elem(&datagrams, datagram, &begun, BPF_ANY);
+		return 1;
+	}
+	progress = bpf_map_lookup_elem(&datagrams, datagram);
+	if (!progress || progress->next != fragment->first || now - progress->since > WHOLE_NANOS)
+		return 1;
+	progress->next += fragment->length;
+	progress->nanos += nanos;
+	if (!fragment->more) {
+		give_back(skb->ifindex, progress->nanos);
+		bpf_map_delete_elem(&datagrams, datagram);
+	}
+	return 1;
+}
+
+static __always_inline int judge_ipv4(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+	struct datagram datagram = {};
+	struct fragment fragment;
+	struct iphdr ip;
+	__u16 place;
+
+	// Headers are nearly always where they can be read without a call.
+	if (data + sizeof(struct ethhdr) + sizeof(ip) <= (void *)(long)skb->data_end)
+		__builtin_memcpy(&ip, data + sizeof(struct ethhdr), sizeof(ip));
+	else if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
+		return TC_ACT_SHOT;
+	place = bpf_ntohs(ip.frag_off);
+	if (!(place & (IPV4_MORE | IPV4_OFFSET)))
+		return from_port(skb);
+	fragment.first = 8 * (place & IPV4_OFFSET);
+	fragment.length = (__u16)(bpf_ntohs(ip.tot_len) - 4 * ip.ihl);
+	fragment.more = place & IPV4_MORE;
+	datagram.link = skb->ifindex;
+	datagram.id = ip.id;
+	datagram.protocol = ip.protocol;
+	datagram.source[0] = ip.saddr;
+	datagram.destination[0] = ip.daddr;
+	return fits(skb, &datagram, &fragment) ? from_port(skb) : TC_ACT_SHOT;
+}
+
+// The fragment header there; one that is alone (RFC 6946) is none to wait for others.
+static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
+{
+	struct datagram datagram = {};
+	struct fragment fragment;
+	struct ipv6hdr ip;
+	struct {
+		__u8 next, reserved;
+		__be16 place;
+		__be32 id;
+	} header;
+	__u16 place;
+
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) ||
+	    bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
+		return 0;
+	place = bpf_ntohs(header.place);
+	if (!(place & (IPV6_MORE | IPV6_OFFSET)))
+		return 1;
+	fragment.first = place & IPV6_OFFSET;
+	fragment.length = (__u16)(bpf_ntohs(ip.payload_len) + sizeof(struct ethhdr) + sizeof(ip) -
+				  offset - sizeof(header));
+	fragment.more = place & IPV6_MORE;
+	datagram.link = skb->ifindex;
+	datagram.id = header.id;
+	__builtin_memcpy(datagram.source, &ip.saddr, 16);
+	__builtin_memcpy(datagram.destination, &ip.daddr, 16);
+	return fits(skb, &datagram, &fragment);
+}
+
 // Neighbour discovery and multicast listener reports of a workload concern nobody but us; we have seen
 // what we need of them before this program. They are found also behind extension headers and in first
 // fragments (RFC 6980).
 static __always_inline int judge_ipv6(struct __sk_buff *skb)
 {
-	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr);
-	__u8 next, type;
+	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), fragment = 0;
+	__u8 next, type, later = 0;
 	struct {
 		__u8 next, length;
 		__be16 fragment;
@@ -281,14 +451,22 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			return TC_ACT_SHOT;
 		if (next == IPPROTO_FRAGMENT) {
-			if (extension.fragment & bpf_htons(0xfff8))
-				return from_port(skb);
+			if (!fragment)
+				fragment = offset;
+			if (extension.fragment & bpf_htons(IPV6_OFFSET)) {
+				later = 1;
+				break;
+			}
 			offset += 8;
 		} else {
 			offset += 8 * (extension.length + 1);
 		}
 		next = extension.next;
 	}
+	if (fragment && !fits_ipv6(skb, fragment))
+		return TC_ACT_SHOT;
+	if (later)
+		return from_port(skb);
 	if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
 	    next == IPPROTO_FRAGMENT)
 		return TC_ACT_SHOT;
@@ -315,7 +493,7 @@ int port_ingress(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
-		return from_port(skb);
+		return judge_ipv4(skb);
 	case bpf_htons(ETH_P_IPV6):
 		return judge_ipv6(skb);
 	case bpf_htons(ETH_P_ARP):

@@ -145,7 +145,48 @@ fn fragments_of_nothing(family: Family) -> Attack {
     };
     let name = "a neighbour's datagrams in fragments are lost";
     Attack::new(GROUP, name, family, &[Defence::Edge], attempt)
-        .known_to_succeed("succeeds: all workloads share the room for fragments")
+}
+
+/// What a port sends in fragments that do belong together gets through, also in numbers for which there
+/// would be no room at once.
+pub fn whole_datagrams_get_through(family: Family) -> Result<(), String> {
+    const DATAGRAMS: u32 = 200;
+    const CUTS: [(usize, usize); 4] = [(0, 1400), (1400, 2800), (2800, 4200), (4200, 5008)];
+    in_own_namespace(|| {
+        let mut world = World::new(Setting::new(), &[]);
+        let ends = world.to_internet(family);
+        let datagram = udp(ends, 4000, 2049, &[7; 5000]);
+        for n in 0..DATAGRAMS {
+            for (first, end) in CUTS {
+                let octets = datagram.octets[first..end].to_vec();
+                let piece = Payload {
+                    protocol: datagram.protocol,
+                    octets,
+                };
+                let more = end < datagram.octets.len();
+                let packet = match family {
+                    Family::V4 => Ip {
+                        identification: u16::try_from(n).expect("a small number"),
+                        more_fragments: more,
+                        fragment_offset: u16::try_from(first / 8).expect("a small number"),
+                        ..Ip::default()
+                    }
+                    .packet(ends, &piece),
+                    Family::V6 => Ip::default().packet(ends, &fragment(&piece, n, first, more)),
+                };
+                let frame = world.frame(&packet);
+                world.send(&frame);
+            }
+        }
+        let pieces = world.host.uplink.frames().iter();
+        let pieces = pieces
+            .filter(|f| parse(f).is_some_and(|p| p.ends == ends))
+            .count();
+        let all = DATAGRAMS as usize * CUTS.len();
+        (pieces >= all)
+            .then_some(())
+            .ok_or_else(|| format!("{pieces} of {all} fragments"))
+    })
 }
 
 /// Whether a datagram from the Internet, in two fragments, gets to the victim.
