@@ -102,16 +102,30 @@ pub fn flood(
     length: Length,
 ) -> Result<f64> {
     let before = received(to)?;
-    let (sent, used) = from.place.enter(|| {
-        meter.pin()?;
-        send(meter, frames, length)
-    })??;
+    let (sent, used) = pinned(meter, from, frames, length)?;
     let arrived = received(to)?.saturating_sub(before) as f64;
     ensure!(
         arrived >= ARRIVING * sent as f64,
         "only {arrived} of {sent} packets arrive"
     );
     Ok(arrived / used)
+}
+
+/// Sends frames to a host that drops them where they come in; gives packets sent per CPU-second.
+///
+/// # Errors
+///
+/// The kernel refuses them.
+pub fn send_only(meter: Meter, from: &Workload, frames: &[Vec<u8>], length: Length) -> Result<f64> {
+    let (sent, used) = pinned(meter, from, frames, length)?;
+    Ok(sent as f64 / used)
+}
+
+fn pinned(meter: Meter, from: &Workload, frames: &[Vec<u8>], length: Length) -> Result<(u64, f64)> {
+    from.place.enter(|| {
+        meter.pin()?;
+        send(meter, frames, length)
+    })?
 }
 
 /// Sends frames once, unmeasured.

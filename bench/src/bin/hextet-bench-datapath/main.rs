@@ -61,14 +61,16 @@ const RIVALS: [&str; 3] = ["plain", "hextet", "Calico"];
 const PLAIN: usize = 0;
 const OURS: usize = 1;
 const CALICO: usize = 2;
+/// In the place of a rival: a host that forwards nothing.
+const SENDER: usize = 3;
 
 type Kind = (Traffic, Family);
 
 /// What was measured with one number of ports.
 struct Contest {
     ports: u32,
-    /// Of each rival, round by round.
-    samples: BTreeMap<Kind, [Vec<f64>; 3]>,
+    /// Of each rival, and of the sender alone where there are goals, round by round.
+    samples: BTreeMap<Kind, [Vec<f64>; 4]>,
 }
 
 fn run(options: &Options) -> Result<Vec<Row>> {
@@ -79,6 +81,8 @@ fn run(options: &Options) -> Result<Vec<Row>> {
     let two = Port::first(2);
     let plain = Site::new("plain", &two)?;
     plain.route(&two)?;
+    let sender = Site::new("sender", &two)?;
+    sender.discard_at_once()?;
     let mut contests = Vec::new();
     for count in &options.ports {
         let ports = Port::first(*count);
@@ -90,12 +94,8 @@ fn run(options: &Options) -> Result<Vec<Row>> {
         calico.route(&ports)?;
         calico::apply(&calico, &ports, options.iptables)?;
         tell(&format!("{count} ports: measuring"));
-        contests.push(Contest::hold(
-            *count,
-            [&plain, &ours, &calico],
-            meter,
-            options,
-        )?);
+        let sites = [&plain, &ours, &calico, &sender];
+        contests.push(Contest::hold(*count, sites, meter, options)?);
         tell(&format!("{count} ports: taking it down"));
     }
     tell("done");
@@ -103,27 +103,26 @@ fn run(options: &Options) -> Result<Vec<Row>> {
 }
 
 impl Contest {
-    /// Measures all kinds, round by round; in each, the rivals take turns, another one first each time.
-    fn hold(ports: u32, sites: [&Site; 3], meter: Meter, options: &Options) -> Result<Contest> {
+    /// Measures all kinds, round by round; in each, the rivals take turns, another one first each time. The
+    /// first round only warms up.
+    fn hold(ports: u32, sites: [&Site; 4], meter: Meter, options: &Options) -> Result<Contest> {
         let mut contest = Contest {
             ports,
             samples: BTreeMap::new(),
         };
-        let seconds = f64::from(options.sample_ms) / 1000.0;
         for round in 0..=options.rounds {
             for traffic in Traffic::ALL {
                 for family in Family::BOTH {
+                    let kind = (traffic, family);
                     for turn in 0..sites.len() {
                         let who = (round + turn) % sites.len();
-                        let value = traffic
-                            .sample(sites[who], family, meter, seconds)
-                            .with_context(|| {
-                                format!("{}, {traffic}, {family}, {ports} ports", RIVALS[who])
-                            })?;
-                        let warming_up = round == 0;
-                        if !warming_up {
-                            let kind = contest.samples.entry((traffic, family)).or_default();
-                            kind[who].push(value);
+                        if who == SENDER && !judged(traffic) {
+                            continue;
+                        }
+                        let value = sample(who, sites[who], kind, meter, options)
+                            .with_context(|| format!("{traffic}, {family}, {ports} ports"))?;
+                        if round > 0 {
+                            contest.samples.entry(kind).or_default()[who].push(value);
                         }
                     }
                 }
@@ -141,28 +140,63 @@ impl Contest {
         pairs.map(|(a, b)| a / b).collect()
     }
 
+    /// What forwarding takes with one rival to what it takes with another, without what the sender takes:
+    /// ratios of speeds, round by round.
+    fn net_ratios(&self, kind: Kind, of: usize, to: usize) -> Samples {
+        let samples = self.samples.get(&kind);
+        let rounds = samples.into_iter().flat_map(|s| {
+            let both = s[of].iter().zip(&s[to]);
+            both.zip(&s[SENDER])
+        });
+        rounds
+            .map(|((of, to), sender)| (1.0 / to - 1.0 / sender) / (1.0 / of - 1.0 / sender))
+            .collect()
+    }
+
     fn row(&self, kind: Kind, of: usize, to: usize) -> Row {
         let (traffic, family) = kind;
         let (metric, unit, scale) = traffic.metric();
         let scaled = |who: usize| -> Samples {
             let samples = self.samples.get(&kind).map(|s| s[who].iter());
-            samples
-                .into_iter()
-                .flatten()
-                .map(|value| value / scale)
-                .collect()
+            let values = samples.into_iter().flatten();
+            values.map(|value| value / scale).collect()
         };
         let ratios = self.ratios(kind, of, to);
-        let case = format!("{} ports, {traffic}, {family}: {}", self.ports, RIVALS[of]);
+        let mut note = format!(
+            "{}: {:.3} {unit}; ratio {:.3} to {:.3}",
+            RIVALS[to],
+            scaled(to).median(),
+            ratios.quantile(0.0),
+            ratios.quantile(1.0)
+        );
+        if judged(traffic) {
+            let net = self.net_ratios(kind, of, to).median();
+            note += &format!("; without the sender {net:.3}");
+        }
+        let case = format!(
+            "{}, {traffic}, {family}: {}",
+            counted(self.ports),
+            RIVALS[of]
+        );
         Row::new(case, metric, unit, &scaled(of))
             .beside(RIVALS[to], ratios.median())
-            .note(format!(
-                "{}: {:.3} {unit}; ratio {:.3} to {:.3}",
-                RIVALS[to],
-                scaled(to).median(),
-                ratios.quantile(0.0),
-                ratios.quantile(1.0)
-            ))
+            .note(note)
+    }
+}
+
+fn sample(
+    who: usize,
+    site: &Site,
+    (traffic, family): Kind,
+    meter: Meter,
+    options: &Options,
+) -> Result<f64> {
+    let seconds = f64::from(options.sample_ms) / 1000.0;
+    match RIVALS.get(who) {
+        Some(name) => traffic
+            .sample(site, family, meter, seconds)
+            .with_context(|| format!("forward: {name}")),
+        None => Traffic::sender(site, family, meter, seconds),
     }
 }
 
@@ -193,6 +227,13 @@ fn rows(contests: &[Contest], options: &Options) -> Vec<Row> {
     rows
 }
 
+fn counted(ports: u32) -> String {
+    match ports {
+        1 => "1 port".to_owned(),
+        n => format!("{n} ports"),
+    }
+}
+
 /// Whether there is a goal for it.
 fn judged(traffic: Traffic) -> bool {
     matches!(traffic, Traffic::Established | Traffic::New)
@@ -211,12 +252,9 @@ fn growth<'a>(fewest: &'a Contest, most: &'a Contest) -> impl Iterator<Item = Ro
     let kinds = most.samples.keys().filter(|kind| judged(kind.0));
     kinds.map(move |kind| {
         let [few, many] = [fewest, most].map(|c| c.ratios(*kind, OURS, PLAIN));
-        let case = format!("{} ports, {}, {}: hextet", most.ports, kind.0, kind.1);
+        let case = format!("{}, {}, {}: hextet", counted(most.ports), kind.0, kind.1);
         Row::new(case, "ratio to plain routing", "", &many)
-            .beside(
-                format!("{} ports", fewest.ports),
-                many.median() / few.median(),
-            )
+            .beside(counted(fewest.ports), many.median() / few.median())
             .goal(Goal::AtLeast(0.95))
             .note("0.95 and above is noise")
     })

@@ -1,28 +1,23 @@
 //! hextet's side: the planner's state for these ports, made by the reconciler.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context, Result, ensure};
 use hextet_kernel::{Config, Kernel, Scope};
 use hextet_model::{
     intent::{Group, Intent},
-    neutron::{
-        Binding, Direction, FixedIp, Network, NetworkType, Port, SecurityGroup, SecurityGroupRule,
-        Standard, Status, Subnet,
-    },
+    neutron::{Port, SecurityGroupRule},
     plan::{HostConfig, plan},
 };
-use hextet_types::{Family, NetworkId, ProjectId, SecurityGroupId, SecurityGroupRuleId, SubnetId};
-use jiff::Timestamp;
+use hextet_types::{Family, SecurityGroupId};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::site::{self, Site};
 
-const NETWORK: NetworkId = NetworkId(Uuid::from_u128(1));
-const GROUP: SecurityGroupId = SecurityGroupId(Uuid::from_u128(2));
+const NETWORK: Uuid = Uuid::from_u128(1);
+const GROUP: Uuid = Uuid::from_u128(2);
 
 /// Makes the host what an agent would make it.
 ///
@@ -59,145 +54,116 @@ pub fn apply(site: &Site, ports: &[site::Port]) -> Result<()> {
 /// All ports on one network, in the group that every project begins with.
 fn intent(ports: &[site::Port]) -> Result<Intent> {
     let mut intent = Intent::default();
-    intent.networks.insert(NETWORK, network());
+    let network = json!({
+        "id": NETWORK, "admin_state_up": true, "status": "ACTIVE", "shared": false,
+        "router:external": false, "mtu": 1500, "port_security_enabled": true,
+        "provider:network_type": "routed",
+    });
+    let network: hextet_model::neutron::Network = resource(network)?;
+    intent.networks.insert(network.id, network);
     for family in Family::BOTH {
-        let subnet = subnet(family)?;
+        let (cidr, gateway) = match family {
+            Family::V4 => ("10.8.0.0/16", "10.8.0.1"),
+            Family::V6 => ("2001:db8:8::/64", "2001:db8:8::1"),
+        };
+        let subnet = json!({
+            "id": subnet_id(family), "network_id": NETWORK, "cidr": cidr, "gateway_ip": gateway,
+            "allocation_pools": [], "enable_dhcp": true,
+        });
+        let subnet: hextet_model::neutron::Subnet = resource(subnet)?;
         intent.subnets.insert(subnet.id, subnet);
     }
-    let members: BTreeSet<IpAddr> = ports
-        .iter()
-        .flat_map(|p| Family::BOTH.map(|family| p.address(family)))
-        .collect();
-    intent.members.insert(GROUP, members);
-    intent.groups.insert(GROUP, default_group());
-    let described = ports.iter().map(|p| (p.id, port(p)));
-    intent.ports.extend(described);
+    let addresses = |port: &site::Port| Family::BOTH.map(|family| port.address(family));
+    let members: BTreeSet<IpAddr> = ports.iter().flat_map(addresses).collect();
+    intent.members.insert(SecurityGroupId(GROUP), members);
+    let group = default_group()?;
+    intent.groups.insert(group.group.id, group);
+    for described in ports {
+        let port = port(described)?;
+        intent.ports.insert(port.id, port);
+    }
     Ok(intent)
 }
 
-fn port(port: &site::Port) -> Port {
-    let fixed_ip = |family| FixedIp {
-        subnet_id: subnet_id(family),
-        ip_address: port.address(family),
-    };
-    Port {
-        id: port.id,
-        standard: standard(),
-        network_id: NETWORK,
-        mac_address: port.mac(),
-        fixed_ips: Family::BOTH.map(fixed_ip).to_vec(),
-        device_id: String::new(),
-        device_owner: "compute:nova".to_owned(),
-        admin_state_up: true,
-        status: Status::Active,
-        security_groups: vec![GROUP],
-        port_security_enabled: true,
-        allowed_address_pairs: Vec::new(),
-        extra_dhcp_opts: Vec::new(),
-        dns_name: String::new(),
-        binding: Binding::default(),
-    }
-}
-
-/// Out: everything. In: what comes from the group itself.
-fn default_group() -> Group {
-    let mut rules = BTreeMap::new();
-    for (n, (direction, family)) in [
-        (Direction::Egress, Family::V4),
-        (Direction::Egress, Family::V6),
-        (Direction::Ingress, Family::V4),
-        (Direction::Ingress, Family::V6),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let id = SecurityGroupRuleId(Uuid::from_u128(0x100 + n as u128));
-        let rule = SecurityGroupRule {
-            id,
-            security_group_id: GROUP,
-            project_id: project(),
-            description: String::new(),
-            direction,
-            ethertype: family,
-            protocol: None,
-            port_range_min: None,
-            port_range_max: None,
-            remote_ip_prefix: None,
-            remote_group_id: (direction == Direction::Ingress).then_some(GROUP),
-            revision_number: 0,
-            created_at: Timestamp::UNIX_EPOCH,
-            updated_at: Timestamp::UNIX_EPOCH,
-        };
-        rules.insert(id, rule);
-    }
-    let group = SecurityGroup {
-        id: GROUP,
-        standard: standard(),
-        stateful: true,
-        shared: false,
-    };
-    Group { group, rules }
-}
-
-fn network() -> Network {
-    Network {
-        id: NETWORK,
-        standard: standard(),
-        admin_state_up: true,
-        status: Status::Active,
-        shared: false,
-        external: false,
-        is_default: false,
-        mtu: 1500,
-        port_security_enabled: true,
-        network_type: NetworkType::Routed,
-        physical_network: None,
-        segmentation_id: None,
-        dns_domain: String::new(),
-        single_homed: false,
-    }
-}
-
-fn subnet_id(family: Family) -> SubnetId {
-    SubnetId(Uuid::from_u128(match family {
-        Family::V4 => 4,
-        Family::V6 => 6,
+fn port(port: &site::Port) -> Result<Port> {
+    let fixed_ips = Family::BOTH
+        .map(|family| json!({"subnet_id": subnet_id(family), "ip_address": port.address(family)}));
+    resource(json!({
+        "id": port.id, "network_id": NETWORK, "mac_address": port.mac(), "fixed_ips": fixed_ips,
+        "device_owner": "compute:nova", "admin_state_up": true, "status": "ACTIVE",
+        "security_groups": [GROUP], "port_security_enabled": true,
     }))
 }
 
-fn subnet(family: Family) -> Result<Subnet> {
-    let (cidr, gateway) = match family {
-        Family::V4 => ("10.8.0.0/16", "10.8.0.1"),
-        Family::V6 => ("2001:db8:8::/64", "2001:db8:8::1"),
+/// Out: everything. In: what comes from the group itself.
+fn default_group() -> Result<Group> {
+    let rules = [
+        ("egress", "IPv4", Value::Null),
+        ("egress", "IPv6", Value::Null),
+        ("ingress", "IPv4", json!(GROUP)),
+        ("ingress", "IPv6", json!(GROUP)),
+    ];
+    let mut group = Group {
+        group: resource(json!({"id": GROUP, "stateful": true}))?,
+        rules: [].into(),
     };
-    Ok(Subnet {
-        id: subnet_id(family),
-        standard: standard(),
-        network_id: NETWORK,
-        cidr: cidr.parse().context("a prefix")?,
-        gateway_ip: Some(gateway.parse().context("an address")?),
-        allocation_pools: Vec::new(),
-        enable_dhcp: true,
-        dns_nameservers: Vec::new(),
-        host_routes: Vec::new(),
-        ipv6_ra_mode: None,
-        ipv6_address_mode: None,
-        nat44: None,
+    for (n, (direction, ethertype, remote)) in (0x100..).zip(rules) {
+        let rule: SecurityGroupRule = resource(json!({
+            "id": Uuid::from_u128(n), "security_group_id": GROUP, "direction": direction,
+            "ethertype": ethertype, "protocol": null, "port_range_min": null,
+            "port_range_max": null, "remote_ip_prefix": null, "remote_group_id": remote,
+        }))?;
+        group.rules.insert(rule.id, rule);
+    }
+    Ok(group)
+}
+
+fn subnet_id(family: Family) -> Uuid {
+    Uuid::from_u128(match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
     })
 }
 
-fn project() -> ProjectId {
-    ProjectId("bench".to_owned())
+/// A resource as its description says, with what all resources carry.
+fn resource<T: DeserializeOwned>(mut described: Value) -> Result<T> {
+    let standard = [
+        ("project_id", json!("bench")),
+        ("revision_number", json!(0)),
+        ("created_at", json!("2026-01-01T00:00:00Z")),
+        ("updated_at", json!("2026-01-01T00:00:00Z")),
+    ];
+    for (name, value) in standard {
+        described[name] = value;
+    }
+    serde_json::from_value(described).context("describe a resource")
 }
 
-fn standard() -> Standard {
-    Standard {
-        project_id: project(),
-        name: String::new(),
-        description: String::new(),
-        tags: Vec::new(),
-        revision_number: 0,
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: Timestamp::UNIX_EPOCH,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_may_send_and_be_reached() {
+        let ports = site::Port::first(5);
+        let intent = intent(&ports).unwrap();
+        assert_eq!(intent.ports.len(), 5);
+        let config = HostConfig::new("bench".parse().unwrap());
+        let state = plan(&intent, &config);
+        let text = hextet_model::state::table_text(
+            state.objects.values(),
+            &hextet_model::state::Netns::Main,
+        );
+        for port in ports {
+            for family in Family::BOTH {
+                let source = format!(
+                    "\"{}\" . {} . {}",
+                    port.link(),
+                    port.mac(),
+                    port.address(family)
+                );
+                assert!(text.contains(&source), "{source} in\n{text}");
+            }
+        }
     }
 }

@@ -182,6 +182,23 @@ impl Site {
         Ok(())
     }
 
+    /// Drops what the first workload floods with where it comes in: what is left is the sender's own cost.
+    ///
+    /// # Errors
+    ///
+    /// `nft` fails.
+    pub fn discard_at_once(&self) -> Result<()> {
+        let link = self.one.port.link();
+        let rules = format!(
+            "add table netdev end\n\
+             add chain netdev end in {{ type filter hook ingress device \"{link}\" priority 0; }}\n\
+             add rule netdev end in udp dport {DISCARD} drop\n"
+        );
+        let file = self.file("discard", &rules)?;
+        self.host.run(&["nft", "-f", &file])?;
+        Ok(())
+    }
+
     fn idle_links(&self, ports: &[Port]) -> Result<()> {
         let mut lines = String::new();
         for pair in ports.chunks(2) {

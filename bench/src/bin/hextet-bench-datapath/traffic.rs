@@ -12,7 +12,7 @@ use hextet_bench::sample::Samples;
 use hextet_types::Family;
 
 use crate::{
-    flood::{Length, flood, flow, send_once},
+    flood::{Length, flood, flow, send_once, send_only},
     meter::Meter,
     site::Site,
 };
@@ -66,6 +66,17 @@ impl Traffic {
         }
     }
 
+    /// A sample of what the sender of floods costs without any forwarding.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses its frames.
+    pub fn sender(site: &Site, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
+        let [there, _] = flow(&site.one, &site.two, 5_002, family);
+        let copies = vec![there; COPIES];
+        send_only(meter, &site.one, &copies, Length::CpuSeconds(seconds))
+    }
+
     /// One sample, between these workloads; in CPU seconds about so long.
     ///
     /// # Errors
@@ -90,7 +101,7 @@ impl Traffic {
                 site.forget_connections()?;
                 Ok(rate)
             }
-            Traffic::Stream => stream(site, family, meter, seconds),
+            Traffic::Stream => stream(site, family, meter, 2.0 * seconds),
             Traffic::Connect => {
                 let rate = connect(site, family, meter, seconds)?;
                 site.forget_connections()?;
@@ -137,7 +148,7 @@ fn stream(site: &Site, family: Family, meter: Meter, seconds: f64) -> Result<f64
         let (mut to, _) = listener.accept().context("accept")?;
         from.set_nonblocking(true)?;
         to.set_nonblocking(true)?;
-        carry(&mut from, &mut to, meter, seconds / 5.0)?;
+        carry(&mut from, &mut to, meter, seconds / 2.0)?;
         let (octets, used) = carry(&mut from, &mut to, meter, seconds)?;
         Ok(octets as f64 / used)
     })?
