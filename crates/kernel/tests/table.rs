@@ -282,6 +282,14 @@ fn connection_rules() -> Vec<NftRule> {
     let (v4, v6) = (Family::V4, Family::V6);
     vec![
         rule(vec![
+            Statement::Compare(
+                masked(Field::IcmpType(v6), &[0x80]),
+                CmpOp::Eq,
+                Value::U8(0),
+            ),
+            Statement::SetSaddr("fe80::1".parse().expect("an address")),
+        ]),
+        rule(vec![
             lookup(
                 vec![
                     Field::IifName.into(),

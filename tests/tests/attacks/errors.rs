@@ -117,6 +117,42 @@ fn about_the_host_s_flow(family: Family) -> Attack {
     Attack::new(GROUP, name, family, &[Defence::Errors], attempt)
 }
 
+/// What the host itself has to say about a packet comes from the gateway, whatever addresses the host has:
+/// that a packet has come too far, or is too big for the way ahead.
+pub fn errors_of_the_host(family: Family) -> Result<(), String> {
+    in_own_namespace(|| {
+        let mut setting = Setting::new();
+        setting.links.push("link set up0 mtu 1400");
+        let mut world = World::new(setting, &[]);
+        let ends = world.to_internet(family);
+        let (gateway, [too_far, too_big]) = match family {
+            Family::V4 => (addr("169.254.0.1"), [(11, 0), (3, 4)]),
+            Family::V6 => (addr("fe80::1"), [(3, 0), (2, 0)]),
+        };
+        for (expected, ttl, len) in [(too_far, 1, 100), (too_big, 64, 1440)] {
+            let ip = Ip {
+                ttl,
+                dont_fragment: true,
+                ..Ip::default()
+            };
+            let packet = ip.packet(ends, &udp(ends, 4000, 9, &vec![7; len]));
+            world.send(&world.frame(&packet));
+            let is_it = |frame: &[u8]| {
+                parse(frame).is_some_and(|p| {
+                    let kind = (p.payload.octets.first(), p.payload.octets.get(1));
+                    p.ends == Ends::new(gateway, ends.src)
+                        && kind == (Some(&expected.0), Some(&expected.1))
+                        && p.checksum_is_right()
+                })
+            };
+            if !world.attacker_has(is_it) {
+                return Err(format!("nothing of type and code {expected:?} came"));
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Whoever is an end of a flow reports what became of its packets.
 pub fn honest_errors_arrive(family: Family) -> Result<(), String> {
     in_own_namespace(|| {

@@ -99,6 +99,12 @@ fn main() -> ExitCode {
         Trial::test(name, move || run(family).map_err(Failed::from))
     }));
     trials.extend(Family::BOTH.map(|family| {
+        let name = format!("ICMP error: the host's come from the gateway ({family})");
+        Trial::test(name, move || {
+            errors::errors_of_the_host(family).map_err(Failed::from)
+        })
+    }));
+    trials.extend(Family::BOTH.map(|family| {
         let name = format!("flood: whole datagrams in fragments get through ({family})");
         Trial::test(name, move || {
             floods::whole_datagrams_get_through(family).map_err(Failed::from)

@@ -71,6 +71,8 @@ const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFTA_DYNSET_EXPR: u16 = 7;
 const NUMGEN_RANDOM: u32 = 1;
+/// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`.
+const CSUM_PSEUDO_HEADER: u32 = 1;
 
 /// A register, numbered by its first four octets of 64: 0 to 15.
 pub type Slot = u8;
@@ -88,6 +90,13 @@ pub enum Expr {
         offset: u32,
         len: u32,
         to: Slot,
+    },
+    /// Writes octets of the packet; the checksum of its transport follows where the pseudo-header changes.
+    PayloadSet {
+        base: u32,
+        offset: u32,
+        len: u32,
+        from: Slot,
     },
     /// Loads something of its connection.
     Ct { key: u32, to: Slot },
@@ -167,7 +176,7 @@ impl Expr {
     fn name(&self) -> &str {
         match self {
             Expr::Meta { .. } | Expr::MetaSet { .. } => "meta",
-            Expr::Payload { .. } => "payload",
+            Expr::Payload { .. } | Expr::PayloadSet { .. } => "payload",
             Expr::Ct { .. } | Expr::CtOf { .. } => "ct",
             Expr::Fib { .. } => "fib",
             Expr::HeaderPresent { .. } => "exthdr",
@@ -286,6 +295,16 @@ impl Expr {
                 }
                 m.be32(7, *flags)
             }
+            Expr::PayloadSet {
+                base,
+                offset,
+                len,
+                from,
+            } => {
+                m.be32(2, *base).be32(3, *offset).be32(4, *len);
+                m.be32(5, register(*from)).be32(6, 0).be32(7, 0);
+                m.be32(8, CSUM_PSEUDO_HEADER)
+            }
             Expr::Counter => m.be64(1, 0).be64(2, 0),
             Expr::Other { octets, .. } => m.raw(octets),
             _ => m,
@@ -332,6 +351,12 @@ impl Expr {
                 offset: n(3)?,
                 len: n(4)?,
                 to: slot(1)?,
+            },
+            "payload" if (n(6)?, n(7)?, n(8)?) == (0, 0, CSUM_PSEUDO_HEADER) => Expr::PayloadSet {
+                base: n(2)?,
+                offset: n(3)?,
+                len: n(4)?,
+                from: slot(5)?,
             },
             "ct" if data.get(3).is_none() && data.get(4).is_none() => Expr::Ct {
                 key: n(2)?,
@@ -516,6 +541,12 @@ mod tests {
                 to
             }),
             (any::<u32>(), slot.clone()).prop_map(|(below, to)| Expr::Random { below, to }),
+            (any::<u32>(), any::<u32>(), slot).prop_map(|(base, n, from)| Expr::PayloadSet {
+                base,
+                offset: n,
+                len: n,
+                from
+            }),
         ]
     }
 

@@ -1,6 +1,8 @@
 //! From the model's statements to nf_tables expressions, as nft(8) itself would write them, with the
 //! conditions that a field silently brings along (`ip saddr` means: if it is IPv4).
 
+use std::net::Ipv6Addr;
+
 use hextet_model::state::{
     CmpOp, CtDirection, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatRange, NftRule,
     PktType, Statement, Value,
@@ -99,6 +101,7 @@ impl Lowering {
             Statement::Limit(rate, over) => self.exprs.push(limit(rate, *over)),
             Statement::SetMark { value, mask } => self.set_mark(*value, *mask),
             Statement::SetPktType(to) => self.set_pkt_type(*to),
+            Statement::SetSaddr(to) => self.set_saddr(*to),
             Statement::Counter => self.exprs.push(Expr::Counter),
             Statement::Notrack => self.exprs.push(Expr::Notrack),
             Statement::Snat(range) => self.snat(range)?,
@@ -208,6 +211,18 @@ impl Lowering {
                 from: 0,
             },
         ]);
+    }
+
+    fn set_saddr(&mut self, to: Ipv6Addr) {
+        self.require_family(Family::V6);
+        let data = to.octets().to_vec();
+        self.exprs.push(Expr::Immediate { to: 0, data });
+        self.exprs.push(Expr::PayloadSet {
+            base: base::NETWORK,
+            offset: 8,
+            len: 16,
+            from: 0,
+        });
     }
 
     fn snat(&mut self, range: &NatRange) -> Lowered {

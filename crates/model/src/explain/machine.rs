@@ -193,11 +193,11 @@ impl<'a> Machine<'a> {
 
     fn route(&self, flight: &Flight<'_>, steps: Option<&mut Vec<Step>>) -> Result<Way, Reason> {
         let destination = flight.packet.destination;
-        if self.locals.contains(&destination) || is_for_many(destination) {
-            return Ok(Way::Local);
-        }
         if is_link_local(destination) {
             return Err(Reason::NoRoute);
+        }
+        if self.locals.contains(&destination) || is_for_many(destination) {
+            return Ok(Way::Local);
         }
         let found = self.best_route(destination);
         let link = match found {

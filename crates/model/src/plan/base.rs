@@ -104,12 +104,15 @@ pub fn host(config: &HostConfig) -> Output {
     output.objects.extend(chains(config));
     output
         .objects
-        .extend("lo".parse::<IfName>().ok().map(|link| {
-            Object::Address(Address {
-                netns: Netns::Main,
-                link,
-                addr: IpAddr::V4(config.link_local_v4),
-                prefix_len: 32,
+        .extend("lo".parse::<IfName>().ok().into_iter().flat_map(|link| {
+            let addresses = [IpAddr::V4(config.link_local_v4), IpAddr::V6(GATEWAY_V6)];
+            addresses.map(|addr| {
+                Object::Address(Address {
+                    netns: Netns::Main,
+                    link: link.clone(),
+                    addr,
+                    prefix_len: Family::of(addr).bits(),
+                })
             })
         }));
     for aggregate in &config.aggregates {
@@ -197,6 +200,7 @@ fn chains(config: &HostConfig) -> Vec<Object> {
     ];
     let from_host = vec![
         known,
+        gateway_reports(),
         jump_guard(),
         related(ADMIT),
         rule([nft::goto(TO_PORT)]),
@@ -238,6 +242,20 @@ fn unknown_ports(config: &HostConfig, field: Field) -> impl Iterator<Item = NftR
             why::UNKNOWN_PORT,
         )
     })
+}
+
+/// The host's ICMPv6 errors come from the gateway, as those of IPv4 do: an unnumbered host has no better
+/// source, and others need not be known to workloads. (A route's preferred source cannot be this one: the
+/// kernel takes a link-local address for that on the route's own link alone.)
+fn gateway_reports() -> NftRule {
+    let error = KeyPart {
+        field: Field::IcmpType(Family::V6),
+        mask: Some(vec![0x80]),
+    };
+    rule([
+        nft::compare(error, Value::U8(0)),
+        Statement::SetSaddr(GATEWAY_V6),
+    ])
 }
 
 fn jump_guard() -> NftRule {

@@ -5,7 +5,10 @@
 //!
 //! A chain is one object with all its rules and is replaced whole. What changes often is an [`Element`].
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use hextet_types::{Family, IfName, Mac};
 use serde::{Deserialize, Serialize};
@@ -371,6 +374,9 @@ pub enum Statement {
     },
     /// `meta pkttype set`; in prerouting only.
     SetPktType(PktType),
+    /// `ip6 saddr set`, IPv6 only: the packet's source becomes another, and its transport checksum right; no
+    /// translation that an answer would undo.
+    SetSaddr(Ipv6Addr),
     /// Counts packets and octets.
     Counter,
     /// Leaves the packet without connection tracking.

@@ -230,6 +230,7 @@ impl fmt::Display for Statement {
                 };
                 write!(f, "meta pkttype set {to}")
             }
+            Statement::SetSaddr(to) => write!(f, "ip6 saddr set {to}"),
             Statement::Counter => f.write_str("counter"),
             Statement::Notrack => f.write_str("notrack"),
             Statement::Snat(NatRange { first, last }) => {
