@@ -52,7 +52,7 @@ use crate::{
     agents::pki::{Pki, PkiError},
     app::{App, Gate, Settings},
     cloud::{Cloud, FollowError},
-    http::listener,
+    http::listener::{self, Source},
     identity::bootstrap::{BootstrapError, bootstrap},
 };
 
@@ -341,18 +341,24 @@ fn spawn_listeners(
     } = listeners;
     let metrics_routes = Router::new().route("/metrics", get(metrics::metrics));
     let tcp = [
-        (clients, tls, client_routes(app)),
+        (clients, Source::Network, tls, client_routes(app)),
         (
             agents,
+            Source::Host,
             Some(agents_tls),
             agents::routes().with_state(Arc::clone(app)),
         ),
-        (metrics, None, metrics_routes.with_state(Arc::clone(app))),
+        (
+            metrics,
+            Source::Network,
+            None,
+            metrics_routes.with_state(Arc::clone(app)),
+        ),
     ];
-    for (listener, tls, router) in tcp {
+    for (listener, source, tls, router) in tcp {
         let stopping = stopping.clone();
         tasks.spawn(async move {
-            listener::serve(listener, tls, router, stopping).await;
+            listener::serve(listener, source, tls, router, stopping).await;
             Ok(())
         });
     }

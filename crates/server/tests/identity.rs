@@ -374,8 +374,19 @@ async fn administrators_manage_domains_and_projects() {
         "/identity/v3/projects/{}",
         project["project"]["id"].as_str().unwrap()
     );
-    let renamed = json!({"project": {"name": "q", "description": "x"}});
+    let renamed = json!({"project": {"name": "q", "description": "x", "tags": ["a", "b"]}});
     admin.send("PATCH", &path, Some(renamed)).await.ok(200);
+    for (query, count) in [
+        ("tags=a,b", 1),
+        ("tags=a,c", 0),
+        ("tags-any=a,c", 1),
+        ("not-tags-any=a,c&name=q", 0),
+        ("not-tags=a,c&name=q", 1),
+    ] {
+        let found = admin.get(&format!("/identity/v3/projects?{query}")).await;
+        let found = found.ok(200)["projects"].as_array().unwrap().len();
+        assert_eq!(found, count, "{query}");
+    }
     let shown = admin.get(&path).await.ok(200);
     assert_eq!(shown["project"]["name"], "q");
     admin.get("/identity/v3/projects/none").await.ok(404);

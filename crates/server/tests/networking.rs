@@ -600,12 +600,23 @@ async fn quotas_bound_what_a_project_has() {
         .await
         .refused(403, "AdminRequired");
     admin.send("PUT", &path, Some(limits)).await.ok(200);
-    user.network(json!({})).await;
+    let own = user.network(json!({})).await;
     let words = user
         .try_create("networks", "network", json!({}))
         .await
         .refused(409, "OverQuota");
     assert_eq!(words, "Quota exceeded for resources: ['network'].");
+    // Whatever its owner says of itself, a port is a port.
+    let service = json!({"device_owner": "network:dhcp"});
+    let two = [
+        user.port(&own, service.clone()).await,
+        user.port(&own, service.clone()).await,
+    ];
+    let third = user.try_port(&own, service).await;
+    third.refused(409, "OverQuota");
+    for port in two {
+        user.delete("ports", &port["id"]).await.ok(204);
+    }
     // Public IPv4 is counted apart from ports.
     let dual = admin.network(json!({"shared": true})).await;
     admin.subnet(&dual, "192.0.2.0/24", json!({})).await;

@@ -39,7 +39,7 @@ use crate::{
 
 /// Connections of one listener.
 const MAX_CONNECTIONS: usize = 4_096;
-/// Connections of one source: an IPv4 address, or a /64 of IPv6.
+/// Connections of one source.
 const MAX_OF_SOURCE: usize = MAX_CONNECTIONS / 4;
 /// For a TLS handshake, and for a request's header to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,9 +70,19 @@ pub fn tls_from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     Ok(Arc::new(config))
 }
 
+/// What counts as one source besides an IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A /64: nobody who has one is short of addresses.
+    Network,
+    /// An IPv6 address: a thousand hosts may share a /64.
+    Host,
+}
+
 /// Serves until `stopping`, then drains.
 pub async fn serve(
     listener: TcpListener,
+    source: Source,
     tls: Option<Arc<ServerConfig>>,
     router: Router,
     mut stopping: watch::Receiver<bool>,
@@ -89,7 +99,7 @@ pub async fn serve(
             sleep(ACCEPT_RETRY).await;
             continue;
         };
-        let Some(place) = sources.take(peer.ip()) else {
+        let Some(place) = sources.take(source.of(peer.ip())) else {
             debug!(%peer, "refused: {MAX_OF_SOURCE} connections from there already");
             continue;
         };
@@ -131,13 +141,18 @@ struct Sources(Mutex<HashMap<IpAddr, usize>>);
 #[derive(Debug)]
 struct Place(Arc<Sources>, IpAddr);
 
+impl Source {
+    fn of(self, address: IpAddr) -> IpAddr {
+        match (address.to_canonical(), self) {
+            (IpAddr::V6(a), Source::Network) => Ipv6Addr::from_bits(a.to_bits() >> 64 << 64).into(),
+            (other, _) => other,
+        }
+    }
+}
+
 impl Sources {
     /// None when the source has as many as it may.
-    fn take(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
-        let source = match from.to_canonical() {
-            IpAddr::V6(a) => Ipv6Addr::from_bits(a.to_bits() >> 64 << 64).into(),
-            v4 => v4,
-        };
+    fn take(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(source).or_insert(0);
         if *count >= MAX_OF_SOURCE {

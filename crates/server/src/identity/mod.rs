@@ -212,6 +212,19 @@ pub fn matches(query: &[(String, String)], shown: &Value) -> bool {
             let off = matches!(wanted.to_ascii_lowercase().as_str(), "false" | "0");
             shown[key] == json!(!off)
         }
+        "tags" => tags(wanted).all(|t| has_tag(shown, t)),
+        "tags-any" => tags(wanted).any(|t| has_tag(shown, t)),
+        "not-tags" => !tags(wanted).all(|t| has_tag(shown, t)),
+        "not-tags-any" => !tags(wanted).any(|t| has_tag(shown, t)),
         _ => true,
     })
+}
+
+fn tags(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+}
+
+fn has_tag(shown: &Value, tag: &str) -> bool {
+    let tags = shown["tags"].as_array();
+    tags.is_some_and(|tags| tags.iter().any(|t| t == tag))
 }

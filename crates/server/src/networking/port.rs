@@ -297,7 +297,7 @@ pub fn remove(write: &mut Write<'_>, old: &Row<Port>) {
 /// Puts a port whose addresses are claimed: its quotas, its place as single-homed, itself.
 pub fn finish_create(write: &mut Write<'_>, network: &Network, port: Port) -> Result<Arc<Port>> {
     let project = port.standard.project_id.clone();
-    if !is_network_service(&port) {
+    if port.device_owner != NAT44_OWNER {
         write.use_quota(
             &project,
             resources::PORT.quota.unwrap_or(resources::PUBLIC_IPV4),
@@ -332,7 +332,7 @@ fn finish_update(
             claim_single_home(write, network, &port)?;
         }
     }
-    if !is_network_service(&port) {
+    if port.device_owner != NAT44_OWNER {
         count_public(write, &old.value, -1);
         count_public(write, &port, 1);
     }

@@ -80,12 +80,14 @@ async fn a_client_that_does_not_read_is_left() {
 #[test]
 fn one_source_does_not_get_all_places() {
     let sources = Arc::new(Sources::default());
-    let from = |text: &str| sources.take(text.parse().unwrap());
+    let from = |text: &str| sources.take(Source::Network.of(text.parse().unwrap()));
     let held: Vec<_> = (0..MAX_OF_SOURCE)
         .map(|i| from(&format!("2001:db8::{i:x}")).unwrap())
         .collect();
     assert!(from("2001:db8::ffff:1").is_none(), "the same /64");
     assert!(from("2001:db8:0:1::1").is_some());
+    let host = Source::Host.of("2001:db8::ffff:1".parse().unwrap());
+    assert!(sources.take(host).is_some());
     let mapped: Vec<_> = (0..MAX_OF_SOURCE)
         .map(|_| from("::ffff:192.0.2.1").unwrap())
         .collect();
