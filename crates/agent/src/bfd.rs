@@ -23,7 +23,7 @@ use socket2::Socket;
 use tokio::{
     io::unix::AsyncFd,
     net::UdpSocket,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 use tracing::{debug, error, info, warn};
 
@@ -48,6 +48,8 @@ pub struct Handle {
     pub changes: mpsc::Receiver<(Peer, Change)>,
     /// Their present states.
     pub sessions: watch::Receiver<Arc<Sessions>>,
+    /// Resolves when the driver has ended.
+    pub ended: oneshot::Receiver<()>,
     /// Ends when the driver has.
     pub thread: JoinHandle<()>,
 }
@@ -62,11 +64,13 @@ pub fn start(clock: Clock, watched: Vec<(Peer, Config)>) -> Result<Handle> {
     let carriers = CarrierMonitor::open()?;
     let (changes_out, changes) = mpsc::channel(QUEUE);
     let (sessions_out, sessions) = watch::channel(Arc::default());
+    let (alive, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("make a runtime for BFD")?;
     let run = move || {
+        let _alive: oneshot::Sender<()> = alive;
         if let Err(error) = priority::raise() {
             warn!(%error, "BFD runs with ordinary priority: on a busy host peers may look dead");
         }
@@ -81,6 +85,7 @@ pub fn start(clock: Clock, watched: Vec<(Peer, Config)>) -> Result<Handle> {
     Ok(Handle {
         changes,
         sessions,
+        ended,
         thread: thread.context("start BFD's thread")?,
     })
 }

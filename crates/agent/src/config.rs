@@ -52,6 +52,9 @@ pub struct BgpConfig {
     /// Equal paths used at once.
     #[serde(default = "default_maximum_paths")]
     pub maximum_paths: u8,
+    /// Whether paths through different systems, but through equally many, are equal, too.
+    #[serde(default)]
+    pub multipath_relax: bool,
     /// What is taken from peers.
     #[serde(default)]
     pub import: Import,

@@ -1,6 +1,7 @@
 //! The control socket: what `hextet status`, `plan`, `port` and `explain` ask, over HTTP.
 //!
-//! Only the owner of the socket (root) can open it. Nothing that is asked changes anything.
+//! Only the owner of the socket (root) can open it. Nothing that is asked changes anything, but whether this
+//! host is drained (`hextet agent drain`).
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,7 @@ use tokio::{
 
 use crate::{
     bfd::Sessions,
+    bgp::{Drain, Drains},
     clock::Clock,
     config::PeerConfig,
     reconciler::{Input, Question, Standpoint},
@@ -47,6 +49,8 @@ pub struct Sources {
     pub bgp: Option<watch::Receiver<Option<Arc<SpeakerStatus>>>>,
     /// BFD sessions.
     pub bfd: Option<watch::Receiver<Arc<Sessions>>>,
+    /// Whether this host is drained.
+    pub drains: Arc<Drains>,
     /// The engines' clock.
     pub clock: Clock,
 }
@@ -62,6 +66,7 @@ pub fn serve(path: &Path, sources: Sources) -> Result<()> {
         .route("/status", get(status))
         .route("/plan", get(plan))
         .route("/explain", post(explain))
+        .route("/drain", post(drain))
         .with_state(sources);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
@@ -172,6 +177,7 @@ async fn status(State(sources): State<Sources>) -> Result<Json<Status>, Failure>
             .map(|at| Instant::now().saturating_duration_since(at).as_secs()),
         kernel: standpoint.kernel,
         ports: standpoint.ports,
+        drain: sources.drains.state(),
         peers: sources.peers(),
     }))
 }
@@ -189,4 +195,16 @@ async fn explain(
             .ask(|answer| Question::Explain(request, answer))
             .await??,
     ))
+}
+
+async fn drain(
+    State(sources): State<Sources>,
+    Json(state): Json<Drain>,
+) -> Result<Json<Drain>, Failure> {
+    let drains = Arc::clone(&sources.drains);
+    // It waits for the disk.
+    tokio::task::spawn_blocking(move || drains.set(state))
+        .await
+        .context("decide whether this host is drained")??;
+    Ok(Json(sources.drains.state()))
 }

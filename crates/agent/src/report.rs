@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId};
 use serde::{Deserialize, Serialize};
 
+use crate::bgp::Drain;
+
 /// `GET /status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -20,6 +22,9 @@ pub struct Status {
     pub kernel: KernelStatus,
     /// Our ports.
     pub ports: Vec<PortStatus>,
+    /// Whether this host is out of service, or about to be.
+    #[serde(default)]
+    pub drain: Drain,
     /// BGP peers.
     pub peers: Vec<PeerStatus>,
 }

@@ -123,10 +123,12 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         Duid::link_layer(config.host.gateway_mac),
         clock,
     )?;
-    let speaker = start_bgp(&config, clock, restarting, announcements, &inputs)?;
+    let drains = Arc::new(bgp::Drains::open(&config.state_dir)?);
+    let told = (announcements, drains.hear());
+    let speaker = start_bgp(&config, clock, restarting, told, &inputs)?;
     control::serve(
         &config.control_socket,
-        sources(&config, &inputs, speaker.as_ref(), clock),
+        sources(&config, &inputs, speaker.as_ref(), drains, clock),
     )?;
     metrics::serve(config.metrics, inputs.clone()).await?;
     let reconciling = thread::Builder::new()
@@ -146,7 +148,11 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     ));
     tokio::spawn(renew(config.clone(), identity));
     info!(host = %config.host_id(), server = config.server, "the agent runs");
-    until_told_to_end(&reconciling).await
+    until_told_to_end(&reconciling).await?;
+    if let Some(speaker) = speaker {
+        speaker.end.come().await;
+    }
+    Ok(())
 }
 
 fn make_state_dir(path: &Path) -> Result<()> {
@@ -173,23 +179,27 @@ fn open_kernel(config: &AgentConfig) -> Result<Kernel> {
     .context("open the kernel; the agent needs to be root")
 }
 
-/// What the control socket needs of BGP.
+/// What the control socket, and the end, need of BGP.
 struct SpeakerStatus {
     bgp: watch::Receiver<Option<Arc<hextet_bgp::speaker::SpeakerStatus>>>,
     bfd: Option<watch::Receiver<Arc<crate::bfd::Sessions>>>,
+    end: bgp::End,
 }
 
 fn start_bgp(
     config: &AgentConfig,
     clock: Clock,
     restarting: bool,
-    announcements: watch::Receiver<bgp::Announcements>,
+    (announcements, drain): (
+        watch::Receiver<bgp::Announcements>,
+        watch::Receiver<bgp::Drain>,
+    ),
     inputs: &mpsc::SyncSender<Input>,
 ) -> Result<Option<SpeakerStatus>> {
     let Some(bgp_config) = &config.bgp else {
         return Ok(None);
     };
-    let mut handle = bgp::start(bgp_config, clock, restarting, announcements)?;
+    let mut handle = bgp::start(bgp_config, clock, restarting, announcements, drain)?;
     let inputs = inputs.clone();
     tokio::task::spawn_blocking(move || {
         while let Some(learned) = handle.learned.blocking_recv() {
@@ -201,6 +211,7 @@ fn start_bgp(
     Ok(Some(SpeakerStatus {
         bgp: handle.status,
         bfd: handle.sessions,
+        end: handle.end,
     }))
 }
 
@@ -208,6 +219,7 @@ fn sources(
     config: &AgentConfig,
     inputs: &mpsc::SyncSender<Input>,
     speaker: Option<&SpeakerStatus>,
+    drains: Arc<bgp::Drains>,
     clock: Clock,
 ) -> control::Sources {
     control::Sources {
@@ -216,6 +228,7 @@ fn sources(
         reconciler: inputs.clone(),
         bgp: speaker.map(|s| s.bgp.clone()),
         bfd: speaker.and_then(|s| s.bfd.clone()),
+        drains,
         clock,
     }
 }
@@ -261,7 +274,7 @@ async fn renew(config: Arc<AgentConfig>, identity: Identity) {
     }
 }
 
-/// The process just ends: what it programmed stands, and peers keep its routes (graceful restart).
+/// What was programmed stands when the process ends, and peers keep its routes (graceful restart).
 async fn until_told_to_end(reconciling: &thread::JoinHandle<()>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;

@@ -6,8 +6,13 @@
 //!
 //! The engine is told exactly once that a connection ended, and never after it closed it itself: what
 //! comes of a connection without a [`Link`] is dropped.
+//!
+//! The end of the agent is no end of the host: the kernel forwards on. So peers are told nothing (RFC 4724:
+//! a connection that ends without a NOTIFICATION begins a graceful restart), and BFD says AdminDown, which
+//! means nothing to whoever uses it (RFC 5882 §4.3). Who wants the routes gone drains the host ([`Drain`]).
 
 mod connection;
+mod drain;
 mod outbox;
 mod setup;
 
@@ -26,18 +31,20 @@ use hextet_bfd::{
 use hextet_bgp::{
     Action, Event, Speaker,
     config::{PeerKey, TtlPolicy},
-    packet::Community,
-    policy::LocalRoute,
     session::ConnId,
     speaker::SpeakerStatus,
 };
-use hextet_model::state::{Announcement, Scope};
+use hextet_model::state::Announcement;
 use hextet_types::Prefix;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
 use tracing::{debug, info, warn};
 
 use crate::{bfd, clock::Clock, config::BgpConfig};
 use connection::{Attempt, Happening, Incoming, Link};
+pub use drain::{Drain, Drains};
 pub use outbox::Learned;
 use outbox::Outbox;
 
@@ -47,6 +54,8 @@ const QUEUE: usize = 64;
 const LEARNED_QUEUE: usize = 4;
 /// How often the status is taken when no session comes or goes.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end may take: BFD says goodbye for as long as peers take to notice, usually 300 ms.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What is to be announced, as the plan has it.
 pub type Announcements = BTreeMap<Prefix, Announcement>;
@@ -60,10 +69,30 @@ pub struct Handle {
     pub status: watch::Receiver<Option<Arc<SpeakerStatus>>>,
     /// The states of BFD's sessions, where there are any.
     pub sessions: Option<watch::Receiver<Arc<bfd::Sessions>>>,
+    /// For an end that is meant.
+    pub end: End,
+}
+
+/// How the driver is told that the agent ends.
+#[derive(Debug)]
+pub struct End {
+    tell: mpsc::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl End {
+    /// Has BFD say that its end is meant, then closes all connections; peers keep our routes. Returns when
+    /// that is done, or after two seconds.
+    pub async fn come(self) {
+        // Where the driver has ended already, there is nobody to tell.
+        if self.tell.send(()).await.is_ok() {
+            drop(timeout(GOODBYE, self.ended).await);
+        }
+    }
 }
 
 /// Starts the driver in the thread's network namespace. `announcements` are all that is to be announced,
-/// each time in the place of what was; the driver ends with them. After a restart the first of them have
+/// each time in the place of what was, as far as the host is not drained; the driver ends with them. After a restart the first of them have
 /// to be there already: peers withdraw what is not told anew. `restarting`: the kernel still forwards what
 /// an earlier run taught it.
 ///
@@ -74,7 +103,8 @@ pub fn start(
     config: &BgpConfig,
     clock: Clock,
     restarting: bool,
-    mut announcements: watch::Receiver<Announcements>,
+    announcements: watch::Receiver<Announcements>,
+    drain: watch::Receiver<Drain>,
 ) -> Result<Handle> {
     let peers = setup::peers(config)?;
     let listeners = setup::listen(&peers)?;
@@ -91,6 +121,8 @@ pub fn start(
     let (happenings_out, happenings) = mpsc::channel(QUEUE);
     let (learned_out, learned) = mpsc::channel(LEARNED_QUEUE);
     let (status_out, status) = watch::channel(None);
+    let (tell, end) = mpsc::channel(1);
+    let (ended_out, ended) = oneshot::channel();
     let mut driver = Driver {
         speaker: Speaker::new(setup::speaker(config, restarting), clock.now()),
         clock,
@@ -101,7 +133,11 @@ pub fn start(
         outbox: Outbox::default(),
         status: status_out,
     };
-    driver.announce(&announcements.borrow_and_update());
+    let mut announced = Announced {
+        announcements,
+        drain,
+    };
+    driver.announce(&mut announced);
     for peer in peers {
         driver.configure(peer)?;
     }
@@ -118,27 +154,51 @@ pub fn start(
             happenings_out.clone(),
         ));
     }
-    let changes = bfd.map(|bfd| bfd.changes);
-    tokio::spawn(driver.run(
-        Inputs {
-            happenings,
-            announcements,
-            changes,
-        },
-        learned_out,
-    ));
+    let (changes, goodbye) = bfd.map(|bfd| (bfd.changes, bfd.ended)).unzip();
+    let inputs = Inputs {
+        happenings,
+        announced,
+        changes,
+        end,
+    };
+    tokio::spawn(async move {
+        driver.run(inputs, learned_out).await;
+        // BFD's changes went with the inputs: it is saying goodbye.
+        if let Some(goodbye) = goodbye {
+            drop(goodbye.await);
+        }
+        drop(ended_out);
+    });
     Ok(Handle {
         learned,
         status,
         sessions,
+        end: End { tell, ended },
     })
 }
 
 /// What the driver hears.
 struct Inputs {
     happenings: mpsc::Receiver<Happening>,
-    announcements: watch::Receiver<Announcements>,
+    announced: Announced,
     changes: Option<mpsc::Receiver<(BfdPeer, BfdChange)>>,
+    end: mpsc::Receiver<()>,
+}
+
+/// What decides what is announced.
+struct Announced {
+    announcements: watch::Receiver<Announcements>,
+    drain: watch::Receiver<Drain>,
+}
+
+impl Announced {
+    /// Until one of them changes; false when there is nothing to announce any more.
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            changed = self.announcements.changed() => changed.is_ok(),
+            Ok(()) = self.drain.changed() => true,
+        }
+    }
 }
 
 struct Driver {
@@ -165,23 +225,26 @@ impl Driver {
         Ok(())
     }
 
-    fn announce(&mut self, all: &Announcements) {
-        self.handle(Event::Announce(all.iter().map(local_route).collect()));
+    fn announce(&mut self, announced: &mut Announced) {
+        let drain = *announced.drain.borrow_and_update();
+        let routes = drain::local_routes(&announced.announcements.borrow_and_update(), drain);
+        self.handle(Event::Announce(routes));
     }
 
-    /// Until nobody wants to know what was learned, or nothing is to be announced any more.
+    /// Until the end is told, nobody wants to know what was learned, or nothing is to be announced any more.
     async fn run(mut self, mut inputs: Inputs, learned: mpsc::Sender<Learned>) {
         let mut status_due = tokio::time::interval(STATUS_INTERVAL);
         loop {
             let wakeup = self.speaker.next_wakeup();
             tokio::select! {
                 Some(happening) = inputs.happenings.recv() => self.happened(happening),
-                changed = inputs.announcements.changed() => {
-                    if changed.is_err() {
+                changed = inputs.announced.changed() => {
+                    if !changed {
                         return;
                     }
-                    self.announce(&inputs.announcements.borrow_and_update());
+                    self.announce(&mut inputs.announced);
                 }
+                Some(()) = inputs.end.recv() => return,
                 Some((peer, change)) = next(&mut inputs.changes) => self.path_changed(&peer, &change),
                 () = self.clock.sleep_until(wakeup) => {
                     // What came while we were not looking shows that the peer lives.
@@ -348,19 +411,4 @@ async fn next<T>(changes: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
         Some(changes) => changes.recv().await,
         None => std::future::pending().await,
     }
-}
-
-/// Private IPv4 stays within the fabric (RFC 1997).
-fn local_route((prefix, announcement): (&Prefix, &Announcement)) -> (Prefix, LocalRoute) {
-    let communities = match announcement.scope {
-        Scope::Global => Vec::new(),
-        Scope::Fabric => vec![Community::NO_EXPORT],
-    };
-    (
-        *prefix,
-        LocalRoute {
-            communities,
-            ..LocalRoute::default()
-        },
-    )
 }

@@ -34,6 +34,7 @@ const CONNECT_RETRY: Duration = Duration::from_secs(1);
 pub fn speaker(config: &BgpConfig, restarting: bool) -> SpeakerConfig {
     SpeakerConfig {
         max_paths: config.maximum_paths,
+        multipath_relax: config.multipath_relax,
         restart_time_secs: config.restart_time_secs,
         restarting,
         deferral: DEFERRAL,

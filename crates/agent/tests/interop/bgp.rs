@@ -154,3 +154,43 @@ fn too_many_prefixes_end_the_session() {
         seen.peer("fe80::2")["state"] == "idle" && seen.routes.is_empty()
     });
 }
+
+/// Spines in different systems: their paths are equally long, but equal only by `multipath_relax`.
+#[test]
+fn paths_through_different_systems_share_load_when_told_to() {
+    let fabric = Fabric::new(&[("h1", "s1"), ("h1", "s2")]);
+    let mut spines = Vec::new();
+    let mut to_spines = Vec::new();
+    for (spine, asn) in [("s1", 64601), ("s2", 64602)] {
+        let config = bird::preamble(&fabric, spine)
+            + &bird::routes(&["0.0.0.0/0"], &["::/0"])
+            + &bird::client(&fabric, spine, "h1")
+                .replace(
+                    &format!("{} as 64512;\n    neighbor", fabric.link_local(spine)),
+                    &format!("{} as {asn};\n    neighbor", fabric.link_local(spine)),
+                )
+                .replace("    rr client;\n", "");
+        spines.push(Bird::start(&fabric, spine, &config));
+        to_spines.push(Peer {
+            more: format!("asn = {asn}\n"),
+            ..Peer::link_local(&fabric, spine)
+        });
+    }
+    let to_spines = peers(to_spines);
+    let h1 = Speaker::start(&fabric, "h1", &to_spines, &[]);
+    h1.wait_until("both spines have told all", |seen| {
+        ["fe80::2", "fe80::3"].iter().all(|spine| {
+            let families = seen.peer(spine)["families"].as_array();
+            families.is_some_and(|f| f.len() == 2 && f.iter().all(|f| f["accepted"] == 1))
+        })
+    });
+    for default in ["0.0.0.0/0", "::/0"] {
+        h1.wait_route(default, &["fe80::2%s1"]);
+    }
+    h1.kill();
+    let relaxed = format!("multipath_relax = true\n{to_spines}");
+    let h1 = Speaker::start(&fabric, "h1", &relaxed, &[]);
+    for default in ["0.0.0.0/0", "::/0"] {
+        h1.wait_route(default, &["fe80::2%s1", "fe80::3%s2"]);
+    }
+}

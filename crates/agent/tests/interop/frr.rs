@@ -184,6 +184,16 @@ fn frr_by_bfd() {
 /// meanwhile.
 #[test]
 fn frr_helps_a_killed_speaker() {
+    helps(Speaker::kill);
+}
+
+/// The same where it is stopped, and says so by BFD.
+#[test]
+fn frr_helps_a_stopped_speaker() {
+    helps(Speaker::stop);
+}
+
+fn helps(end: impl FnOnce(Speaker)) {
     let fabric = Fabric::new(&[("h1", "s1")]);
     let s1 = Frr::start(&fabric, "s1", &config(&fabric, "s1", ""));
     let to_s1 = peers([Peer::link_local(&fabric, "s1").with("bfd = true")]);
@@ -192,7 +202,7 @@ fn frr_helps_a_killed_speaker() {
         s1.wait_route(prefix, "fe80::1");
     }
     wait_for("FRR's BFD is up", || s1.bfd_is_up());
-    h1.kill();
+    end(h1);
     wait_for("FRR's BFD is down", || !s1.bfd_is_up());
     wait_for("FRR has noticed", || {
         s1.ask("show bgp ipv4 unicast 198.51.100.5/32 json")["paths"][0]["stale"] == true

@@ -115,7 +115,9 @@ fn a_password_file_is_private() {
     let config = toml::from_str(&text).unwrap();
     let (_announce, announcements) = tokio::sync::watch::channel(Default::default());
     let clock = hextet_agent::clock::Clock::start();
-    let error = hextet_agent::bgp::start(&config, clock, false, announcements).unwrap_err();
+    let (_drain, drained) = tokio::sync::watch::channel(Default::default());
+    let error =
+        hextet_agent::bgp::start(&config, clock, false, announcements, drained).unwrap_err();
     let error = format!("{error:#}");
     assert!(
         error.contains("can be read by others (mode 640): chmod 600 it"),

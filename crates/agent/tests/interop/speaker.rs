@@ -15,7 +15,7 @@ use std::{
 };
 
 use hextet_agent::{
-    bgp::{self, Announcements, Learned},
+    bgp::{self, Announcements, Drain, Learned},
     clock::Clock,
     config::BgpConfig,
 };
@@ -23,13 +23,28 @@ use hextet_model::state::{Announcement, Scope};
 use hextet_types::Prefix;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
-use crate::fabric::{ASN, Fabric, LIMIT};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::fabric::{ASN, Fabric, LIMIT, wait_for};
 
 const CONFIG: &str = "HEXTET_INTEROP_CONFIG";
 const SOCKET: &str = "HEXTET_INTEROP_SOCKET";
 const RESTARTING: &str = "HEXTET_INTEROP_RESTARTING";
+
+/// What the child is told.
+#[derive(Serialize, Deserialize)]
+enum Said {
+    Announce(Vec<(Prefix, Announcement)>),
+    Drain(Drain),
+}
 
 /// What the child tells.
 #[derive(Serialize, Deserialize)]
@@ -145,16 +160,18 @@ impl Speaker {
         let global = Announcement {
             scope: Scope::Global,
         };
-        let all: Announcements = prefixes
-            .iter()
-            .map(|p| (p.parse().unwrap(), global))
-            .collect();
-        writeln!(
-            self.socket,
-            "{}",
-            serde_json::to_string(&all.iter().collect::<Vec<_>>()).unwrap()
-        )
-        .unwrap();
+        let all = prefixes.iter().map(|p| (p.parse().unwrap(), global));
+        self.say(&Said::Announce(all.collect()));
+    }
+
+    /// Takes the host out of service, or back.
+    pub fn drain(&mut self, drain: Drain) {
+        self.say(&Said::Drain(drain));
+    }
+
+    fn say(&mut self, said: &Said) {
+        let line = serde_json::to_string(said).unwrap();
+        writeln!(self.socket, "{line}").unwrap();
     }
 
     /// Waits until it has seen that; gives something of it.
@@ -212,6 +229,18 @@ impl Speaker {
             };
             seen.changes.iter().find(lost).map(|(at, ..)| *at - since)
         })
+    }
+
+    /// Ends it as `systemctl stop` does.
+    pub fn stop(mut self) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        let mut status = None;
+        wait_for("the speaker ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success());
     }
 
     /// Ends it as `kill -9` does.
@@ -317,19 +346,27 @@ fn process() {
         .build()
         .unwrap();
     let (announce, announcements) = watch::channel(Announcements::new());
+    let (drain, drained) = watch::channel(Drain::No);
     let mut lines = BufReader::new(socket.try_clone().unwrap())
         .lines()
         .map_while(Result::ok);
-    let announce = move |line: String| {
-        let all: Vec<(Prefix, Announcement)> = serde_json::from_str(&line).unwrap();
-        announce.send_replace(all.into_iter().collect())
+    let obey = move |line: String| match serde_json::from_str(&line).unwrap() {
+        Said::Announce(all) => drop(announce.send_replace(all.into_iter().collect())),
+        Said::Drain(state) => {
+            drain.send_replace(state);
+        }
     };
-    announce(lines.next().expect("announcements to begin with"));
+    obey(lines.next().expect("announcements to begin with"));
     // Ends when the parent does.
-    thread::spawn(move || lines.for_each(|line| drop(announce(line))));
+    thread::spawn(move || lines.for_each(obey));
     runtime.block_on(async {
-        let handle = bgp::start(&config, Clock::start(), restarting, announcements).unwrap();
-        tell_all(handle, socket).await;
+        let mut terminate = signal(SignalKind::terminate()).unwrap();
+        let clock = Clock::start();
+        let mut handle = bgp::start(&config, clock, restarting, announcements, drained).unwrap();
+        tokio::select! {
+            () = tell_all(&mut handle, socket) => {}
+            _ = terminate.recv() => handle.end.come().await,
+        }
     });
 }
 
@@ -337,7 +374,7 @@ fn filter() -> tracing_subscriber::EnvFilter {
     tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into())
 }
 
-async fn tell_all(mut handle: bgp::Handle, mut socket: UnixStream) {
+async fn tell_all(handle: &mut bgp::Handle, mut socket: UnixStream) {
     let mut tell =
         |told: &Told| writeln!(socket, "{}", serde_json::to_string(told).unwrap()).is_ok();
     let mut sessions = handle.sessions.clone();
