@@ -11,7 +11,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
 use hextet_types::Mac;
 
 use crate::{
@@ -43,6 +46,9 @@ const ETH_P_ALL: u16 = 3;
 /// Our filters' preference and handle, "hx".
 const PREFERENCE: u32 = 10;
 const FILTER: u32 = 0x6878;
+
+/// How often loading a program is tried when something interrupts it.
+const LOAD_TRIES: usize = 8;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/port.o"));
 /// `GATEWAY_MAC_PLACEHOLDER` of `bpf/port.c`, as the two immediates of a 64-bit load.
@@ -109,7 +115,7 @@ impl Programs {
                 .ok_or_else(|| Error::Program(format!("no program {}", direction.program())))?
                 .try_into()
                 .map_err(|e| failed(&e))?;
-            program.load().map_err(|e| failed(&e))?;
+            load(program).map_err(|e| failed(&e))?;
             *tag = program.info().map_err(|e| failed(&e))?.tag().to_be_bytes();
         }
         Ok(Programs { ebpf, tags })
@@ -161,6 +167,22 @@ impl Programs {
         fd.and_then(|fd| u32::try_from(fd.as_fd().as_raw_fd()).ok())
             .ok_or_else(|| Error::Program(format!("{} is not loaded", direction.program())))
     }
+}
+
+/// The kernel gives up checking a program when a signal comes (`EAGAIN`).
+fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let interrupted = |outcome: &Result<(), ProgramError>| {
+        matches!(outcome, Err(ProgramError::LoadError { io_error, .. })
+            if io_error.raw_os_error() == Some(libc::EAGAIN))
+    };
+    let mut outcome = program.load();
+    for _ in 1..LOAD_TRIES {
+        if !interrupted(&outcome) {
+            break;
+        }
+        outcome = program.load();
+    }
+    outcome
 }
 
 /// Asks for all qdiscs, or those of one link (index 0 is all).

@@ -26,7 +26,7 @@ pub fn attacks() -> Vec<Attack> {
     attacks.extend([
         without_a_source(),
         too_many(),
-        another_s_share(),
+        too_many_from_many_sources(),
         borrowed(),
         inbound(),
     ]);
@@ -187,16 +187,26 @@ fn too_many() -> Attack {
     )
 }
 
-/// Whoever uses up its own share leaves the others theirs: without a limit there would be as many
-/// connections as there are ports.
-fn another_s_share() -> Attack {
+/// A port's share is the port's, however many addresses it may use; and so nobody uses up another's in its
+/// name.
+fn too_many_from_many_sources() -> Attack {
     let attempt = |world: &mut World| {
-        let (attacker, victim) = (world.cast.mate, world.cast.private);
-        open(world, attacker, PRIVATE, 10_000, 3 * NAT_LIMIT);
-        open(world, victim, PRIVATE, 20_000, 1) == 0
+        let port = world.cast.private;
+        let mut opened = open(world, port, PRIVATE, 10_000, NAT_LIMIT / 2);
+        for n in 1..=3 {
+            let source = Ipv4Addr::new(10, 64, 1, n);
+            opened += open(world, port, source, 10_000, NAT_LIMIT / 2);
+        }
+        assert!(
+            opened >= NAT_LIMIT,
+            "{opened} connections are less than the limit"
+        );
+        opened > NAT_LIMIT
     };
-    let name = "another port's share is used up in its name";
-    Attack::new(GROUP, name, Family::V4, &[Defence::SourceCheck], attempt)
+    let name = "more connections than the limit, from many sources";
+    let without = &[Defence::ConnectionLimit];
+    Attack::new(GROUP, name, Family::V4, without, attempt)
+        .given(|setting| setting.cloud.pair(setting.cast.private, "10.64.1.0/24"))
 }
 
 /// A private port's address on a port with a public one: translated for nothing, or leaked.
