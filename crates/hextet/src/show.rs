@@ -3,7 +3,10 @@
 use std::io::IsTerminal;
 
 use comfy_table::{ContentArrangement, Table, presets};
-use hextet_agent::report::{PeerStatus, PlannedWrite, PortStatus, Status};
+use hextet_agent::{
+    bgp::Drain,
+    report::{PeerStatus, PlannedWrite, PortStatus, Status},
+};
 
 /// A table with these headings; with lines around its cells only on a terminal.
 pub fn table(headings: &[&str]) -> Table {
@@ -36,6 +39,11 @@ pub fn status(status: &Status) -> String {
          kernel    {} objects, {} writes, {} of them mended what others changed\n",
         status.host, status.version, status.revision, kernel.objects, kernel.writes, kernel.mended,
     );
+    match status.drain {
+        Drain::No => {}
+        Drain::Leaving => text.push_str("draining  its routes are the last choice\n"),
+        Drain::Drained => text.push_str("drained   it announces nothing: hextet agent resume\n"),
+    }
     for failure in &kernel.failed {
         text.push_str(&format!("failed    {failure}\n"));
     }
