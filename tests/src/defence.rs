@@ -40,6 +40,8 @@ pub enum Defence {
     Translation,
     /// Connections through the translator are counted.
     ConnectionLimit,
+    /// Those of them that go to one destination.
+    SourcePortShare,
     /// Interfaces that are named like ports are ports, also while nobody knows them.
     UnknownPorts,
     /// Prefixes of the cloud end in black holes.
@@ -89,6 +91,9 @@ impl Defence {
             Defence::Translation => rewrite(objects, "postrouting", Vec::new()),
             Defence::ConnectionLimit => each_chain(objects, |chain| {
                 chain.rules.retain(|rule| !limits_connections(rule));
+            }),
+            Defence::SourcePortShare => each_chain(objects, |chain| {
+                chain.rules.retain(|rule| !limits_source_ports(rule));
             }),
             Defence::UnknownPorts => each_chain(objects, |chain| {
                 chain.rules.retain(|rule| !is_about_unknown_ports(rule));
@@ -168,6 +173,12 @@ fn judged_by(objects: &mut BTreeMap<Key, Object>, direction: Direction, chain: &
 fn limits_connections(rule: &NftRule) -> bool {
     let mut statements = rule.statements.iter();
     statements.any(|s| matches!(s, Statement::Dynamic(_, _, DynOp::CtCountOver(_))))
+}
+
+fn limits_source_ports(rule: &NftRule) -> bool {
+    let mut statements = rule.statements.iter();
+    statements
+        .any(|s| matches!(s, Statement::Dynamic(_, set, _) if set.0.starts_with("nat44-share-")))
 }
 
 fn is_about_unknown_ports(rule: &NftRule) -> bool {

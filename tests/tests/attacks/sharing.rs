@@ -95,9 +95,6 @@ fn exhausts_source_ports() -> Attack {
         left < 20
     };
     let name = "ten ports use up the source ports towards one destination";
-    let without = &[Defence::Edge];
-    let attack = Attack::new(GROUP, name, Family::V4, without, attempt).given(gang);
-    attack.known_to_succeed(
-        "succeeds: connections are limited for each port, not towards one destination",
-    )
+    let without = &[Defence::SourcePortShare];
+    Attack::new(GROUP, name, Family::V4, without, attempt).given(gang)
 }

@@ -99,6 +99,11 @@ pub fn nat_connections(subnet: SubnetId) -> SetName {
     SetName(format!("nat44-conns-{}", subnet.0.simple()))
 }
 
+/// Set, filled by packets: those of them that go to one destination.
+pub fn nat_shares(subnet: SubnetId) -> SetName {
+    SetName(format!("nat44-share-{}", subnet.0.simple()))
+}
+
 /// `4` or `6`.
 pub const fn digit(family: Family) -> char {
     match family {

@@ -2,7 +2,7 @@
 //!
 //! What stays inside the cloud is never translated. A subnet's translation has a chain of its own; where
 //! the host has no source address for it, what would leave is dropped, so that private addresses never
-//! travel.
+//! travel. No port has so many connections, to all or to one destination, that none are left for others.
 
 use std::{
     collections::BTreeSet,
@@ -29,6 +29,12 @@ use crate::{
 
 /// Ports whose connections are counted at once, for each subnet.
 const MAX_CLIENTS: u32 = 65_536;
+/// Connections of one port to one destination. A source address has 64,512 ports for each, which it takes
+/// 63 that work together to use up.
+const SHARE: u32 = 1024;
+/// Pairs of a port and a destination that are counted at once: as many as the kernel's table has
+/// connections, unless told otherwise.
+const MAX_SHARES: u32 = 262_144;
 /// Where a host's sources are not consecutive, the last bits of a client's address choose among them.
 const BUCKETS: u8 = 16;
 
@@ -130,16 +136,7 @@ pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
         .nat44_sources
         .get(&id)
         .map_or_else(Vec::new, runs);
-    let connections = names::nat_connections(id);
-    let port: Vec<KeyPart> = vec![Field::IifName.into()];
-    let too_many = DynOp::CtCountOver(nat44.max_connections_per_port);
-    let limit = Statement::Dynamic(port, connections.clone(), too_many);
-    let mut rules = vec![because([limit, Statement::Counter, DROP], why::TOO_MANY)];
-    let mut objects = vec![nft::dynamic_set(
-        connections,
-        [KeyType::IfName],
-        MAX_CLIENTS,
-    )];
+    let (mut objects, mut rules) = limits(id, nat44.max_connections_per_port);
     match runs.as_slice() {
         [] => {}
         [range] => rules.push(rule([Statement::Snat(*range)])),
@@ -154,6 +151,30 @@ pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
     rules.push(because([Statement::Counter, DROP], why::NO_SOURCE));
     objects.push(nft::chain(names::nat_chain(id), rules));
     objects
+}
+
+/// The sets and rules that count a port's connections: all, and those to one destination, where there may
+/// be more of them than its share of source ports.
+fn limits(id: SubnetId, max: u32) -> (Vec<Object>, Vec<NftRule>) {
+    let over = |key: Vec<KeyPart>, set, max| {
+        let limit = Statement::Dynamic(key, set, DynOp::CtCountOver(max));
+        because([limit, Statement::Counter, DROP], why::TOO_MANY)
+    };
+    let port: KeyPart = Field::IifName.into();
+    let all = names::nat_connections(id);
+    let mut objects = vec![nft::dynamic_set(
+        all.clone(),
+        [KeyType::IfName],
+        MAX_CLIENTS,
+    )];
+    let mut rules = vec![over(vec![port.clone()], all, max)];
+    if max > SHARE {
+        let (to_one, daddr) = (names::nat_shares(id), Field::Daddr(Family::V4).into());
+        let key = [KeyType::IfName, KeyType::Addr(Family::V4)];
+        objects.push(nft::dynamic_set(to_one.clone(), key, MAX_SHARES));
+        rules.push(over(vec![port, daddr], to_one, SHARE));
+    }
+    (objects, rules)
 }
 
 /// Consecutive addresses, as ranges.
@@ -211,5 +232,21 @@ fn length(run: &NatRange) -> usize {
             .saturating_add(1)
             .min(BUCKETS.into()),
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_counts_where_a_port_may_have_more_connections() {
+        let id = SubnetId(uuid::Uuid::nil());
+        let count = |max| {
+            let (objects, rules) = limits(id, max);
+            (objects.len(), rules.len())
+        };
+        assert_eq!(count(SHARE), (1, 1));
+        assert_eq!(count(SHARE + 1), (2, 2));
     }
 }
