@@ -32,7 +32,7 @@ struct Options {
           value_parser = clap::value_parser!(u32).range(1..=50_000))]
     ports: Vec<u32>,
     /// Samples of each kind.
-    #[arg(long, default_value_t = 11)]
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// CPU time of one sample, in milliseconds.
     #[arg(long, default_value_t = 100)]
