@@ -197,7 +197,7 @@ impl Host {
             let mut words = vec!["ip", "addr", "add", &address, "dev", "eth0"];
             words.extend((family == "-6").then_some("nodad"));
             place.run(&words).unwrap();
-            let route = ["route", "add", "default", "via", gateway, "dev", "eth0"];
+            let route = ["route", "replace", "default", "via", gateway, "dev", "eth0"];
             place.run(&[&["ip", family][..], &route].concat()).unwrap();
         }
     }
