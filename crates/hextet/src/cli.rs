@@ -17,6 +17,16 @@ pub struct Cli {
     pub verbose: u8,
 }
 
+/// The longest life of a join token: 30 days.
+const MAX_TOKEN_MINUTES: i64 = 30 * 24 * 60;
+
+fn port_id(text: &str) -> Result<PortId, String> {
+    text.parse().map_err(|_| {
+        "a port's identifier is a UUID, as `hextet port list` and `openstack port list` show it"
+            .to_owned()
+    })
+}
+
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -122,7 +132,7 @@ pub enum ServerCommand {
         #[arg(long)]
         host: Option<HostId>,
         /// How long it is good for, in minutes.
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=MAX_TOKEN_MINUTES))]
         minutes: u32,
         /// The server's configuration.
         #[command(flatten)]
@@ -177,25 +187,6 @@ pub enum AgentCommand {
         #[command(flatten)]
         config: AgentConfigFile,
     },
-    /// Take this host out of service: its routes become the last choice, and then they are withdrawn.
-    #[command(
-        after_help = "The sessions stay up, and ports go on running. The host stays drained until 'hextet agent \
-        resume', also when the agent or the host is started anew."
-    )]
-    Drain {
-        /// How long traffic has to find its way elsewhere before the routes are withdrawn.
-        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-        wait: u64,
-        /// The agent's control socket.
-        #[command(flatten)]
-        agent: AgentSocket,
-    },
-    /// Put a drained host back into service.
-    Resume {
-        /// The agent's control socket.
-        #[command(flatten)]
-        agent: AgentSocket,
-    },
     /// Remove everything that agents made in this kernel, and restore the former settings.
     Leave {
         /// The agent's configuration.
@@ -208,9 +199,9 @@ pub enum AgentCommand {
 #[derive(Debug, Args)]
 pub struct Explain {
     /// The port that the packet comes from.
-    #[arg(long)]
+    #[arg(long, value_parser = port_id)]
     pub from: PortId,
-    /// Where it goes.
+    /// Where it goes: an address, not a name.
     #[arg(long)]
     pub to: IpAddr,
     /// To this TCP port.
@@ -236,6 +227,7 @@ pub enum Port {
     #[command(after_help = "Example:\n  ip netns add web\n  hextet port attach 3f0c… --netns web")]
     Attach {
         /// The port.
+        #[arg(value_parser = port_id)]
         port: PortId,
         /// A namespace, by its name under /run/netns.
         #[arg(long)]
@@ -250,6 +242,7 @@ pub enum Port {
     /// Unplug a port that `attach` plugged.
     Detach {
         /// The port.
+        #[arg(value_parser = port_id)]
         port: PortId,
     },
 }

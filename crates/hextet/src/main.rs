@@ -29,9 +29,26 @@ fn main() -> ExitCode {
         Command::Man { directory } => commands::man(&directory),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("hextet: {error:#}");
+        eprintln!("hextet: {}", words(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error with its causes, each once: many of our errors name theirs.
+fn words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let said = cause.to_string();
+        let said = said.trim_end();
+        if text.contains(said) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(said);
+    }
+    text
 }
 
 /// To standard error; `RUST_LOG` has the last word.

@@ -162,6 +162,19 @@ pub enum AdminError {
         /// Why.
         source: io::Error,
     },
+    /// Neither does a server listen, nor is there a store.
+    #[error(
+        "no server listens at {path} ({source}), and there is no store {file} either: is this the \
+         configuration that the server runs with?"
+    )]
+    Nothing {
+        /// The socket.
+        path: String,
+        /// Why.
+        source: io::Error,
+        /// The store's file.
+        file: String,
+    },
     /// The server refuses.
     #[error("the server says {status}: {words}")]
     Refused {
@@ -261,7 +274,15 @@ pub async fn join_token(
 /// The store cannot be read, or `out` not be written.
 pub async fn dump(config: &ServerConfig, out: &mut (impl Write + Send)) -> Result<(), AdminError> {
     let response = match ask(config, "GET", "/dump", Vec::new()).await {
-        Err(AdminError::NoServer { .. }) => {
+        Err(AdminError::NoServer { path, source }) => {
+            let file = config.store_file();
+            if config.store == StoreKind::Memory || !file.exists() {
+                return Err(AdminError::Nothing {
+                    path,
+                    source,
+                    file: file.display().to_string(),
+                });
+            }
             let store = open_store(config)?;
             hextet_store::dump(store.as_ref(), out).await?;
             return Ok(());

@@ -70,7 +70,7 @@ pub enum ServerError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The data directory.
-    #[error("make the directory {}: {source}", path.display())]
+    #[error("make the directory {} (`data_dir` in the configuration): {source}", path.display())]
     DataDir {
         /// Which.
         path: PathBuf,
@@ -93,10 +93,12 @@ pub enum ServerError {
     #[error("TLS for clients: {0}")]
     Tls(String),
     /// A listener.
-    #[error("listen for {what} on {address}: {source}")]
+    #[error("listen for {what} on {address} (`{key}` in the configuration): {source}")]
     Listen {
         /// For whom.
         what: &'static str,
+        /// What says where.
+        key: &'static str,
         /// Where.
         address: String,
         /// Why.
@@ -287,21 +289,23 @@ fn auth_url(config: &ServerConfig, address: SocketAddr) -> String {
 }
 
 async fn bind(config: &ServerConfig) -> Result<Listeners, ServerError> {
-    let tcp = async |what, address: SocketAddr| {
+    let tcp = async |what, key, address: SocketAddr| {
         TcpListener::bind(address)
             .await
             .map_err(|source| ServerError::Listen {
                 what,
+                key,
                 address: address.to_string(),
                 source,
             })
     };
     Ok(Listeners {
-        clients: tcp("clients", config.listen).await?,
-        agents: tcp("agents", config.agents).await?,
-        metrics: tcp("metrics", config.metrics).await?,
+        clients: tcp("clients", "listen", config.listen).await?,
+        agents: tcp("agents", "agents", config.agents).await?,
+        metrics: tcp("metrics", "metrics", config.metrics).await?,
         admin: admin::bind(&config.admin_socket).map_err(|source| ServerError::Listen {
             what: "the administrator",
+            key: "admin_socket",
             address: config.admin_socket.display().to_string(),
             source,
         })?,
@@ -313,6 +317,7 @@ impl Listeners {
         let of = |what, listener: &TcpListener| {
             listener.local_addr().map_err(|source| ServerError::Listen {
                 what,
+                key: what,
                 address: String::new(),
                 source,
             })

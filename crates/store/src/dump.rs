@@ -269,6 +269,13 @@ fn one_line_json(text: &str) -> Option<Box<RawValue>> {
     (json.get() == text).then_some(json)
 }
 
+fn no_dump() -> String {
+    format!(
+        "no dump of a hextet store: it starts with \
+         {{\"format\":\"{FORMAT}\",\"version\":{VERSION},\"revision\":…}}"
+    )
+}
+
 /// A dump as far as it has been read.
 #[derive(Default)]
 struct Reader {
@@ -289,10 +296,12 @@ impl Reader {
         if self.ended {
             return Err("something follows the end line: remove it".to_owned());
         }
-        let line: Line = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let line: Result<Line, _> = serde_json::from_slice(text);
         let Some(revision) = self.revision else {
+            let line = line.map_err(|error| format!("{}; {error}", no_dump()))?;
             return self.header(&line);
         };
+        let line = line.map_err(|error| error.to_string())?;
         if line.end.is_some() {
             return self.end(&line);
         }
@@ -322,10 +331,7 @@ impl Reader {
                 self.revision = Some(revision);
                 Ok(())
             }
-            _ => Err(format!(
-                "no dump of a hextet store: it starts with \
-                 {{\"format\":\"{FORMAT}\",\"version\":{VERSION},\"revision\":…}}"
-            )),
+            _ => Err(no_dump()),
         }
     }
 

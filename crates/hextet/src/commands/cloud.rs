@@ -10,35 +10,40 @@ use anyhow::{Context, Result};
 use hextet_server::{ServerConfig, admin};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::block_on;
-use crate::cli::{Server, ServerCommand};
+use super::{block_on, check_exists};
+use crate::cli::{Server, ServerCommand, ServerConfigFile};
 
 /// `hextet server …`.
 pub fn server(server: Server) -> Result<ExitCode> {
     match server.command {
-        None => block_on(run(ServerConfig::load(&server.config.config)?))?,
+        None => block_on(run(load(&server.config)?))?,
         Some(ServerCommand::JoinToken {
             host,
             minutes,
             config,
         }) => {
-            let config = ServerConfig::load(&config.config)?;
+            let config = load(&config)?;
             let lifetime = Duration::from_secs(u64::from(minutes) * 60);
             let token = block_on(async { Ok(admin::join_token(&config, host, lifetime).await?) })?;
             println!("{token}");
         }
         Some(ServerCommand::Dump { config }) => {
-            let config = ServerConfig::load(&config.config)?;
+            let config = load(&config)?;
             block_on(async { Ok(admin::dump(&config, &mut io::stdout()).await?) })?;
         }
         Some(ServerCommand::Load { overwrite, config }) => {
-            let config = ServerConfig::load(&config.config)?;
+            let config = load(&config)?;
             let mut dump = BufReader::new(io::stdin());
             let loaded = block_on(async { Ok(admin::load(&config, &mut dump, overwrite).await?) })?;
             println!("{} keys loaded.", loaded.keys);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn load(file: &ServerConfigFile) -> Result<ServerConfig> {
+    check_exists(&file.config, "make one (an empty file works)")?;
+    Ok(ServerConfig::load(&file.config)?)
 }
 
 async fn run(config: ServerConfig) -> Result<()> {

@@ -4,23 +4,21 @@ use std::{
     io::{self, Read},
     net::IpAddr,
     process::ExitCode,
-    thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use hextet_agent::{
-    bgp::Drain,
     config::AgentConfig,
     report::{ExplainRequest, Explained, PlannedWrite, PortStatus, Status},
 };
 use hextet_kernel::workload;
 use hextet_types::{IfName, PortId};
 
-use super::block_on;
+use super::{block_on, check_exists};
 use crate::{
     ask,
-    cli::{Agent, AgentCommand, AgentSocket, Explain, Port, Question},
+    cli::{Agent, AgentCommand, AgentConfigFile, Explain, Port, Question},
     show,
 };
 
@@ -28,70 +26,39 @@ use crate::{
 const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it waits to hear of the port at all.
 const BINDING_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a withdrawal may take to be told to all peers.
-const WITHDRAWING_PATIENCE: Duration = Duration::from_secs(10);
 /// No question has a body.
 const NOTHING: Option<&()> = None;
 
 /// `hextet agent …`.
 pub fn agent(agent: Agent) -> Result<ExitCode> {
     match agent.command {
-        None => block_on(hextet_agent::run(AgentConfig::load(&agent.config.config)?))?,
+        None => block_on(hextet_agent::run(load(&agent.config)?))?,
         Some(AgentCommand::Join { token, config }) => {
-            let config = AgentConfig::load(&config.config)?;
-            block_on(hextet_agent::join(&config, read_token(token)?.trim()))?;
+            let file = config.config.display().to_string();
+            let config = load(&config)?;
+            let token = read_token(token)?;
+            block_on(hextet_agent::join(&config, token.trim())).with_context(|| {
+                format!(
+                    "cannot join {} to the server's listener for agents at {} (`server` in {file})",
+                    config.host_id(),
+                    config.server
+                )
+            })?;
             println!("{} has joined {}.", config.host_id(), config.server);
         }
-        Some(AgentCommand::Drain { wait, agent }) => drain(&agent, Duration::from_secs(wait))?,
-        Some(AgentCommand::Resume { agent }) => {
-            set_drain(&agent, Drain::No)?;
-            println!("This host is in service.");
-        }
         Some(AgentCommand::Leave { config }) => {
-            let writes = hextet_agent::leave(&AgentConfig::load(&config.config)?)?;
+            let writes = hextet_agent::leave(&load(&config)?)?;
             println!("{writes} objects removed or restored.");
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// First the last choice, then nothing; says which peers may not have heard of it.
-fn drain(agent: &AgentSocket, wait: Duration) -> Result<()> {
-    set_drain(agent, Drain::Leaving)?;
-    println!(
-        "This host's routes are the last choice; they are withdrawn in {} s.",
-        wait.as_secs()
-    );
-    sleep(wait);
-    set_drain(agent, Drain::Drained)?;
-    let begun = Instant::now();
-    let (told, deaf) = loop {
-        let status: Status = block_on(ask::agent(&agent.path, "/status", NOTHING))?;
-        let (up, deaf): (Vec<_>, Vec<_>) = status
-            .peers
-            .into_iter()
-            .partition(|peer| peer.state == "Established");
-        let routes: usize = up.iter().flat_map(|peer| peer.sent.values()).sum();
-        if routes == 0 {
-            break (up.len(), deaf);
-        }
-        if begun.elapsed() > WITHDRAWING_PATIENCE {
-            bail!("peers still have {routes} routes of this host: see 'hextet status'");
-        }
-        sleep(Duration::from_millis(200));
-    };
-    println!("This host is drained: {told} peers have no route to it any more.");
-    for peer in deaf {
-        println!(
-            "{} is {}: it may keep routes to this host until it hears of this, or their time is over.",
-            peer.name, peer.state
-        );
-    }
-    Ok(())
-}
-
-fn set_drain(agent: &AgentSocket, state: Drain) -> Result<()> {
-    block_on(ask::agent::<Drain>(&agent.path, "/drain", Some(&state))).map(drop)
+fn load(file: &AgentConfigFile) -> Result<AgentConfig> {
+    let way_out =
+        "make one: the least is `server = \"HOST:9697\"` and, under [host], `host` and `uplinks`";
+    check_exists(&file.config, way_out)?;
+    AgentConfig::load(&file.config)
 }
 
 fn read_token(token: String) -> Result<String> {

@@ -6,7 +6,7 @@ mod labs;
 
 use std::{fs, future::Future, io, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
 
 pub use cloud::server;
@@ -22,6 +22,17 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("make a runtime")?
         .block_on(work)
+}
+
+/// The configuration has to be there: who starts has none yet.
+fn check_exists(path: &Path, way_out: &str) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    bail!(
+        "there is no configuration {}: {way_out}, or name another by --config",
+        path.display()
+    )
 }
 
 /// `hextet completions`.

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -18,7 +19,10 @@ use hyper_util::{
 };
 use rustls::{
     ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -54,11 +58,19 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 ///
 /// A file is missing or damaged, or the key is another certificate's.
 pub fn tls_from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
+    let unreadable = |path: &Path, what: &str, error: pem::Error| match error {
+        pem::Error::NoItemsFound => format!("{} holds no {what} in PEM form", path.display()),
+        other => format!("read {}: {other}", path.display()),
+    };
     let chain = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("read {}: {e}", files.certificate.display()))?;
+        .and_then(|chain| match chain.is_empty() {
+            true => Err(pem::Error::NoItemsFound),
+            false => Ok(chain),
+        })
+        .map_err(|e| unreadable(&files.certificate, "certificate", e))?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|e| format!("read {}: {e}", files.key.display()))?;
+        .map_err(|e| unreadable(&files.key, "private key", e))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
