@@ -187,6 +187,25 @@ pub enum AgentCommand {
         #[command(flatten)]
         config: AgentConfigFile,
     },
+    /// Take this host out of service: its routes become the last choice, and then they are withdrawn.
+    #[command(
+        after_help = "The sessions stay up, and ports go on running. The host stays drained until 'hextet agent \
+        resume', also when the agent or the host is started anew."
+    )]
+    Drain {
+        /// How long traffic has to find its way elsewhere before the routes are withdrawn.
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        wait: u64,
+        /// The agent's control socket.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
+    /// Put a drained host back into service.
+    Resume {
+        /// The agent's control socket.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
     /// Remove everything that agents made in this kernel, and restore the former settings.
     Leave {
         /// The agent's configuration.

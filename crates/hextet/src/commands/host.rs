@@ -4,11 +4,13 @@ use std::{
     io::{self, Read},
     net::IpAddr,
     process::ExitCode,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use hextet_agent::{
+    bgp::Drain,
     config::AgentConfig,
     report::{ExplainRequest, Explained, PlannedWrite, PortStatus, Status},
 };
@@ -18,7 +20,7 @@ use hextet_types::{IfName, PortId};
 use super::{block_on, check_exists};
 use crate::{
     ask,
-    cli::{Agent, AgentCommand, AgentConfigFile, Explain, Port, Question},
+    cli::{Agent, AgentCommand, AgentConfigFile, AgentSocket, Explain, Port, Question},
     show,
 };
 
@@ -26,6 +28,8 @@ use crate::{
 const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it waits to hear of the port at all.
 const BINDING_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a withdrawal may take to be told to all peers.
+const WITHDRAWING_PATIENCE: Duration = Duration::from_secs(10);
 /// No question has a body.
 const NOTHING: Option<&()> = None;
 
@@ -46,6 +50,11 @@ pub fn agent(agent: Agent) -> Result<ExitCode> {
             })?;
             println!("{} has joined {}.", config.host_id(), config.server);
         }
+        Some(AgentCommand::Drain { wait, agent }) => drain(&agent, Duration::from_secs(wait))?,
+        Some(AgentCommand::Resume { agent }) => {
+            set_drain(&agent, Drain::No)?;
+            println!("This host is in service.");
+        }
         Some(AgentCommand::Leave { config }) => {
             let writes = hextet_agent::leave(&load(&config)?)?;
             println!("{writes} objects removed or restored.");
@@ -59,6 +68,45 @@ fn load(file: &AgentConfigFile) -> Result<AgentConfig> {
         "make one: the least is `server = \"HOST:9697\"` and, under [host], `host` and `uplinks`";
     check_exists(&file.config, way_out)?;
     AgentConfig::load(&file.config)
+}
+
+/// First the last choice, then nothing; says which peers may not have heard of it.
+fn drain(agent: &AgentSocket, wait: Duration) -> Result<()> {
+    set_drain(agent, Drain::Leaving)?;
+    println!(
+        "This host's routes are the last choice; they are withdrawn in {} s.",
+        wait.as_secs()
+    );
+    sleep(wait);
+    set_drain(agent, Drain::Drained)?;
+    let begun = Instant::now();
+    let (told, deaf) = loop {
+        let status: Status = block_on(ask::agent(&agent.path, "/status", NOTHING))?;
+        let (up, deaf): (Vec<_>, Vec<_>) = status
+            .peers
+            .into_iter()
+            .partition(|peer| peer.state == "Established");
+        let routes: usize = up.iter().flat_map(|peer| peer.sent.values()).sum();
+        if routes == 0 {
+            break (up.len(), deaf);
+        }
+        if begun.elapsed() > WITHDRAWING_PATIENCE {
+            bail!("peers still have {routes} routes of this host: see 'hextet status'");
+        }
+        sleep(Duration::from_millis(200));
+    };
+    println!("This host is drained: {told} peers have no route to it any more.");
+    for peer in deaf {
+        println!(
+            "{} is {}: it may keep routes to this host until it hears of this, or their time is over.",
+            peer.name, peer.state
+        );
+    }
+    Ok(())
+}
+
+fn set_drain(agent: &AgentSocket, state: Drain) -> Result<()> {
+    block_on(ask::agent::<Drain>(&agent.path, "/drain", Some(&state))).map(drop)
 }
 
 fn read_token(token: String) -> Result<String> {
