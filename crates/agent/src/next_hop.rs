@@ -12,6 +12,8 @@ use crate::config::BgpConfig;
 /// The prefixes that are on links of this host.
 #[derive(Clone, Debug, Default)]
 pub struct NextHops {
+    /// Whether there is any peer to learn one from.
+    wanted: bool,
     /// Peers whose interface was configured.
     peers: Vec<(IpAddr, IfName)>,
     on_link: Vec<(Prefix, IfName)>,
@@ -25,6 +27,7 @@ impl NextHops {
             .filter_map(|p| Some((p.address, p.interface.clone()?)))
             .collect();
         let mut next_hops = NextHops {
+            wanted: config.is_some(),
             peers,
             on_link: Vec::new(),
         };
@@ -34,6 +37,9 @@ impl NextHops {
 
     /// Looks at the host's addresses anew.
     pub fn refresh(&mut self) {
+        if !self.wanted {
+            return;
+        }
         let Ok(addresses) = getifaddrs() else { return };
         self.on_link = addresses
             .filter(|a| a.flags.contains(InterfaceFlags::IFF_UP))
@@ -90,6 +96,7 @@ mod tests {
 
     fn next_hops() -> NextHops {
         NextHops {
+            wanted: true,
             peers: vec![("192.0.2.9".parse().unwrap(), "eth9".parse().unwrap())],
             on_link: vec![
                 ("192.0.2.0/24".parse().unwrap(), "eth0".parse().unwrap()),

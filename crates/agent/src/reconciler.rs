@@ -15,7 +15,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hextet_api::agent::PortState;
 use hextet_kernel::{
     Kernel, Op, Report, Scope, Standing,
     conntrack::Conntrack,
@@ -123,7 +122,6 @@ pub struct Reconciler {
     recheck: BTreeSet<IpAddr>,
     /// Ports whose state is to be told anew.
     touched_ports: BTreeSet<PortId>,
-    states: BTreeMap<PortId, PortState>,
     failures: BTreeMap<Key, String>,
     /// What can't stand before its link is there.
     waiting: BTreeMap<IfName, BTreeSet<Key>>,
@@ -139,7 +137,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Takes over whatever stands in the kernel, for the intent that the journal holds.
+    /// Takes over whatever stands in the kernel, and makes it equal to the intent that the journal holds.
     ///
     /// # Errors
     ///
@@ -151,7 +149,7 @@ impl Reconciler {
         next_hops: NextHops,
         outputs: Outputs,
     ) -> Result<Reconciler> {
-        planner.replace(&intent);
+        planner.replace_with(intent);
         let desired = planner.state().objects.clone();
         let mut reconciler = Reconciler {
             planner,
@@ -165,7 +163,6 @@ impl Reconciler {
             dirty: BTreeSet::new(),
             recheck: BTreeSet::new(),
             touched_ports: BTreeSet::new(),
-            states: BTreeMap::new(),
             failures: BTreeMap::new(),
             waiting: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -173,10 +170,12 @@ impl Reconciler {
             server_heard: None,
             writes: 0,
             mended: 0,
-            next_full_pass: Instant::now(),
+            next_full_pass: Instant::now() + FULL_PASS,
             last_full_pass: (Duration::ZERO, Instant::now()),
         };
         reconciler.adopt()?;
+        let report = reconciler.kernel.reconcile_known(&reconciler.desired);
+        reconciler.note(report);
         let ports = reconciler.planner.intent().ports.values();
         reconciler.recheck = ports
             .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address))
@@ -213,15 +212,14 @@ impl Reconciler {
 
     /// Keeps the routes that an earlier run learned until the peers have told all (RFC 4724 §4.1).
     fn adopt(&mut self) -> Result<()> {
-        let standing = self
-            .kernel
-            .dump(&Scope::of(&self.desired))
+        self.kernel
+            .look(&Scope::of(&self.desired))
             .context("read the kernel")?;
-        for (key, standing) in standing {
-            let learned = matches!(&key, Key::Route(route) if route.metric == LEARNED_METRIC);
+        for (key, standing) in self.kernel.known() {
+            let learned = matches!(key, Key::Route(route) if route.metric == LEARNED_METRIC);
             if let (true, Standing::As(object)) = (learned, standing) {
-                self.desired.insert(key.clone(), object);
-                self.adopted.insert(key);
+                self.desired.insert(key.clone(), object.clone());
+                self.adopted.insert(key.clone());
             }
         }
         if !self.adopted.is_empty() {
@@ -263,8 +261,9 @@ impl Reconciler {
                 return;
             }
             Update::Whole(intent, revision) => {
-                let changed = self.planner.replace(&intent);
-                (changed, revision, self.journal.rewrite(&intent, revision))
+                let changed = self.planner.replace_with(*intent);
+                let kept = self.journal.rewrite(self.planner.intent(), revision);
+                (changed, revision, kept)
             }
             Update::Group(changes, revision) => {
                 let changed = self.planner.apply_all(changes.iter().cloned());
@@ -281,17 +280,16 @@ impl Reconciler {
         self.take(changed);
     }
 
-    fn take(&mut self, changed: Changed) {
-        for key in changed.objects {
-            match self.planner.state().objects.get(&key) {
+    fn take(&mut self, mut changed: Changed) {
+        for key in &changed.objects {
+            match self.planner.state().objects.get(key) {
                 Some(object) => drop(self.desired.insert(key.clone(), object.clone())),
-                None => drop(self.desired.remove(&key)),
+                None => drop(self.desired.remove(key)),
             }
-            self.touched_ports.extend(self.port_of(&key));
-            self.dirty.insert(key);
         }
+        self.dirty.append(&mut changed.objects);
         if !changed.announce.is_empty() {
-            self.tell_announcements();
+            self.tell_announcements(&changed.announce);
         }
         for port in changed.responders {
             self.tell_responder(port);
@@ -337,11 +335,11 @@ impl Reconciler {
                 Wake::LinkSettings(is) if self.is_as_desired(&is) => {}
                 Wake::LinkSettings(is) => drop(links.insert(is.name)),
                 Wake::Addresses => self.next_hops.refresh(),
+                Wake::Settings => self.look_at_settings(),
                 Wake::Program(_)
                 | Wake::Neighbours
                 | Wake::Routes(_)
                 | Wake::Rules(_)
-                | Wake::Settings
                 | Wake::XfrmPolicies
                 | Wake::Table
                 | Wake::Resync => self.look_soon(),
@@ -377,6 +375,20 @@ impl Reconciler {
         }
     }
 
+    /// Settings are few, and the kernel does not tell whether it was we who changed one.
+    fn look_at_settings(&mut self) {
+        match self.kernel.reconcile_sysctls(&Netns::Main, &self.desired) {
+            Ok(report) => {
+                self.mended += report.applied as u64;
+                self.note(report);
+            }
+            Err(error) => {
+                error!(%error, "the settings can't be read");
+                self.look_soon();
+            }
+        }
+    }
+
     /// At once, but so that looking takes a tenth of the time at most.
     fn look_soon(&mut self) {
         let rested = self.last_full_pass.1 + 10 * self.last_full_pass.0;
@@ -403,7 +415,7 @@ impl Reconciler {
     fn full_pass(&mut self) {
         let begin = Instant::now();
         self.next_full_pass = begin + FULL_PASS;
-        let pending = !std::mem::take(&mut self.dirty).is_empty();
+        let pending = !std::mem::take(&mut self.dirty).is_empty() || !self.failures.is_empty();
         match self.kernel.reconcile(&Scope::of(&self.desired)) {
             Ok(report) => {
                 if !pending {

@@ -1,6 +1,6 @@
 //! Tells the server how this host's ports fare: at once when one changes, and every few seconds anyway.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use hextet_api::agent::{PortState, StatusReport};
@@ -21,14 +21,60 @@ const RETRY: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(20);
 
 /// What there is to tell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Standing {
-    /// Every port that this host has been told of.
-    pub ports: Arc<BTreeMap<PortId, PortState>>,
+    /// Every port that this host has been told of, and the number of its last change.
+    ports: BTreeMap<PortId, (u64, PortState)>,
+    /// The port of each of those changes, so that what is new is found without looking at the rest.
+    changes: BTreeMap<u64, PortId>,
+    last_change: u64,
     /// The revision that the kernel stands at.
     pub applied_revision: u64,
     /// For the agent list.
     pub configurations: BTreeMap<String, serde_json::Value>,
+}
+
+impl Standing {
+    /// A port's state now, none when the port is gone; whether that is news.
+    pub fn set(&mut self, port: PortId, state: Option<PortState>) -> bool {
+        match (self.ports.get(&port), &state) {
+            (None, None) => return false,
+            (Some((_, is)), Some(state)) if is == state => return false,
+            (Some((change, _)), _) => drop(self.changes.remove(change)),
+            _ => {}
+        }
+        self.last_change += 1;
+        match state {
+            Some(state) => {
+                self.changes.insert(self.last_change, port);
+                self.ports.insert(port, (self.last_change, state));
+            }
+            None => drop(self.ports.remove(&port)),
+        }
+        true
+    }
+
+    /// How many ports there are.
+    pub fn ports(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// What is new since that change, and the last change by now. Since none, it is everything.
+    fn since(&self, change: Option<u64>) -> (StatusReport, u64) {
+        let first = change.map_or(0, |change| change + 1);
+        let news = self.changes.range(first..).filter_map(|(_, port)| {
+            let (_, state) = self.ports.get(port)?;
+            Some((*port, state.clone()))
+        });
+        let report = StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ports: news.collect(),
+            complete: change.is_none(),
+            applied_revision: self.applied_revision,
+            configurations: self.configurations.clone(),
+        };
+        (report, self.last_change)
+    }
 }
 
 /// Runs until nobody has anything to tell any more.
@@ -51,13 +97,8 @@ async fn report(
     standing: &mut watch::Receiver<Standing>,
 ) -> Result<()> {
     let mut connection = client::connect(server, identity.tls()?).await?;
-    let mut told = standing.borrow_and_update().clone();
-    connection
-        .report(&StatusReport {
-            complete: true,
-            ..message(&told, &BTreeMap::new())
-        })
-        .await?;
+    let (everything, mut told) = standing.borrow_and_update().since(None);
+    connection.report(&everything).await?;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat.reset();
@@ -71,24 +112,9 @@ async fn report(
             }
             _ = heartbeat.tick() => {}
         }
-        let now = standing.borrow_and_update().clone();
-        connection.report(&message(&now, &told.ports)).await?;
-        told = now;
-    }
-}
-
-/// What is new in `now` against the ports as they were told before.
-fn message(now: &Standing, before: &BTreeMap<PortId, PortState>) -> StatusReport {
-    let news = now
-        .ports
-        .iter()
-        .filter(|(id, state)| before.get(id) != Some(state));
-    StatusReport {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ports: news.map(|(id, state)| (*id, state.clone())).collect(),
-        complete: false,
-        applied_revision: now.applied_revision,
-        configurations: now.configurations.clone(),
+        let (news, last) = standing.borrow_and_update().since(Some(told));
+        connection.report(&news).await?;
+        told = last;
     }
 }
 
@@ -98,28 +124,47 @@ mod tests {
 
     use super::*;
 
+    fn down() -> PortState {
+        PortState::Down {
+            reason: "no link".to_owned(),
+        }
+    }
+
     #[test]
     fn only_what_changed_is_told_again() {
         let port = |n| PortId(Uuid::from_u128(n));
-        let down = PortState::Down {
-            reason: "no link".to_owned(),
-        };
-        let before = BTreeMap::from([(port(1), down.clone()), (port(2), PortState::Active)]);
-        let ports = BTreeMap::from([
-            (port(1), PortState::Active),
-            (port(2), PortState::Active),
-            (port(3), down),
-        ]);
-        let now = Standing {
-            ports: Arc::new(ports),
+        let mut standing = Standing {
             applied_revision: 7,
             ..Standing::default()
         };
-        let told = message(&now, &before);
+        assert!(standing.set(port(1), Some(down())));
+        assert!(standing.set(port(2), Some(PortState::Active)));
+        assert!(!standing.set(port(9), None));
+        let (everything, told) = standing.since(None);
+        assert_eq!((everything.ports.len(), everything.complete), (2, true));
+
+        assert!(!standing.set(port(2), Some(PortState::Active)));
+        assert!(standing.set(port(1), Some(PortState::Active)));
+        assert!(standing.set(port(3), Some(down())));
+        let (news, last) = standing.since(Some(told));
         assert_eq!(
-            told.ports.keys().copied().collect::<Vec<_>>(),
+            news.ports.keys().copied().collect::<Vec<_>>(),
             [port(1), port(3)]
         );
-        assert_eq!((told.complete, told.applied_revision), (false, 7));
+        assert_eq!((news.complete, news.applied_revision), (false, 7));
+        assert_eq!(standing.since(Some(last)).0.ports.len(), 0);
+    }
+
+    #[test]
+    fn however_often_a_port_changes_it_is_kept_once() {
+        let mut standing = Standing::default();
+        let port = PortId(Uuid::from_u128(1));
+        for _ in 0..10 {
+            standing.set(port, Some(down()));
+            standing.set(port, Some(PortState::Active));
+        }
+        assert_eq!((standing.ports(), standing.changes.len()), (1, 1));
+        standing.set(port, None);
+        assert_eq!((standing.ports(), standing.changes.len()), (0, 0));
     }
 }

@@ -104,6 +104,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let main = netns::Handle::open(&Netns::Main)?;
     let kernel_changes = Monitor::open(&main, &kernel.socket_ports(&Netns::Main))?;
     kernel.hush(kernel_changes.table_hearing());
+    monitor::start(kernel_changes, inputs.clone())?;
     let outputs = Outputs {
         announce: Some(announce),
         responders,
@@ -117,7 +118,6 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         outputs,
     )?;
     let restarting = reconciler.restarting();
-    monitor::start(kernel_changes, inputs.clone())?;
     responder::start(
         responders_told,
         Duid::link_layer(config.host.gateway_mac),

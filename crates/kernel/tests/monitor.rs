@@ -10,10 +10,11 @@ use std::{
 };
 
 use hextet_kernel::{
+    Scope,
     netlink::{LinkSettings, Monitor, Wake},
     netns::Handle,
 };
-use hextet_model::state::{Netns, Object, Set};
+use hextet_model::state::{Element, KeyType, Netns, Object, Set, Value, XfrmPolicy, marks};
 use hextet_types::{Family, Mac};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use support::{Host, isolated, name, run, states};
@@ -122,16 +123,51 @@ fn what_is_foreign_or_our_own_doing_is_not_heard() {
         run("ip xfrm policy add dir in src ::/0 dst ::/0 mark 1 mask 1 action block");
         let set = Set {
             name: "s".into(),
-            key: vec![hextet_model::state::KeyType::Mark],
+            key: vec![KeyType::Mark],
             verdicts: false,
             dynamic: None,
         };
-        host.reconcile(&states([Object::Set(Netns::Main, set)]));
+        let policy = XfrmPolicy {
+            netns: Netns::Main,
+            family: Family::V6,
+            mark: (marks::FROM_PORT, marks::MASK),
+            priority: 1,
+        };
+        host.reconcile(&states([
+            Object::Set(Netns::Main, set),
+            Object::XfrmPolicy(policy),
+        ]));
         run("ip rule add prio 9 lookup 9");
         let heard = hear(&mut monitor, &Wake::Rules(Family::V4));
         assert!(!heard.contains(&Wake::Table), "{heard:?}");
         assert!(!heard.contains(&Wake::XfrmPolicies), "{heard:?}");
         assert!(!heard.contains(&Wake::Routes(Family::V4)), "{heard:?}");
+    });
+}
+
+#[test]
+fn nobody_is_told_of_a_large_transaction_of_ours() {
+    isolated(|| {
+        let mut host = Host::open();
+        let mut ours = monitor(host.kernel.socket_ports(&Netns::Main));
+        host.kernel.hush(ours.table_hearing());
+        let set = Set {
+            name: "s".into(),
+            key: vec![KeyType::Mark],
+            verdicts: false,
+            dynamic: None,
+        };
+        let elements = (0..2000).map(|n| {
+            let key = vec![Value::U32(n)];
+            let set = "s".into();
+            let verdict = None;
+            Object::Element(Netns::Main, Element { set, key, verdict })
+        });
+        let all = states([Object::Set(Netns::Main, set)].into_iter().chain(elements));
+        let report = host.kernel.reconcile(&Scope::of(&all)).expect("a dump");
+        assert_eq!((report.applied, report.disturbed), (2001, false));
+        run("nft add element inet hextet s { 9999 }");
+        assert_eq!(hear(&mut ours, &Wake::Table), BTreeSet::from([Wake::Table]));
     });
 }
 

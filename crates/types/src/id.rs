@@ -105,9 +105,15 @@ impl TryFrom<String> for HostId {
 
 /// The name of a network interface: 1 to 15 octets without `/`, `:`, white space or control
 /// characters, and neither `.` nor `..` (`dev_valid_name` of the kernel).
+///
+/// It is kept in place: a host's plan holds hundreds of thousands.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct IfName(String);
+pub struct IfName {
+    /// Zeroes behind the name, so that names compare as their texts do.
+    octets: [u8; IfName::MAX],
+    len: u8,
+}
 
 /// A text that is no interface name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -115,15 +121,32 @@ pub struct IfName(String);
 pub struct IfNameError(String);
 
 impl IfName {
+    /// The most octets of a name.
+    const MAX: usize = 15;
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        let octets = self.octets.get(..usize::from(self.len));
+        octets
+            .and_then(|octets| str::from_utf8(octets).ok())
+            .unwrap_or_default()
     }
 
     /// The name that Neutron and Nova give a port's TAP: `tap` and 11 characters of its id.
     pub fn for_port(port: PortId) -> IfName {
-        let id = port.to_string();
-        IfName(format!("tap{}", id.get(..11).unwrap_or(&id)))
+        let mut text = Uuid::encode_buffer();
+        let id = port.0.hyphenated().encode_lower(&mut text).as_bytes();
+        IfName::of(b"tap".iter().chain(id.iter().take(11)).copied())
+    }
+
+    /// As many of these octets as fit.
+    fn of(text: impl Iterator<Item = u8>) -> IfName {
+        let (mut octets, mut len) = ([0; IfName::MAX], 0);
+        for (octet, to) in text.zip(&mut octets) {
+            *to = octet;
+            len += 1;
+        }
+        IfName { octets, len }
     }
 }
 
@@ -133,21 +156,27 @@ impl TryFrom<String> for IfName {
     fn try_from(s: String) -> Result<Self, IfNameError> {
         let allowed = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
         if (1..=15).contains(&s.len()) && s.bytes().all(allowed) && s != "." && s != ".." {
-            Ok(IfName(s))
+            Ok(IfName::of(s.bytes()))
         } else {
             Err(IfNameError(s))
         }
     }
 }
 
+impl From<HostId> for String {
+    fn from(value: HostId) -> String {
+        value.0
+    }
+}
+
+impl From<IfName> for String {
+    fn from(value: IfName) -> String {
+        value.as_str().to_owned()
+    }
+}
+
 macro_rules! checked_text {
     ($($name:ident, $error:ident;)*) => {$(
-        impl From<$name> for String {
-            fn from(value: $name) -> String {
-                value.0
-            }
-        }
-
         impl FromStr for $name {
             type Err = $error;
 
@@ -158,7 +187,7 @@ macro_rules! checked_text {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                self.as_str().fmt(f)
             }
         }
     )*};
@@ -171,7 +200,7 @@ checked_text! {
 
 impl fmt::Debug for IfName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.as_str().fmt(f)
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the loop tells others: announcements, responders, and how ports fare.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use hextet_api::agent::PortState;
 use hextet_kernel::Standing;
@@ -17,22 +20,32 @@ use crate::report::PortStatus;
 impl Reconciler {
     /// Everything, as after a start.
     pub(super) fn tell_all(&mut self) {
-        self.tell_announcements();
+        self.tell_announcements(&self.planner.state().announce.keys().copied().collect());
         let ports: Vec<PortId> = self.planner.intent().ports.keys().copied().collect();
         ports.into_iter().for_each(|port| self.tell_responder(port));
     }
 
-    pub(super) fn tell_announcements(&self) {
-        if let Some(announce) = &self.outputs.announce {
-            announce.send_replace(self.planner.state().announce.clone());
-        }
+    /// These prefixes are announced anew, otherwise, or no longer.
+    pub(super) fn tell_announcements(&self, changed: &BTreeSet<Prefix>) {
+        let Some(announce) = self.outputs.announce.as_ref().filter(|a| !a.is_closed()) else {
+            return;
+        };
+        let wanted = &self.planner.state().announce;
+        announce.send_modify(|told| {
+            for prefix in changed {
+                match wanted.get(prefix) {
+                    Some(announcement) => drop(told.insert(*prefix, *announcement)),
+                    None => drop(told.remove(prefix)),
+                }
+            }
+        });
     }
 
     pub(super) fn tell_responder(&mut self, port: PortId) {
         let responder = self.planner.state().responders.get(&port).cloned();
         match self.planner.intent().ports.get(&port) {
             Some(known) => drop(self.links.insert(known.if_name(), port)),
-            None => self.links.retain(|_, of| *of != port),
+            None => drop(self.links.remove(&IfName::for_port(port))),
         }
         self.touched_ports.insert(port);
         drop(
@@ -44,33 +57,22 @@ impl Reconciler {
 
     /// The states of the ports that something was done about.
     pub(super) fn tell_standing(&mut self) {
-        let mut changed = false;
-        for id in std::mem::take(&mut self.touched_ports) {
-            let state = self
-                .planner
-                .intent()
-                .ports
-                .get(&id)
-                .map(|port| self.port_state(port));
-            changed |= match state {
-                Some(state) if self.states.get(&id) == Some(&state) => false,
-                Some(state) => {
-                    self.states.insert(id, state);
-                    true
-                }
-                None => self.states.remove(&id).is_some(),
-            };
-        }
-        let revision = self.revision;
+        let touched = std::mem::take(&mut self.touched_ports);
+        let ports = &self.planner.intent().ports;
+        let states: Vec<_> = touched
+            .into_iter()
+            .map(|id| (id, ports.get(&id).map(|port| self.port_state(port))))
+            .collect();
+        let (revision, objects) = (self.revision, self.desired.len());
         self.outputs.standing.send_if_modified(|standing| {
-            let news = changed || standing.applied_revision != revision;
-            if changed {
-                standing.ports = Arc::new(self.states.clone());
+            let mut news = standing.applied_revision != revision;
+            for (port, state) in states {
+                news |= standing.set(port, state);
             }
             standing.applied_revision = revision;
             standing.configurations = BTreeMap::from([
-                ("ports".to_owned(), self.states.len().into()),
-                ("objects".to_owned(), self.desired.len().into()),
+                ("ports".to_owned(), standing.ports().into()),
+                ("objects".to_owned(), objects.into()),
             ]);
             news
         });

@@ -73,9 +73,9 @@ impl Batch {
         }
     }
 
-    /// Fills in lengths and sequence numbers from `first` on. None, when an attribute grew beyond
-    /// what its length field can say.
-    pub(super) fn seal(&mut self, first: u32) -> Option<&[u8]> {
+    /// Fills in lengths, sequence numbers from `first` on, and whose they are: XFRM names that in its
+    /// notifications. None, when an attribute grew beyond what its length field can say.
+    pub(super) fn seal(&mut self, first: u32, port: u32) -> Option<&[u8]> {
         if self.overlong {
             return None;
         }
@@ -90,6 +90,9 @@ impl Batch {
             self.buf
                 .get_mut(start + 8..start + 12)?
                 .copy_from_slice(&seq.to_ne_bytes());
+            self.buf
+                .get_mut(start + 12..start + 16)?
+                .copy_from_slice(&port.to_ne_bytes());
             seq = seq.wrapping_add(1);
         }
         Some(&self.buf)
@@ -230,7 +233,7 @@ mod tests {
         batch.message(25, 0, &[]).nest(2, |m| {
             m.be32(3, 0x0102_0304);
         });
-        let sealed = batch.seal(9).expect("short");
+        let sealed = batch.seal(9, 0).expect("short");
         assert_eq!(
             &sealed[..16],
             &[32, 0, 0, 0, 24, 0, 1, 4, 9, 0, 0, 0, 0, 0, 0, 0]
@@ -251,6 +254,6 @@ mod tests {
         batch.message(1, 0, &[]).nest(1, |m| {
             m.attr(1, &[0; 40_000]).attr(2, &[0; 40_000]);
         });
-        assert!(batch.seal(0).is_none());
+        assert!(batch.seal(0, 0).is_none());
     }
 }

@@ -14,7 +14,7 @@ use netlink_sys::SocketAddr;
 use socket2::{SockFilter, SockRef};
 
 use super::{
-    Answer, Attrs, ne32,
+    Answer, Attrs,
     socket::{answers, receive_buffer},
     text,
 };
@@ -33,16 +33,21 @@ const NFT_GROUP: u32 = 7;
 const XFRM_GROUP: u32 = 4;
 /// `RTNLGRP_*`: links, neighbours, tc, addresses, routes, rules and settings of both families.
 const ROUTE_GROUPS: [u32; 11] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25];
-const NETCONFA_IFINDEX: u16 = 1;
 /// `NETCONFA_IFINDEX_ALL` and `NETCONFA_IFINDEX_DEFAULT`, as the kernel writes them.
 const ALL_LINKS: [u32; 2] = [u32::MAX, u32::MAX - 1];
 /// Sockets that a monitor can ignore.
 pub const MAX_IGNORED: usize = 64;
 /// Where the cause's address stands in `struct nlmsghdr`.
 const PORT_OFFSET: u32 = 12;
-const BPF_LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-const BPF_JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const BPF_RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+/// Where the kind stands there.
+const KIND_OFFSET: u32 = 4;
+/// Where a message about settings names the link: in its first attribute.
+const NETCONF_LINK_OFFSET: u32 = 24;
+const RTM_NEWNETCONF: u16 = 80;
+const BPF_LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const BPF_LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+const BPF_JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const BPF_RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 /// Messages read in one go, so that a flood cannot hold its reader.
 const READS: usize = 4096;
 
@@ -175,7 +180,7 @@ fn listen(protocol: isize, groups: &[u32], ignored: &[u32]) -> io::Result<netlin
     socket.bind(&SocketAddr::new(0, 0))?;
     socket.set_non_blocking(true)?;
     receive_buffer(&socket, RECEIVE_BUFFER);
-    SockRef::from(&socket).attach_filter(&without(ignored))?;
+    SockRef::from(&socket).attach_filter(&filter(protocol, ignored))?;
     for group in groups {
         socket.add_membership(*group)?;
     }
@@ -183,19 +188,31 @@ fn listen(protocol: isize, groups: &[u32], ignored: &[u32]) -> io::Result<netlin
 }
 
 /// A filter that drops, before it is queued, what these sockets caused: the messages of one datagram
-/// have one cause, which the header of the first names.
-fn without(ignored: &[u32]) -> Vec<SockFilter> {
+/// have one cause, which the header of the first names. The settings of single links, which change by
+/// thousands when those of all do, it drops too.
+fn filter(protocol: isize, ignored: &[u32]) -> Vec<SockFilter> {
     let ignored = ignored.get(..MAX_IGNORED).unwrap_or(ignored);
-    let statement = |code: u32, jump_if, jump_else, value| {
-        SockFilter::new(code as u16, jump_if, jump_else, value)
-    };
-    let mut program = vec![statement(BPF_LOAD_WORD, 0, 0, PORT_OFFSET)];
-    for (i, port) in ignored.iter().enumerate() {
-        let to_drop = u8::try_from(ignored.len() - i).unwrap_or(u8::MAX);
-        program.push(statement(BPF_JUMP_EQUAL, to_drop, 0, port.to_be()));
+    let load = |code, offset| SockFilter::new(code, 0, 0, offset);
+    let skip_if = |value: u32, skip| SockFilter::new(BPF_JUMP_EQUAL, skip, 0, value);
+    let verdict = |octets| SockFilter::new(BPF_RETURN, 0, 0, octets);
+    let [keep, drop] = [verdict(u32::MAX), verdict(0)];
+    let mut program = vec![load(BPF_LOAD_WORD, PORT_OFFSET)];
+    for port in ignored {
+        program.push(SockFilter::new(BPF_JUMP_EQUAL, 0, 1, port.to_be()));
+        program.push(verdict(0));
     }
-    program.push(statement(BPF_RETURN, 0, 0, u32::MAX));
-    program.push(statement(BPF_RETURN, 0, 0, 0));
+    if protocol == libc::NETLINK_ROUTE as isize {
+        program.push(load(BPF_LOAD_HALF, KIND_OFFSET));
+        program.push(skip_if(u32::from(RTM_NEWNETCONF.to_be()), 1));
+        program.push(verdict(u32::MAX));
+        program.push(load(BPF_LOAD_WORD, NETCONF_LINK_OFFSET));
+        program.extend([
+            skip_if(ALL_LINKS[0].to_be(), 2),
+            skip_if(ALL_LINKS[1].to_be(), 1),
+        ]);
+        program.push(drop);
+    }
+    program.push(keep);
     program
 }
 
@@ -211,11 +228,7 @@ fn route_wake(answer: &Answer<'_>) -> Option<Wake> {
         28 | 29 => neighbour::read(answer).map(|_| Wake::Neighbours)?,
         32 | 33 => Wake::Rules(family),
         36 | 37 | 44 | 45 => Wake::Program(tc::link_index(answer)?),
-        80 | 81 => {
-            let link = Attrs::after(answer.payload, 1).get(NETCONFA_IFINDEX);
-            let all = link.and_then(ne32).is_some_and(|i| ALL_LINKS.contains(&i));
-            all.then_some(Wake::Settings)?
-        }
+        RTM_NEWNETCONF => Wake::Settings,
         _ => return None,
     })
 }

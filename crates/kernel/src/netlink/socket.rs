@@ -156,7 +156,7 @@ impl Socket {
         let first = self.seq;
         let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         self.seq = self.seq.wrapping_add(count);
-        match batch.seal(first) {
+        match batch.seal(first, self.port) {
             Some(_) => Ok(first),
             None => Err(Error::unfit(
                 format!("send {}", self.what),
@@ -241,7 +241,7 @@ impl Socket {
         let seq = self.seq;
         self.seq = self.seq.wrapping_add(1);
         request.add_flags(0, flags::DUMP);
-        let octets = request.seal(seq).ok_or(unfit)?.to_vec();
+        let octets = request.seal(seq, self.port).ok_or(unfit)?.to_vec();
         self.send(&octets)?;
         let mut disturbed = false;
         loop {

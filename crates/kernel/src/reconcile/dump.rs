@@ -93,7 +93,7 @@ impl Kernel {
         }
     }
 
-    fn dump_sysctls(
+    pub(super) fn dump_sysctls(
         &mut self,
         netns: &Netns,
         scope: &Scope<'_>,

@@ -183,9 +183,33 @@ impl Kernel {
     }
 
     fn reconcile_once(&mut self, scope: &Scope<'_>) -> Result<Report, Error> {
+        self.look(scope)?;
+        Ok(self.reconcile_known(scope.expected))
+    }
+
+    /// Looks at everything, for [`Kernel::known`].
+    pub fn look(&mut self, scope: &Scope<'_>) -> Result<(), Error> {
         self.known = self.dump(scope)?;
-        let ops = diff(scope.expected, &self.known);
-        Ok(self.apply(ops))
+        Ok(())
+    }
+
+    /// Makes the kernel equal to what is desired, going by what it had when we last looked or changed it.
+    pub fn reconcile_known(&mut self, desired: &BTreeMap<Key, Object>) -> Report {
+        let ops = diff(desired, &self.known);
+        self.apply(ops)
+    }
+
+    /// Looks at the sysctls of one namespace alone, and makes them what is desired.
+    pub fn reconcile_sysctls(
+        &mut self,
+        netns: &Netns,
+        desired: &BTreeMap<Key, Object>,
+    ) -> Result<Report, Error> {
+        let mut found = BTreeMap::new();
+        self.dump_sysctls(netns, &Scope::of(desired), &mut found)?;
+        let keys: Vec<Key> = found.keys().cloned().collect();
+        self.known.extend(found);
+        Ok(self.reconcile_keys(&keys, desired))
     }
 
     /// Makes the kernel equal to what is desired under these keys, going by what it had when we last

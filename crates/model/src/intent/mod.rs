@@ -139,6 +139,23 @@ impl Intent {
             .chain(ports)
     }
 
+    /// As [`Intent::as_changes`], of an intent that is not needed any more.
+    pub fn into_changes(self) -> impl Iterator<Item = Change> {
+        let networks = self.networks.into_values().map(Box::new);
+        let subnets = self.subnets.into_values().map(Box::new);
+        let groups = self.groups.into_values().map(Box::new);
+        let ports = self.ports.into_values().map(Box::new);
+        let sources = self.nat44_sources.into_iter();
+        let members = self.members.into_iter();
+        networks
+            .map(Change::PutNetwork)
+            .chain(subnets.map(Change::PutSubnet))
+            .chain(sources.map(|(id, s)| Change::SetNat44Sources(id, s)))
+            .chain(members.map(|(id, m)| Change::AddMembers(id, m)))
+            .chain(groups.map(Change::PutGroup))
+            .chain(ports.map(Change::PutPort))
+    }
+
     /// The changes that lead from this intent to another, what is referred to first.
     pub fn changes_to(&self, to: &Intent) -> Vec<Change> {
         let news = to.as_changes().filter(|change| !self.has(change));

@@ -109,6 +109,14 @@ impl Planner {
         self.apply_all(changes)
     }
 
+    /// As [`Planner::replace`], of an intent that nobody else needs. From none, each part is moved.
+    pub fn replace_with(&mut self, intent: Intent) -> Changed {
+        if self.intent == Intent::default() {
+            return self.apply_all(intent.into_changes());
+        }
+        self.replace(&intent)
+    }
+
     /// What the intent asks of this host.
     pub fn state(&self) -> &HostState {
         self.ledger.state()
