@@ -159,11 +159,15 @@ impl World {
         let Some(answer) = self.answer_to(&arrival) else {
             return Ok(());
         };
-        let answered = self.carry(answer)?;
         let asked = &arrival.shot;
         // The answer to a borrowed address goes to its owner, past hosts that know of the flow.
-        if answered.is_none_or(|answer| (answer.host, answer.entry) != (asked.host, asked.entry)) {
+        let came_back = |a: &Arrival| (a.host, a.entry) == (asked.host, asked.entry);
+        let Some(answered) = self.carry(answer)?.filter(came_back) else {
             return Ok(());
+        };
+        if self.shooter.flip(0.15) {
+            let error = self.error_about_answer(&arrival, &answered);
+            self.carry(error)?;
         }
         let odd = self.shooter.flip(0.3);
         self.carry(next_of(&arrival.shot, odd)).map(|_| ())
@@ -358,7 +362,32 @@ impl World {
             true => strangers(family)[2],
             false => seen.dst,
         };
-        let kinds: &[(u8, u8)] = match family {
+        let body = self.error_that_quotes(arrival);
+        let undone = (Ends::new(src, arrival.shot.ends.src), body.clone());
+        self.back(
+            arrival,
+            Ends::new(src, seen.src),
+            body,
+            undone,
+            CtState::Related,
+        )
+    }
+
+    /// An error from the one who asked, about the answer.
+    fn error_about_answer(&mut self, asked: &Arrival, answered: &Arrival) -> Shot {
+        let ends = Ends::new(asked.shot.ends.src, answered.seen.ends.src);
+        Shot {
+            ends,
+            body: self.error_that_quotes(answered),
+            state: CtState::Related,
+            known_at: asked.passed.clone(),
+            undone: None,
+            ..asked.shot.clone()
+        }
+    }
+
+    fn error_that_quotes(&mut self, arrival: &Arrival) -> Body {
+        let kinds: &[(u8, u8)] = match arrival.seen.ends.family() {
             Family::V4 => &[(3, 3), (3, 4), (11, 0)],
             Family::V6 => &[(1, 4), (2, 0), (3, 0)],
         };
@@ -369,15 +398,7 @@ impl World {
             rest: [0, 0, 0x05, 0x00],
         };
         let quote = arrival.octets[..arrival.octets.len() - MARK_LEN].to_vec();
-        let body = Body::Icmp(icmp, quote);
-        let undone = (Ends::new(src, arrival.shot.ends.src), body.clone());
-        self.back(
-            arrival,
-            Ends::new(src, seen.src),
-            body,
-            undone,
-            CtState::Related,
-        )
+        Body::Icmp(icmp, quote)
     }
 
     /// An error from a port of that host that need not have to do with the connection.
