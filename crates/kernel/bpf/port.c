@@ -373,16 +373,17 @@ static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram
 
 static __always_inline int judge_ipv4(struct __sk_buff *skb)
 {
-	void *data = (void *)(long)skb->data;
+	struct iphdr *header = (void *)(long)skb->data + sizeof(struct ethhdr);
 	struct datagram datagram = {};
 	struct fragment fragment;
 	struct iphdr ip;
 	__u16 place;
 
 	// Headers are nearly always where they can be read without a call.
-	if (data + sizeof(struct ethhdr) + sizeof(ip) <= (void *)(long)skb->data_end)
-		__builtin_memcpy(&ip, data + sizeof(struct ethhdr), sizeof(ip));
-	else if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
+	if ((void *)(header + 1) <= (void *)(long)skb->data_end &&
+	    !(header->frag_off & bpf_htons(IPV4_MORE | IPV4_OFFSET)))
+		return from_port(skb);
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
 		return TC_ACT_SHOT;
 	place = bpf_ntohs(ip.frag_off);
 	if (!(place & (IPV4_MORE | IPV4_OFFSET)))
