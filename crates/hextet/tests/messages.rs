@@ -128,7 +128,7 @@ fn a_server_that_does_not_run_and_dumps_that_are_none() {
     assert!(!Path::new(&format!("{there}/data")).exists());
     let load = ["server", "load", "--config", &config];
     fs::create_dir(directory.0.join("data")).unwrap();
-    let words = ["line 1", "no dump of a hextet store"];
+    let words = ["load dump, line 1:", "no dump of a hextet store"];
     check(&load, "what else is there?\n", &words);
 }
 
