@@ -36,9 +36,11 @@ pub use status::{FamilyStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatu
 
 /// Octets that a driver should read at most for one [`Event::Received`]; what one call of
 /// [`Speaker::handle`] does is bounded by what it is given.
-pub const READ_SIZE: usize = 64 * 1024;
+pub const READ_SIZE: usize = 32 * 1024;
 /// Prefixes chosen anew in one call; what is left makes [`Speaker::next_wakeup`] answer at once.
 const WORK_PER_CALL: usize = 65_536;
+/// Changed routes in one action. Larger lists cost the allocator more than they are worth.
+const CHANGES_PER_ACTION: usize = 1024;
 
 /// What was negotiated by the session that is up, and where it is.
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub struct Speaker {
     deferral: Option<Time>,
     now: Time,
     actions: Vec<Action>,
+    /// Empty between calls; kept, since what is read at once may be many messages.
+    outputs: Vec<Output>,
 }
 
 impl Speaker {
@@ -105,6 +109,7 @@ impl Speaker {
             deferral: config.restarting.then(|| now + config.deferral),
             now,
             actions: Vec::new(),
+            outputs: Vec::new(),
             config,
         }
     }
@@ -202,10 +207,10 @@ impl Speaker {
 
     /// Lets a session do something, then does what it wants done.
     fn drive(&mut self, id: SourceId, act: impl FnOnce(&mut Session, &mut Step<'_>)) {
-        let mut out = Vec::new();
         let Some(peer) = self.peers.get_mut(id.index()).and_then(Option::as_mut) else {
             return;
         };
+        let mut out = std::mem::take(&mut self.outputs);
         let mut step = Step {
             now: self.now,
             jitter: &mut self.jitter,
@@ -213,8 +218,12 @@ impl Speaker {
             out: &mut out,
         };
         act(&mut peer.session, &mut step);
-        for output in out {
+        for output in out.drain(..) {
             self.on_output(id, output);
+        }
+        // One of them may have had a session do more.
+        if self.outputs.capacity() < out.capacity() {
+            self.outputs = out;
         }
     }
 
@@ -349,6 +358,10 @@ impl Speaker {
                 };
                 self.select_route(family, net, &mut changes);
                 budget -= 1;
+                if changes.len() >= CHANGES_PER_ACTION {
+                    let changes = std::mem::take(&mut changes);
+                    self.actions.push(Action::Routes(changes));
+                }
             }
         }
         if !changes.is_empty() {

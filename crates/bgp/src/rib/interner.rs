@@ -10,7 +10,8 @@ use crate::packet::PathAttributes;
 /// has doubled since the last sweep.
 #[derive(Debug)]
 pub(crate) struct Interner {
-    table: HashTable<Arc<PathAttributes>>,
+    /// With their hashes, so that a table that grows need not read them all again.
+    table: HashTable<(u64, Arc<PathAttributes>)>,
     hasher: DefaultHashBuilder,
     sweep_at: usize,
 }
@@ -29,25 +30,23 @@ impl Interner {
     /// The shared value that equals `attributes`.
     pub(crate) fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
         let hash = self.hasher.hash_one(&attributes);
-        if let Some(known) = self.table.find(hash, |known| **known == attributes) {
+        let same = |(its, known): &(u64, Arc<_>)| *its == hash && **known == attributes;
+        if let Some((_, known)) = self.table.find(hash, same) {
             return Arc::clone(known);
         }
         if self.table.len() >= self.sweep_at {
             self.sweep();
         }
         let shared = Arc::new(attributes);
-        let hasher = &self.hasher;
-        self.table
-            .insert_unique(hash, Arc::clone(&shared), |known| hasher.hash_one(&**known));
+        let entry = (hash, Arc::clone(&shared));
+        self.table.insert_unique(hash, entry, |(hash, _)| *hash);
         shared
     }
 
     fn sweep(&mut self) {
-        self.table.retain(|known| Arc::strong_count(known) > 1);
+        self.table.retain(|(_, known)| Arc::strong_count(known) > 1);
         self.sweep_at = (self.table.len() * 2).max(LEAST_SWEEP);
-        let hasher = &self.hasher;
-        self.table
-            .shrink_to(self.sweep_at, |known| hasher.hash_one(&**known));
+        self.table.shrink_to(self.sweep_at, |(hash, _)| *hash);
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -114,7 +114,7 @@ pub enum Action {
         /// What.
         octets: Bytes,
     },
-    /// Routes have changed; each prefix is in the list at most once.
+    /// Routes have changed; of what one event brings, each prefix is in one such list, once.
     Routes(Vec<RouteChange>),
     /// For the restarting speaker: all routes of the peers are there; what an earlier run has left
     /// in the kernel and [`Action::Routes`] has not confirmed can go. Comes once, and only if

@@ -83,6 +83,8 @@ pub struct FamilyStatus {
     pub family: Family,
     /// The session carries it.
     pub negotiated: bool,
+    /// The peer has told all that it had when the session came up (End-of-RIB, RFC 4724 §2).
+    pub complete: bool,
     /// Paths taken from the peer.
     pub accepted: usize,
     /// The limit for them.
@@ -268,6 +270,7 @@ fn family_status(peer: &Peer, family: Family) -> Option<FamilyStatus> {
     (negotiated || accepted > 0).then(|| FamilyStatus {
         family,
         negotiated,
+        complete: peer.up.is_some() && peer.complete.contains(family),
         accepted,
         max_prefixes: peer.session.settings.config.max_prefixes(family),
         advertised: out.advertised(),

@@ -212,6 +212,19 @@ fn reflectors_pass_on_what_clients_say_with_the_next_hop_as_it_was() {
         assert_eq!(sim.hops(host, V6), ["2001:db8::3"]);
         assert_eq!(sim.speaker(host).route(p(V6)).unwrap().paths.len(), 2);
     }
+    // Each says whose it is, and that it was through its hands (RFC 4456 §8).
+    let router_id = |node: usize| sim.nodes[node].config.router_id;
+    let table = sim.speaker(3).tables.get(Family::V6);
+    let paths = table.paths(table.find(p(V6)).unwrap()).iter();
+    let mut said: Vec<_> = paths
+        .map(|path| {
+            let rare = path.attributes.rare();
+            (rare.originator_id, rare.cluster_list.clone())
+        })
+        .collect();
+    said.sort();
+    let by = |reflector| (Some(router_id(2)), vec![router_id(reflector)]);
+    assert_eq!(said, [by(0), by(1)]);
     // The host's own route does not come back (ORIGINATOR_ID), nor around (CLUSTER_LIST).
     assert_eq!(sim.speaker(2).route(p(V6)).unwrap().paths.len(), 1);
     sim.announce(2, &[]);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{BfdMode, RestartMode};
+use crate::packet::{Afi, Message, RefreshKind, RouteRefresh};
 
 #[test]
 fn lost_reflectors_leave_their_routes_and_their_return_withdraws_what_is_gone() {
@@ -86,12 +87,16 @@ fn a_peer_that_lost_its_forwarding_loses_its_stale_routes() {
     sim.kill(0);
     sim.run(1);
     assert_eq!(sim.fib(1), [V6]);
-    // Back without the F bit, and with nothing to announce yet.
+    // Back without the F bit: what it kept forwarding by is not waited for, though it is told anew.
     sim.start(0, |c| c.restarting = false);
     sim.configure(0, open_peer(1, RemoteAs::External));
-    sim.run(20);
-    assert_eq!(sim.nodes[1].ups, 2);
+    sim.announce(0, &[V6]);
+    while sim.nodes[1].ups < 2 {
+        sim.run_until(sim.now + Duration::from_micros(100));
+    }
     assert_eq!(sim.fib(1), [] as [&str; 0]);
+    sim.run(20);
+    assert_eq!(sim.fib(1), [V6]);
 }
 
 #[test]
@@ -368,4 +373,40 @@ fn a_peer_that_returns_as_another_is_judged_anew() {
     sim.announce(1, &[V6]);
     sim.run(150);
     assert_eq!(sim.hops(0, V6), ["2001:db8::3"]);
+}
+
+#[test]
+fn an_enhanced_refresh_ends_what_it_does_not_confirm() {
+    let message = |kind| {
+        let family = Afi::unicast(Family::V6);
+        let refresh = RouteRefresh {
+            family,
+            kind: Some(kind),
+        };
+        Bytes::from(Message::RouteRefresh(refresh).encode())
+    };
+    // With the peer's word that it was all, or without, when its time is over.
+    for says_end in [true, false] {
+        let mut sim = Sim::new(&[64512, 64513], 21);
+        sim.peer(0, 1, |_, _| ());
+        sim.announce(0, &[V4, V6]);
+        sim.run(10);
+        let conn = sim.end(1, 0);
+        let heard = |sim: &mut Sim, kind| {
+            let octets = message(kind);
+            sim.handle(1, Event::Received { conn, octets });
+        };
+        heard(&mut sim, RefreshKind::End);
+        assert_eq!(sim.fib(1), [V4, V6], "no end without its beginning");
+        heard(&mut sim, RefreshKind::Begin);
+        sim.run(300);
+        assert_eq!(sim.fib(1), [V4, V6], "it may still be confirmed");
+        if says_end {
+            heard(&mut sim, RefreshKind::End);
+        } else {
+            sim.run(100);
+        }
+        assert_eq!(sim.fib(1), [V4]);
+        assert_eq!(sim.nodes[1].downs.len(), 0);
+    }
 }
