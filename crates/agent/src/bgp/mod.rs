@@ -48,7 +48,7 @@ pub use drain::{Drain, Drains};
 pub use outbox::Learned;
 use outbox::Outbox;
 
-/// Happenings that wait for the engine before connections have to wait: at most 4 MiB of octets.
+/// Happenings that wait for the engine before connections have to wait: at most 2 MiB of octets.
 const QUEUE: usize = 64;
 /// Batches of routes that wait for their reader.
 const LEARNED_QUEUE: usize = 4;

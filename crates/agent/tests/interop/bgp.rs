@@ -155,13 +155,99 @@ fn too_many_prefixes_end_the_session() {
     });
 }
 
-/// Spines in different systems: their paths are equally long, but equal only by `multipath_relax`.
+/// A host that wants no more than a way out takes only default routes.
+#[test]
+fn only_default_routes_are_taken_when_told_to() {
+    let fabric = Fabric::new(&[("h1", "s1")]);
+    let config = bird::preamble(&fabric, "s1")
+        + &bird::routes(
+            &["0.0.0.0/0", "203.0.113.0/24"],
+            &["::/0", "2001:db8:100::/40"],
+        )
+        + &bird::client(&fabric, "s1", "h1");
+    let s1 = Bird::start(&fabric, "s1", &config);
+    let peer = Peer::link_local(&fabric, "s1");
+    let config = format!("import = 'default-only'\n{}", peers([peer]));
+    let h1 = Speaker::start(&fabric, "h1", &config, &[]);
+    for default in ["0.0.0.0/0", "::/0"] {
+        h1.wait_route(default, &["fe80::2%s1"]);
+    }
+    wait_for("BIRD has told all", || {
+        let all = s1.ask("show protocols all h1");
+        all.matches(" 2 exported").count() == 2
+    });
+    h1.wait_until("BIRD's last word is heard", |seen| {
+        let families = seen.peer("fe80::2")["families"].as_array();
+        families.is_some_and(|f| f.len() == 2 && f.iter().all(|f| f["complete"] == true))
+    });
+    assert_eq!(h1.seen(|seen| seen.routes.len()), 2);
+}
+
+/// BIRD asks for everything again: it is told where that begins and ends (RFC 7313), and no session ends.
+#[test]
+fn bird_asks_for_the_routes_again() {
+    let fabric = Fabric::new(&[("h1", "s1")]);
+    let config = bird::preamble(&fabric, "s1") + &bird::client(&fabric, "s1", "h1");
+    let s1 = Bird::start(&fabric, "s1", &config);
+    let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
+    let ours = ["198.51.100.5/32", "2001:db8:1::5/128"];
+    let h1 = Speaker::start(&fabric, "h1", &to_s1, &ours);
+    for prefix in ours {
+        s1.wait_route(prefix, &["via fe80::1 on h1"]);
+    }
+    s1.ask("debug h1 all");
+    s1.ask("reload in h1");
+    for what in ["Got BEGIN-OF-RR", "Got END-OF-RR"] {
+        wait_for(&format!("{what} for both families"), || {
+            s1.log().matches(what).count() == 2
+        });
+    }
+    for prefix in ours {
+        s1.wait_route(prefix, &["via fe80::1 on h1"]);
+    }
+    assert_eq!(h1.seen(|seen| seen.peer("fe80::2")["flaps"].clone()), 0);
+}
+
+/// A route whose communities alone are longer than a message of RFC 4271 comes in one of RFC 8654, but
+/// only if both have agreed on those.
+#[test]
+fn a_route_longer_than_a_classic_message() {
+    let fabric = Fabric::new(&[("h1", "s1")]);
+    let communities: String = (0..1100)
+        .map(|n| format!("bgp_community.add((64512,{n})); "))
+        .collect();
+    let export = format!("export filter {{ {communities} accept; }};");
+    let config = bird::preamble(&fabric, "s1")
+        + &bird::routes(&["0.0.0.0/0"], &["::/0"])
+        + &bird::client(&fabric, "s1", "h1").replace("export all;", &export);
+    let to_s1 = peers([Peer::link_local(&fabric, "s1")]);
+    let classic = Bird::start(&fabric, "s1", &config);
+    let h1 = Speaker::start(&fabric, "h1", &to_s1, &[]);
+    wait_for("BIRD can't tell it", || {
+        classic.log().contains("Attribute list too long")
+    });
+    assert!(h1.seen(|seen| seen.routes.is_empty()));
+    h1.kill();
+    classic.kill();
+    let extended = config.replace(
+        "    rr client;",
+        "    rr client;\n    enable extended messages on;",
+    );
+    let _s1 = Bird::start(&fabric, "s1", &extended);
+    let h1 = Speaker::start(&fabric, "h1", &to_s1, &[]);
+    for default in ["0.0.0.0/0", "::/0"] {
+        h1.wait_route(default, &["fe80::2%s1"]);
+    }
+}
+
+/// Spines in different systems, one of them of four octets (RFC 6793): their paths are equally long, but
+/// equal only by `multipath_relax`.
 #[test]
 fn paths_through_different_systems_share_load_when_told_to() {
     let fabric = Fabric::new(&[("h1", "s1"), ("h1", "s2")]);
     let mut spines = Vec::new();
     let mut to_spines = Vec::new();
-    for (spine, asn) in [("s1", 64601), ("s2", 64602)] {
+    for (spine, asn) in [("s1", 64_601_u32), ("s2", 4_200_000_002)] {
         let config = bird::preamble(&fabric, spine)
             + &bird::routes(&["0.0.0.0/0"], &["::/0"])
             + &bird::client(&fabric, spine, "h1")

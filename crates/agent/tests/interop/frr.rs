@@ -217,3 +217,44 @@ fn helps(end: impl FnOnce(Speaker)) {
     });
     s1.wait_route(OURS[1], "fe80::1");
 }
+
+/// FRR resets the session, and its NOTIFICATION means either a restart, which keeps its routes, or the end of
+/// them (RFC 8538).
+#[test]
+fn frr_resets_the_session_softly_and_hard() {
+    for (command, kept) in [
+        ("no bgp hard-administrative-reset", true),
+        ("bgp hard-administrative-reset", false),
+    ] {
+        let fabric = Fabric::new(&[("h1", "s1")]);
+        let more = format!(" bgp graceful-restart notification\n {command}\n");
+        let s1 = Frr::start(&fabric, "s1", &config(&fabric, "s1", &more));
+        let h1 = Speaker::start(
+            &fabric,
+            "h1",
+            &peers([Peer::link_local(&fabric, "s1")]),
+            &OURS,
+        );
+        for prefix in THEIRS {
+            h1.wait_route(prefix, &["fe80::2%s1"]);
+        }
+        for prefix in OURS {
+            s1.wait_route(prefix, "fe80::1");
+        }
+        let before = h1.seen(|seen| seen.changes.len());
+        s1.ask("clear bgp *");
+        h1.wait_until("the session is back", |seen| {
+            seen.peer("fe80::2")["flaps"] == 1 && seen.established("fe80::2")
+        });
+        for prefix in THEIRS {
+            h1.wait_route(prefix, &["fe80::2%s1"]);
+        }
+        h1.wait_until("FRR has told all", |seen| {
+            let families = seen.peer("fe80::2")["families"].as_array();
+            families.is_some_and(|f| f.len() == 2 && f.iter().all(|f| f["complete"] == true))
+        });
+        let touched = h1.seen(|seen| seen.changes.len() > before);
+        let why = h1.seen(|seen| seen.peer("fe80::2")["last_down"]["text"].clone());
+        assert_eq!(touched, !kept, "{command}: {why}");
+    }
+}
