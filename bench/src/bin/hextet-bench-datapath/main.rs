@@ -79,24 +79,25 @@ fn run(options: &Options) -> Result<Vec<Row>> {
     let begin = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", begin.elapsed().as_secs_f64());
     let two = Port::first(2);
-    let plain = Site::new("plain", &two)?;
-    plain.route(&two)?;
     let sender = Site::new("sender", &two)?;
     sender.discard_at_once()?;
     let mut contests = Vec::new();
     for count in &options.ports {
         let ports = Port::first(*count);
-        tell(&format!("{count} ports: hextet"));
+        tell(&format!("{}: plain routing", counted(*count)));
+        let plain = Site::new("plain", &ports)?;
+        plain.route(&ports)?;
+        tell(&format!("{}: hextet", counted(*count)));
         let ours = Site::new("ours", &ports)?;
         ours::apply(&ours, &ports)?;
-        tell(&format!("{count} ports: Calico's layout"));
+        tell(&format!("{}: Calico's layout", counted(*count)));
         let calico = Site::new("calico", &ports)?;
         calico.route(&ports)?;
         calico::apply(&calico, &ports, options.iptables)?;
-        tell(&format!("{count} ports: measuring"));
+        tell(&format!("{}: measuring", counted(*count)));
         let sites = [&plain, &ours, &calico, &sender];
         contests.push(Contest::hold(*count, sites, meter, options)?);
-        tell(&format!("{count} ports: taking it down"));
+        tell(&format!("{}: taking it down", counted(*count)));
     }
     tell("done");
     Ok(rows(&contests, options))
@@ -247,15 +248,30 @@ fn goal_beside_plain(traffic: Traffic, ports: u32) -> Option<Goal> {
     }
 }
 
-/// What the most ports cost beside the fewest, each beside plain routing in its own round.
+/// What the most ports cost beside the fewest: each beside plain routing with as many, which is what the goal
+/// is about; and hextet and plain routing, each beside the sender alone.
 fn growth<'a>(fewest: &'a Contest, most: &'a Contest) -> impl Iterator<Item = Row> + 'a {
     let kinds = most.samples.keys().filter(|kind| judged(kind.0));
-    kinds.map(move |kind| {
-        let [few, many] = [fewest, most].map(|c| c.ratios(*kind, OURS, PLAIN));
-        let case = format!("{}, {}, {}: hextet", counted(most.ports), kind.0, kind.1);
-        Row::new(case, "ratio to plain routing", "", &many)
-            .beside(counted(fewest.ports), many.median() / few.median())
-            .goal(Goal::AtLeast(0.95))
-            .note("0.95 and above is noise")
+    kinds.flat_map(move |kind| {
+        let row = |who: usize, to: usize, metric| {
+            let [few, many] = [fewest, most].map(|c| c.ratios(*kind, who, to));
+            let case = format!(
+                "{}, {}, {}: {}",
+                counted(most.ports),
+                kind.0,
+                kind.1,
+                RIVALS[who]
+            );
+            let growth = many.median() / few.median();
+            Row::new(case, metric, "", &many).beside(counted(fewest.ports), growth)
+        };
+        let ours = row(OURS, PLAIN, "ratio to plain routing");
+        let alone = "ratio to the sender alone";
+        [
+            ours.goal(Goal::AtLeast(0.95))
+                .note("0.95 and above is noise"),
+            row(OURS, SENDER, alone).note("with what routing itself loses"),
+            row(PLAIN, SENDER, alone).note("what routing itself loses"),
+        ]
     })
 }
