@@ -34,7 +34,7 @@ const ROUNDS: usize = 40;
 /// No more rounds after that, however slow the machine is.
 const LONG_ENOUGH: Duration = Duration::from_secs(75);
 /// How long host and cloud may take to agree once nobody disturbs them.
-const SETTLING: Duration = Duration::from_secs(30);
+const SETTLING: Duration = Duration::from_secs(60);
 /// Between two pings of a flow.
 const INTERVAL: Duration = Duration::from_millis(20);
 
