@@ -76,11 +76,13 @@ fn each_step_decides_when_those_before_are_equal() {
     let originator = |a: &mut PathAttributes| {
         a.edit_rare(|r| r.originator_id = Some(Ipv4Addr::new(10, 0, 0, 9)));
     };
+    // By its address, the second would win.
+    let first = |a: &mut PathAttributes| {
+        a.edit_rare(|r| r.originator_id = Some(Ipv4Addr::new(10, 0, 0, 1)));
+    };
     let clusters = |a: &mut PathAttributes| {
-        a.edit_rare(|r| {
-            r.originator_id = Some(Ipv4Addr::new(10, 0, 0, 2));
-            r.cluster_list = vec![Ipv4Addr::new(1, 1, 1, 1)];
-        });
+        first(a);
+        a.edit_rare(|r| r.cluster_list = vec![Ipv4Addr::new(1, 1, 1, 1)]);
     };
     let cases: Vec<(&str, Vec<Path>, u16)> = vec![
         ("our own first", vec![path(1, pref(900)), path(0, long)], 0),
@@ -120,7 +122,8 @@ fn each_step_decides_when_those_before_are_equal() {
             vec![path(1, originator), path(2, same)],
             2,
         ),
-        ("CLUSTER_LIST", vec![path(1, clusters), path(2, same)], 2),
+        ("CLUSTER_LIST", vec![path(2, clusters), path(1, same)], 1),
+        ("address", vec![path(2, first), path(1, same)], 2),
     ];
     for (what, mut paths, best) in cases {
         assert_eq!(chosen(&paths, PREFERENCES)[0], best, "{what}");

@@ -435,22 +435,76 @@ fn the_table_of_peers_is_bounded() {
     assert!(matches!(actions[..], [Action::Connect { .. }]));
 }
 
+/// RFC 4271 §5.1.3, §9.1.2; RFC 4456 §8.
 #[test]
-fn a_next_hop_of_our_own_is_not_used() {
-    let mut sim = Sim::new(&[64512; 3], 14);
-    sim.peer(0, 1, |_, _| ());
-    sim.run(10);
-    let speaker = sim.nodes[1].speaker.as_mut().unwrap();
-    let mut attributes = PathAttributes::new(NextHop::from_addr(address(1)));
-    attributes.local_pref = Some(100);
-    let mut octets = Vec::new();
-    let encoding = crate::packet::Encoding {
-        four_octet_as: true,
-        extended: false,
-    };
-    crate::packet::encode_reach(&mut octets, encoding, Family::V6, &attributes, &[p(V6)]).unwrap();
-    let conn = *speaker.connections.keys().next().unwrap();
-    let octets = Bytes::from(octets);
-    speaker.handle(Event::Received { conn, octets }, sim.now);
-    assert_eq!(speaker.route(p(V6)), None);
+fn what_comes_back_to_us_is_not_used() {
+    type Edit = fn(&mut PathAttributes, &Speaker);
+    let cases: [(&str, Edit, bool); 5] = [
+        ("somebody else's", |_, _| (), true),
+        (
+            "next hop",
+            |a, _| a.next_hop = NextHop::from_addr(address(1)),
+            false,
+        ),
+        (
+            "AS_PATH",
+            |a, s| a.as_path = a.as_path.prepended(s.config.asn, 1),
+            false,
+        ),
+        (
+            "ORIGINATOR_ID",
+            |a, s| a.edit_rare(|r| r.originator_id = Some(s.config.router_id)),
+            false,
+        ),
+        (
+            "CLUSTER_LIST",
+            |a, s| a.edit_rare(|r| r.cluster_list = vec![s.config.cluster()]),
+            false,
+        ),
+    ];
+    for (what, edit, taken) in cases {
+        let mut sim = Sim::new(&[64512; 2], 14);
+        sim.peer(0, 1, |_, _| ());
+        sim.run(10);
+        let speaker = sim.nodes[1].speaker.as_mut().unwrap();
+        let mut attributes = PathAttributes::new(NextHop::from_addr(address(0)));
+        attributes.local_pref = Some(100);
+        edit(&mut attributes, speaker);
+        let mut octets = Vec::new();
+        let encoding = crate::packet::Encoding {
+            four_octet_as: true,
+            extended: false,
+        };
+        let prefixes = [p(V6)];
+        crate::packet::encode_reach(&mut octets, encoding, Family::V6, &attributes, &prefixes)
+            .unwrap();
+        let conn = *speaker.connections.keys().next().unwrap();
+        let octets = Bytes::from(octets);
+        speaker.handle(Event::Received { conn, octets }, sim.now);
+        assert_eq!(speaker.route(p(V6)).is_some(), taken, "{what}");
+    }
+}
+
+/// RFC 4271 §6.3: who announces as somebody else is not believed, unless told to, as for route servers.
+#[test]
+fn an_external_peer_comes_first_in_its_paths() {
+    for (enforced, taken) in [(true, false), (false, true)] {
+        let mut sim = Sim::new(&[64512, 64513], 22);
+        sim.peer(0, 1, |_, config| config.enforce_first_as = enforced);
+        sim.run(10);
+        let mut attributes = PathAttributes::new(NextHop::from_addr(address(0)));
+        attributes.as_path = attributes.as_path.prepended(Asn(64999), 1);
+        let mut octets = Vec::new();
+        let encoding = crate::packet::Encoding {
+            four_octet_as: true,
+            extended: false,
+        };
+        let prefixes = [p(V6)];
+        crate::packet::encode_reach(&mut octets, encoding, Family::V6, &attributes, &prefixes)
+            .unwrap();
+        let conn = sim.end(1, 0);
+        let octets = Bytes::from(octets);
+        sim.handle(1, Event::Received { conn, octets });
+        assert_eq!(sim.fib(1) == [V6], taken);
+    }
 }
