@@ -73,15 +73,13 @@ fn each_step_decides_when_those_before_are_equal() {
         a.local_pref = Some(1000);
         a.add_community(Community::LLGR_STALE);
     };
-    let originator = |a: &mut PathAttributes| {
-        a.edit_rare(|r| r.originator_id = Some(Ipv4Addr::new(10, 0, 0, 9)));
+    let originator = |id| {
+        let id = Ipv4Addr::new(10, 0, 0, id);
+        move |a: &mut PathAttributes| a.edit_rare(|r| r.originator_id = Some(id))
     };
-    // By its address, the second would win.
-    let first = |a: &mut PathAttributes| {
-        a.edit_rare(|r| r.originator_id = Some(Ipv4Addr::new(10, 0, 0, 1)));
-    };
+    // By its address, the second source would win.
     let clusters = |a: &mut PathAttributes| {
-        first(a);
+        originator(1)(a);
         a.edit_rare(|r| r.cluster_list = vec![Ipv4Addr::new(1, 1, 1, 1)]);
     };
     let cases: Vec<(&str, Vec<Path>, u16)> = vec![
@@ -119,11 +117,11 @@ fn each_step_decides_when_those_before_are_equal() {
         ("identifier", vec![path(2, same), path(1, same)], 1),
         (
             "ORIGINATOR_ID counts as it",
-            vec![path(1, originator), path(2, same)],
+            vec![path(1, originator(9)), path(2, same)],
             2,
         ),
         ("CLUSTER_LIST", vec![path(2, clusters), path(1, same)], 1),
-        ("address", vec![path(2, first), path(1, same)], 2),
+        ("address", vec![path(2, originator(1)), path(1, same)], 2),
     ];
     for (what, mut paths, best) in cases {
         assert_eq!(chosen(&paths, PREFERENCES)[0], best, "{what}");
