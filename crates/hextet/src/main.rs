@@ -14,6 +14,12 @@ use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
 
+/// An agent keeps several small pieces of memory for each object of its plan, and with glibc's allocator a
+/// restart with 10,000 ports takes it half as much CPU again. Without huge pages: zeroing those costs more
+/// than they bring.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     set_up_log(cli.verbose);
