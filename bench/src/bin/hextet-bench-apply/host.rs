@@ -17,6 +17,8 @@ use serde_json::Value;
 
 use crate::world::wait_for;
 
+/// Connections that a port may have: all that fill the table are of one pair of ports.
+const CONNECTIONS: u32 = 262_144;
 /// How long an agent may take until it rests.
 const SETTLING: Duration = Duration::from_secs(120);
 /// An agent that uses less than a hundredth of a CPU for so long has nothing left to do.
@@ -54,7 +56,8 @@ impl Host {
         let (config, socket) = (dir.join("agent.toml"), dir.join("agent.sock"));
         let text = format!(
             "server = \"{server}\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/agent.sock\"\n\n\
-             [host]\nhost = \"host\"\nblackhole_inside = true\n",
+             [host]\nhost = \"host\"\nblackhole_inside = true\n\
+             max_connections_per_port = {CONNECTIONS}\n",
             dir.display(),
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
@@ -156,6 +159,21 @@ impl Host {
         let used = clock_getcpuclockid(pid).and_then(|clock| clock.now());
         let used = used.with_context(|| format!("read the CPU clock of the agent, {pid}"))?;
         Ok(used.into())
+    }
+
+    /// How much of [`Host::agent_cpu`] was the kernel's part, as far as its clock's ticks tell.
+    ///
+    /// # Errors
+    ///
+    /// The agent does not run.
+    pub fn agent_system_cpu(&self) -> Result<Duration> {
+        let agent = self.agent.as_ref().context("the agent is not running")?;
+        let path = format!("/proc/{}/stat", agent.pid());
+        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let behind_name = stat.rsplit(')').next().unwrap_or_default();
+        let system = behind_name.split_ascii_whitespace().nth(12);
+        let ticks: u64 = system.with_context(|| format!("read {path}"))?.parse()?;
+        Ok(Duration::from_millis(ticks * 10))
     }
 
     /// Waits until the agent rests, and gives the CPU time that it has used since its start.
