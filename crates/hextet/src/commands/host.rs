@@ -95,7 +95,7 @@ fn drain(agent: &AgentSocket, wait: Duration) -> Result<()> {
         }
         sleep(Duration::from_millis(200));
     };
-    println!("This host is drained: {told} peers have no route to it any more.");
+    println!("This host is drained. Peers without a route to it: {told}.");
     for peer in deaf {
         println!(
             "{} is {}: it may keep routes to this host until it hears of this, or their time is over.",
