@@ -19,6 +19,8 @@ use crate::world::wait_for;
 
 /// Connections that a port may have: all that fill the table are of one pair of ports.
 const CONNECTIONS: u32 = 262_144;
+/// How long the kernel may take to find that all links have a carrier.
+const CARRIERS: Duration = Duration::from_secs(300);
 /// How long an agent may take until it rests.
 const SETTLING: Duration = Duration::from_secs(120);
 /// An agent that uses less than a hundredth of a CPU for so long has nothing left to do.
@@ -114,7 +116,7 @@ impl Host {
                 .context("make links")?;
         }
         // The kernel's own work on links that came up is not the agent's.
-        wait_for(Duration::from_secs(60), || {
+        wait_for(CARRIERS, || {
             let shown = self.place.run(&["ip", "-br", "link"])?;
             let ready = |line: &&str| line.starts_with("tap") && line.contains(" UP ");
             let ready = shown.lines().filter(ready).count();
