@@ -6,8 +6,9 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread::sleep,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -162,7 +163,7 @@ struct Fed {
 
 /// How to learn that all routes are there.
 enum Progress {
-    Lines(BufReader<std::process::ChildStdout>),
+    Lines(mpsc::Receiver<String>),
     Bird(BirdSocket),
 }
 
@@ -173,8 +174,8 @@ impl Fed {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Running(node.spawn(&mut command)?);
         let stdout = process.0.stdout.take();
-        let mut lines = BufReader::new(stdout.context("read what the speaker says")?);
-        expect_line(&mut lines, LISTENING)?;
+        let lines = lines_of(stdout.context("read what the speaker says")?);
+        expect_line(&lines, LISTENING, &mut [&mut process])?;
         Ok(Fed {
             process,
             progress: Progress::Lines(lines),
@@ -216,7 +217,9 @@ impl Fed {
 
     fn wait_complete(&mut self, feeder: &mut Running) -> Result<()> {
         let socket = match &mut self.progress {
-            Progress::Lines(lines) => return expect_line(lines, COMPLETE),
+            Progress::Lines(lines) => {
+                return expect_line(lines, COMPLETE, &mut [&mut self.process, feeder]);
+            }
             Progress::Bird(socket) => socket,
         };
         let begun = Instant::now();
@@ -242,18 +245,40 @@ impl Fed {
     }
 }
 
-/// Reads one line, without a limit of its own: a speaker whose feeder ends does so as well, and a feeder ends
-/// when it can't reach the speaker.
-fn expect_line(lines: &mut impl BufRead, expected: &str) -> Result<()> {
-    let mut line = String::new();
+/// What a process says, line by line, until it ends.
+fn lines_of(stdout: ChildStdout) -> mpsc::Receiver<String> {
+    let (tell, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let said = BufReader::new(stdout).lines().map_while(Result::ok);
+        said.map(|line| tell.send(line)).all(|told| told.is_ok())
+    });
     lines
-        .read_line(&mut line)
-        .context("read what the speaker says")?;
-    ensure!(
-        line.trim() == expected,
-        "the speaker ended before it was {expected}"
-    );
-    Ok(())
+}
+
+/// Waits for a line as long as those run who are to bring it about.
+fn expect_line(
+    lines: &mpsc::Receiver<String>,
+    expected: &str,
+    needed: &mut [&mut Running],
+) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match lines.recv_timeout(ASKING) {
+            Ok(line) if line == expected => return Ok(()),
+            Ok(line) => bail!("the speaker says {line}"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                bail!("the speaker ended before it was {expected}")
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        for process in &mut *needed {
+            process.ensure_runs("the speaker or its feeder")?;
+        }
+        ensure!(
+            begun.elapsed() < FEEDING,
+            "the speaker is not {expected} in time"
+        );
+    }
 }
 
 /// BIRD with its routes in its tables alone.

@@ -32,6 +32,8 @@ pub const LISTENING: &str = "listening";
 pub const COMPLETE: &str = "complete";
 
 const HOLD_TIME_SECS: u16 = 240;
+/// How long the feeder tries to reach who is to be fed.
+const REACHING: Duration = Duration::from_secs(10);
 
 /// hextet's speaker with one peer. It reads from a blocking socket and ends with its standard input.
 pub fn serve(listen: SocketAddrV4) -> Result<()> {
@@ -95,7 +97,7 @@ fn prefixes(speaker: &Speaker) -> usize {
 
 /// Announces the whole feed, as fast as it is taken, and keeps the session until its standard input ends.
 pub fn feed(to: SocketAddrV4) -> Result<()> {
-    let mut stream = TcpStream::connect(to).with_context(|| format!("connect to {to}"))?;
+    let mut stream = connect(to)?;
     stream
         .write_all(&greeting())
         .with_context(|| format!("greet {to}"))?;
@@ -117,6 +119,17 @@ pub fn feed(to: SocketAddrV4) -> Result<()> {
         octets.clear();
     }
     until_told()
+}
+
+/// A link that has just come up may need a moment.
+fn connect(to: SocketAddrV4) -> Result<TcpStream> {
+    let begun = Instant::now();
+    loop {
+        match TcpStream::connect(to) {
+            Err(_) if begun.elapsed() < REACHING => thread::sleep(Duration::from_millis(10)),
+            reached => return reached.with_context(|| format!("connect to {to}")),
+        }
+    }
 }
 
 fn greeting() -> Vec<u8> {
