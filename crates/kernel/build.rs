@@ -3,6 +3,7 @@
 use std::{env, path::PathBuf, process::Command};
 
 fn main() {
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     for name in ["port", "requests"] {
         compile(name);
     }
@@ -10,8 +11,8 @@ fn main() {
 
 fn compile(name: &str) {
     let source = &format!("bpf/{name}.c");
-    println!("cargo:rerun-if-changed={source}");
-    println!("cargo:rerun-if-env-changed=CLANG");
+    println!("cargo::rerun-if-changed={source}");
+    println!("cargo::rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(format!("{name}.o"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();

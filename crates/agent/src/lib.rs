@@ -23,7 +23,7 @@ mod control;
 mod explain;
 mod flows;
 mod identity;
-mod journal;
+pub mod journal;
 mod metrics;
 mod monitor;
 mod next_hop;

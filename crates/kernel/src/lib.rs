@@ -6,6 +6,8 @@
 
 pub mod conntrack;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod links;
 pub mod netlink;
 pub mod netns;

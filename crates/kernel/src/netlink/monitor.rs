@@ -216,6 +216,14 @@ fn filter(protocol: isize, ignored: &[u32]) -> Vec<SockFilter> {
     program
 }
 
+/// What a monitor makes of a notification.
+#[cfg(fuzzing)]
+pub fn hear(answer: &Answer<'_>) {
+    for wake in [route_wake, table_wake, xfrm_wake] {
+        let _ = wake(answer);
+    }
+}
+
 fn route_wake(answer: &Answer<'_>) -> Option<Wake> {
     let family = match answer.payload.first() {
         Some(2) => Family::V4,

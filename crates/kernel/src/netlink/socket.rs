@@ -319,7 +319,7 @@ pub(super) fn receive_buffer(socket: &netlink_sys::Socket, size: usize) {
 }
 
 /// Goes through the messages of one datagram; ends quietly at the first that is cut short.
-pub(super) fn answers(octets: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+pub fn answers(octets: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     let mut rest = octets;
     std::iter::from_fn(move || {
         let len = ne32(rest.get(..4)?)? as usize;

@@ -296,6 +296,18 @@ fn read_element(set: &Set, element: &[u8]) -> Option<(Vec<Value>, Option<Verdict
     }
 }
 
+/// Reads a message as a description of each kind.
+#[cfg(fuzzing)]
+pub fn read_any(answer: &Answer<'_>) {
+    let _ = (read_chain(answer), read_rule(answer));
+    let Some((_, Ok(set))) = read_set(answer) else {
+        return;
+    };
+    for (_, element) in Attrs::after(answer.payload, HEADER.len()) {
+        let _ = read_element(&set, element);
+    }
+}
+
 /// The key types of one set.
 pub fn key_types(socket: &mut Socket, name: &SetName) -> Result<Option<Vec<KeyType>>, Error> {
     let mut request = Batch::default();
