@@ -12,7 +12,7 @@ use hextet_api::{
     request::Caller,
 };
 use hextet_store::{Event, KeyRange, Store, StoreError, Txn, WatchItem};
-use hextet_types::{HostId, ProjectId};
+use hextet_types::{HostId, Prefix, ProjectId};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
@@ -44,6 +44,7 @@ pub struct Cloud {
     /// What writes under way will add, by project and quota.
     in_flight: Mutex<HashMap<(ProjectId, &'static str), i64>>,
     streams: Mutex<HashMap<HostId, Vec<mpsc::Sender<StepGroup>>>>,
+    member_prefixes: Box<[Prefix]>,
 }
 
 /// Why the cloud cannot be followed any more.
@@ -58,12 +59,15 @@ pub enum FollowError {
 }
 
 impl Cloud {
-    /// Reads the whole store.
+    /// Reads the whole store. Members may make subnets of routed networks in these prefixes.
     ///
     /// # Errors
     ///
     /// The store cannot be read, or holds what this program cannot understand.
-    pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Cloud>, FollowError> {
+    pub async fn open(
+        store: Arc<dyn Store>,
+        member_prefixes: &[Prefix],
+    ) -> Result<Arc<Cloud>, FollowError> {
         let state = read_all(store.as_ref()).await?;
         let (reached, _) = watch::channel(state.revision);
         Ok(Arc::new(Cloud {
@@ -72,6 +76,7 @@ impl Cloud {
             reached,
             in_flight: Mutex::default(),
             streams: Mutex::default(),
+            member_prefixes: member_prefixes.into(),
         }))
     }
 
@@ -104,7 +109,7 @@ impl Cloud {
         for _ in 0..ATTEMPTS {
             let (txn, outcome, _reserved) = {
                 let state = self.state();
-                let mut write = Write::new(&state, caller, now());
+                let mut write = Write::new(&state, caller, &self.member_prefixes, now());
                 let outcome = decide(&mut write)?;
                 let reserved = self.reserve(&state, write.usage())?;
                 (write.into_txn()?, outcome, reserved)

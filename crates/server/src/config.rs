@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hextet_types::Prefix;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -38,6 +39,9 @@ pub struct ServerConfig {
     pub token_lifetime_secs: u32,
     /// How long an agent's certificate counts; agents renew it when a third is left.
     pub certificate_days: u32,
+    /// Where members may make subnets of routed networks. What a routed network has, hosts announce: elsewhere
+    /// only administrators decide about it.
+    pub member_prefixes: Vec<Prefix>,
 }
 
 /// Where everything is kept.
@@ -100,6 +104,7 @@ impl Default for ServerConfig {
             admin_socket: "/run/hextet/server.sock".into(),
             token_lifetime_secs: 12 * 3600,
             certificate_days: 30,
+            member_prefixes: Vec::new(),
         }
     }
 }

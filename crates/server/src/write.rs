@@ -17,7 +17,7 @@ use hextet_api::{
 };
 use hextet_model::neutron::{SecurityGroup, SecurityGroupRule, Standard, Subnet};
 use hextet_store::{Check, Compare, KeyRange, Op, Relation, Txn, limits};
-use hextet_types::{ProjectId, SubnetId};
+use hextet_types::{Prefix, ProjectId, SubnetId};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -32,6 +32,8 @@ pub struct Write<'s> {
     pub state: &'s State,
     /// Who asks.
     pub caller: &'s Caller,
+    /// Where members may make subnets of routed networks.
+    pub member_prefixes: &'s [Prefix],
     /// In whole seconds.
     pub now: Timestamp,
     /// Subnets that this write has made.
@@ -50,10 +52,16 @@ pub struct Write<'s> {
 
 impl<'s> Write<'s> {
     /// Nothing decided yet.
-    pub fn new(state: &'s State, caller: &'s Caller, now: Timestamp) -> Self {
+    pub fn new(
+        state: &'s State,
+        caller: &'s Caller,
+        member_prefixes: &'s [Prefix],
+        now: Timestamp,
+    ) -> Self {
         Write {
             state,
             caller,
+            member_prefixes,
             now,
             new_subnets: Vec::new(),
             new_groups: Vec::new(),

@@ -477,9 +477,51 @@ async fn what_is_in_use_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn port_security_off_goes_with_neither_groups_nor_pairs() {
+async fn members_take_addresses_and_sources_where_an_administrator_lets_them() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let (user, _) = cloud.project("alpha", "member").await;
+    let network = user.network(json!({})).await;
+    let foreign = |version, cidr| json!({"subnet": {"network_id": network["id"], "ip_version": version, "cidr": cidr}});
+    for (version, cidr) in [
+        (4, "8.8.8.0/24"),
+        (6, "2001:4860:4860::/64"),
+        (4, "8.0.0.0/5"),
+    ] {
+        user.post("/networking/v2.0/subnets", foreign(version, cidr))
+            .await
+            .refused(403, "PolicyNotAuthorized");
+    }
+    user.subnet(&network, "10.0.0.0/24", json!({})).await;
+    let port = user.port(&network, json!({})).await;
+    let pair = |address| json!({"allowed_address_pairs": [{"ip_address": address}]});
+    for address in ["0.0.0.0/0", "10.0.1.7", "10.0.0.0/23", "::/0"] {
+        user.update("ports", "port", &port["id"], pair(address))
+            .await
+            .refused(403, "PolicyNotAuthorized");
+    }
+    user.update("ports", "port", &port["id"], pair("10.0.0.0/25"))
+        .await
+        .ok(200);
+    let bare =
+        json!({"port_security_enabled": false, "security_groups": [], "allowed_address_pairs": []});
+    user.update("ports", "port", &port["id"], bare.clone())
+        .await
+        .refused(403, "PolicyNotAuthorized");
+    let admin = cloud.admin().await;
+    admin
+        .update("ports", "port", &port["id"], bare)
+        .await
+        .ok(200);
+    admin
+        .post("/networking/v2.0/subnets", foreign(4, "8.8.8.0/24"))
+        .await
+        .ok(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn port_security_off_goes_with_neither_groups_nor_pairs() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let user = cloud.admin().await;
     let network = user.network(json!({})).await;
     let port = user.port(&network, json!({})).await;
     let off = json!({"port_security_enabled": false});

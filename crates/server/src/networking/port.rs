@@ -15,7 +15,7 @@ use hextet_api::{
     resources,
 };
 use hextet_model::neutron::{AddressPair, Binding, Network, Port, Standard, Status};
-use hextet_types::{Family, HostId, NetworkId, PortId, ProjectId, SecurityGroupId};
+use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -209,6 +209,7 @@ impl Entity for Port {
         };
         port.security_groups = groups_of_new(write, input, &port)?;
         check_security(&port, None)?;
+        check_member_sources(write, &port)?;
         let wanted: Option<Vec<Wanted>> = input.get("fixed_ips")?;
         let place = Place {
             network: &network,
@@ -243,6 +244,9 @@ impl Entity for Port {
         update_mac(write, &mut port, input)?;
         if input.names("allowed_address_pairs") {
             port.allowed_address_pairs = pairs(input, port.mac_address)?;
+        }
+        if input.names("allowed_address_pairs") || input.names("port_security_enabled") {
+            check_member_sources(write, &port)?;
         }
         if input.names("extra_dhcp_opts") {
             port.extra_dhcp_opts = dhcp_options(input, &port.extra_dhcp_opts)?;
@@ -470,6 +474,40 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
         )));
     }
     Ok(())
+}
+
+/// A member's port on a routed network sends from addresses of that network alone; what else it may send
+/// from, an administrator decides.
+fn check_member_sources(write: &Write<'_>, port: &Port) -> Result<()> {
+    if write.caller.admin {
+        return Ok(());
+    }
+    if !port.port_security_enabled {
+        return Err(ApiError::new(
+            403,
+            "PolicyNotAuthorized",
+            "rule:port_security_enabled is disallowed by policy: without port security a port of a \
+             routed network could send from anybody's address; an administrator may allow it.",
+        ));
+    }
+    let subnets: Vec<Prefix> = write
+        .state
+        .subnets_of(port.network_id)
+        .map(|subnet| subnet.cidr)
+        .collect();
+    let foreign = |pair: &&AddressPair| !subnets.iter().any(|cidr| cidr.covers(pair.ip_address));
+    let Some(pair) = port.allowed_address_pairs.iter().find(foreign) else {
+        return Ok(());
+    };
+    Err(ApiError::new(
+        403,
+        "PolicyNotAuthorized",
+        format!(
+            "rule:allowed_address_pairs is disallowed by policy: {} lies in no subnet of network {}; \
+             an administrator may allow it.",
+            pair.ip_address, port.network_id
+        ),
+    ))
 }
 
 fn host(input: &Input) -> Result<Option<HostId>> {

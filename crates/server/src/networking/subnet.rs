@@ -11,7 +11,7 @@ use hextet_api::{
     resources, value,
 };
 use hextet_model::neutron::{
-    AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, Standard, Subnet,
+    AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, NetworkType, Standard, Subnet,
 };
 use hextet_types::{Family, NetworkId, Prefix, ProjectId, SubnetId};
 use serde_json::{Value, json};
@@ -138,6 +138,7 @@ impl Entity for Subnet {
         })?;
         let enable_dhcp = input.take("enable_dhcp")?;
         check_cidr(cidr, input.take("ip_version")?, enable_dhcp)?;
+        check_member_prefix(write, &network, cidr)?;
         let gateway_ip = match input.names("gateway_ip") {
             true => input.get("gateway_ip")?,
             false => Some(default_gateway(cidr)),
@@ -234,6 +235,30 @@ fn subnettable<'s>(write: &mut Write<'s>, id: NetworkId) -> Result<&'s Row<Netwo
     }
     write.unchanged(keys::network(id), row.mod_revision);
     Ok(row)
+}
+
+/// Whether the caller may have hosts announce these addresses.
+fn check_member_prefix(write: &Write<'_>, network: &Network, cidr: Prefix) -> Result<()> {
+    let NetworkType::Routed = network.network_type;
+    let open = write.member_prefixes;
+    if write.caller.admin || open.iter().any(|prefix| prefix.covers(cidr)) {
+        return Ok(());
+    }
+    let open: Vec<String> = open.iter().map(Prefix::to_string).collect();
+    let way_out = match open.as_slice() {
+        [] => "an administrator makes them, or lists prefixes for members in the server's \
+               member_prefixes"
+            .to_owned(),
+        open => format!("members may make them in {}", open.join(", ")),
+    };
+    Err(ApiError::new(
+        403,
+        "PolicyNotAuthorized",
+        format!(
+            "rule:create_subnet is disallowed by policy: {cidr} would be announced by every host \
+             that has a port there. Subnets of routed networks: {way_out}."
+        ),
+    ))
 }
 
 fn in_use(id: SubnetId, reason: &str) -> ApiError {

@@ -35,6 +35,9 @@ pub fn config(directory: &TempDir, store: StoreKind) -> ServerConfig {
         store,
         clouds_yaml: Some(directory.path().join("clouds.yaml")),
         admin_socket: directory.path().join("server.sock"),
+        member_prefixes: ["10.0.0.0/8", "192.168.0.0/16", "2001:db8::/32", "fd00::/8"]
+            .map(|prefix| prefix.parse().unwrap())
+            .to_vec(),
         ..ServerConfig::default()
     }
 }
