@@ -62,6 +62,8 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 const MAX_IDENTITY_BODY: usize = 64 * 1024;
 /// How often what has ended is cleared away.
 const SWEEP: Duration = Duration::from_secs(60);
+/// For a former server that is ending to let go of the store.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// Why the server cannot start, or had to end.
 #[derive(Debug, Error)]
@@ -151,7 +153,7 @@ impl Server {
                 source,
             })?;
         }
-        let store = admin::open_store(&config)?;
+        let store = open_store(&config).await?;
         Server::start_on(config, store).await
     }
 
@@ -266,6 +268,19 @@ pub async fn run(config: ServerConfig, stop: impl Future<Output = ()>) -> Result
     };
     let stopped = server.stop().await;
     failed.and(stopped)
+}
+
+/// Opens the store; waits a moment for a process that is ending and still has it.
+async fn open_store(config: &ServerConfig) -> Result<Arc<dyn Store>, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match admin::open_store(config) {
+            Err(StoreError::Locked { .. }) if begun.elapsed() < HANDOVER => {
+                tokio::time::sleep(HANDOVER / 20).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// How the first administrator reaches us.

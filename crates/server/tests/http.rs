@@ -56,3 +56,20 @@ async fn a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has() 
         assert!(said.as_str().unwrap().contains("method"), "{body}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_waits_for_another_that_is_ending() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let config = cloud::config(&directory, StoreKind::Redb);
+    std::fs::create_dir_all(&config.data_dir).unwrap();
+    let former = hextet_server::admin::open_store(&config).unwrap();
+    let starting = tokio::spawn(hextet_server::Server::start(config.clone()));
+    let locked = hextet_server::admin::open_store(&config);
+    assert!(matches!(
+        locked,
+        Err(hextet_store::StoreError::Locked { .. })
+    ));
+    drop(former);
+    let server = starting.await.unwrap().unwrap();
+    server.stop().await.unwrap();
+}
