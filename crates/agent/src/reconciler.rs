@@ -9,16 +9,13 @@ mod tell;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use hextet_kernel::{
-    Kernel, Op, Report, Scope, Standing,
-    conntrack::Conntrack,
-    diff,
+    Kernel, Op, Report, Scope, Standing, diff,
     netlink::{LinkSettings, Wake},
 };
 use hextet_model::{
@@ -31,7 +28,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     bgp::{Announcements, Learned},
-    explain, flows,
+    explain,
+    flows::Flows,
     journal::Journal,
     next_hop::NextHops,
     report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus},
@@ -109,7 +107,9 @@ pub struct Reconciler {
     planner: Planner,
     kernel: Kernel,
     journal: Journal,
-    flows: Conntrack,
+    flows: Flows,
+    /// Heard while flows were checked.
+    ahead: Option<Input>,
     next_hops: NextHops,
     outputs: Outputs,
     /// The plan's objects, the learned routes, and what an earlier run learned and nobody took back.
@@ -118,8 +118,6 @@ pub struct Reconciler {
     adopted: BTreeSet<Key>,
     /// Keys to compare before anything else is heard.
     dirty: BTreeSet<Key>,
-    /// Flows to check before anything else is heard.
-    recheck: BTreeSet<IpAddr>,
     /// Ports whose state is to be told anew.
     touched_ports: BTreeSet<PortId>,
     failures: BTreeMap<Key, String>,
@@ -144,7 +142,7 @@ impl Reconciler {
     /// The kernel can't be read.
     pub fn new(
         mut planner: Planner,
-        (kernel, flows): (Kernel, Conntrack),
+        (kernel, flows): (Kernel, Flows),
         (journal, intent, revision): (Journal, hextet_model::intent::Intent, u64),
         next_hops: NextHops,
         outputs: Outputs,
@@ -156,12 +154,12 @@ impl Reconciler {
             kernel,
             journal,
             flows,
+            ahead: None,
             next_hops,
             outputs,
             desired,
             adopted: BTreeSet::new(),
             dirty: BTreeSet::new(),
-            recheck: BTreeSet::new(),
             touched_ports: BTreeSet::new(),
             failures: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -177,9 +175,8 @@ impl Reconciler {
         let report = reconciler.kernel.reconcile_known(&reconciler.desired);
         reconciler.note(report);
         let ports = reconciler.planner.intent().ports.values();
-        reconciler.recheck = ports
-            .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address))
-            .collect();
+        let addresses = ports.flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address));
+        reconciler.flows.check(addresses);
         reconciler.tell_all();
         Ok(reconciler)
     }
@@ -193,10 +190,8 @@ impl Reconciler {
     pub fn run(mut self, inputs: &Receiver<Input>) {
         loop {
             self.settle();
-            let patience = self
-                .next_full_pass
-                .saturating_duration_since(Instant::now());
-            match inputs.recv_timeout(patience) {
+            self.check_flows(inputs);
+            match self.next_input(inputs) {
                 Ok(input) => {
                     self.hear(input);
                     inputs
@@ -208,6 +203,15 @@ impl Reconciler {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    fn next_input(&mut self, inputs: &Receiver<Input>) -> Result<Input, RecvTimeoutError> {
+        if let Some(input) = self.ahead.take() {
+            return Ok(input);
+        }
+        let due = self.flows.due().unwrap_or(self.next_full_pass);
+        let until = due.min(self.next_full_pass);
+        inputs.recv_timeout(until.saturating_duration_since(Instant::now()))
     }
 
     /// Keeps the routes that an earlier run learned until the peers have told all (RFC 4724 §4.1).
@@ -294,7 +298,7 @@ impl Reconciler {
         for port in changed.responders {
             self.tell_responder(port);
         }
-        self.recheck.extend(changed.recheck);
+        self.flows.check(changed.recheck);
     }
 
     fn learn(&mut self, prefix: Prefix, hops: &[hextet_bgp::Hop]) {
@@ -408,7 +412,6 @@ impl Reconciler {
             }
             self.note(report);
         }
-        self.cut_flows();
         self.tell_standing();
     }
 
@@ -472,20 +475,25 @@ impl Reconciler {
         self.links.get(&self.link_of(key)?).copied()
     }
 
-    /// Ends the flows that a change of policy no longer allows.
-    fn cut_flows(&mut self) {
-        if self.recheck.is_empty() {
+    /// Ends the flows that a change of policy no longer allows, until something else is heard.
+    fn check_flows(&mut self, inputs: &Receiver<Input>) {
+        if self.flows.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
-        let addresses = std::mem::take(&mut self.recheck);
         let judge = explain::Judge::new(&self.planner);
-        match flows::cut(&mut self.flows, &addresses, |flow| judge.allows(flow)) {
-            Ok(cut) if cut > 0 => info!(flows = cut, "cut what the policy no longer allows"),
-            Ok(_) => {}
-            Err(error) => {
-                error!(%error, "open flows were not checked against the new policy; trying again");
-                self.recheck = addresses;
-                self.next_full_pass = self.next_full_pass.min(Instant::now() + RETRY);
+        while self.flows.due().is_some_and(|due| due <= Instant::now()) {
+            match self.flows.next_slice(|flow| judge.allows(flow)) {
+                Ok(Some(cut)) if cut > 0 => {
+                    info!(flows = cut, "cut what the policy no longer allows")
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    error!(%error, "open flows were not checked against the new policy; trying again");
+                }
+            }
+            self.ahead = inputs.try_recv().ok();
+            if self.ahead.is_some() || Instant::now() >= self.next_full_pass {
+                return;
             }
         }
     }

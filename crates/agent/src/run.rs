@@ -11,9 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hextet_autoconf::Duid;
-use hextet_kernel::{
-    Config as KernelConfig, Kernel, Scope, conntrack::Conntrack, netlink::Monitor, netns,
-};
+use hextet_kernel::{Config as KernelConfig, Kernel, Scope, netlink::Monitor, netns};
 use hextet_model::{plan::Planner, state::Netns};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,6 +24,7 @@ use crate::{
     clock::Clock,
     config::AgentConfig,
     control,
+    flows::Flows,
     identity::Identity,
     journal::Journal,
     metrics, monitor,
@@ -112,7 +111,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     };
     let reconciler = Reconciler::new(
         Planner::new(config.host.clone()),
-        (kernel, Conntrack::open(&Netns::Main)?),
+        (kernel, Flows::open()?),
         Journal::open(&journal_path(&config))?,
         NextHops::new(config.bgp.as_ref()),
         outputs,
