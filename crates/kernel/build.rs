@@ -3,7 +3,6 @@
 use std::{env, path::PathBuf, process::Command};
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     for name in ["port", "requests"] {
         compile(name);
     }

@@ -354,7 +354,7 @@ fn af(family: Family) -> u8 {
 }
 
 /// Reads a message as a connection.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub fn read_any(answer: &Answer<'_>) {
     if let Some(entry) = read(answer) {
         let _ = entry.flow();

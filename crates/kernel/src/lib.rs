@@ -6,7 +6,7 @@
 
 pub mod conntrack;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod links;
 pub mod netlink;

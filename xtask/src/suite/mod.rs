@@ -208,12 +208,9 @@ fn advisory_database() -> Option<std::path::PathBuf> {
     let home = std::env::var_os("CARGO_HOME")
         .map(std::path::PathBuf::from)
         .or_else(|| Some(std::path::PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
-    let databases = home.join("advisory-dbs");
-    fs::read_dir(&databases)
-        .ok()?
-        .next()?
-        .ok()
-        .map(|entry| entry.path())
+    let entries = fs::read_dir(home.join("advisory-dbs")).ok()?;
+    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.find(|path| path.join(".git").exists())
 }
 
 /// The packages whose tests bring up labs: `tests`, those under it, and a few of `crates`.

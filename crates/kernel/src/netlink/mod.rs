@@ -15,5 +15,5 @@ pub use carrier::CarrierMonitor;
 pub use message::{Batch, Message, flags};
 pub use monitor::{LinkSettings, MAX_IGNORED, Monitor, TableHearing, Wake};
 pub use socket::{Answer, Outcome, Socket};
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use {monitor::hear, socket::answers};

@@ -217,7 +217,7 @@ fn filter(protocol: isize, ignored: &[u32]) -> Vec<SockFilter> {
 }
 
 /// What a monitor makes of a notification.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub fn hear(answer: &Answer<'_>) {
     for wake in [route_wake, table_wake, xfrm_wake] {
         let _ = wake(answer);

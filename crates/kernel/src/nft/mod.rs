@@ -12,7 +12,7 @@ mod value;
 use hextet_model::state::KeyType;
 use hextet_types::Family;
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use read::read_any;
 pub use read::{generation, key_types, read_table, table_use};
 pub use transaction::{Change, Exists, delete_table, transact};

@@ -297,7 +297,7 @@ fn read_element(set: &Set, element: &[u8]) -> Option<(Vec<Value>, Option<Verdict
 }
 
 /// Reads a message as a description of each kind.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub fn read_any(answer: &Answer<'_>) {
     let _ = (read_chain(answer), read_rule(answer));
     let Some((_, Ok(set))) = read_set(answer) else {
