@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use hextet_api::agent::{PortState, StatusReport};
-use hextet_types::PortId;
+use hextet_types::{Mac, PortId};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep},
@@ -71,6 +71,7 @@ impl Standing {
             ports: news.collect(),
             complete: change.is_none(),
             applied_revision: self.applied_revision,
+            gateway_mac: None,
             configurations: self.configurations.clone(),
         };
         (report, self.last_change)
@@ -78,9 +79,13 @@ impl Standing {
 }
 
 /// Runs until nobody has anything to tell any more.
-pub async fn run(server: String, identity: Identity, mut standing: watch::Receiver<Standing>) {
+pub async fn run(
+    (server, gateway_mac): (String, Mac),
+    identity: Identity,
+    mut standing: watch::Receiver<Standing>,
+) {
     while standing.has_changed().is_ok() {
-        if let Err(error) = report(&server, &identity, &mut standing).await {
+        if let Err(error) = report(&server, gateway_mac, &identity, &mut standing).await {
             debug!(
                 error = format!("{error:#}"),
                 "the server was not told how ports fare"
@@ -93,11 +98,13 @@ pub async fn run(server: String, identity: Identity, mut standing: watch::Receiv
 /// Over one connection: everything first, then what changes. Ends well only with the agent.
 async fn report(
     server: &str,
+    gateway_mac: Mac,
     identity: &Identity,
     standing: &mut watch::Receiver<Standing>,
 ) -> Result<()> {
     let mut connection = client::connect(server, identity.tls()?).await?;
-    let (everything, mut told) = standing.borrow_and_update().since(None);
+    let (mut everything, mut told) = standing.borrow_and_update().since(None);
+    everything.gateway_mac = Some(gateway_mac);
     connection.report(&everything).await?;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

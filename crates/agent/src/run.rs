@@ -136,7 +136,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         .context("start the reconciler's thread")?;
 
     tokio::spawn(reporter::run(
-        config.server.clone(),
+        (config.server.clone(), config.host.gateway_mac),
         identity.clone(),
         standing_told,
     ));

@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 
 use hextet_model::intent::Change;
-use hextet_types::{HostId, PortId};
+use hextet_types::{HostId, Mac, PortId};
 use serde::{Deserialize, Serialize};
 
 /// The name in the server's certificate on this listener, whatever address it is reached by.
@@ -84,6 +84,9 @@ pub struct StatusReport {
     pub complete: bool,
     /// The revision that the kernel stands at.
     pub applied_revision: u64,
+    /// The Ethernet address of the host's end of its ports, which whoever plugs a TAP gives to it.
+    #[serde(default)]
+    pub gateway_mac: Option<Mac>,
     /// For people: uplinks, peers, counts (`configurations` of Neutron's agent list).
     #[serde(default)]
     pub configurations: BTreeMap<String, serde_json::Value>,

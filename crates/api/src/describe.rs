@@ -54,8 +54,10 @@ pub enum Kind {
     AddressPairs,
     /// `opt_name`, `opt_value` and perhaps `ip_version`.
     DhcpOptions,
-    /// An IP protocol by name or number; `any` and 0-length text are null.
+    /// An IP protocol by name or number, which is kept; `any` is null.
     Protocol,
+    /// A prefix, or an address for its host prefix; bits behind its length are kept. Empty is null.
+    WrittenPrefix,
     /// `IPv4` or `IPv6`, in any case.
     Ethertype,
     /// 0 to 65535: a port, or an ICMP type or code.

@@ -165,7 +165,12 @@ fn property(attribute: &Attribute) -> Value {
         Kind::Int(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Choice(choices) => json!({"type": "string", "enum": choices}),
         Kind::Uuid => json!({"type": "string", "format": "uuid"}),
-        Kind::Mac | Kind::Ip | Kind::Cidr | Kind::Protocol | Kind::Ethertype => {
+        Kind::Mac
+        | Kind::Ip
+        | Kind::Cidr
+        | Kind::Protocol
+        | Kind::WrittenPrefix
+        | Kind::Ethertype => {
             json!({"type": "string"})
         }
         Kind::PortNumber => json!({"type": "integer", "minimum": 0, "maximum": 65535}),

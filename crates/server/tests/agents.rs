@@ -402,6 +402,7 @@ async fn what_a_host_reports_is_shown() {
         ports: BTreeMap::from([(id(&port), state.clone()), (id(&other), state)]),
         complete: true,
         applied_revision: 1,
+        gateway_mac: None,
         configurations: BTreeMap::new(),
     };
     let status = async |wanted: &str| {
@@ -439,6 +440,28 @@ async fn what_a_host_reports_is_shown() {
         (&json!("h1"), &json!(true))
     );
     assert_eq!(agent["configurations"]["version"], "test");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_port_tells_its_host_s_own_address() {
+    let (cloud, host, _stream, network, port) = with_a_host().await;
+    let admin = cloud.admin().await;
+    let shown = async |port: &Value| {
+        let shown = admin.show("ports", &port["id"]).await.ok(200);
+        shown["port"]["binding:vif_details"]["mac_address"].clone()
+    };
+    assert_eq!(shown(&port).await, "02:68:78:00:00:01", "nobody has told");
+    let own = StatusReport {
+        gateway_mac: "02:00:00:00:00:fe".parse().ok(),
+        ..StatusReport::default()
+    };
+    assert_eq!(host.post("/v1/status", &own).await.0, 204);
+    assert_eq!(shown(&port).await, "02:00:00:00:00:fe");
+    let silent = host.post("/v1/status", &StatusReport::default()).await;
+    assert_eq!(silent.0, 204);
+    assert_eq!(shown(&port).await, "02:00:00:00:00:fe", "it is remembered");
+    let unbound = admin.port(&network, json!({})).await;
+    assert_eq!(unbound["binding:vif_details"], json!({}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

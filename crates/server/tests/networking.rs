@@ -446,6 +446,102 @@ async fn rules_that_cannot_be_are_refused_by_their_names() {
         .refused(404, "SecurityGroupNotFound");
 }
 
+/// What a rule says, what is shown of it, and another way to say it that is one too many.
+fn rules_as_written() -> Vec<(Value, Value, Value)> {
+    let v6 = |protocol: &str| json!({"ethertype": "IPv6", "protocol": protocol});
+    vec![
+        (
+            json!({"protocol": 6}),
+            json!({"protocol": "6"}),
+            json!({"protocol": "tcp"}),
+        ),
+        (
+            json!({"protocol": "udp"}),
+            json!({"protocol": "udp"}),
+            json!({"protocol": "17"}),
+        ),
+        (
+            json!({"protocol": "ip"}),
+            json!({"protocol": "ip"}),
+            json!({"protocol": 0}),
+        ),
+        (
+            json!({"protocol": "hopopt"}),
+            json!({"protocol": "hopopt"}),
+            json!({"protocol": "hopopt"}),
+        ),
+        (v6("1"), v6("58"), v6("icmpv6")),
+        (
+            json!({"remote_ip_prefix": "10.1.2.3/24"}),
+            json!({"remote_ip_prefix": "10.1.2.3/24", "normalized_cidr": "10.1.2.0/24"}),
+            json!({"remote_ip_prefix": "10.1.2.3/255.255.255.0"}),
+        ),
+        (
+            json!({"remote_ip_prefix": "10.1.2.0/24"}),
+            json!({"remote_ip_prefix": "10.1.2.0/24", "normalized_cidr": "10.1.2.0/24"}),
+            json!({"remote_ip_prefix": "10.1.2.0/24"}),
+        ),
+        (
+            json!({"remote_ip_prefix": "10.1.2.3"}),
+            json!({"remote_ip_prefix": "10.1.2.3/32", "normalized_cidr": "10.1.2.3/32"}),
+            json!({"remote_ip_prefix": "10.1.2.3/32"}),
+        ),
+        (
+            json!({"remote_ip_prefix": "0.0.0.0/0"}),
+            json!({"remote_ip_prefix": "0.0.0.0/0", "normalized_cidr": "0.0.0.0/0"}),
+            json!({"protocol": "any"}),
+        ),
+        (
+            json!({"ethertype": "IPv6", "remote_ip_prefix": "2001:DB8::1/64"}),
+            json!({"remote_ip_prefix": "2001:db8::1/64", "normalized_cidr": "2001:db8::/64"}),
+            json!({"ethertype": "IPv6", "remote_ip_prefix": "2001:db8::1/64"}),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_comes_back_in_the_words_of_its_author() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let (user, _) = cloud.project("alpha", "member").await;
+    let group = json!({"name": "web"});
+    let group = user
+        .create("security-groups", "security_group", group)
+        .await;
+    let rule = |mut more: Value| {
+        more["security_group_id"] = group["id"].clone();
+        more["direction"] = json!("ingress");
+        more
+    };
+    let (path, name) = ("security-group-rules", "security_group_rule");
+    for (said, shown, again) in rules_as_written() {
+        let made = user.create(path, name, rule(said)).await;
+        for (key, value) in shown.as_object().unwrap() {
+            assert_eq!(made[key], *value, "{key}");
+        }
+        user.try_create(path, name, rule(again))
+            .await
+            .refused(409, "SecurityGroupRuleExists");
+    }
+    user.try_create(
+        path,
+        name,
+        rule(json!({"protocol": "0", "port_range_min": 1, "port_range_max": 2})),
+    )
+    .await
+    .refused(400, "SecurityGroupInvalidProtocolForPort");
+    for (query, count) in [
+        ("protocol=6", 1),
+        ("protocol=tcp", 0),
+        ("remote_ip_prefix=10.1.2.3/24", 1),
+        ("remote_ip_prefix=10.1.2.0/24", 1),
+    ] {
+        let path = format!("/networking/v2.0/security-group-rules?{query}");
+        let found = user.get(&path).await.ok(200);
+        let found = found["security_group_rules"].as_array().unwrap().len();
+        assert_eq!(found, count, "{query}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_use_stays() {
     let cloud = TestCloud::start(StoreKind::Memory).await;

@@ -55,7 +55,7 @@ pub const SECURITY_GROUP_RULE: Resource = Resource {
         Attribute::optional("protocol", Kind::Protocol, Default::Null).fixed(),
         Attribute::optional("port_range_min", Kind::PortNumber, Default::Null).fixed(),
         Attribute::optional("port_range_max", Kind::PortNumber, Default::Null).fixed(),
-        Attribute::optional("remote_ip_prefix", Kind::Text(64), Default::Null).fixed(),
+        Attribute::optional("remote_ip_prefix", Kind::WrittenPrefix, Default::Null).fixed(),
         Attribute::optional("remote_group_id", Kind::Uuid, Default::Null).fixed(),
         Attribute::optional("remote_address_group_id", Kind::Uuid, Default::Null).fixed(),
         Attribute::shown("normalized_cidr", Kind::Cidr),

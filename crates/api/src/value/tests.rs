@@ -20,9 +20,40 @@ fn what_is_written_in_many_ways_has_one_normal_form() {
         (Kind::Ip, json!("2001:DB8:0::1"), json!("2001:db8::1")),
         (Kind::Cidr, json!("10.0.0.7/24"), json!("10.0.0.0/24")),
         (Kind::Addresses, Value::Null, json!([])),
-        (Kind::Protocol, json!(6), json!("tcp")),
+        (Kind::Protocol, json!(6), json!("6")),
+        (Kind::Protocol, json!(" 17 "), json!("17")),
+        (Kind::Protocol, json!("0"), json!("0")),
+        (Kind::Protocol, json!("IP"), json!("ip")),
+        (Kind::Protocol, json!("TCP"), json!("tcp")),
         (Kind::Protocol, json!("ANY"), Value::Null),
         (Kind::Protocol, json!("icmpv6"), json!("ipv6-icmp")),
+        (Kind::WrittenPrefix, json!(""), Value::Null),
+        (Kind::WrittenPrefix, json!("10.0.0.5"), json!("10.0.0.5/32")),
+        (
+            Kind::WrittenPrefix,
+            json!("10.0.0.5/24"),
+            json!("10.0.0.5/24"),
+        ),
+        (
+            Kind::WrittenPrefix,
+            json!("10.0.0.5/255.255.255.0"),
+            json!("10.0.0.5/24"),
+        ),
+        (
+            Kind::WrittenPrefix,
+            json!("10.0.0.5/0.0.0.255"),
+            json!("10.0.0.5/24"),
+        ),
+        (
+            Kind::WrittenPrefix,
+            json!("1.2.3.4/0.0.0.0"),
+            json!("1.2.3.4/0"),
+        ),
+        (
+            Kind::WrittenPrefix,
+            json!("2001:DB8:0::1/ffff::"),
+            json!("2001:db8::1/16"),
+        ),
         (Kind::Ethertype, json!("ipv6"), json!("IPv6")),
         (Kind::PortNumber, json!("443"), json!(443)),
         (Kind::Tags, json!(["b", "a"]), json!(["a", "b"])),
@@ -123,6 +154,26 @@ fn more_refusals() -> Vec<(Kind, Value, &'static str)> {
             "Invalid value for port 65536",
         ),
         (
+            Kind::WrittenPrefix,
+            json!("10.0.0.1/255.0.255.0"),
+            "Invalid CIDR 10.0.0.1/255.0.255.0 given as IP prefix.",
+        ),
+        (
+            Kind::WrittenPrefix,
+            json!("10.0.0.1/33"),
+            "Invalid CIDR 10.0.0.1/33 given as IP prefix.",
+        ),
+        (
+            Kind::WrittenPrefix,
+            json!("10.0.0.1/"),
+            "Invalid CIDR 10.0.0.1/ given as IP prefix.",
+        ),
+        (
+            Kind::WrittenPrefix,
+            json!("::/0.0.0.0"),
+            "Invalid CIDR ::/0.0.0.0 given as IP prefix.",
+        ),
+        (
             Kind::Choice(&["one", "two"]),
             json!("ONE"),
             "Invalid input for a. Reason: 'ONE' is not in ['one', 'two'].",
@@ -201,7 +252,7 @@ proptest::proptest! {
     fn normal_forms_stay_as_they_are(text in "\\PC{0,20}", number: i64) {
         let kinds = [
             Kind::Bool, Kind::Int(-5, 5), Kind::Uuid, Kind::Mac, Kind::Ip, Kind::Cidr,
-            Kind::Protocol, Kind::Ethertype, Kind::PortNumber, Kind::Tags, Kind::Object, Kind::Name(9),
+            Kind::Protocol, Kind::WrittenPrefix, Kind::Ethertype, Kind::PortNumber, Kind::Tags, Kind::Object, Kind::Name(9),
         ];
         for kind in kinds {
             for raw in [json!(text), json!(number), json!([text]), json!({"k": text}), Value::Null] {

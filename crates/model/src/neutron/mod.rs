@@ -17,7 +17,7 @@ pub use network::{Network, NetworkType};
 pub use port::{
     AddressPair, Binding, DhcpOption, FixedIp, Port, SINGLE_HOMED_EXEMPT_OWNERS, VnicType,
 };
-pub use security_group::{Direction, Protocol, SecurityGroup, SecurityGroupRule};
+pub use security_group::{AsWritten, Direction, Protocol, SecurityGroup, SecurityGroupRule};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Nat44, Subnet};
 
 /// What every resource carries (Neutron's "standard attributes").

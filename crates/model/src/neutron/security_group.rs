@@ -168,12 +168,41 @@ pub struct SecurityGroupRule {
     pub remote_ip_prefix: Option<Prefix>,
     /// The other end is a port with this group.
     pub remote_group_id: Option<SecurityGroupId>,
+    /// What its author wrote otherwise than it stands above; none where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_written: Option<Box<AsWritten>>,
     /// Grows by at least one with each change.
     pub revision_number: u64,
     /// In whole seconds, UTC.
     pub created_at: Timestamp,
     /// In whole seconds, UTC.
     pub updated_at: Timestamp,
+}
+
+/// What clients are shown of a rule in place of the form that counts. Neutron keeps what was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsWritten {
+    /// `protocol`, where it was a number, or `ip` (which is any).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// `remote_ip_prefix`, where bits were set behind its length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_ip_prefix: Option<String>,
+}
+
+impl SecurityGroupRule {
+    /// `protocol` as clients are shown it.
+    pub fn shown_protocol(&self) -> Option<String> {
+        let written = self.as_written.as_ref().and_then(|w| w.protocol.clone());
+        written.or_else(|| self.protocol.map(String::from))
+    }
+
+    /// `remote_ip_prefix` as clients are shown it.
+    pub fn shown_prefix(&self) -> Option<String> {
+        let written = self.as_written.as_ref();
+        let written = written.and_then(|w| w.remote_ip_prefix.clone());
+        written.or_else(|| self.remote_ip_prefix.map(|p| p.to_string()))
+    }
 }
 
 mod ethertype {

@@ -157,6 +157,7 @@ pub fn rule(n: u8, direction: Direction, ethertype: Family) -> SecurityGroupRule
         port_range_max: None,
         remote_ip_prefix: None,
         remote_group_id: None,
+        as_written: None,
         revision_number: 0,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,

@@ -145,6 +145,7 @@ async fn take(app: &App, request: &JoinRequest) -> Result<String> {
                 created_at: write.now,
                 description: old.map_or(String::new(), |r| r.value.description.clone()),
                 admin_state_up: true,
+                gateway_mac: old.and_then(|r| r.value.gateway_mac),
             };
             write.replace(keys::host(host), old.map_or(0, |r| r.mod_revision), &record)
         })

@@ -12,12 +12,12 @@ use hextet_api::{
     error::{ApiError, Result},
 };
 use hextet_model::neutron::Status;
-use hextet_types::{HostId, PortId};
+use hextet_types::{HostId, Mac, PortId};
 use tokio::{sync::Notify, time::sleep};
 use tracing::warn;
 
 use super::{AgentError, Joined, join::server};
-use crate::{app::App, cloud::Cloud, http::answer, networking::entity::Entity};
+use crate::{app::App, cloud::Cloud, http::answer, keys, networking::entity::Entity};
 
 /// How long reports are collected before they are written.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -46,11 +46,32 @@ pub async fn report(
     Json(report): Json<StatusReport>,
 ) -> Result<Response, AgentError> {
     app.live.report(&host, &report);
+    if let Some(mac) = report.gateway_mac {
+        keep_gateway_mac(&app.cloud, &host, mac).await?;
+    }
     let changed = changes(&app.cloud, &host, &report);
     if !changed.is_empty() {
         app.reports.add(&host, changed)?;
     }
     Ok(answer::empty(204))
+}
+
+/// Whoever plugs a TAP asks for it also while the agent is away.
+async fn keep_gateway_mac(cloud: &Cloud, host: &HostId, mac: Mac) -> Result<()> {
+    let known = cloud.state().hosts.get(host).and_then(|h| h.gateway_mac);
+    if known == Some(mac) {
+        return Ok(());
+    }
+    cloud
+        .write(&server(), |write| {
+            let Some(row) = write.state.hosts.row(host) else {
+                return Ok(());
+            };
+            let mut record = row.value.as_ref().clone();
+            record.gateway_mac = Some(mac);
+            write.replace(keys::host(host), row.mod_revision, &record)
+        })
+        .await
 }
 
 /// What differs from what is known, of the host's own ports. A complete report that leaves a port out

@@ -15,7 +15,7 @@ use hextet_api::{
     resources,
 };
 use hextet_model::neutron::{AddressPair, Binding, Network, Port, Standard, Status};
-use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
+use hextet_types::{Family, HostId, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -35,12 +35,15 @@ use crate::{
     write::Write,
 };
 
+/// The Ethernet address of a host's end of its ports (`HostConfig::gateway_mac`), until its agent has told.
+const GATEWAY_MAC: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 1]);
 /// Security groups of one port.
 const MAX_GROUPS: usize = 50;
 
 impl Entity for Port {
     const RESOURCE: &'static Resource = &resources::PORT;
-    type Extra = ();
+    /// The Ethernet address of its host's end, while it is bound.
+    type Extra = Option<Mac>;
 
     fn id(&self) -> Uuid {
         self.id.0
@@ -148,9 +151,12 @@ impl Entity for Port {
             || network().is_some_and(|n| is_network_owner(n, caller))
     }
 
-    fn extra(&self, _state: &State) {}
+    fn extra(&self, state: &State) -> Option<Mac> {
+        let host = state.hosts.get(self.binding.host_id.as_ref()?);
+        Some(host.and_then(|h| h.gateway_mac).unwrap_or(GATEWAY_MAC))
+    }
 
-    fn value(&self, _extra: &(), attribute: &str) -> Value {
+    fn value(&self, gateway: &Option<Mac>, attribute: &str) -> Value {
         match attribute {
             "id" => json!(self.id),
             "network_id" => json!(self.network_id),
@@ -169,7 +175,7 @@ impl Entity for Port {
             "binding:profile" => Value::Object(self.binding.profile.clone()),
             "binding:vnic_type" => json!(self.binding.vnic_type),
             "binding:vif_type" => json!(vif_type(self)),
-            "binding:vif_details" => vif_details(self),
+            "binding:vif_details" => vif_details(*gateway),
             "ip_allocation" => json!("immediate"),
             _ => standard_value(&self.standard, attribute),
         }
@@ -391,12 +397,13 @@ fn vif_type(port: &Port) -> &'static str {
     }
 }
 
-fn vif_details(port: &Port) -> Value {
-    match port.binding.host_id {
-        Some(_) => json!({
+/// What Nova makes a TAP by: its `mac_address` is that of the TAP, which is the host's end.
+fn vif_details(gateway: Option<Mac>) -> Value {
+    match gateway {
+        Some(mac) => json!({
             "port_filter": true,
             "connectivity": "l3",
-            "mac_address": port.mac_address,
+            "mac_address": mac,
             "bound_drivers": {"0": "hextet"},
         }),
         None => json!({}),
@@ -586,5 +593,17 @@ fn count_public(write: &mut Write<'_>, port: &Port, sign: i64) {
             resources::PUBLIC_IPV4,
             sign * count,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_is_the_one_that_hosts_have_by_default() {
+        let host = "h1".parse().unwrap();
+        let config = hextet_model::plan::HostConfig::new(host);
+        assert_eq!(config.gateway_mac, GATEWAY_MAC);
     }
 }

@@ -262,6 +262,7 @@ fn make(
                 port_range_max: None,
                 remote_ip_prefix: None,
                 remote_group_id,
+                as_written: None,
                 revision_number: 1,
                 created_at: write.now,
                 updated_at: write.now,

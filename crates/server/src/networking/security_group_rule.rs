@@ -10,7 +10,7 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{Protocol, SecurityGroupRule, Standard};
+use hextet_model::neutron::{AsWritten, Protocol, SecurityGroupRule, Standard};
 use hextet_types::{Family, Prefix, ProjectId, SecurityGroupId, SecurityGroupRuleId};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -104,10 +104,11 @@ impl Entity for SecurityGroupRule {
             "security_group_id" => json!(self.security_group_id),
             "direction" => json!(self.direction),
             "ethertype" => json!(self.ethertype.to_string()),
-            "protocol" => json!(self.protocol),
+            "protocol" => json!(self.shown_protocol()),
             "port_range_min" => json!(self.port_range_min),
             "port_range_max" => json!(self.port_range_max),
-            "remote_ip_prefix" | "normalized_cidr" => json!(self.remote_ip_prefix),
+            "remote_ip_prefix" => json!(self.shown_prefix()),
+            "normalized_cidr" => json!(self.remote_ip_prefix),
             "remote_group_id" => json!(self.remote_group_id),
             "belongs_to_default_sg" => json!(in_default),
             _ => Value::Null,
@@ -128,11 +129,12 @@ impl Entity for SecurityGroupRule {
             } else {
                 Family::V4
             },
-            protocol: input.get("protocol")?,
+            protocol: None,
             port_range_min: input.get("port_range_min")?,
             port_range_max: input.get("port_range_max")?,
-            remote_ip_prefix: remote_prefix(input)?,
+            remote_ip_prefix: None,
             remote_group_id: input.get("remote_group_id")?,
+            as_written: None,
             revision_number: 1,
             created_at: write.now,
             updated_at: write.now,
@@ -143,6 +145,7 @@ impl Entity for SecurityGroupRule {
                 in rules of their own",
             ));
         }
+        read_written(&mut rule, input)?;
         make_canonical(&mut rule);
         check_ports(&rule)?;
         check_families(&rule)?;
@@ -180,24 +183,31 @@ fn owned_group(write: &mut Write<'_>, id: SecurityGroupId) -> Result<SecurityGro
     Ok(id)
 }
 
-fn remote_prefix(input: &Input) -> Result<Option<Prefix>> {
-    let text: Option<String> = input.get("remote_ip_prefix")?;
-    match text.filter(|t| !t.is_empty()) {
-        None => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            ApiError::new(
-                400,
-                "InvalidCIDR",
-                format!("Invalid CIDR {text} given as IP prefix."),
-            )
-        }),
+/// The forms that count, and what was written where that is another one.
+fn read_written(rule: &mut SecurityGroupRule, input: &Input) -> Result<()> {
+    let mut written = AsWritten::default();
+    if let Some(text) = input.get::<String>("protocol")? {
+        rule.protocol = text.parse().ok().filter(|_| text != "0");
+        let same = rule.protocol.is_some_and(|p| String::from(p) == text);
+        written.protocol = Some(text).filter(|_| !same);
     }
+    if let Some(text) = input.get::<String>("remote_ip_prefix")? {
+        let prefix: Prefix = text.parse().map_err(ApiError::invalid_input)?;
+        rule.remote_ip_prefix = Some(prefix);
+        written.remote_ip_prefix = Some(text).filter(|t| *t != prefix.to_string());
+    }
+    rule.as_written = (written != AsWritten::default()).then(|| Box::new(written));
+    Ok(())
 }
 
 /// ICMP of an IPv6 rule is ICMPv6; all ports are no range.
 fn make_canonical(rule: &mut SecurityGroupRule) {
     if rule.ethertype == Family::V6 && rule.protocol == Some(Protocol::ICMP) {
         rule.protocol = Some(Protocol::ICMPV6);
+        let number = rule.as_written.as_mut().and_then(|w| w.protocol.as_mut());
+        if let Some(number) = number {
+            *number = Protocol::ICMPV6.0.to_string();
+        }
     }
     if (rule.port_range_min, rule.port_range_max) == (Some(1), Some(65535)) {
         (rule.port_range_min, rule.port_range_max) = (None, None);
@@ -210,12 +220,13 @@ fn check_ports(rule: &SecurityGroupRule) -> Result<()> {
     if min.is_none() && max.is_none() {
         return Ok(());
     }
-    let Some(protocol) = rule.protocol else {
+    if rule.shown_protocol().is_none() {
         return refuse(
             "SecurityGroupProtocolRequiredWithPorts",
             "Must also specify protocol if port range is given.".into(),
         );
-    };
+    }
+    let protocol = rule.protocol.unwrap_or(Protocol(0));
     if protocol.has_ports() {
         if min == Some(0) || max == Some(0) {
             let text = "Invalid value for port 0".into();
@@ -233,8 +244,9 @@ fn check_ports(rule: &SecurityGroupRule) -> Result<()> {
         return refuse(
             "SecurityGroupInvalidProtocolForPort",
             format!(
-                "Ports cannot be specified for protocol {protocol}. Ports are only supported for \
-                 DCCP, SCTP, TCP, UDP, UDPLITE."
+                "Ports cannot be specified for protocol {}. Ports are only supported for \
+                 DCCP, SCTP, TCP, UDP, UDPLITE.",
+                protocol.0
             ),
         );
     }
@@ -265,10 +277,8 @@ fn check_ports(rule: &SecurityGroupRule) -> Result<()> {
 /// IPv6's own protocols and prefixes are of IPv6 rules.
 fn check_families(rule: &SecurityGroupRule) -> Result<()> {
     let ipv6_alone = |p: Protocol| matches!(p.0, 41 | 43 | 44 | 58 | 59 | 60);
-    if let Some(protocol) = rule
-        .protocol
-        .filter(|p| ipv6_alone(*p) && rule.ethertype == Family::V4)
-    {
+    if rule.protocol.is_some_and(ipv6_alone) && rule.ethertype == Family::V4 {
+        let protocol = rule.shown_protocol().unwrap_or_default();
         return Err(ApiError::new(
             400,
             "SecurityGroupEthertypeConflictWithProtocol",
@@ -280,12 +290,13 @@ fn check_families(rule: &SecurityGroupRule) -> Result<()> {
         .filter(|p| p.family() != rule.ethertype)
     {
         None => Ok(()),
-        Some(prefix) => Err(ApiError::new(
+        Some(_) => Err(ApiError::new(
             400,
             "SecurityGroupRuleParameterConflict",
             format!(
-                "Conflicting value ethertype {} for CIDR {prefix}",
-                rule.ethertype
+                "Conflicting value ethertype {} for CIDR {}",
+                rule.ethertype,
+                rule.shown_prefix().unwrap_or_default()
             ),
         )),
     }
@@ -310,18 +321,20 @@ fn check_remote(write: &mut Write<'_>, rule: &SecurityGroupRule) -> Result<()> {
     Ok(())
 }
 
-/// What makes two rules of a group the same: a prefix of length 0 is any, as none is.
+/// What makes two rules of a group the same, as Neutron judges it: a protocol's name and its number
+/// are one, `ip` is another than none; `0.0.0.0/0` and `::/0` are none, but prefixes that differ
+/// only behind their length are two.
 fn same(a: &SecurityGroupRule, b: &SecurityGroupRule) -> bool {
     let shape = |r: &SecurityGroupRule| {
-        let prefix = r.remote_ip_prefix.filter(|p| !p.is_default());
-        let ports = (r.port_range_min, r.port_range_max);
+        let any = ["0.0.0.0/0", "::/0"];
+        let protocol = r.protocol.map(|p| p.0);
         (
             r.security_group_id,
             r.direction,
             r.ethertype,
-            r.protocol,
-            ports,
-            prefix,
+            (protocol, r.shown_protocol().is_some()),
+            (r.port_range_min, r.port_range_max),
+            r.shown_prefix().filter(|p| !any.contains(&p.as_str())),
             r.remote_group_id,
         )
     };

@@ -57,6 +57,9 @@ pub struct HostRecord {
     pub description: String,
     /// Shown only.
     pub admin_state_up: bool,
+    /// The Ethernet address of its end of ports, once its agent has told.
+    #[serde(default)]
+    pub gateway_mac: Option<Mac>,
 }
 
 /// A token with which one host may join once.
