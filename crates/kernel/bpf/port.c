@@ -2,9 +2,10 @@
 //
 // classifier/ingress sees what comes from the workload. It answers ARP and neighbour solicitations
 // itself, with the gateway's Ethernet address for whatever is asked, lets nothing else of that kind
-// pass, and marks the rest, so that policy can tell it from what the host itself or an uplink sends. It
-// also makes it look as if it had come by multicast, which the kernel does not forward, until policy has
-// checked it; what has come by multicast or broadcast goes no further (RFC 1122 §3.3.6).
+// pass, and marks the rest, so that policy can tell it from what the host itself or an uplink sends, and
+// what has a source that the port may use. It also makes it look as if it had come by multicast, which the
+// kernel does not forward, until policy has seen the marks; what has come by multicast or broadcast goes no
+// further (RFC 1122 §3.3.6). Nor do IPv4 redirects, and what poses as a DHCP server.
 // It also answers pings of fe80::1, so that no port needs an address: the kernel's lists of addresses
 // and of routes to fe80::/64 are walked for each one more, 14 CPU-seconds for 10,000 ports.
 //
@@ -16,7 +17,8 @@
 // the kernel gives it up. Only fragments pay for this.
 //
 // The gateway's address is a constant in the instructions (see GATEWAY_MAC), so that the program's tag
-// changes with it. There is no other state than that of fragments, and none that has to outlive us.
+// changes with it. The exact sources of all ports are in a map that the agent fills, and that the attached
+// program keeps. There is no other state than that of fragments, which nothing has to keep.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -32,7 +34,9 @@
 // hextet_model::state::marks; a test compares.
 #define MARK_MASK 0x00f00000
 #define MARK_FROM_PORT 0x00100000
+#define MARK_SOURCE_CHECKED 0x00200000
 #define MARK_ADMITTED 0x00400000
+#define MARK_OWN_REPORT 0x00800000
 
 // The loader puts the gateway's six octets here, the first in the lowest bits.
 #define GATEWAY_MAC_PLACEHOLDER "0x6865787465740000 ll"
@@ -40,6 +44,15 @@
 #define ARP_HARDWARE_ETHER 1
 #define ARP_REQUEST 1
 #define ARP_REPLY 2
+#define ICMP_UNREACHABLE 3
+#define ICMP_QUENCH 4
+#define ICMP_REDIRECT 5
+#define ICMP_EXCEEDED 11
+#define ICMP_PARAMETER 12
+#define ICMP_HEADER 8
+#define DHCP_CLIENT 68
+#define DHCPV6_CLIENT 546
+#define ICMPV6_INFORMATIONAL 128
 #define ICMPV6_ECHO_REQUEST 128
 #define ICMPV6_ECHO_REPLY 129
 #define ICMPV6_MLD_QUERY 130
@@ -68,9 +81,27 @@
 #define WHOLE_NANOS 1000000000ULL
 #define PORTS 16384
 #define DATAGRAMS 16384
+#define SOURCES 262144
 
 struct map {
 	__u32 type, key_size, value_size, max_entries, map_flags, id, pinning;
+};
+
+// What a port may send from. IPv4 addresses are mapped (RFC 4291 §2.5.5.2).
+struct source {
+	__u32 link;
+	__u8 mac[6];
+	__u16 zero;
+	__be32 addr[4];
+};
+
+// crates/kernel/src/sources.rs writes it.
+struct map SEC("maps") sources = {
+	.type = BPF_MAP_TYPE_HASH,
+	.key_size = sizeof(struct source),
+	.value_size = sizeof(__u32),
+	.max_entries = SOURCES,
+	.map_flags = BPF_F_NO_PREALLOC,
 };
 
 // By what the kernel tells datagrams apart, and by the link.
@@ -307,14 +338,20 @@ static __always_inline int to_gateway(struct __sk_buff *skb)
 	       destination[3] == bpf_htonl(1);
 }
 
-static __always_inline int from_port(struct __sk_buff *skb)
+// Whether the port may use that source. Linux drops IPv6 packets with mapped addresses as they come in.
+static __always_inline __u32 checked(struct source *source)
+{
+	return bpf_map_lookup_elem(&sources, source) ? MARK_SOURCE_CHECKED : 0;
+}
+
+static __always_inline int from_port(struct __sk_buff *skb, __u32 marks)
 {
 	if (skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
 		return TC_ACT_SHOT;
 	// Frames for other hosts (PACKET_OTHERHOST) the kernel drops by itself.
 	if (skb->pkt_type == PACKET_HOST && bpf_skb_change_type(skb, PACKET_MULTICAST))
 		return TC_ACT_SHOT;
-	skb->mark = (skb->mark & ~MARK_MASK) | MARK_FROM_PORT;
+	skb->mark = (skb->mark & ~MARK_MASK) | MARK_FROM_PORT | marks;
 	return TC_ACT_UNSPEC;
 }
 
@@ -371,32 +408,107 @@ static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram
 	return 1;
 }
 
-static __always_inline int judge_ipv4(struct __sk_buff *skb)
+static __always_inline void mapped(struct source *source, __be32 addr)
 {
-	struct iphdr *header = (void *)(long)skb->data + sizeof(struct ethhdr);
+	source->addr[0] = 0;
+	source->addr[1] = 0;
+	source->addr[2] = bpf_htonl(0xffff);
+	source->addr[3] = addr;
+}
+
+// An ICMP error is believed when an end of the packet that it quotes is the port's own.
+static __always_inline __u32 own_report_ipv4(struct __sk_buff *skb, __u32 offset,
+					     struct source *source)
+{
+	struct iphdr quoted;
+
+	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)))
+		return 0;
+	mapped(source, quoted.daddr);
+	if (checked(source))
+		return MARK_OWN_REPORT;
+	mapped(source, quoted.saddr);
+	return checked(source) ? MARK_OWN_REPORT : 0;
+}
+
+static __always_inline int judge_ipv4_fragment(struct __sk_buff *skb, struct iphdr *ip)
+{
 	struct datagram datagram = {};
 	struct fragment fragment;
-	struct iphdr ip;
-	__u16 place;
+	__u16 place = bpf_ntohs(ip->frag_off);
 
-	// Headers are nearly always where they can be read without a call.
-	if ((void *)(header + 1) <= (void *)(long)skb->data_end &&
-	    !(header->frag_off & bpf_htons(IPV4_MORE | IPV4_OFFSET)))
-		return from_port(skb);
-	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
-		return TC_ACT_SHOT;
-	place = bpf_ntohs(ip.frag_off);
-	if (!(place & (IPV4_MORE | IPV4_OFFSET)))
-		return from_port(skb);
 	fragment.first = 8 * (place & IPV4_OFFSET);
-	fragment.length = (__u16)(bpf_ntohs(ip.tot_len) - 4 * ip.ihl);
+	fragment.length = (__u16)(bpf_ntohs(ip->tot_len) - 4 * ip->ihl);
 	fragment.more = place & IPV4_MORE;
 	datagram.link = skb->ifindex;
-	datagram.id = ip.id;
-	datagram.protocol = ip.protocol;
-	datagram.source[0] = ip.saddr;
-	datagram.destination[0] = ip.daddr;
-	return fits(skb, &datagram, &fragment) ? from_port(skb) : TC_ACT_SHOT;
+	datagram.id = ip->id;
+	datagram.protocol = ip->protocol;
+	datagram.source[0] = ip->saddr;
+	datagram.destination[0] = ip->daddr;
+	return fits(skb, &datagram, &fragment);
+}
+
+// The headers of a packet that comes in nearly always are where they can be read without a call; where
+// they are not, they are brought there. Redirects and DHCP are found also in first fragments, all of which
+// have eight octets of what they carry: the kernel takes no others.
+static __always_inline int judge_ipv4(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+	struct source source;
+	struct iphdr *header, ip;
+	__u32 offset, marks;
+	__u16 place;
+
+	if ((void *)eth + sizeof(*eth) + sizeof(ip) > (void *)(long)skb->data_end) {
+		if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(ip)))
+			return TC_ACT_SHOT;
+		eth = (void *)(long)skb->data;
+		if ((void *)eth + sizeof(*eth) + sizeof(ip) > (void *)(long)skb->data_end)
+			return TC_ACT_SHOT;
+	}
+	header = (void *)(eth + 1);
+	ip = *header;
+	source.link = skb->ifindex;
+	__builtin_memcpy(source.mac, eth->h_source, 6);
+	source.zero = 0;
+	mapped(&source, ip.saddr);
+	marks = checked(&source);
+	place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
+	if (place && !judge_ipv4_fragment(skb, &ip))
+		return TC_ACT_SHOT;
+	if (place & IPV4_OFFSET)
+		return from_port(skb, marks);
+	offset = sizeof(struct ethhdr) + 4 * ip.ihl;
+	if (ip.protocol == IPPROTO_UDP) {
+		__be16 to;
+
+		if (bpf_skb_load_bytes(skb, offset + 2, &to, sizeof(to)) ||
+		    to == bpf_htons(DHCP_CLIENT) || to == bpf_htons(DHCPV6_CLIENT))
+			return TC_ACT_SHOT;
+	} else if (ip.protocol == IPPROTO_ICMP) {
+		__u8 type;
+
+		if (bpf_skb_load_bytes(skb, offset, &type, 1) || type == ICMP_REDIRECT)
+			return TC_ACT_SHOT;
+		if (!place && (type == ICMP_UNREACHABLE || type == ICMP_QUENCH ||
+			       type == ICMP_EXCEEDED || type == ICMP_PARAMETER))
+			marks |= own_report_ipv4(skb, offset, &source);
+	}
+	return from_port(skb, marks);
+}
+
+static __always_inline __u32 own_report_ipv6(struct __sk_buff *skb, __u32 offset,
+					     struct source *source)
+{
+	struct ipv6hdr quoted;
+
+	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)))
+		return 0;
+	__builtin_memcpy(source->addr, &quoted.daddr, 16);
+	if (checked(source))
+		return MARK_OWN_REPORT;
+	__builtin_memcpy(source->addr, &quoted.saddr, 16);
+	return checked(source) ? MARK_OWN_REPORT : 0;
 }
 
 // The fragment header there; one that is alone (RFC 6946) is none to wait for others.
@@ -431,23 +543,39 @@ static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
 
 // Neighbour discovery and multicast listener reports of a workload concern nobody but us; we have seen
 // what we need of them before this program. They are found also behind extension headers and in first
-// fragments (RFC 6980).
+// fragments (RFC 6980), as is DHCP. A first fragment has all headers in it (RFC 7112), and none of them in
+// what follows its end.
 static __always_inline int judge_ipv6(struct __sk_buff *skb)
 {
-	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), fragment = 0;
+	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), fragment = 0, marks, end;
+	struct ethhdr *eth = (void *)(long)skb->data;
+	struct ipv6hdr *ip;
+	struct source source;
 	__u8 next, type, later = 0;
 	struct {
 		__u8 next, length;
 		__be16 fragment;
 	} extension;
 
-	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, nexthdr), &next,
-			       1))
-		return TC_ACT_SHOT;
+	if ((void *)eth + sizeof(*eth) + sizeof(*ip) > (void *)(long)skb->data_end) {
+		if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(*ip)))
+			return TC_ACT_SHOT;
+		eth = (void *)(long)skb->data;
+		if ((void *)eth + sizeof(*eth) + sizeof(*ip) > (void *)(long)skb->data_end)
+			return TC_ACT_SHOT;
+	}
+	ip = (void *)(eth + 1);
+	next = ip->nexthdr;
+	end = offset + bpf_ntohs(ip->payload_len);
+	source.link = skb->ifindex;
+	__builtin_memcpy(source.mac, eth->h_source, 6);
+	source.zero = 0;
+	__builtin_memcpy(source.addr, &ip->saddr, 16);
+	marks = checked(&source);
 #pragma unroll
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-		    next != IPPROTO_FRAGMENT)
+		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
 			break;
 		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			return TC_ACT_SHOT;
@@ -459,6 +587,8 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 				break;
 			}
 			offset += 8;
+		} else if (next == IPPROTO_AH) {
+			offset += 4 * (extension.length + 2);
 		} else {
 			offset += 8 * (extension.length + 1);
 		}
@@ -467,14 +597,26 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	if (fragment && !fits_ipv6(skb, fragment))
 		return TC_ACT_SHOT;
 	if (later)
-		return from_port(skb);
+		return from_port(skb, marks);
 	if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
-	    next == IPPROTO_FRAGMENT)
+	    next == IPPROTO_FRAGMENT || next == IPPROTO_AH)
 		return TC_ACT_SHOT;
+	if (fragment && offset + 4 > end)
+		return TC_ACT_SHOT;
+	if (next == IPPROTO_UDP) {
+		__be16 to;
+
+		if (bpf_skb_load_bytes(skb, offset + 2, &to, sizeof(to)) ||
+		    to == bpf_htons(DHCP_CLIENT) || to == bpf_htons(DHCPV6_CLIENT))
+			return TC_ACT_SHOT;
+		return from_port(skb, marks);
+	}
 	if (next != IPPROTO_ICMPV6)
-		return from_port(skb);
+		return from_port(skb, marks);
 	if (bpf_skb_load_bytes(skb, offset, &type, 1))
 		return TC_ACT_SHOT;
+	if (type < ICMPV6_INFORMATIONAL && !fragment)
+		marks |= own_report_ipv6(skb, offset, &source);
 	if (type == ICMPV6_ECHO_REQUEST &&
 	    offset == sizeof(struct ethhdr) + sizeof(struct ipv6hdr) && to_gateway(skb))
 		return answer_echo(skb);
@@ -483,7 +625,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	if ((type >= ICMPV6_RS && type <= ICMPV6_REDIRECT) ||
 	    (type >= ICMPV6_MLD_QUERY && type <= ICMPV6_MLD_DONE) || type == ICMPV6_MLD2_REPORT)
 		return TC_ACT_SHOT;
-	return from_port(skb);
+	return from_port(skb, marks);
 }
 
 SEC("classifier/ingress")

@@ -16,6 +16,7 @@ pub mod packet;
 pub mod priority;
 mod reconcile;
 mod route;
+mod sources;
 pub mod sysctl;
 mod tc;
 pub mod tcp;

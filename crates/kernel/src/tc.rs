@@ -3,7 +3,9 @@
 //! All ports of a namespace share one tc block for each direction, and a block holds one filter with one
 //! program. So a port costs one `clsact` qdisc that names the two blocks, and a new version of a program
 //! replaces the old one on every port at once, without a gap. Nothing is pinned: the filters keep the
-//! programs alive, without us too.
+//! programs alive, without us too, and these the map of sources. Whoever starts anew finds that map by the
+//! program that hangs there; where another version hangs, its sources are in the new one's map before it
+//! takes the place.
 //!
 //! The gateway's Ethernet address is patched into the instructions before they are loaded. As a global
 //! variable it would stand in a map, outside the program's tag, and a filter with another address could
@@ -13,13 +15,15 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
+    maps::Map,
+    programs::{ProgramError, SchedClassifier, loaded_programs},
 };
 use hextet_types::Mac;
 
 use crate::{
     error::{Error, chain},
     netlink::{Answer, Attrs, Batch, Socket, flags, ne32, text},
+    sources::{self, Sources},
 };
 
 const RTM_NEWQDISC: u16 = 36;
@@ -40,6 +44,7 @@ const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_TAG: u16 = 10;
+const TCA_BPF_ID: u16 = 11;
 const DIRECT_ACTION: u32 = 1;
 const ETH_P_ALL: u16 = 3;
 
@@ -91,11 +96,24 @@ pub enum Hung {
     Foreign,
 }
 
-/// The loaded programs.
+/// The loaded programs of a namespace, and the map of sources that the one in place looks into.
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
     tags: [[u8; 8]; 2],
+    own: Sources,
+    /// That of the program in place, where it is not the one that we loaded.
+    theirs: Option<Sources>,
+    /// Whether we have looked whose map that is.
+    looked: bool,
+}
+
+/// A filter of ours in a block.
+#[derive(Debug)]
+struct Filter {
+    place: (u32, u32, u32),
+    tag: [u8; 8],
+    program: u32,
 }
 
 impl Programs {
@@ -118,29 +136,70 @@ impl Programs {
             load(program).map_err(|e| failed(&e))?;
             *tag = program.info().map_err(|e| failed(&e))?.tag().to_be_bytes();
         }
-        Ok(Programs { ebpf, tags })
+        let Some(Map::HashMap(own)) = ebpf.take_map(sources::NAME) else {
+            return Err(Error::Program(format!("no map {}", sources::NAME)));
+        };
+        Ok(Programs {
+            ebpf,
+            tags,
+            own: Sources::new(own)?,
+            theirs: None,
+            looked: false,
+        })
     }
 
-    /// Whether both blocks of a namespace hold exactly these programs. A block that no port uses does not
-    /// exist, and holds nothing.
-    pub fn stand(&self, socket: &mut Socket) -> Result<bool, Error> {
-        for (direction, tag) in DIRECTIONS.into_iter().zip(&self.tags) {
+    /// The map that the program in place looks into; as long as there is none, the one that ours will.
+    pub fn sources(&mut self, socket: &mut Socket) -> Result<&Sources, Error> {
+        if !self.looked {
+            self.stand(socket)?;
+        }
+        Ok(self.theirs.as_ref().unwrap_or(&self.own))
+    }
+
+    /// Whether both blocks of a namespace hold exactly these programs, with a map of sources like ours. A
+    /// block that no port uses does not exist, and holds nothing.
+    pub fn stand(&mut self, socket: &mut Socket) -> Result<bool, Error> {
+        let mut stand = true;
+        for (direction, tag) in DIRECTIONS.into_iter().zip(self.tags) {
             let mut request = Batch::default();
             request.message(RTM_GETTFILTER, 0, &header(BLOCK, 0, direction.block(), 0));
             let filters = match socket.dump(&mut request, read_filter) {
                 Ok(filters) => filters,
-                Err(e) if no_block(&e) => return Ok(false),
+                Err(e) if no_block(&e) => Vec::new(),
                 Err(e) => return Err(e),
             };
-            if filters != [(PREFERENCE, FILTER, DIRECT_ACTION, *tag)] {
-                return Ok(false);
+            let ours = |filter: &Filter| filter.place == (PREFERENCE, FILTER, DIRECT_ACTION);
+            stand &= matches!(&filters[..], [one] if ours(one) && one.tag == tag);
+            if let (Direction::Ingress, Some(one)) = (direction, filters.iter().find(|f| ours(f))) {
+                stand &= self.look_into(one.program)?;
             }
         }
-        Ok(true)
+        self.looked = true;
+        Ok(stand)
     }
 
-    /// Hangs the programs into the blocks, in place of what stands there under our handle.
-    pub fn hang(&self, socket: &mut Socket) -> Result<(), Error> {
+    /// Finds the map of sources of a program that is in place; whether there is one like ours.
+    fn look_into(&mut self, program: u32) -> Result<bool, Error> {
+        let maps = maps_of(program)?;
+        if maps.contains(&self.own.id()) {
+            self.theirs = None;
+            return Ok(true);
+        }
+        for id in maps {
+            if let Some(theirs) = self.own.alike(id)? {
+                self.theirs = Some(theirs);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Hangs the programs into the blocks, in place of what stands there under our handle, with all the
+    /// sources that were in use.
+    pub fn hang(&mut self, socket: &mut Socket) -> Result<(), Error> {
+        if let Some(theirs) = &self.theirs {
+            self.own.copy(theirs)?;
+        }
         let mut batch = Batch::default();
         for direction in DIRECTIONS {
             let fd = self.fd(direction)?;
@@ -157,7 +216,11 @@ impl Programs {
         }
         match socket.request(&mut batch)?.into_iter().next() {
             Some((_, refusal)) => Err(refusal.of("hang the eBPF programs into tc blocks")),
-            None => Ok(()),
+            None => {
+                self.theirs = None;
+                self.looked = true;
+                Ok(())
+            }
         }
     }
 
@@ -227,7 +290,20 @@ pub fn link_index(answer: &Answer<'_>) -> Option<u32> {
     ne32(answer.payload.get(4..)?)
 }
 
-fn read_filter(answer: &Answer<'_>) -> Option<(u32, u32, u32, [u8; 8])> {
+/// The identifiers of a program's maps; none, where it has gone.
+fn maps_of(program: u32) -> Result<Vec<u32>, Error> {
+    let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
+    for info in loaded_programs() {
+        let Ok(info) = info else { continue };
+        if info.id() == program {
+            let maps = info.map_ids().map_err(|e| failed(&e))?;
+            return Ok(maps.unwrap_or_default());
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn read_filter(answer: &Answer<'_>) -> Option<Filter> {
     let attrs = Attrs::after(answer.payload, HEADER);
     if answer.kind != RTM_NEWTFILTER {
         return None;
@@ -243,12 +319,12 @@ fn read_filter(answer: &Answer<'_>) -> Option<(u32, u32, u32, [u8; 8])> {
         .and_then(|tag| tag.try_into().ok())
         .unwrap_or_default();
     let info = ne32(answer.payload.get(16..)?)?;
-    Some((
-        info >> 16,
-        handle,
-        options.get(TCA_BPF_FLAGS).and_then(ne32).unwrap_or(0),
+    let number = |attribute| options.get(attribute).and_then(ne32).unwrap_or(0);
+    Some(Filter {
+        place: (info >> 16, handle, number(TCA_BPF_FLAGS)),
         tag,
-    ))
+        program: number(TCA_BPF_ID),
+    })
 }
 
 /// Asking for the filters of a block that does not exist is an error of the request.
@@ -300,7 +376,9 @@ mod tests {
         for (name, value) in [
             ("MARK_MASK", marks::MASK),
             ("MARK_FROM_PORT", marks::FROM_PORT),
+            ("MARK_SOURCE_CHECKED", marks::SOURCE_CHECKED),
             ("MARK_ADMITTED", marks::ADMITTED),
+            ("MARK_OWN_REPORT", marks::OWN_REPORT),
         ] {
             assert!(
                 source.contains(&format!("#define {name} {value:#010x}\n")),

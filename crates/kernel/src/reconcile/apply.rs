@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Address, EdgeProgram, Key, Link, Neighbour, Netns, Object, Route, RouteKind,
+    Address, EdgeProgram, Key, Link, Neighbour, Netns, Object, Route, RouteKind, Source,
 };
 use hextet_types::IfName;
 
@@ -46,6 +46,7 @@ impl Kernel {
     /// namespace where one is refused, not at all; then nothing that relies on them begins there either.
     pub fn apply(&mut self, ops: Vec<Op>) -> Report {
         let mut report = Report::default();
+        self.remove_stale_sources();
         let mut blocked: BTreeMap<Netns, String> = BTreeMap::new();
         let mut links = BTreeMap::new();
         let mut rest = ops.into_iter().peekable();
@@ -130,6 +131,9 @@ impl Kernel {
                 }
                 match phase {
                     Phase::Program => self.apply_programs(netns, run, &links.known),
+                    Phase::Source | Phase::SourceEnds => {
+                        self.apply_sources(netns, run, &links.known)
+                    }
                     _ => apply_requests(namespace, run, &links.known),
                 }
             }
@@ -201,8 +205,8 @@ impl Kernel {
     }
 
     fn hang(&mut self, netns: &Netns) -> Result<(), Error> {
-        self.programs()?;
-        match (&self.programs, self.namespaces.get_mut(netns)) {
+        self.load_programs(netns)?;
+        match (self.programs.get_mut(netns), self.namespaces.get_mut(netns)) {
             (Some(programs), Some(namespace)) => programs.hang(&mut namespace.route),
             _ => Ok(()),
         }
@@ -310,6 +314,7 @@ fn links_of(op: &Op) -> Vec<&IfName> {
         Op::Create(object) | Op::Replace { new: object, .. } => match object {
             Object::Link(Link { name, .. }) => vec![name],
             Object::EdgeProgram(EdgeProgram { link, .. })
+            | Object::Source(Source { link, .. })
             | Object::Address(Address { link, .. })
             | Object::Neighbour(Neighbour { link, .. }) => vec![link],
             Object::Route(Route {

@@ -82,12 +82,13 @@ impl Kernel {
         dump_routes(namespace, netns, &links, scope, found)?;
         dump_rules(namespace, netns, scope, found)?;
         dump_xfrm_policies(namespace, netns, found)?;
-        dump_table(namespace, netns, scope, found)
+        dump_table(namespace, netns, scope, found)?;
+        self.dump_sources(netns, &links, found)
     }
 
     pub(super) fn programs_stand(&mut self, netns: &Netns) -> Result<bool, Error> {
-        self.programs()?;
-        match (&self.programs, self.namespaces.get_mut(netns)) {
+        self.load_programs(netns)?;
+        match (self.programs.get_mut(netns), self.namespaces.get_mut(netns)) {
             (Some(programs), Some(namespace)) => programs.stand(&mut namespace.route),
             _ => Ok(false),
         }

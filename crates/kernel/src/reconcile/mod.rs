@@ -8,6 +8,7 @@ mod diff;
 mod dump;
 mod op;
 mod requests;
+mod sources;
 mod table;
 
 use std::{
@@ -133,7 +134,8 @@ impl Namespace {
 #[derive(Debug)]
 pub struct Kernel {
     config: Config,
-    programs: Option<Programs>,
+    programs: BTreeMap<Netns, Programs>,
+    places: BTreeMap<Netns, sources::Places>,
     record: Record,
     namespaces: BTreeMap<Netns, Namespace>,
     known: BTreeMap<Key, Standing>,
@@ -147,7 +149,8 @@ impl Kernel {
         let namespaces = BTreeMap::from([(Netns::Main, main)]);
         Ok(Kernel {
             config,
-            programs: None,
+            programs: BTreeMap::new(),
+            places: BTreeMap::new(),
             record,
             namespaces,
             known: BTreeMap::new(),
@@ -259,17 +262,17 @@ impl Kernel {
         for key in &gone {
             self.known.remove(key);
         }
+        self.forget_sources(netns, &gone);
         gone
     }
 
-    /// The programs, loaded on first use.
-    fn programs(&mut self) -> Result<&Programs, Error> {
-        if self.programs.is_none() {
-            self.programs = Some(Programs::load(self.config.gateway_mac)?);
+    /// Loads a namespace's programs, on first use. Each has its own, since links are known to them by index.
+    fn load_programs(&mut self, netns: &Netns) -> Result<(), Error> {
+        if !self.programs.contains_key(netns) {
+            let programs = Programs::load(self.config.gateway_mac)?;
+            self.programs.insert(netns.clone(), programs);
         }
-        self.programs
-            .as_ref()
-            .ok_or_else(|| Error::Program("not loaded".to_owned()))
+        Ok(())
     }
 
     /// A namespace's sockets; none, where there is no such namespace.
@@ -288,5 +291,7 @@ impl Kernel {
     fn drop_stale_namespaces(&mut self) {
         self.namespaces
             .retain(|netns, namespace| *netns == Netns::Main || namespace.handle.is_current());
+        self.programs
+            .retain(|netns, _| self.namespaces.contains_key(netns));
     }
 }

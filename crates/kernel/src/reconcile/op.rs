@@ -85,6 +85,7 @@ impl Op {
                 Key::Address(..) => P::AddressEnds,
                 Key::Link(..) => P::LinkEnds,
                 Key::EdgeProgram(..) => P::ProgramEnds,
+                Key::Source(..) => P::SourceEnds,
                 Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
                 Key::Rule(..) => P::RuleEnds,
                 Key::XfrmPolicy(..) => P::XfrmPolicyEnds,
@@ -95,6 +96,7 @@ impl Op {
                 Object::XfrmPolicy(_) => P::XfrmPolicy,
                 Object::Rule(_) => P::Rule,
                 Object::Set(..) | Object::Chain(..) | Object::Element(..) => P::Table,
+                Object::Source(_) => P::Source,
                 Object::EdgeProgram(_) => P::Program,
                 Object::Link(_) => P::Link,
                 Object::Address(_) => P::Address,
@@ -113,10 +115,12 @@ pub(super) enum Phase {
     AddressEnds,
     LinkEnds,
     ProgramEnds,
+    SourceEnds,
     Sysctl,
     XfrmPolicy,
     Rule,
     Table,
+    Source,
     Program,
     Link,
     Address,
@@ -135,7 +139,7 @@ impl Phase {
 
     /// Whether it lets packets pass that did not before.
     pub(super) fn begins_service(self) -> bool {
-        (Phase::Program..=Phase::Route).contains(&self)
+        (Phase::Source..=Phase::Route).contains(&self)
     }
 }
 
@@ -145,6 +149,7 @@ fn netns_of(object: &Object) -> &Netns {
         Object::XfrmPolicy(o) => &o.netns,
         Object::Rule(o) => &o.netns,
         Object::Set(netns, _) | Object::Chain(netns, _) | Object::Element(netns, _) => netns,
+        Object::Source(o) => &o.netns,
         Object::Link(o) => &o.netns,
         Object::EdgeProgram(o) => &o.netns,
         Object::Address(o) => &o.netns,
@@ -161,6 +166,7 @@ pub(super) fn netns_of_key(key: &Key) -> &Netns {
         | Key::Set(netns, _)
         | Key::Chain(netns, _)
         | Key::Element(netns, ..)
+        | Key::Source(netns, ..)
         | Key::Link(netns, _)
         | Key::EdgeProgram(netns, _)
         | Key::Address(netns, ..)
@@ -219,7 +225,7 @@ pub(super) fn describe(object: &Object) -> String {
             let state = if o.up { "up" } else { "down" };
             format!("{name} address {} mtu {} {state}", o.mac, o.mtu)
         }
-        Object::EdgeProgram(_) | Object::Address(_) => name,
+        Object::EdgeProgram(_) | Object::Source(_) | Object::Address(_) => name,
         Object::Neighbour(o) => format!("{name} lladdr {} permanent", o.mac),
         Object::Route(o) => {
             let mut text = match &o.kind {
@@ -260,6 +266,7 @@ pub(super) fn describe_key(key: &Key) -> String {
         }
         Key::Link(_, link) => format!("link {link}"),
         Key::EdgeProgram(_, link) => format!("eBPF edge on {link}"),
+        Key::Source(_, link, mac, addr) => format!("source {addr} lladdr {mac} dev {link}"),
         Key::Address(_, link, addr, len) => format!("address {addr}/{len} dev {link}"),
         Key::Neighbour(_, link, addr) => format!("neighbour {addr} dev {link}"),
         Key::Route(key) => {

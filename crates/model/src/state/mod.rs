@@ -24,7 +24,7 @@ pub use nft::{
 pub use nft_text::table_text;
 pub use object::{
     Address, EdgeProgram, Key, Link, Neighbour, Netns, NextHop, Object, Route, RouteKey, RouteKind,
-    Rule, RuleAction, Sysctl, XfrmPolicy, marks,
+    Rule, RuleAction, Source, Sysctl, XfrmPolicy, marks,
 };
 
 /// The whole truth for one host.

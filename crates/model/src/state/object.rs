@@ -13,9 +13,14 @@ pub mod marks {
     pub const MASK: u32 = 0x00f0_0000;
     /// Set by the port's eBPF program on what comes from a workload.
     pub const FROM_PORT: u32 = 0x0010_0000;
+    /// Set by that program, too, where the source is one of the port's exact ones.
+    pub const SOURCE_CHECKED: u32 = 0x0020_0000;
     /// Set by nftables once a packet may go to a port, or from a port to the host: what lacks it the port's
     /// eBPF program drops, or an XFRM policy.
     pub const ADMITTED: u32 = 0x0040_0000;
+    /// Set by the port's program on an ICMP error about a packet that has one of the port's exact sources at
+    /// an end.
+    pub const OWN_REPORT: u32 = 0x0080_0000;
 }
 
 /// A network namespace on the host.
@@ -60,6 +65,19 @@ pub struct EdgeProgram {
     pub netns: Netns,
     /// On this link.
     pub link: IfName,
+}
+
+/// What a port may send from: one entry in the map of its eBPF program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where the link is.
+    pub netns: Netns,
+    /// On this link.
+    pub link: IfName,
+    /// With this Ethernet source.
+    pub mac: Mac,
+    /// The IP source.
+    pub addr: IpAddr,
 }
 
 /// An address on a link, without duplicate address detection.
@@ -198,6 +216,8 @@ pub enum Object {
     Chain(Netns, Chain),
     /// An element of a set or map.
     Element(Netns, Element),
+    /// A source of a port.
+    Source(Source),
     /// A link's settings.
     Link(Link),
     /// A port's eBPF programs.
@@ -227,6 +247,8 @@ pub enum Key {
     Chain(Netns, ChainName),
     /// By set and key.
     Element(Netns, SetName, Vec<Value>),
+    /// By all that it is.
+    Source(Netns, IfName, Mac, IpAddr),
     /// By name.
     Link(Netns, IfName),
     /// By link.
@@ -249,6 +271,7 @@ impl Object {
             Object::Set(ns, s) => Key::Set(ns.clone(), s.name.clone()),
             Object::Chain(ns, c) => Key::Chain(ns.clone(), c.name.clone()),
             Object::Element(ns, e) => Key::Element(ns.clone(), e.set.clone(), e.key.clone()),
+            Object::Source(s) => Key::Source(s.netns.clone(), s.link.clone(), s.mac, s.addr),
             Object::Link(l) => Key::Link(l.netns.clone(), l.name.clone()),
             Object::EdgeProgram(e) => Key::EdgeProgram(e.netns.clone(), e.link.clone()),
             Object::Address(a) => {
@@ -264,7 +287,8 @@ impl Key {
     /// The link without which the object cannot stand.
     pub fn link(&self) -> Option<(&Netns, &IfName)> {
         match self {
-            Key::Link(ns, link)
+            Key::Source(ns, link, ..)
+            | Key::Link(ns, link)
             | Key::EdgeProgram(ns, link)
             | Key::Address(ns, link, ..)
             | Key::Neighbour(ns, link, _) => Some((ns, link)),

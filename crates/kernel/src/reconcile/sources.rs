@@ -1,0 +1,169 @@
+//! The sources of ports, as entries of the map that their programs look into.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+use hextet_model::state::{Key, Netns, Object, Source};
+use hextet_types::IfName;
+
+use super::{
+    Kernel, Op, Standing,
+    apply::{Fate, all_failed},
+};
+use crate::{error::Error, route::Indexes, sources::Entry};
+
+/// What we know of a map beside what it holds.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// The links that have sources, by their indexes when we wrote or read them.
+    links: BTreeMap<IfName, u32>,
+    /// Sources on links that were gone when we last looked.
+    stale: Vec<Entry>,
+}
+
+impl Kernel {
+    pub(super) fn dump_sources(
+        &mut self,
+        netns: &Netns,
+        links: &Indexes,
+        found: &mut BTreeMap<Key, Standing>,
+    ) -> Result<(), Error> {
+        let mut places = Places::default();
+        for entry in self.read_sources(netns)? {
+            let Some(link) = links.name(entry.link) else {
+                places.stale.push(entry);
+                continue;
+            };
+            if !places.links.contains_key(link) {
+                places.links.insert(link.clone(), entry.link);
+            }
+            let source = Object::Source(Source {
+                netns: netns.clone(),
+                link: link.clone(),
+                mac: entry.mac,
+                addr: entry.addr,
+            });
+            found.insert(source.key(), source.into());
+        }
+        self.places.insert(netns.clone(), places);
+        Ok(())
+    }
+
+    fn read_sources(&mut self, netns: &Netns) -> Result<Vec<Entry>, Error> {
+        match (self.programs.get_mut(netns), self.namespaces.get_mut(netns)) {
+            (Some(programs), Some(namespace)) => programs.sources(&mut namespace.route)?.read(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Those whose links were gone: their indexes might be given to others.
+    pub(super) fn remove_stale_sources(&mut self) {
+        let of = |(netns, places): (&Netns, &mut Places)| {
+            (netns.clone(), mem::take(&mut places.stale))
+        };
+        let stale: Vec<_> = self.places.iter_mut().map(of).collect();
+        for (netns, entries) in stale {
+            self.remove_sources(&netns, &entries);
+        }
+    }
+
+    /// What is forgotten of links that are gone must not be there for those that get their indexes.
+    pub(super) fn forget_sources(&mut self, netns: &Netns, gone: &BTreeSet<Key>) {
+        let Some(places) = self.places.get(netns) else {
+            return;
+        };
+        let entries: Vec<Entry> = gone
+            .iter()
+            .filter_map(|key| places.entry(key, None))
+            .collect();
+        self.remove_sources(netns, &entries);
+    }
+
+    fn remove_sources(&mut self, netns: &Netns, entries: &[Entry]) {
+        if entries.is_empty() {
+            return;
+        }
+        if let (Some(programs), Some(namespace)) =
+            (self.programs.get_mut(netns), self.namespaces.get_mut(netns))
+        {
+            let map = programs.sources(&mut namespace.route);
+            if let Err(e) = map.and_then(|map| map.remove(entries)) {
+                tracing::warn!(error = %e, "sources of links that are gone stay");
+            }
+        }
+    }
+
+    /// Puts sources of links that are there into the map, or takes them out.
+    pub(super) fn apply_sources(
+        &mut self,
+        netns: &Netns,
+        run: &[Op],
+        links: &Indexes,
+    ) -> Vec<Fate> {
+        let places = self.places.entry(netns.clone()).or_default();
+        let (mut put, mut remove) = (Vec::new(), Vec::new());
+        let mut fates = Vec::with_capacity(run.len());
+        for op in run {
+            let key = op.key();
+            let index = key.link().and_then(|(_, link)| links.index(link));
+            let entry = places.entry(&key, index);
+            let fate = match (op, entry) {
+                (Op::Delete(_), entry) => {
+                    remove.extend(entry);
+                    Fate::Done
+                }
+                (_, Some(entry)) if index.is_some() => {
+                    if let Some((_, link)) = key.link() {
+                        places.links.insert(link.clone(), entry.link);
+                    }
+                    put.push(entry);
+                    Fate::Done
+                }
+                _ => Fate::Waiting,
+            };
+            fates.push(fate);
+        }
+        match self.write_sources(netns, &put, &remove) {
+            Ok(()) => fates,
+            Err(e) => all_failed(run, e),
+        }
+    }
+
+    fn write_sources(
+        &mut self,
+        netns: &Netns,
+        put: &[Entry],
+        remove: &[Entry],
+    ) -> Result<(), Error> {
+        if put.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        self.load_programs(netns)?;
+        if let (Some(programs), Some(namespace)) =
+            (self.programs.get_mut(netns), self.namespaces.get_mut(netns))
+        {
+            let map = programs.sources(&mut namespace.route)?;
+            map.remove(remove)?;
+            map.put(put)?;
+        }
+        Ok(())
+    }
+}
+
+impl Places {
+    /// The entry of a source, on the link with that index; where there is none by now, with the index that
+    /// it had.
+    fn entry(&self, key: &Key, index: Option<u32>) -> Option<Entry> {
+        let Key::Source(_, link, mac, addr) = key else {
+            return None;
+        };
+        let index = index.or_else(|| self.links.get(link).copied())?;
+        Some(Entry {
+            link: index,
+            mac: *mac,
+            addr: *addr,
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! The eBPF map of exact sources, which a port's program looks into: (link, Ethernet address, IP address).
+//!
+//! It is written and read many entries at a time. It lives as long as the program that is attached, or we.
+//! Links are there by their index, so an entry means nothing any more once its link is gone, and whoever
+//! takes links away has to take these away too.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd},
+};
+
+use aya::maps::{MapData, MapInfo};
+use hextet_types::Mac;
+
+use crate::error::{Error, chain};
+
+/// Its name in `bpf/port.c`.
+pub const NAME: &str = "sources";
+
+/// `struct source` of `bpf/port.c`.
+const KEY: usize = 28;
+const VALUE: u32 = 1;
+/// Entries read or written in one call.
+const BATCH: usize = 4096;
+
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+
+/// `union bpf_attr` of these commands (bpf(2)).
+#[repr(C)]
+#[derive(Default)]
+struct Attr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+type Octets = [u8; KEY];
+
+/// A source, as the map has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The link's index.
+    pub link: u32,
+    /// The Ethernet source.
+    pub mac: Mac,
+    /// The IP source.
+    pub addr: IpAddr,
+}
+
+impl Entry {
+    fn octets(&self) -> Octets {
+        let addr = match self.addr {
+            IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+            IpAddr::V6(addr) => addr,
+        };
+        let mut octets = [0; KEY];
+        octets[..4].copy_from_slice(&self.link.to_ne_bytes());
+        octets[4..10].copy_from_slice(&self.mac.octets());
+        octets[12..].copy_from_slice(&addr.octets());
+        octets
+    }
+
+    fn of(octets: Octets) -> Self {
+        let [l0, l1, l2, l3, m0, m1, m2, m3, m4, m5, _, _, addr @ ..] = octets;
+        let addr = Ipv6Addr::from(addr);
+        Entry {
+            link: u32::from_ne_bytes([l0, l1, l2, l3]),
+            mac: Mac::new([m0, m1, m2, m3, m4, m5]),
+            addr: addr
+                .to_ipv4_mapped()
+                .map_or(IpAddr::V6(addr), |addr: Ipv4Addr| IpAddr::V4(addr)),
+        }
+    }
+}
+
+/// The map.
+#[derive(Debug)]
+pub struct Sources {
+    map: MapData,
+    info: MapInfo,
+}
+
+impl Sources {
+    /// This map.
+    pub fn new(map: MapData) -> Result<Self, Error> {
+        let info = map.info().map_err(|e| Error::Program(chain(&e)))?;
+        Ok(Sources { map, info })
+    }
+
+    /// The map of that identifier, if it is one like this.
+    pub fn alike(&self, id: u32) -> Result<Option<Self>, Error> {
+        let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
+        let info = MapInfo::from_id(id).map_err(|e| failed(&e))?;
+        let shape = |info: &MapInfo| (info.key_size(), info.value_size(), info.max_entries());
+        if info.name() != NAME.as_bytes() || shape(&info) != shape(&self.info) {
+            return Ok(None);
+        }
+        let map = MapData::from_id(id).map_err(|e| failed(&e))?;
+        Ok(Some(Sources { map, info }))
+    }
+
+    /// The kernel's number for it.
+    pub fn id(&self) -> u32 {
+        self.info.id()
+    }
+
+    /// All that is in it.
+    pub fn read(&self) -> Result<Vec<Entry>, Error> {
+        let mut found = Vec::new();
+        let mut room = BATCH;
+        let (mut next, mut from) = (0_u32, None::<u32>);
+        loop {
+            let mut keys = vec![[0; KEY]; room];
+            let mut values = vec![0_u32; room];
+            let mut attr = Attr {
+                in_batch: from.as_ref().map_or(0, |from| address(from)),
+                out_batch: address_mut(&mut next),
+                keys: address_mut(keys.as_mut_ptr()),
+                values: address_mut(values.as_mut_ptr()),
+                count: room as u32,
+                ..Attr::default()
+            };
+            let outcome = self.call(BPF_MAP_LOOKUP_BATCH, &mut attr);
+            let code = outcome.as_ref().err().and_then(io::Error::raw_os_error);
+            match (outcome, code) {
+                (Ok(()), _) | (_, Some(libc::ENOENT)) => {}
+                // One bucket has more than there was room for.
+                (_, Some(libc::ENOSPC)) => {
+                    room = room.saturating_mul(2);
+                    continue;
+                }
+                (Err(e), _) => return Err(failed("read", &e)),
+            }
+            keys.truncate(attr.count as usize);
+            found.extend(keys.into_iter().map(Entry::of));
+            if code == Some(libc::ENOENT) {
+                return Ok(found);
+            }
+            from = Some(next);
+        }
+    }
+
+    /// Puts entries in, over any that are there.
+    pub fn put(&self, entries: &[Entry]) -> Result<(), Error> {
+        for some in entries.chunks(BATCH) {
+            let keys: Vec<Octets> = some.iter().map(Entry::octets).collect();
+            let values = vec![VALUE; keys.len()];
+            let mut attr = Attr {
+                keys: address(keys.as_ptr()),
+                values: address(values.as_ptr()),
+                count: keys.len() as u32,
+                ..Attr::default()
+            };
+            self.call(BPF_MAP_UPDATE_BATCH, &mut attr)
+                .map_err(|e| failed("write", &e))?;
+        }
+        Ok(())
+    }
+
+    /// Takes entries out; those that are not there are no fault.
+    pub fn remove(&self, entries: &[Entry]) -> Result<(), Error> {
+        let keys: Vec<Octets> = entries.iter().map(Entry::octets).collect();
+        let mut left = keys.as_slice();
+        while !left.is_empty() {
+            let mut attr = Attr {
+                keys: address(left.as_ptr()),
+                count: left.len().min(BATCH) as u32,
+                ..Attr::default()
+            };
+            let asked = attr.count as usize;
+            let done = match self.call(BPF_MAP_DELETE_BATCH, &mut attr) {
+                Ok(()) => asked,
+                // The one after those that it took was not there.
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => attr.count as usize + 1,
+                Err(e) => return Err(failed("delete from", &e)),
+            };
+            left = left.get(done..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Makes what is in it equal to what is in another.
+    pub fn copy(&self, other: &Sources) -> Result<(), Error> {
+        let wanted: BTreeSet<Entry> = other.read()?.into_iter().collect();
+        let mut surplus = self.read()?;
+        surplus.retain(|entry| !wanted.contains(entry));
+        self.remove(&surplus)?;
+        self.put(&wanted.into_iter().collect::<Vec<_>>())
+    }
+
+    #[allow(unsafe_code)]
+    fn call(&self, command: libc::c_long, attr: &mut Attr) -> io::Result<()> {
+        attr.map = self.map.fd().as_fd().as_raw_fd().unsigned_abs();
+        // SAFETY: the attributes are as long as we say, and each address in them is that of a buffer of the
+        // caller's that is alive and has room for `count` keys, or values of the map's size.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<Attr>()) };
+        match result {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+fn address<T>(of: *const T) -> u64 {
+    of.expose_provenance() as u64
+}
+
+fn address_mut<T>(of: *mut T) -> u64 {
+    of.expose_provenance() as u64
+}
+
+fn failed(what: &str, error: &io::Error) -> Error {
+    Error::Program(format!("cannot {what} the map of sources: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_laid_out_as_the_program_s() {
+        let mac = Mac::new([2, 3, 4, 5, 6, 7]);
+        for addr in ["192.0.2.5", "2001:db8::5"] {
+            let addr = addr.parse().expect("an address");
+            let entry = Entry { link: 7, mac, addr };
+            let octets = entry.octets();
+            assert_eq!(octets[..4], 7_u32.to_ne_bytes());
+            assert_eq!(octets[4..12], [2, 3, 4, 5, 6, 7, 0, 0]);
+            assert_eq!(Entry::of(octets), entry);
+        }
+        let v4 = Entry {
+            link: 1,
+            mac,
+            addr: IpAddr::from([192, 0, 2, 5]),
+        };
+        let mut mapped = [0; 16];
+        mapped[10..].copy_from_slice(&[255, 255, 192, 0, 2, 5]);
+        assert_eq!(v4.octets()[12..], mapped);
+    }
+}
