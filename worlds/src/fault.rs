@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use hextet_model::state::{
-    Chain, Element, Field, HostState, Key, KeyPart, NatRange, NftRule, Object, RouteKind,
+    Chain, Element, Field, HostState, Key, KeyPart, NatRange, NftRule, Object, RouteKind, Source,
     Statement, Value, Verdict,
 };
 use hextet_types::{Family, IfName};
@@ -36,6 +36,7 @@ macro_rules! faults {
 
 faults! {
     source_missing: "a port may not use one of its sources",
+    wide_source_missing: "a port may not use one of its prefixes",
     source_of_another: "ports may use the address of another",
     source_of_another_mac: "a port's source goes with another MAC",
     unchecked_port: "a port's sources are not checked",
@@ -201,45 +202,59 @@ fn drops(rule: &NftRule) -> bool {
     rule.statements.contains(&Statement::Verdict(Verdict::Drop))
 }
 
+fn sources(state: &HostState, family: Option<Family>) -> Vec<Source> {
+    let sources = state.objects.values().filter_map(|object| match object {
+        Object::Source(source) => Some(source.clone()),
+        _ => None,
+    });
+    let of_family = |s: &Source| family.is_none_or(|family| Family::of(s.addr) == family);
+    sources.filter(of_family).collect()
+}
+
 fn source_missing(state: &mut HostState, rng: &mut StdRng) -> bool {
+    let sources = sources(state, None);
+    let Some(gone) = sources.choose(rng) else {
+        return false;
+    };
+    let key = Object::Source(gone.clone()).key();
+    state.objects.remove(&key).is_some()
+}
+
+fn wide_source_missing(state: &mut HostState, rng: &mut StdRng) -> bool {
     let source = element(state, rng, named("sources"));
     remove(state, source.as_ref())
 }
 
 fn source_of_another(state: &mut HostState, rng: &mut StdRng) -> bool {
-    let Some(of) = element(state, rng, |e| e.set.0 == "sources4") else {
+    let sources = sources(state, Some(Family::V4));
+    let Some(of) = sources.choose(rng) else {
         return false;
     };
-    let wrong = |mut source: Element| {
-        source.key[2] = of.key[2].clone();
-        source
-    };
-    add_for_each(state, "sources4", wrong)
-}
-
-/// Adds an element for each that a set has.
-fn add_for_each(state: &mut HostState, set: &str, new: impl Fn(Element) -> Element) -> bool {
-    let elements = state.objects.values().filter_map(|object| match object {
-        Object::Element(_, element) if element.set.0 == set => Some(element.clone()),
-        _ => None,
-    });
-    let elements: Vec<Element> = elements.map(new).collect();
     let before = state.objects.len();
-    for element in elements {
-        add(state, element);
+    for source in &sources {
+        let addr = of.addr;
+        state.insert(Object::Source(Source {
+            addr,
+            ..source.clone()
+        }));
     }
     before != state.objects.len()
 }
 
 fn source_of_another_mac(state: &mut HostState, rng: &mut StdRng) -> bool {
-    let source = element(state, rng, named("sources"));
-    change(state, source, |source| {
-        let other = Value::Mac(OTHER_MAC);
-        source.key[1] != other && {
-            source.key[1] = other;
-            true
-        }
-    })
+    let sources = sources(state, None);
+    let others: Vec<&Source> = sources.iter().filter(|s| s.mac != OTHER_MAC).collect();
+    let Some(source) = others.choose(rng) else {
+        return false;
+    };
+    let key = Object::Source((*source).clone()).key();
+    state.objects.remove(&key);
+    let mac = OTHER_MAC;
+    state.insert(Object::Source(Source {
+        mac,
+        ..(*source).clone()
+    }));
+    true
 }
 
 fn unchecked_port(state: &mut HostState, rng: &mut StdRng) -> bool {
@@ -423,11 +438,12 @@ fn members_added(state: &mut HostState, rng: &mut StdRng) -> bool {
     let Some(of) = element(state, rng, |e| e.set.0.starts_with("r6-")) else {
         return false;
     };
-    let member = |source: Element| Element {
-        key: vec![source.key[2].clone()],
-        ..of.clone()
-    };
-    add_for_each(state, "sources6", member)
+    let before = state.objects.len();
+    for source in sources(state, Some(Family::V6)) {
+        let key = vec![Value::Addr(source.addr)];
+        add(state, Element { key, ..of.clone() });
+    }
+    before != state.objects.len()
 }
 
 fn guard_bypassed(state: &mut HostState, _: &mut StdRng) -> bool {

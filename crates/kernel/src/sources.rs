@@ -138,7 +138,7 @@ impl Sources {
                     room = room.saturating_mul(2);
                     continue;
                 }
-                (Err(e), _) => return Err(failed("read", &e)),
+                (Err(e), _) => return Err(failed("read", e)),
             }
             keys.truncate(attr.count as usize);
             found.extend(keys.into_iter().map(Entry::of));
@@ -161,7 +161,7 @@ impl Sources {
                 ..Attr::default()
             };
             self.call(BPF_MAP_UPDATE_BATCH, &mut attr)
-                .map_err(|e| failed("write", &e))?;
+                .map_err(|e| failed("write to", e))?;
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Sources {
                 Ok(()) => asked,
                 // The one after those that it took was not there.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => attr.count as usize + 1,
-                Err(e) => return Err(failed("delete from", &e)),
+                Err(e) => return Err(failed("delete from", e)),
             };
             left = left.get(done..).unwrap_or_default();
         }
@@ -218,8 +218,8 @@ fn address_mut<T>(of: *mut T) -> u64 {
     of.expose_provenance() as u64
 }
 
-fn failed(what: &str, error: &io::Error) -> Error {
-    Error::Program(format!("cannot {what} the map of sources: {error}"))
+fn failed(what: &str, error: io::Error) -> Error {
+    Error::system(format!("{what} the map of sources"), error)
 }
 
 #[cfg(test)]

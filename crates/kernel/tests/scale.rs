@@ -15,7 +15,7 @@ use hextet_kernel::{Op, Scope, diff};
 use hextet_model::state::{
     Address, Chain, ChainHook, CmpOp, EdgeProgram, Element, Field, Hook, Key, KeyType, Link,
     Lookup, Neighbour, Netns, NextHop, NftRule, Object, Policy, Route, RouteKey, RouteKind, Set,
-    Statement, Value, Verdict,
+    Source, Statement, Value, Verdict,
 };
 use hextet_types::{Family, IfName, Mac, Prefix};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -88,7 +88,6 @@ fn table() -> Vec<Object> {
         })
     };
     let accept = || Statement::Verdict(Verdict::Accept);
-    let source = |family| vec![Field::IifName, Field::EtherSaddr, Field::Saddr(family)];
     let mut objects = vec![
         set("ports", vec![KeyType::IfName], false),
         set("egress", vec![KeyType::IfName], true),
@@ -96,14 +95,10 @@ fn table() -> Vec<Object> {
         chain(
             "prerouting",
             Some(Hook::Prerouting),
-            vec![
-                vec![lookup(source(Family::V4), "sources4"), accept()],
-                vec![lookup(source(Family::V6), "sources6"), accept()],
-                vec![
-                    lookup(vec![Field::IifName], "ports"),
-                    Statement::Verdict(Verdict::Drop),
-                ],
-            ],
+            vec![vec![
+                lookup(vec![Field::IifName], "ports"),
+                Statement::Verdict(Verdict::Drop),
+            ]],
         ),
         chain(
             "forward",
@@ -120,10 +115,9 @@ fn table() -> Vec<Object> {
             ],
         ),
     ];
-    for (name, family) in [("sources4", Family::V4), ("sources6", Family::V6)] {
-        let key = vec![KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(family)];
-        objects.push(set(name, key, false));
-    }
+    let family = Family::V6;
+    let key = vec![KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(family)];
+    objects.push(set("link-locals", key, false));
     for profile in 0..20 {
         for direction in ["pe", "pi"] {
             let group = format!("g-{direction}-{profile}");
@@ -197,12 +191,19 @@ fn port(n: u32) -> Vec<Object> {
     objects.push(element("egress", vec![], goto("pe")));
     objects.push(element("ingress", vec![], goto("pi")));
     for addr in [v4, v6, local] {
-        let set = if addr.is_ipv4() {
-            "sources4"
-        } else {
-            "sources6"
-        };
-        objects.push(element(set, vec![Value::Mac(mac), Value::Addr(addr)], None));
+        objects.push(match addr == local {
+            true => element(
+                "link-locals",
+                vec![Value::Mac(mac), Value::Addr(addr)],
+                None,
+            ),
+            false => Object::Source(Source {
+                netns: MAIN,
+                link: link.clone(),
+                mac,
+                addr,
+            }),
+        });
         let link = link.clone();
         objects.push(Object::Neighbour(Neighbour {
             netns: MAIN,

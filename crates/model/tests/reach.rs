@@ -114,6 +114,7 @@ fn a_port_that_is_down_is_not_announced_and_keeps_its_link() {
         assert!(objects.contains_key(&Key::EdgeProgram(Netns::Main, name.clone())));
         let of_port = objects.keys().filter(|key| match key {
             Key::Neighbour(_, link, _) => *link == name,
+            Key::Source(_, link, ..) => *link == name,
             Key::Element(_, set, key) => {
                 set.0.starts_with("sources") && key.contains(&Value::IfName(name.clone()))
             }

@@ -24,7 +24,7 @@ const REROUTE: Duration = Duration::from_secs(1);
 const NOTIFIED: Duration = Duration::from_secs(1);
 /// Our table without what packets fill it with, in a fixed order.
 const TABLE: &str = "nft -s -t list table inet hextet | sort; \
-    for set in ports sources4 sources6 link-locals uplinks; do \
+    for set in ports link-locals uplinks; do \
     nft list set inet hextet $set | tr -s ',{} \\t' '\\n' | sort; done";
 /// Where it does not.
 const UNNOTIFIED: Duration = Duration::from_secs(65);

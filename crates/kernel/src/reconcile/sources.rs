@@ -60,9 +60,8 @@ impl Kernel {
 
     /// Those whose links were gone: their indexes might be given to others.
     pub(super) fn remove_stale_sources(&mut self) {
-        let of = |(netns, places): (&Netns, &mut Places)| {
-            (netns.clone(), mem::take(&mut places.stale))
-        };
+        let of =
+            |(netns, places): (&Netns, &mut Places)| (netns.clone(), mem::take(&mut places.stale));
         let stale: Vec<_> = self.places.iter_mut().map(of).collect();
         for (netns, entries) in stale {
             self.remove_sources(&netns, &entries);

@@ -13,8 +13,10 @@ use super::{
     table::Table,
 };
 use crate::{
-    plan::{HostConfig, base::GATEWAY_V6},
-    state::{Hook, HostState, Key, Netns, NextHop, Object, PktType, RouteKey, RouteKind, marks},
+    plan::{HostConfig, base::GATEWAY_V6, rules::icmp_of},
+    state::{
+        CtState, Hook, HostState, Key, Netns, NextHop, Object, PktType, RouteKey, RouteKind, marks,
+    },
 };
 
 const MAIN_TABLE: u32 = 254;
@@ -149,13 +151,34 @@ impl<'a> Machine<'a> {
             if pings_gateway(flight.packet) {
                 return Ok(true);
             }
-            if stays_at_the_edge(flight.packet) {
-                return Err(Reason::Edge);
+            if let Some(reason) = stays_at_the_edge(flight.packet) {
+                return Err(reason);
             }
-            flight.mark = marks::FROM_PORT;
+            flight.mark = self.marks(link, flight.packet);
             flight.pkt_type = PktType::Multicast;
         }
         Ok(false)
+    }
+
+    /// What the port's program says of a packet.
+    fn marks(&self, link: &IfName, packet: &Packet) -> u32 {
+        let may_use = |addr| {
+            packet.mac.is_some_and(|mac| {
+                let key = Key::Source(Netns::Main, link.clone(), mac, addr);
+                self.state.objects.contains_key(&key)
+            })
+        };
+        let mut marks = marks::FROM_PORT;
+        if may_use(packet.source) {
+            marks |= marks::SOURCE_CHECKED;
+        }
+        let ends = packet.flow.unwrap_or([packet.source, packet.destination]);
+        let icmp = Family::BOTH.map(|family| icmp_of(family).0);
+        let icmp = icmp.contains(&packet.protocol());
+        if icmp && packet.connection == CtState::Related && ends.into_iter().any(may_use) {
+            marks |= marks::OWN_REPORT;
+        }
+        marks
     }
 
     fn exit(&self, flight: &Flight<'_>, way: Way) -> Result<Outcome, Reason> {
@@ -265,13 +288,27 @@ impl Way {
     }
 }
 
-/// Discovery and group membership, which the program on the port answers or drops.
-fn stays_at_the_edge(packet: &Packet) -> bool {
-    match packet.payload {
-        Payload::Icmp { icmp_type, .. } if packet.family() == Family::V6 => {
-            matches!(icmp_type, 130..=137 | 143)
-        }
-        _ => false,
+/// Why the program on the port does not let it in, if so: discovery and group membership, which it answers or
+/// drops, redirects, and what poses as a DHCP server.
+fn stays_at_the_edge(packet: &Packet) -> Option<Reason> {
+    match (packet.family(), packet.payload) {
+        (
+            Family::V6,
+            Payload::Icmp {
+                icmp_type: 130..=137 | 143,
+                ..
+            },
+        ) => Some(Reason::Edge),
+        (Family::V4, Payload::Icmp { icmp_type: 5, .. }) => Some(Reason::Redirect),
+        (
+            _,
+            Payload::Ports {
+                protocol: 17,
+                destination: 68 | 546,
+                ..
+            },
+        ) => Some(Reason::DhcpClient),
+        _ => None,
     }
 }
 

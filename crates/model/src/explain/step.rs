@@ -82,6 +82,8 @@ pub enum Reason {
     ForAgent,
     /// An interface that is named like a port and that no plan knows.
     UnknownPort,
+    /// The port's program does not stand.
+    NoProgram,
     /// Its source was not checked: our rules are gone, or were not there yet.
     Unchecked,
     /// No rule admitted it to the port, or from a port to the host.
@@ -123,6 +125,7 @@ impl Reason {
             why::SPOOFED => Reason::Spoofed,
             why::FOR_AGENT => Reason::ForAgent,
             why::UNKNOWN_PORT => Reason::UnknownPort,
+            why::NO_PROGRAM => Reason::NoProgram,
             why::NO_PROFILE => Reason::NotAdmitted,
             why::REDIRECT => Reason::Redirect,
             why::DISCOVERY => Reason::Discovery,
@@ -146,6 +149,7 @@ impl Reason {
             Reason::Spoofed => "the port may not use that source",
             Reason::ForAgent => "without a source it is for the agent alone",
             Reason::UnknownPort => why::UNKNOWN_PORT,
+            Reason::NoProgram => "the port's program does not stand",
             Reason::Unchecked => "its source was not checked",
             Reason::NotAdmitted => "nothing admitted it",
             Reason::Redirect => why::REDIRECT,

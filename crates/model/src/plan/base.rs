@@ -1,21 +1,25 @@
 //! What stands on every host: settings, XFRM policies, and the chains that each packet passes.
 //!
 //! ```text
-//!  prerouting ─▶ from-port: source checked, or dropped
-//!  forward ─▶ established ─▶ admit
-//!          ├▶ from-workload ─▶ guard, errors, profile ─▶ to-port ─▶ profile ─▶ admit
+//!  prerouting ─▶ from-port, for what the port's program has not checked: source checked, or dropped
+//!  forward ─▶ established
+//!          ├▶ from-workload ─▶ unusual, profile ─▶ to-port ─▶ profile ─▶ admit
 //!          └▶ to-workload ─▶ guard ─▶ to-port
 //!  input ─▶ to-host ─▶ errors: echo requests to the gateway's addresses, nothing else
 //!  output ─▶ from-host ─▶ to-port
-//!  postrouting ─▶ nat44-SUBNET
+//!  postrouting ─▶ nat44-SUBNET, where there is translation
 //! ```
+//!
+//! What groups cannot allow, redirects, discovery and DHCP, the port's program drops as it comes from a port;
+//! `guard` sees what comes from elsewhere.
 //!
 //! What is not from or to a port passes all of them untouched.
 //!
 //! A chain that somebody empties closes what it would have judged. The port's program lets a packet in as
-//! multicast, which the kernel does not forward, and `checked` alone makes it one for the host; `forward`
+//! multicast, which the kernel does not forward, and `prerouting` or `checked` make it one for the host; `forward`
 //! drops what no chain has accepted; and what comes to the host itself without having passed `admit` an
-//! XFRM policy stops. (`guard`, `invalid` and `private`, which chains only look into, are the exceptions.)
+//! XFRM policy stops. (`guard`, `unusual`, `invalid`, `private` and `flood`, which
+//! chains only look into, are the exceptions.)
 //!
 //! Deviation: packets of ports whose groups are stateless are judged by rules both ways, but they are
 //! tracked like all others (no `notrack`): a translated address, or a stateful port on the same host
@@ -25,7 +29,7 @@ use hextet_types::{Family, IfName};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    HostConfig, address, names,
+    HostConfig, address, flood, names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
     rules::icmp_of,
     unit::{Output, View},
@@ -35,7 +39,7 @@ use crate::{
     neutron::{Direction, Protocol},
     state::{
         Address, Announcement, CtState, DynOp, Field, Hook, KeyPart, KeyType, Limit, LimitUnit,
-        Netns, NftRule, Object, PktType, Statement, Sysctl, Value, XfrmPolicy, marks,
+        Netns, NftRule, Object, PktType, Statement, Sysctl, Value, Verdict, XfrmPolicy, marks,
     },
 };
 
@@ -53,6 +57,7 @@ const ESTABLISHED: &str = "established";
 const FROM_WORKLOAD: &str = "from-workload";
 const TO_WORKLOAD: &str = "to-workload";
 const GUARD: &str = "guard";
+const UNUSUAL: &str = "unusual";
 const TO_HOST: &str = "to-host";
 const FROM_HOST: &str = "from-host";
 /// Judges what belongs to no connection that makes sense.
@@ -137,12 +142,19 @@ fn shield(family: Family) -> Object {
 }
 
 fn sets(config: &HostConfig) -> Vec<Object> {
-    let source = |family| [KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(family)];
     let mut objects = vec![
         nft::set(names::ND_TYPES, [KeyType::IcmpType(Family::V6)]),
         nft::set(names::DHCP_CLIENTS, [KeyType::InetService]),
         nft::dynamic_set(names::PINGS, [KeyType::IfName], MAX_PINGING_PORTS),
-        nft::set(names::LINK_LOCALS, source(Family::V6)),
+        nft::set(
+            names::LINK_LOCALS,
+            [
+                KeyType::IfName,
+                KeyType::EtherAddr,
+                KeyType::Addr(Family::V6),
+            ],
+        ),
+        nft::verdict_map(names::GUARDED, [KeyType::InetProto]),
     ];
     let by_name = [
         names::PORTS,
@@ -152,7 +164,6 @@ fn sets(config: &HostConfig) -> Vec<Object> {
         names::UPLINKS,
     ];
     objects.extend(by_name.map(|name| nft::set(name, [KeyType::IfName])));
-    objects.extend(Family::BOTH.map(|family| nft::set(names::sources(family), source(family))));
     for direction in [Direction::Egress, Direction::Ingress] {
         objects.push(nft::verdict_map(
             names::profiles(direction),
@@ -163,6 +174,10 @@ fn sets(config: &HostConfig) -> Vec<Object> {
     objects.extend(nd_types.map(|t| nft::element(names::ND_TYPES, [Value::U8(t)])));
     let dhcp_clients = [68, 546];
     objects.extend(dhcp_clients.map(|p| nft::element(names::DHCP_CLIENTS, [Value::Port(p)])));
+    objects.extend(guarded().map(|(protocol, chain, _)| {
+        let to = Verdict::Jump(chain.into());
+        nft::map_element(names::GUARDED, [Value::U8(protocol)], to)
+    }));
     objects.extend(
         config
             .uplinks
@@ -179,56 +194,79 @@ fn sets(config: &HostConfig) -> Vec<Object> {
 }
 
 fn chains(config: &HostConfig) -> Vec<Object> {
-    let admitted = Statement::SetMark {
-        value: marks::ADMITTED,
-        mask: marks::ADMITTED,
-    };
     let to_this_host = Statement::SetPktType(PktType::Host);
-    let from = |set, chain| rule([nft::name_in(Field::IifName, set), nft::goto(chain)]);
-    let to = |set, chain| rule([nft::name_in(Field::OifName, set), nft::goto(chain)]);
-    let known = rule([
-        nft::state_in(&[CtState::Established]),
-        nft::goto(ESTABLISHED),
-    ]);
-    let mut prerouting = vec![from(names::PORTS, FROM_PORT)];
-    prerouting.extend(unknown_ports(config, Field::IifName));
-    let forward = vec![
-        known.clone(),
-        from(names::PORTS, FROM_WORKLOAD),
-        to(names::PORTS, TO_WORKLOAD),
-        because([ACCEPT], "neither from nor to a port"),
+    let from_port = nft::name_in(Field::IifName, names::PORTS);
+    let mut prerouting = vec![
+        rule([
+            nft::marked(marks::SOURCE_CHECKED),
+            to_this_host.clone(),
+            ACCEPT,
+        ]),
+        rule([nft::marked(marks::FROM_PORT), nft::goto(FROM_PORT)]),
+        because(
+            [from_port.clone(), Statement::Counter, DROP],
+            why::NO_PROGRAM,
+        ),
     ];
+    prerouting.extend(unknown_ports(config, Field::IifName));
     let from_host = vec![
-        known,
+        rule([
+            nft::state_in(&[CtState::Established]),
+            nft::goto(ESTABLISHED),
+        ]),
         gateway_reports(),
         jump_guard(),
         related(ADMIT),
+        link_local_icmp(Family::V4),
+        link_local_icmp(Family::V6),
         rule([nft::goto(TO_PORT)]),
     ];
-    vec![
+    let first_packet = rule([
+        nft::compare(unconfirmed(), Value::U32(0)),
+        nft::jump(flood::CHAIN),
+    ]);
+    let mut chains = vec![
         nft::base_chain("prerouting", Hook::Prerouting, nft::RAW, prerouting),
         nft::base_chain(
             "input",
             Hook::Input,
             nft::FILTER,
-            vec![from(names::PORTS, TO_HOST)],
+            vec![rule([from_port, nft::goto(TO_HOST)])],
         ),
-        nft::base_chain("forward", Hook::Forward, nft::FILTER, forward),
         nft::base_chain(
             "output",
             Hook::Output,
             nft::FILTER,
-            vec![to(names::PORTS, FROM_HOST)],
+            vec![rule([
+                nft::name_in(Field::OifName, names::PORTS),
+                nft::goto(FROM_HOST),
+            ])],
         ),
         nft::chain(CHECKED, vec![rule([to_this_host, ACCEPT])]),
-        nft::chain(ADMIT, vec![rule([admitted, ACCEPT])]),
+        nft::chain(ADMIT, vec![first_packet, rule([ADMITTED, ACCEPT])]),
         nft::chain(FROM_WORKLOAD, from_workload()),
         nft::chain(TO_WORKLOAD, to_workload()),
         nft::chain(FROM_HOST, from_host),
+        nft::chain(UNUSUAL, vec![invalid_is_judged(), related(ERRORS)]),
         nft::chain(GUARD, guard()),
-        nft::chain(TO_PORT, to_port(config)),
         nft::chain(TO_HOST, to_host(config)),
-    ]
+    ];
+    chains.extend(guarded().map(|(_, name, rule)| nft::chain(name, vec![rule])));
+    chains
+}
+
+const ADMITTED: Statement = Statement::SetMark {
+    value: marks::ADMITTED,
+    mask: marks::ADMITTED,
+};
+
+/// Whether it is the first packet of its connection: of those after it the connection is confirmed
+/// (`IPS_CONFIRMED`).
+fn unconfirmed() -> KeyPart {
+    KeyPart {
+        field: Field::CtStatus,
+        mask: Some(0x8_u32.to_be_bytes().to_vec()),
+    }
 }
 
 /// Nothing passes an interface that is named like a port and that no plan knows.
@@ -289,13 +327,8 @@ fn from_workload() -> Vec<NftRule> {
         names::profiles(Direction::Egress).into(),
     );
     let rest = because([Statement::Counter, DROP], why::NO_PROFILE);
-    vec![
-        link_local_stays(),
-        jump_guard(),
-        related(ERRORS),
-        rule([profile]),
-        rest,
-    ]
+    let unusual = nft::state_in(&[CtState::Invalid, CtState::Related]);
+    vec![rule([unusual, nft::jump(UNUSUAL)]), rule([profile]), rest]
 }
 
 fn to_workload() -> Vec<NftRule> {
@@ -304,13 +337,25 @@ fn to_workload() -> Vec<NftRule> {
         jump_guard(),
         related(ADMIT),
         rule([nft::jump(PRIVATE)]),
+        link_local_icmp(Family::V4),
         rule([nft::goto(TO_PORT)]),
     ]
 }
 
-/// What no rule of a group can allow. It comes after the check for established connections, to which
-/// none of this can belong.
+/// What no rule of a group can allow, wherever it comes from but a port. It comes after the check for
+/// established connections, to which none of this can belong.
 fn guard() -> Vec<NftRule> {
+    let by_protocol = Statement::VerdictMap(vec![Field::L4Proto.into()], names::GUARDED.into());
+    vec![rule([by_protocol]), invalid_is_judged()]
+}
+
+fn invalid_is_judged() -> NftRule {
+    rule([nft::state_in(&[CtState::Invalid]), nft::jump(INVALID)])
+}
+
+/// The protocols that `guard` looks into, each with the chain that does it, and its rule.
+fn guarded() -> [(u8, &'static str, NftRule); 3] {
+    let drop = |found, why: &str| because([found, Statement::Counter, DROP], why);
     let redirect = nft::compare(Field::IcmpType(Family::V4), Value::U8(5));
     let nd = nft::found(
         vec![Field::IcmpType(Family::V6).into()],
@@ -318,68 +363,53 @@ fn guard() -> Vec<NftRule> {
         false,
     );
     let to_dhcp_client = nft::found(vec![Field::Dport.into()], names::DHCP_CLIENTS.into(), false);
-    vec![
-        because(
-            [
-                nft::protocol(Protocol::ICMP.0),
-                redirect,
-                Statement::Counter,
-                DROP,
-            ],
-            why::REDIRECT,
+    [
+        (
+            Protocol::ICMP.0,
+            "guard-icmp",
+            drop(redirect, why::REDIRECT),
         ),
-        because(
-            [
-                nft::protocol(Protocol::ICMPV6.0),
-                nd,
-                Statement::Counter,
-                DROP,
-            ],
-            why::DISCOVERY,
+        (Protocol::ICMPV6.0, "guard-icmpv6", drop(nd, why::DISCOVERY)),
+        (
+            Protocol::UDP.0,
+            "guard-udp",
+            drop(to_dhcp_client, why::DHCP),
         ),
-        because(
-            [
-                nft::protocol(Protocol::UDP.0),
-                to_dhcp_client,
-                Statement::Counter,
-                DROP,
-            ],
-            why::DHCP,
-        ),
-        rule([nft::state_in(&[CtState::Invalid]), nft::jump(INVALID)]),
     ]
 }
 
-/// Link-local ICMP, which path-MTU discovery and tracing need, and what the port's groups allow.
-fn to_port(config: &HostConfig) -> Vec<NftRule> {
-    let v4 = nft::compare(
-        nft::address_part(Field::Saddr(Family::V4), Family::V4, 16),
-        Value::Addr(IpAddr::from([169, 254, 0, 0])),
-    );
-    let v6 = link_local(Field::Saddr(Family::V6));
-    let icmp = |family, from| {
-        because(
-            [nft::protocol(icmp_of(family).0), from, nft::goto(ADMIT)],
-            "link-local ICMP always reaches a port",
-        )
+/// What path-MTU discovery and tracing need, from other hosts and from this one.
+fn link_local_icmp(family: Family) -> NftRule {
+    let from = match family {
+        Family::V4 => nft::compare(
+            nft::address_part(Field::Saddr(Family::V4), Family::V4, 16),
+            Value::Addr(IpAddr::from([169, 254, 0, 0])),
+        ),
+        Family::V6 => link_local(Field::Saddr(Family::V6)),
     };
-    let answer = [
-        nft::state_in(&[CtState::Established]),
-        nft::name_not_in(Field::OifName, names::STATELESS),
-        nft::goto(ADMIT),
-    ];
+    because(
+        [nft::protocol(icmp_of(family).0), from, nft::goto(ADMIT)],
+        "link-local ICMP always reaches a port",
+    )
+}
+
+/// What the port's groups allow. Where there are stateless ports, the answers of those that are not pass.
+fn to_port(view: View<'_>) -> Vec<NftRule> {
     let profile = Statement::VerdictMap(
         vec![Field::OifName.into()],
         names::profiles(Direction::Ingress).into(),
     );
-    let mut rules = vec![
-        icmp(Family::V4, v4),
-        icmp(Family::V6, v6),
-        rule(answer),
-        rule([profile]),
-    ];
-    rules.extend(unknown_ports(config, Field::OifName));
-    rules.push(rule([ACCEPT]));
+    let mut rules = Vec::new();
+    if view.index.any_stateless() {
+        rules.push(rule([
+            nft::state_in(&[CtState::Established]),
+            nft::name_not_in(Field::OifName, names::STATELESS),
+            nft::goto(ADMIT),
+        ]));
+    }
+    rules.push(rule([profile]));
+    rules.extend(unknown_ports(view.config, Field::OifName));
+    rules.push(rule([nft::goto(ADMIT)]));
     rules
 }
 
@@ -398,27 +428,47 @@ fn to_host(config: &HostConfig) -> Vec<NftRule> {
         rule(statements)
     };
     let mut rules = vec![
-        rule([nft::state_in(&[CtState::Established]), nft::goto(ADMIT)]),
+        rule([nft::state_in(&[CtState::Established]), ADMITTED, ACCEPT]),
         related(ERRORS),
         echo(&[too_fast, Statement::Counter, DROP]),
-        echo(&[nft::goto(ADMIT)]),
+        echo(&[ADMITTED, ACCEPT]),
     ];
     rules.push(because([Statement::Counter, DROP], why::HOST));
     rules
 }
 
 /// What belongs to a known connection passes, except at ports whose groups are stateless: there rules
-/// judge both directions, as long as there is such a port.
+/// judge both directions, as long as there is such a port. As long as there is none, it passes at the first
+/// rule that it meets.
 pub fn established(view: View<'_>) -> Vec<Object> {
+    let passes = [ADMITTED, ACCEPT];
     let mut rules = Vec::new();
+    let mut known = vec![nft::state_in(&[CtState::Established])];
     if view.index.any_stateless() {
         let from = nft::name_in(Field::IifName, names::STATELESS);
         let to = nft::name_in(Field::OifName, names::STATELESS);
         rules.push(rule([from, nft::goto(FROM_WORKLOAD)]));
         rules.push(rule([to, nft::goto(TO_WORKLOAD)]));
+        known.push(nft::goto(ESTABLISHED));
+    } else {
+        known.extend(passes.clone());
     }
-    rules.push(rule([nft::goto(ADMIT)]));
-    vec![nft::chain(ESTABLISHED, rules)]
+    rules.push(rule(passes));
+    let from_a_port = nft::name_in(Field::IifName, names::PORTS);
+    let to_a_port = nft::name_in(Field::OifName, names::PORTS);
+    let forward = vec![
+        rule(known),
+        rule([nft::marked(marks::FROM_PORT), nft::goto(FROM_WORKLOAD)]),
+        // Somebody else on the host may have overwritten the mark.
+        rule([from_a_port, nft::goto(FROM_WORKLOAD)]),
+        rule([to_a_port, nft::goto(TO_WORKLOAD)]),
+        because([ACCEPT], "neither from nor to a port"),
+    ];
+    vec![
+        nft::base_chain("forward", Hook::Forward, nft::FILTER, forward),
+        nft::chain(ESTABLISHED, rules),
+        nft::chain(TO_PORT, to_port(view)),
+    ]
 }
 
 /// What makes no sense as part of a connection is dropped where either end is a stateful port, and

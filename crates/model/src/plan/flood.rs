@@ -1,7 +1,6 @@
 //! So many connections for each port, so that one cannot fill the host's table of connections.
 //!
-//! The rules stand where translation begins, which only the first packet of a connection passes: packets
-//! of known connections pay nothing. A port's own connections and those towards it are counted apart, so
+//! Counted is a connection's first packet, where it is admitted: packets of known connections pay nothing. A port's own connections and those towards it are counted apart, so
 //! that others who knock at a port never keep it from opening its own. The sets' keys are names of ports:
 //! a flood fills no set, and an element whose connections are gone makes room for others.
 //!
@@ -11,10 +10,10 @@
 
 use super::{
     HostConfig, names,
-    nft::{self, DROP, because, rule},
+    nft::{self, DROP, because},
     why,
 };
-use crate::state::{DynOp, Field, KeyType, NftRule, Object, Statement};
+use crate::state::{DynOp, Field, KeyType, Object, Statement, marks};
 
 /// The chain that counts.
 pub const CHAIN: &str = "flood";
@@ -35,8 +34,12 @@ pub fn limit(config: &HostConfig) -> Vec<Object> {
     let set = |(_, name)| nft::dynamic_set(name, [KeyType::IfName, KeyType::Mark], MAX_LISTS);
     let too_many = |(field, name): (Field, &str)| {
         let list = vec![field.into(), Field::Random(lists).into()];
+        let of_port = match field {
+            Field::IifName => nft::marked(marks::FROM_PORT),
+            _ => nft::name_in(field, names::PORTS),
+        };
         let statements = [
-            nft::name_in(field, names::PORTS),
+            of_port,
             Statement::Dynamic(list, name.into(), DynOp::CtCountOver(each)),
             Statement::Counter,
             DROP,
@@ -46,9 +49,4 @@ pub fn limit(config: &HostConfig) -> Vec<Object> {
     let mut objects = COUNTED.map(set).to_vec();
     objects.push(nft::chain(CHAIN, COUNTED.map(too_many).to_vec()));
     objects
-}
-
-/// Has a new connection counted.
-pub fn check() -> NftRule {
-    rule([nft::jump(CHAIN)])
 }

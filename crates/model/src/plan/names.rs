@@ -18,7 +18,7 @@ pub const EXEMPT: &str = "exempt";
 pub const UNCHECKED: &str = "unchecked";
 /// Set: ports all of whose groups are stateless.
 pub const STATELESS: &str = "stateless";
-/// Set: the link-local address of each port.
+/// Set: the link-local addresses of each port.
 pub const LINK_LOCALS: &str = "link-locals";
 /// Set: the interfaces towards the fabric.
 pub const UPLINKS: &str = "uplinks";
@@ -26,6 +26,8 @@ pub const UPLINKS: &str = "uplinks";
 pub const ND_TYPES: &str = "nd-types";
 /// Set: UDP ports at which DHCP clients listen; whoever serves them by routing was asked before.
 pub const DHCP_CLIENTS: &str = "dhcp-clients";
+/// Verdict map: what `guard` looks into, by protocol.
+pub const GUARDED: &str = "guarded";
 /// Set, filled by packets: how fast each port pings the host.
 pub const PINGS: &str = "pings";
 /// Set, filled by packets: the connections that each port has opened.
@@ -39,11 +41,6 @@ pub const fn profiles(direction: Direction) -> &'static str {
         Direction::Egress => "port-egress",
         Direction::Ingress => "port-ingress",
     }
-}
-
-/// Exact sources: (interface, MAC, address).
-pub fn sources(family: Family) -> SetName {
-    SetName(format!("sources{}", digit(family)))
 }
 
 /// Sources out of prefixes of one length: (interface, MAC, masked address).

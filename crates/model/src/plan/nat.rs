@@ -38,8 +38,8 @@ const MAX_SHARES: u32 = 262_144;
 /// Where a host's sources are not consecutive, the last bits of a client's address choose among them.
 const BUCKETS: u8 = 16;
 
-/// The chain that every new connection passes on its way out, where it is also counted, and the guard
-/// against what would leave untranslated.
+/// The chain that every new connection passes on its way out, where anything is translated, and the guards
+/// against what would leave untranslated and what would come in. Without it the kernel has no hooks of NAT.
 pub fn translation(view: View<'_>) -> Vec<Object> {
     let subnets: Vec<&Subnet> = view
         .intent
@@ -48,10 +48,7 @@ pub fn translation(view: View<'_>) -> Vec<Object> {
         .filter(|s| translated(s))
         .collect();
     let uplink = nft::name_in(Field::OifName, names::UPLINKS);
-    let mut rules = vec![flood::check()];
-    if !subnets.is_empty() {
-        rules.extend(view.index.names().filter_map(inside_rule));
-    }
+    let mut rules: Vec<NftRule> = view.index.names().filter_map(inside_rule).collect();
     rules.extend(subnets.iter().map(|subnet| {
         rule([
             uplink.clone(),
@@ -61,8 +58,15 @@ pub fn translation(view: View<'_>) -> Vec<Object> {
     }));
     let private = subnets.iter().map(|subnet| is_from(subnet));
     let mut objects = flood::limit(view.config);
+    if !subnets.is_empty() {
+        objects.push(nft::base_chain(
+            "postrouting",
+            Hook::Postrouting,
+            nft::SRCNAT,
+            rules,
+        ));
+    }
     objects.extend([
-        nft::base_chain("postrouting", Hook::Postrouting, nft::SRCNAT, rules),
         base::invalid(private),
         nft::chain(base::PRIVATE, private_guard(view, &subnets)),
     ]);

@@ -29,6 +29,15 @@ pub fn compare(part: impl Into<KeyPart>, value: Value) -> Statement {
     Statement::Compare(part.into(), CmpOp::Eq, value)
 }
 
+/// Whether that bit of the mark is set.
+pub fn marked(bit: u32) -> Statement {
+    let part = KeyPart {
+        field: Field::Mark,
+        mask: Some(bit.to_be_bytes().to_vec()),
+    };
+    compare(part, Value::U32(bit))
+}
+
 pub fn protocol(number: u8) -> Statement {
     compare(Field::L4Proto, Value::U8(number))
 }

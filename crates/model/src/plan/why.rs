@@ -6,6 +6,8 @@ pub const SPOOFED: &str = "spoofed source";
 pub const FOR_AGENT: &str = "the agent has seen it";
 /// An interface that is named like a port.
 pub const UNKNOWN_PORT: &str = "a port that no plan knows";
+/// A port where its eBPF program does not stand.
+pub const NO_PROGRAM: &str = "a port without its program";
 /// In no profile.
 pub const NO_PROFILE: &str = "a port without a profile";
 /// ICMP redirects.

@@ -87,16 +87,38 @@ impl Judge<'_> {
         {
             return Err("edge");
         }
+        match (packet.family(), packet.payload) {
+            (Family::V4, Payload::Icmp { icmp_type: 5, .. }) => return Err("redirect"),
+            (
+                _,
+                Payload::Ports {
+                    protocol: 17,
+                    destination: 68 | 546,
+                    ..
+                },
+            ) => return Err("dhcp client"),
+            _ => {}
+        }
         let (mac, source) = (packet.mac, packet.source);
-        let link_local = mac == Some(port.mac_address)
-            && source == IpAddr::V6(port.mac_address.link_local())
-            && ["fe80:", "ff02:"]
-                .iter()
-                .any(|l| packet.destination.to_string().starts_with(l));
-        if !port.port_security_enabled || may_use(port, packet, source) || link_local {
-            Ok(())
-        } else {
-            Err("spoofed")
+        let to = |prefixes: &[&str]| {
+            let destination = packet.destination.to_string();
+            prefixes.iter().any(|l| destination.starts_with(l))
+        };
+        let link_local = source.to_string().starts_with("fe80:");
+        let own =
+            mac == Some(port.mac_address) && source == IpAddr::V6(port.mac_address.link_local());
+        let wide = port.allowed_address_pairs.iter().any(|p| {
+            let prefix = p.ip_address;
+            mac == Some(p.mac_address) && !prefix.is_host() && prefix.contains(source)
+        });
+        let any = !port.port_security_enabled || wide;
+        let exact = own || may_use(port, packet, source);
+        match link_local {
+            true if exact && to(&["fe80:", "ff02:"]) => Ok(()),
+            true if any && to(&["fe80:", "ff"]) => Ok(()),
+            true if any => Err("link-local"),
+            false if any || exact => Ok(()),
+            _ => Err("spoofed"),
         }
     }
 
@@ -162,8 +184,9 @@ impl Judge<'_> {
         {
             return Err("egress");
         }
-        let link_local_icmp =
-            packet.protocol() == 1 && packet.source.to_string().starts_with("169.254.");
+        let link_local_icmp = sender.is_none()
+            && packet.protocol() == 1
+            && packet.source.to_string().starts_with("169.254.");
         if let Some(port) = receiver
             && !link_local_icmp
             && !self.allows(port, Direction::Ingress, packet)
