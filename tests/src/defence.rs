@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 
 use hextet_model::{
     neutron::Direction,
-    state::{Chain, ChainName, DynOp, Element, Key, NftRule, Object, Policy, Statement, Verdict},
+    state::{
+        Chain, ChainName, DynOp, Element, Field, Key, KeyPart, KeyType, Lookup, Netns, NftRule,
+        Object, Policy, Set, SetName, Statement, Value, Verdict,
+    },
 };
+use hextet_types::Family;
 
 /// A piece of a host's state that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,11 +75,19 @@ impl Defence {
             Defence::RequestLimit => return,
             Defence::Isolation | Defence::Edge => {
                 objects.retain(|_, object| !matches!(object, Object::EdgeProgram(_)));
+                // What comes from a port without its program would be dropped as that.
+                checked_by_rules(objects);
             }
             Defence::SourceCheck => rewrite(objects, "from-port", vec![goto("checked")]),
             Defence::EgressGroups => judged_by(objects, Direction::Egress, "to-port"),
             Defence::IngressGroups => judged_by(objects, Direction::Ingress, "admit"),
-            Defence::Guard => rewrite(objects, "guard", Vec::new()),
+            Defence::Guard => {
+                rewrite(objects, "guard", Vec::new());
+                let invalid = Statement::Verdict(Verdict::Jump("invalid".into()));
+                each_chain(objects, |chain| {
+                    chain.rules.retain(|r| !r.statements.contains(&invalid));
+                });
+            }
             Defence::Invalid => rewrite(objects, "invalid", Vec::new()),
             Defence::Forward => rewrite(objects, "forward", vec![goto("admit")]),
             Defence::Errors => rewrite(objects, "errors", vec![goto("admit")]),
@@ -168,6 +180,61 @@ fn judged_by(objects: &mut BTreeMap<Key, Object>, direction: Direction, chain: &
             *to = Verdict::Goto(chain.into());
         }
     }
+}
+
+/// Has the rules check the sources that a port's program does otherwise.
+fn checked_by_rules(objects: &mut BTreeMap<Key, Object>) {
+    let key = |address| {
+        let fields = [Field::IifName, Field::EtherSaddr, address];
+        fields.map(KeyPart::from).to_vec()
+    };
+    let rule = |key, set: &str, chain: &str| {
+        let (set, negate) = (set.into(), false);
+        let lookup = Statement::Lookup(Lookup { key, set, negate });
+        NftRule {
+            statements: vec![lookup, Statement::Verdict(Verdict::Goto(chain.into()))],
+            comment: None,
+        }
+    };
+    let sets = Family::BOTH.map(|family| {
+        let name: SetName = format!("exact-{family}").as_str().into();
+        (family, name)
+    });
+    let mut from_port = Vec::new();
+    let mut new = Vec::new();
+    for (family, name) in &sets {
+        from_port.push(rule(key(Field::Saddr(*family)), &name.0, "checked"));
+        let set = Set {
+            name: name.clone(),
+            key: vec![KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(*family)],
+            verdicts: false,
+            dynamic: None,
+        };
+        new.push(Object::Set(Netns::Main, set));
+    }
+    objects.retain(|_, object| {
+        if let Object::Source(source) = object {
+            let family = Family::of(source.addr);
+            let of_family = sets.iter().find(|(of, _)| *of == family);
+            new.extend(of_family.map(|(_, set)| {
+                let key = vec![
+                    Value::IfName(source.link.clone()),
+                    Value::Mac(source.mac),
+                    Value::Addr(source.addr),
+                ];
+                let (set, verdict) = (set.clone(), None);
+                Object::Element(Netns::Main, Element { set, key, verdict })
+            }));
+        }
+        !matches!(object, Object::Source(_))
+    });
+    objects.extend(new.into_iter().map(|object| (object.key(), object)));
+    let of_port = rule(vec![Field::IifName.into()], "ports", "from-port");
+    each_chain(objects, |chain| match chain.name.0.as_str() {
+        "prerouting" => chain.rules.insert(0, of_port.clone()),
+        "from-port" => chain.rules.splice(0..0, from_port.clone()).for_each(drop),
+        _ => {}
+    });
 }
 
 fn limits_connections(rule: &NftRule) -> bool {

@@ -204,7 +204,7 @@ fn redirect_routed() -> Attack {
         vec![world.plain(ends, &icmp(ends, header, &quoted))]
     };
     let name = "a redirect with its own source, routed";
-    let without = &[Defence::Guard, Defence::IngressGroups];
+    let without = &[Defence::Edge, Defence::Guard, Defence::IngressGroups];
     Attack::by_frames(
         GROUP,
         name,

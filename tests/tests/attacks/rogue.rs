@@ -110,7 +110,7 @@ fn routed_dhcp(family: Family) -> Attack {
         vec![world.plain(ends, &message)]
     };
     let name = "DHCP message, routed to a victim that lets all UDP in";
-    let without = &[Defence::Guard];
+    let without = &[Defence::Edge, Defence::Guard];
     Attack::by_frames(GROUP, name, family, without, frames, World::victim_is_hit)
         .given(victim_lets_all_udp_in)
 }
