@@ -157,7 +157,7 @@ fn drops(rule: &NftRule) -> bool {
         .any(|s| matches!(s, Statement::Verdict(Verdict::Drop)))
 }
 
-/// Explanations know no rates and numbers of connections; and behind a map in which every port stands
+/// No plan leaves a port without its program. Explanations know no rates and numbers of connections; and behind a map in which every port stands
 /// nothing is met.
 fn can_be_met(rule: &NftRule, before: Option<&NftRule>) -> bool {
     let counts = |s: &Statement| matches!(s, Statement::Dynamic(..) | Statement::Limit(..));
@@ -168,7 +168,8 @@ fn can_be_met(rule: &NftRule, before: Option<&NftRule>) -> bool {
         _ => false,
     };
     let behind_ports = before.is_some_and(|before| before.statements.iter().any(of_ports));
-    !rule.statements.iter().any(counts) && !behind_ports
+    let without_program = rule.comment == Some(Reason::NoProgram.to_string());
+    !rule.statements.iter().any(counts) && !behind_ports && !without_program
 }
 
 /// The rule that decided last.

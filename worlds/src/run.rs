@@ -350,6 +350,7 @@ impl World {
             known_at: arrival.passed.clone(),
             undone: Some(undone),
             flow: None,
+            quoted: None,
         }
     }
 
@@ -418,6 +419,7 @@ impl World {
             ends: from(honest.ends),
             undone: honest.undone.map(|(ends, body)| (from(ends), body)),
             flow: Some([asked.src, asked.dst]),
+            quoted: Some([arrival.seen.ends.src, arrival.seen.ends.dst]),
             ..honest
         })
     }

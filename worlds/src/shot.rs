@@ -56,6 +56,8 @@ pub struct Shot {
     pub undone: Option<(Ends, Body)>,
     /// Who began the connection and who answers, for an error about one.
     pub flow: Option<[IpAddr; 2]>,
+    /// The addresses that an error quotes, where they are translated.
+    pub quoted: Option<[IpAddr; 2]>,
 }
 
 impl Body {
@@ -121,6 +123,7 @@ impl Shot {
             payload: body.explained(),
             connection: self.state,
             flow: self.flow,
+            quoted: self.quoted,
         }
     }
 }
@@ -264,6 +267,7 @@ impl Shooter {
             known_at: BTreeSet::new(),
             undone: None,
             flow: None,
+            quoted: None,
         }
     }
 
@@ -278,6 +282,7 @@ impl Shooter {
             known_at: BTreeSet::new(),
             undone: None,
             flow: None,
+            quoted: None,
         }
     }
 

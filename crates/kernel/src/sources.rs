@@ -149,8 +149,15 @@ impl Sources {
         }
     }
 
-    /// Puts entries in, over any that are there.
-    pub fn put(&self, entries: &[Entry]) -> Result<(), Error> {
+    /// How many entries it has room for.
+    pub fn room(&self) -> u32 {
+        self.info.max_entries()
+    }
+
+    /// Puts entries in, over any that are there, one after another until it is full; how many there was room
+    /// for.
+    pub fn put(&self, entries: &[Entry]) -> Result<usize, Error> {
+        let mut done = 0;
         for some in entries.chunks(BATCH) {
             let keys: Vec<Octets> = some.iter().map(Entry::octets).collect();
             let values = vec![VALUE; keys.len()];
@@ -160,10 +167,15 @@ impl Sources {
                 count: keys.len() as u32,
                 ..Attr::default()
             };
-            self.call(BPF_MAP_UPDATE_BATCH, &mut attr)
-                .map_err(|e| failed("write to", e))?;
+            match self.call(BPF_MAP_UPDATE_BATCH, &mut attr) {
+                Ok(()) => done += some.len(),
+                Err(e) if e.raw_os_error() == Some(libc::E2BIG) => {
+                    return Ok(done + some.len().min(attr.count as usize));
+                }
+                Err(e) => return Err(failed("write to", e)),
+            }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Takes entries out; those that are not there are no fault.
@@ -194,7 +206,21 @@ impl Sources {
         let mut surplus = self.read()?;
         surplus.retain(|entry| !wanted.contains(entry));
         self.remove(&surplus)?;
-        self.put(&wanted.into_iter().collect::<Vec<_>>())
+        let wanted: Vec<Entry> = wanted.into_iter().collect();
+        match self.put(&wanted)? {
+            done if done == wanted.len() => Ok(()),
+            done => Err(self.full(format!("take over {} sources", wanted.len() - done))),
+        }
+    }
+
+    /// That there is no room for more.
+    pub fn full(&self, operation: impl Into<String>) -> Error {
+        let reason = format!(
+            "the map of sources is full: on one host, ports have {} fixed addresses and pairs of single addresses \
+             at most; move ports to other hosts, or make prefixes of their pairs",
+            self.room()
+        );
+        Error::unfit(operation, reason)
     }
 
     #[allow(unsafe_code)]

@@ -268,6 +268,7 @@ fn without_our_table_nothing_passes_a_port() {
         payload: HTTPS,
         connection: CtState::New,
         flow: None,
+        quoted: None,
     };
     let from = client().if_name();
     for (source, to) in [
@@ -297,6 +298,34 @@ fn without_our_table_nothing_passes_a_port() {
 }
 
 #[test]
+fn without_its_program_nothing_passes_a_port() {
+    let planner = planner();
+    let mut state = planner.state().clone();
+    state
+        .objects
+        .retain(|key, _| !matches!(key, Key::EdgeProgram(..)));
+    let machine = Machine::new(&state, planner.config());
+    for (source, to) in [
+        ("2001:db8:1::b", "2001:db8:1::a"),
+        ("10.1.0.11", "203.0.113.7"),
+        ("2001:db8:1::b", "fe80::1"),
+    ] {
+        let packet = Packet {
+            link: Some(client().if_name()),
+            mac: Some(mac(2)),
+            source: ip(source),
+            destination: ip(to),
+            payload: HTTPS,
+            connection: CtState::New,
+            flow: None,
+            quoted: None,
+        };
+        let outcome = machine.send(&packet, None);
+        assert_eq!(outcome, Outcome::Dropped(Reason::NoProgram), "to {to}");
+    }
+}
+
+#[test]
 fn only_the_policy_keeps_a_port_from_the_host_without_our_table() {
     let planner = planner();
     let mut state = without_our_table(planner.state());
@@ -308,6 +337,7 @@ fn only_the_policy_keeps_a_port_from_the_host_without_our_table() {
         payload: SSH,
         connection: CtState::New,
         flow: None,
+        quoted: None,
     };
     let outcome = |state: &HostState| Machine::new(state, planner.config()).send(&packet, None);
     assert_eq!(outcome(&state), Outcome::Dropped(Reason::NotAdmitted));

@@ -142,6 +142,7 @@ fn packet(intent: &Intent, draft: &Draft) -> Option<Packet> {
         payload: draft.payload,
         connection: draft.connection,
         flow: draft.flow,
+        quoted: None,
     })
 }
 

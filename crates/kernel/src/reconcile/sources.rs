@@ -94,7 +94,7 @@ impl Kernel {
         }
     }
 
-    /// Puts sources of links that are there into the map, or takes them out.
+    /// Puts sources of links that are there into the map, as long as there is room, or takes them out.
     pub(super) fn apply_sources(
         &mut self,
         netns: &Netns,
@@ -104,7 +104,7 @@ impl Kernel {
         let places = self.places.entry(netns.clone()).or_default();
         let (mut put, mut remove) = (Vec::new(), Vec::new());
         let mut fates = Vec::with_capacity(run.len());
-        for op in run {
+        for (place, op) in run.iter().enumerate() {
             let key = op.key();
             let index = key.link().and_then(|(_, link)| links.index(link));
             let entry = places.entry(&key, index);
@@ -117,37 +117,51 @@ impl Kernel {
                     if let Some((_, link)) = key.link() {
                         places.links.insert(link.clone(), entry.link);
                     }
-                    put.push(entry);
+                    put.push((place, entry));
                     Fate::Done
                 }
                 _ => Fate::Waiting,
             };
             fates.push(fate);
         }
-        match self.write_sources(netns, &put, &remove) {
-            Ok(()) => fates,
+        match self.write_sources(netns, run, &put, &remove) {
+            Ok(refused) => {
+                for ((place, _), error) in put.iter().rev().zip(refused) {
+                    if let Some(fate) = fates.get_mut(*place) {
+                        *fate = Fate::Failed(error);
+                    }
+                }
+                fates
+            }
             Err(e) => all_failed(run, e),
         }
     }
 
+    /// Writes entries, with the places of their operations; what is said of those that there was no room for,
+    /// from the last on.
     fn write_sources(
         &mut self,
         netns: &Netns,
-        put: &[Entry],
+        run: &[Op],
+        put: &[(usize, Entry)],
         remove: &[Entry],
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Error>, Error> {
         if put.is_empty() && remove.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.load_programs(netns)?;
-        if let (Some(programs), Some(namespace)) =
+        let (Some(programs), Some(namespace)) =
             (self.programs.get_mut(netns), self.namespaces.get_mut(netns))
-        {
-            let map = programs.sources(&mut namespace.route)?;
-            map.remove(remove)?;
-            map.put(put)?;
-        }
-        Ok(())
+        else {
+            return Ok(Vec::new());
+        };
+        let map = programs.sources(&mut namespace.route)?;
+        map.remove(remove)?;
+        let entries: Vec<Entry> = put.iter().map(|(_, entry)| *entry).collect();
+        let done = map.put(&entries)?;
+        let refused = put.get(done..).unwrap_or_default().iter().rev();
+        let refused = refused.filter_map(|(place, _)| run.get(*place));
+        Ok(refused.map(|op| map.full(op.to_string())).collect())
     }
 }
 

@@ -172,7 +172,8 @@ impl<'a> Machine<'a> {
         if may_use(packet.source) {
             marks |= marks::SOURCE_CHECKED;
         }
-        let ends = packet.flow.unwrap_or([packet.source, packet.destination]);
+        let ends = packet.quoted.or(packet.flow);
+        let ends = ends.unwrap_or([packet.source, packet.destination]);
         let icmp = Family::BOTH.map(|family| icmp_of(family).0);
         let icmp = icmp.contains(&packet.protocol());
         if icmp && packet.connection == CtState::Related && ends.into_iter().any(may_use) {

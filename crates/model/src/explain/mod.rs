@@ -173,6 +173,7 @@ fn packet_of(planner: &Planner, query: &Query) -> Result<Packet, ExplainError> {
         payload: query.payload,
         connection: query.connection,
         flow: None,
+        quoted: None,
     })
 }
 

@@ -52,6 +52,9 @@ pub struct Packet {
     /// Who began the connection, and who answers, where they are others than source and destination: those
     /// of the packet that an ICMP error is about.
     pub flow: Option<[IpAddr; 2]>,
+    /// Source and destination of the packet that an ICMP error quotes, where they are others than those of
+    /// `flow`: quoted as translated.
+    pub quoted: Option<[IpAddr; 2]>,
 }
 
 /// A packet on its way.

@@ -149,7 +149,7 @@ impl Reason {
             Reason::Spoofed => "the port may not use that source",
             Reason::ForAgent => "without a source it is for the agent alone",
             Reason::UnknownPort => why::UNKNOWN_PORT,
-            Reason::NoProgram => "the port's program does not stand",
+            Reason::NoProgram => why::NO_PROGRAM,
             Reason::Unchecked => "its source was not checked",
             Reason::NotAdmitted => "nothing admitted it",
             Reason::Redirect => why::REDIRECT,

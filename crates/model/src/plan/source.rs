@@ -14,7 +14,7 @@ use super::{
     base,
     index::Name,
     names,
-    nft::{self, DROP, because, rule},
+    nft::{self, ACCEPT, DROP, because, rule},
     rules::icmp_of,
     unit::View,
     why,
@@ -54,15 +54,23 @@ pub fn check(view: View<'_>) -> Vec<Object> {
         nft::chain(base::FROM_PORT, rules),
         nft::chain(
             WIDELY_CHECKED,
-            vec![link_local_stays(), rule([nft::goto(base::CHECKED)])],
+            vec![
+                link_local_stays(),
+                rule([link_local_source(), ACCEPT]),
+                rule([nft::goto(base::CHECKED)]),
+            ],
         ),
         nft::chain(base::ERRORS, errors(view)),
     ]
 }
 
+fn link_local_source() -> Statement {
+    let source = nft::address_part(Field::Saddr(Family::V6), Family::V6, 10);
+    nft::compare(source, Value::Addr(IpAddr::V6(LINK_LOCAL)))
+}
+
 /// Of all sources that a prefix covers, or that nobody checks, link-local ones reach only their link.
 fn link_local_stays() -> NftRule {
-    let source = nft::address_part(Field::Saddr(Family::V6), Family::V6, 10);
     let to_others = [(LINK_LOCAL, 10), (GROUPS, 8)].map(|(prefix, len)| {
         Statement::Compare(
             nft::address_part(Field::Daddr(Family::V6), Family::V6, len),
@@ -70,7 +78,7 @@ fn link_local_stays() -> NftRule {
             Value::Addr(IpAddr::V6(prefix)),
         )
     });
-    let mut statements = vec![nft::compare(source, Value::Addr(IpAddr::V6(LINK_LOCAL)))];
+    let mut statements = vec![link_local_source()];
     statements.extend(to_others);
     statements.extend([Statement::Counter, DROP]);
     because(statements, why::LINK_LOCAL)
@@ -121,7 +129,7 @@ fn key(address: Field, family: Family, len: u8) -> Vec<KeyPart> {
 }
 
 /// A link-local source goes no further than its link: to a link-local address, or to a group of
-/// link-local scope.
+/// link-local scope. It remains a packet that the kernel does not forward, also not back to where it came from.
 fn link_local_rules() -> [NftRule; 2] {
     let daddr = Field::Daddr(Family::V6);
     let unicast = nft::compare(
@@ -144,7 +152,7 @@ fn link_local_rules() -> [NftRule; 2] {
             names::LINK_LOCALS.into(),
             false,
         );
-        rule([to, own, nft::goto(base::CHECKED)])
+        rule([to, own, ACCEPT])
     })
 }
 
