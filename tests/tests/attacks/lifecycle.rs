@@ -31,7 +31,10 @@ pub fn attacks() -> Vec<Attack> {
                 attacks.push(tampered(family, path, *try_path, (how, command, without)));
             }
         }
-        for (path, try_path) in PATHS {
+        for (path, try_path) in [&SPOOFED, &PATHS[2]] {
+            attacks.push(tampered(family, path, *try_path, NO_PORTS));
+        }
+        for (path, try_path) in PATHS.iter().chain([&SPOOFED]) {
             for (chains, without) in EMPTIED {
                 if let Some((_, without)) = without.iter().find(|(of, _)| of == path) {
                     attacks.extend(
@@ -81,6 +84,14 @@ const PATHS: &[(&str, Path)] = &[
         socket.recv(&mut [0; 64]).is_ok()
     }),
 ];
+
+/// What the port's program has checked needs no chain any more for that.
+const SPOOFED: (&str, Path) = ("as another to the victim", |world, family| {
+    let ends = Ends::new(world.bystander(family), world.victim(family));
+    let frame = world.plain(ends, &marked_datagram(ends));
+    world.send(&frame);
+    world.victim_is_hit()
+});
 
 /// The port is there and up, the rules of the others stand, and nobody has told the host of it.
 fn unbound(family: Family, path: &str, try_path: Path) -> Attack {
@@ -140,12 +151,14 @@ const TAMPERING: &[Tampering] = &[
         "flush table inet hextet",
         &[Defence::Edge, Defence::ForwardPolicy],
     ),
-    (
-        "our set of ports is emptied",
-        "flush set inet hextet ports",
-        &[Defence::Edge, Defence::UnknownPorts],
-    ),
 ];
+
+/// The sources in the programs' map stand, and what is allowed goes on.
+const NO_PORTS: Tampering = (
+    "our set of ports is emptied",
+    "flush set inet hextet ports",
+    &[Defence::Edge, Defence::UnknownPorts],
+);
 
 fn tampered(family: Family, path: &str, try_path: Path, tampering: Tampering) -> Attack {
     let (how, command, without) = tampering;
@@ -163,12 +176,16 @@ type Openings = &'static [(&'static str, &'static [Defence])];
 /// Chains that somebody may empty, and what closes the paths through them.
 const EMPTIED: &[(&[&str], Openings)] = &[
     (
+        &["prerouting"],
+        &[("to the victim", EDGE), ("to the Internet", EDGE)],
+    ),
+    (
+        &["prerouting", "from-port"],
+        &[("as another to the victim", EDGE)],
+    ),
+    (
         &["prerouting", "from-port", "checked"],
-        &[
-            ("to the victim", EDGE),
-            ("to the Internet", EDGE),
-            ("to the host", &[Defence::Edge, Defence::HostShield]),
-        ],
+        &[("to the host", &[Defence::Edge, Defence::HostShield])],
     ),
     (
         &["input", "to-host"],
@@ -230,7 +247,7 @@ fn emptied(
 /// A connection that was allowed, and goes on while nothing judges connections.
 fn answers_of_the_past(family: Family) -> Attack {
     let without = &[Defence::ForwardPolicy];
-    let name = "the chain established is emptied, to the Internet";
+    let name = "the chain forward is emptied, to the Internet on a known connection";
     Attack::new("after tampering", name, family, without, move |world| {
         let ends = world.to_internet(family);
         let first = world.plain(ends, &udp(ends, 4000, OPEN, b"first"));
@@ -239,7 +256,7 @@ fn answers_of_the_past(family: Family) -> Attack {
         world
             .host
             .send_from_fabric(&Ip::default().packet(ends.back(), &answer));
-        empty("established");
+        empty("forward");
         let again = world.plain(ends, &marked_datagram(ends));
         world.send(&again);
         world.uplink_is_hit()
