@@ -76,6 +76,7 @@ impl<'a> Judge<'a> {
             payload,
             connection: CtState::New,
             flow: None,
+            quoted: None,
         };
         arrives(&self.machine.send(&packet, None))
     }
