@@ -3,13 +3,13 @@
 use std::{env, path::PathBuf, process::Command};
 
 fn main() {
-    for name in ["port", "requests"] {
-        compile(name);
-    }
+    compile("port", "port", &[]);
+    compile("port", "port-helper", &["-DREAD_BY_HELPER"]);
+    compile("requests", "requests", &[]);
 }
 
-fn compile(name: &str) {
-    let source = &format!("bpf/{name}.c");
+fn compile(source: &str, name: &str, flags: &[&str]) {
+    let source = &format!("bpf/{source}.c");
     println!("cargo::rerun-if-changed={source}");
     println!("cargo::rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
@@ -22,6 +22,7 @@ fn compile(name: &str) {
             "-target", "bpf", "-O2", "-Wall", "-Werror", &headers, "-c", source, "-o",
         ])
         .arg(&out)
+        .args(flags)
         .output();
     match result {
         Ok(output) if output.status.success() => {}

@@ -16,9 +16,16 @@
 // A port gets FRAGMENT_ROOM of that, which comes back when a datagram is whole, or in the time after which
 // the kernel gives it up. Only fragments pay for this.
 //
+// What has spent its hops makes the kernel send an error, of which the host has so many for all: of each
+// port's such packets it lets in 20 a second. A workload whose device leaves checksums to the host says
+// itself where they go, and the kernel writes them there once policy has judged the packet: the program lets
+// in those that go where the packet's protocol has its checksum.
+//
 // The gateway's address is a constant in the instructions (see GATEWAY_MAC), so that the program's tag
-// changes with it. The exact sources of all ports are in a map that the agent fills, and that the attached
-// program keeps. There is no other state than that of fragments, which nothing has to keep.
+// changes with it, and so are the places of numbers in the kernel's struct sk_buff, which the loader knows
+// from the kernel's own BTF. The exact sources of all ports are in a map that the agent fills, and that the
+// attached program keeps. There is no other state than that of fragments and errors, which nothing has to
+// keep.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -40,6 +47,13 @@
 
 // The loader puts the gateway's six octets here, the first in the lowest bits.
 #define GATEWAY_MAC_PLACEHOLDER "0x6865787465740000 ll"
+// And here where these stand in struct sk_buff, in octets; and which bits of the octet at `ip_summed` are
+// its own.
+#define IP_SUMMED "0x6865787465740001 ll"
+#define IP_SUMMED_BITS "0x6865787465740002 ll"
+#define CSUM_START "0x6865787465740003 ll"
+#define CSUM_OFFSET "0x6865787465740004 ll"
+#define MAC_HEADER "0x6865787465740005 ll"
 
 #define ARP_HARDWARE_ETHER 1
 #define ARP_REQUEST 1
@@ -79,6 +93,13 @@
 #define FRAGMENT_OVERHEAD 1280
 // A datagram whose fragments come within this time gives back all that it took.
 #define WHOLE_NANOS 1000000000ULL
+// A port's packets whose hops are spent: 20 a second, 20 at once.
+#define ERROR_NANOS 50000000ULL
+#define ERRORS_NANOS 1000000000ULL
+// Of protocols without a checksum of their own.
+#define NO_CHECKSUM 0xffff
+// In UDP and in tunnels, which may leave an inner checksum to the host, no rule looks further than this.
+#define JUDGED 8
 #define PORTS 16384
 #define DATAGRAMS 16384
 #define SOURCES 262144
@@ -130,6 +151,14 @@ struct map SEC("maps") rooms = {
 	.max_entries = PORTS,
 };
 
+// When each port may have all of its errors again, likewise.
+struct map SEC("maps") errors = {
+	.type = BPF_MAP_TYPE_LRU_HASH,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(__u64),
+	.max_entries = PORTS,
+};
+
 // A port has no more of these than it has room for fragments, so none pushes out another's.
 struct map SEC("maps") datagrams = {
 	.type = BPF_MAP_TYPE_LRU_HASH,
@@ -167,11 +196,35 @@ struct advertisement {
 	struct target_lladdr lladdr;
 } __attribute__((packed));
 
+// A constant that the loader has put into the instructions.
+#define LOADED(placeholder)                                      \
+	({                                                       \
+		__u64 _loaded;                                   \
+		asm volatile("%0 = " placeholder : "=r"(_loaded)); \
+		_loaded;                                         \
+	})
+
+// A number of the kernel's struct sk_buff. Since Linux 6.2 a program may look into that, once a function of
+// the kernel has told the verifier what it is (the loader knows its number); before that a helper reads it,
+// which costs some nanoseconds more.
+#ifdef READ_BY_HELPER
+#define OF_KERNEL(skb, type, placeholder)                                        \
+	({                                                                       \
+		type _value = 0;                                                 \
+		bpf_probe_read_kernel(&_value, sizeof(_value),                   \
+				      (const char *)(skb) + LOADED(placeholder)); \
+		_value;                                                          \
+	})
+#else
+static const char *(*cast_to_kernel)(void *) = (void *)0x68786b66;
+#define OF_KERNEL(skb, type, placeholder) \
+	(*(const volatile type *)(cast_to_kernel(skb) + LOADED(placeholder)))
+#endif
+
 static __always_inline void gateway_mac(__u8 *to)
 {
-	__u64 mac;
+	__u64 mac = LOADED(GATEWAY_MAC_PLACEHOLDER);
 
-	asm volatile("%0 = " GATEWAY_MAC_PLACEHOLDER : "=r"(mac));
 #pragma unroll
 	for (int i = 0; i < 6; i++)
 		to[i] = mac >> (8 * i);
@@ -355,19 +408,73 @@ static __always_inline int from_port(struct __sk_buff *skb, __u32 marks)
 	return TC_ACT_UNSPEC;
 }
 
-// Whether there was room for that many nanoseconds' worth of octets.
-static __always_inline int take_room(__u32 link, __u64 now, __u64 nanos)
+// Whether a port still had that many nanoseconds of all that it may take.
+static __always_inline int take(struct map *shares, __u32 link, __u64 now, __u64 nanos, __u64 all)
 {
-	__u64 *whole_at = bpf_map_lookup_elem(&rooms, &link);
+	__u64 *whole_at = bpf_map_lookup_elem(shares, &link);
 	__u64 next = (whole_at && *whole_at > now ? *whole_at : now) + nanos;
 
-	if (next > now + FRAGMENT_NANOS)
+	if (next > now + all)
 		return 0;
 	if (whole_at)
 		*whole_at = next;
 	else
-		bpf_map_update_elem(&rooms, &link, &next, BPF_ANY);
+		bpf_map_update_elem(shares, &link, &next, BPF_ANY);
 	return 1;
+}
+
+// Whether it has hops left, or the port an error.
+static __always_inline int goes_on(struct __sk_buff *skb, __u8 hops)
+{
+	return hops > 1 ||
+	       take(&errors, skb->ifindex, bpf_ktime_get_ns(), ERROR_NANOS, ERRORS_NANOS);
+}
+
+// Where a protocol has its checksum, behind the first octet of its header.
+static __always_inline __u32 checksum_of(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return 16;
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_DCCP:
+		return 6;
+	case IPPROTO_SCTP:
+		return 8;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return 2;
+	default:
+		return NO_CHECKSUM;
+	}
+}
+
+// Whether the workload has computed the checksum itself.
+static __always_inline int checksummed(struct __sk_buff *skb)
+{
+	__u8 bits = LOADED(IP_SUMMED_BITS);
+
+	// CHECKSUM_PARTIAL is the highest of the four.
+	return (OF_KERNEL(skb, __u8, IP_SUMMED) & bits) != bits;
+}
+
+// Whether a checksum that is left to the host goes to its place in the header there, or behind all that
+// rules look at: then it is that of what a tunnel carries.
+static __always_inline int checksum_in_place(struct __sk_buff *skb, __u32 header, __u8 protocol)
+{
+	__u32 start, offset;
+
+	if (checksummed(skb))
+		return 1;
+	// Both are from where the packet's buffer begins.
+	start = (__u16)(OF_KERNEL(skb, __u16, CSUM_START) - OF_KERNEL(skb, __u16, MAC_HEADER));
+	offset = OF_KERNEL(skb, __u16, CSUM_OFFSET);
+	if (start == header && offset == checksum_of(protocol))
+		return 1;
+	return (protocol == IPPROTO_UDP || protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 ||
+		protocol == IPPROTO_GRE) &&
+	       start + offset >= header + JUDGED;
 }
 
 static __always_inline void give_back(__u32 link, __u64 nanos)
@@ -388,7 +495,7 @@ static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram
 	__u64 nanos = (2ULL * skb->len + FRAGMENT_OVERHEAD) * NANOS_PER_OCTET;
 	struct progress *progress;
 
-	if (!take_room(skb->ifindex, now, nanos))
+	if (!take(&rooms, skb->ifindex, now, nanos, FRAGMENT_NANOS))
 		return 0;
 	if (!fragment->first) {
 		struct progress begun = { now, nanos, fragment->length };
@@ -473,12 +580,16 @@ static __always_inline int judge_ipv4(struct __sk_buff *skb)
 	source.zero = 0;
 	mapped(&source, ip.saddr);
 	marks = checked(&source);
+	if (!goes_on(skb, ip.ttl))
+		return TC_ACT_SHOT;
 	place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
-	if (place && !judge_ipv4_fragment(skb, &ip))
+	if (place && (!judge_ipv4_fragment(skb, &ip) || !checksummed(skb)))
 		return TC_ACT_SHOT;
 	if (place & IPV4_OFFSET)
 		return from_port(skb, marks);
 	offset = sizeof(struct ethhdr) + 4 * ip.ihl;
+	if (!checksum_in_place(skb, offset, ip.protocol))
+		return TC_ACT_SHOT;
 	if (ip.protocol == IPPROTO_UDP) {
 		__be16 to;
 
@@ -572,6 +683,8 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	source.zero = 0;
 	__builtin_memcpy(source.addr, &ip->saddr, 16);
 	marks = checked(&source);
+	if (!goes_on(skb, ip->hop_limit))
+		return TC_ACT_SHOT;
 #pragma unroll
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
@@ -594,7 +707,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 		}
 		next = extension.next;
 	}
-	if (fragment && !fits_ipv6(skb, fragment))
+	if (fragment && (!fits_ipv6(skb, fragment) || !checksummed(skb)))
 		return TC_ACT_SHOT;
 	if (later)
 		return from_port(skb, marks);
@@ -602,6 +715,8 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	    next == IPPROTO_FRAGMENT || next == IPPROTO_AH)
 		return TC_ACT_SHOT;
 	if (fragment && offset + 4 > end)
+		return TC_ACT_SHOT;
+	if (!checksum_in_place(skb, offset, next))
 		return TC_ACT_SHOT;
 	if (next == IPPROTO_UDP) {
 		__be16 to;

@@ -4,7 +4,9 @@
 //! [`Kernel`] makes the kernel equal to a desired state and touches only what is ours. Everything here
 //! blocks for as long as a system call does; nothing here decides what should stand.
 
+mod btf;
 pub mod conntrack;
+mod edge;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -7,9 +7,9 @@
 //! program that hangs there; where another version hangs, its sources are in the new one's map before it
 //! takes the place.
 //!
-//! The gateway's Ethernet address is patched into the instructions before they are loaded. As a global
-//! variable it would stand in a map, outside the program's tag, and a filter with another address could
-//! not be told from ours; the device's own address a classifier cannot read before Linux 6.2.
+//! The gateway's Ethernet address is patched into the instructions before they are loaded, see [`edge`]. As
+//! a global variable it would stand in a map, outside the program's tag, and a filter with another address
+//! could not be told from ours; the device's own address a classifier cannot read before Linux 6.2.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -21,6 +21,7 @@ use aya::{
 use hextet_types::Mac;
 
 use crate::{
+    edge::{self, Layout},
     error::{Error, chain},
     netlink::{Answer, Attrs, Batch, Socket, flags, ne32, text},
     sources::{self, Sources},
@@ -54,12 +55,6 @@ const FILTER: u32 = 0x6878;
 
 /// How often loading a program is tried when something interrupts it.
 const LOAD_TRIES: usize = 8;
-
-const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/port.o"));
-/// `GATEWAY_MAC_PLACEHOLDER` of `bpf/port.c`, as the two immediates of a 64-bit load.
-const PLACEHOLDER: [[u8; 4]; 2] = [0x6574_0000_u32.to_ne_bytes(), 0x6865_7874_u32.to_ne_bytes()];
-const LOAD_64: u8 = 0x18;
-const INSTRUCTION: usize = 8;
 
 /// A direction, as the host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +114,12 @@ struct Filter {
 impl Programs {
     /// Loads both, with this address as the gateway's.
     pub fn load(gateway: Mac) -> Result<Self, Error> {
+        Self::load_for(gateway, Layout::of_this_kernel()?)
+    }
+
+    fn load_for(gateway: Mac, layout: Layout) -> Result<Self, Error> {
         let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
-        let object = patched(OBJECT, gateway)
-            .ok_or_else(|| Error::Program("the object has no place for the address".to_owned()))?;
+        let object = edge::object(gateway, layout)?;
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .load(&object)
@@ -344,26 +342,6 @@ fn header(index: u32, handle: u32, parent: u32, info: u32) -> [u8; HEADER] {
     header
 }
 
-/// The object with the gateway's address in every load of the placeholder.
-fn patched(object: &[u8], gateway: Mac) -> Option<Vec<u8>> {
-    let [a, b, c, d, e, f] = gateway.octets();
-    let low = u32::from_le_bytes([a, b, c, d]).to_ne_bytes();
-    let high = u32::from_le_bytes([e, f, 0, 0]).to_ne_bytes();
-    let mut object = object.to_vec();
-    let mut found = false;
-    let mut at = 0;
-    while let Some(load) = object.get_mut(at..at + 2 * INSTRUCTION) {
-        let (first, second) = load.split_at_mut(INSTRUCTION);
-        if first[0] == LOAD_64 && first[4..] == PLACEHOLDER[0] && second[4..] == PLACEHOLDER[1] {
-            first[4..].copy_from_slice(&low);
-            second[4..].copy_from_slice(&high);
-            found = true;
-        }
-        at += INSTRUCTION;
-    }
-    found.then_some(object)
-}
-
 #[cfg(test)]
 mod tests {
     use hextet_model::state::marks;
@@ -388,13 +366,10 @@ mod tests {
     }
 
     #[test]
-    fn the_address_reaches_every_place() {
-        let mac = Mac::new([2, 0x68, 0x78, 0, 0, 1]);
-        let object = patched(OBJECT, mac).expect("a place");
-        let first = u32::from_le_bytes([2, 0x68, 0x78, 0]).to_ne_bytes();
-        let count = |octets: &[u8], of: [u8; 4]| octets.windows(4).filter(|w| *w == of).count();
-        assert_eq!(count(&object, PLACEHOLDER[0]), 0);
-        assert!(count(OBJECT, PLACEHOLDER[0]) > 0);
-        assert_eq!(count(&object, first), count(OBJECT, PLACEHOLDER[0]));
+    fn both_builds_pass_the_verifier() {
+        let gateway = Mac::new([2, 0x68, 0x78, 0, 0, 1]);
+        let layout = Layout::of_this_kernel().expect("a kernel with BTF");
+        Programs::load_for(gateway, layout.without_cast()).expect("the one that asks a helper");
+        Programs::load_for(gateway, layout).expect("the one for this kernel");
     }
 }
