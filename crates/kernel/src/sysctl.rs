@@ -11,6 +11,15 @@ use std::{
 
 use crate::error::Error;
 
+/// Settings that Linux has for each namespace since 6.12, and before that once for all, where only the first
+/// namespace sees them.
+const OF_ALL_NAMESPACES: [&str; 2] = ["net/ipv4/icmp_msgs_per_sec", "net/ipv4/icmp_msgs_burst"];
+
+/// Whether it is no fault where a namespace does not have it.
+pub fn may_be_missing(path: &str) -> bool {
+    OF_ALL_NAMESPACES.contains(&path)
+}
+
 /// Reads a setting, its white space reduced to single spaces.
 pub fn read(path: &str) -> Result<String, Error> {
     let operation = || format!("read sysctl {path}");

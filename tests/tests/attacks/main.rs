@@ -22,6 +22,7 @@ mod frames;
 mod groups;
 mod lifecycle;
 mod neighbours;
+mod offload;
 mod options;
 mod reflection;
 mod responders;
@@ -67,6 +68,7 @@ fn attacks() -> Vec<Attack> {
         floods::attacks(),
         translation::attacks(),
         responders::attacks(),
+        offload::attacks(),
         reflection::attacks(),
         frames::attacks(),
         sharing::attacks(),
@@ -114,6 +116,18 @@ fn main() -> ExitCode {
         let name = format!("ICMP error: those of an end of a flow arrive ({family})");
         Trial::test(name, move || {
             errors::honest_errors_arrive(family).map_err(Failed::from)
+        })
+    }));
+    trials.extend(Family::BOTH.map(|family| {
+        let name = format!("virtio: checksums that go to their place are completed ({family})");
+        Trial::test(name, move || {
+            offload::honest_checksums_are_completed(family).map_err(Failed::from)
+        })
+    }));
+    trials.extend(Family::BOTH.map(|family| {
+        let name = format!("reflection: what ends at the host needs one hop ({family})");
+        Trial::test(name, move || {
+            reflection::one_hop_reaches_the_host(family).map_err(Failed::from)
         })
     }));
     let mut arguments = Arguments::from_args();

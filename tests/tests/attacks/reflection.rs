@@ -1,32 +1,39 @@
 //! Packets that have the host itself say something: to somebody whose address was borrowed, or so much
 //! that it has nothing left to say to others.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 
 use hextet_tests::{
     cloud::addr,
     defence::Defence,
-    hypervisor::{HOST_V6, internet},
-    packet::{Ends, Extension, Ip, Payload, is_icmp, is_marked},
+    hypervisor::{HOST_V4, HOST_V6, SPINE_V4, SPINE_V6, in_own_namespace, internet},
+    packet::{Ends, Extension, Ip, Payload, is_icmp, is_marked, parse, udp},
 };
 use hextet_types::Family;
 
 use crate::{
     case::Attack,
-    world::{World, marked_datagram},
+    world::{Setting, World, marked_datagram},
 };
 
 const GROUP: &str = "reflection";
 
 /// All of them.
 pub fn attacks() -> Vec<Attack> {
-    vec![
+    [
         option_error("to somebody on the Internet", |_| internet(Family::V6)),
         option_error("to another port", |world| world.bystander(Family::V6)),
         rpl(),
-        starves_errors(Family::V6),
-        starves_errors(Family::V4),
     ]
+    .into_iter()
+    .chain(Family::BOTH.into_iter().flat_map(|family| {
+        [
+            starves_errors(family),
+            starves_errors_from_outside(family),
+            starves_others_outside(family),
+        ]
+    }))
+    .collect()
 }
 
 /// Hop-by-hop options with that one in front.
@@ -84,12 +91,27 @@ fn rpl() -> Attack {
     })
 }
 
-/// A host sends so many errors a second, to all together. Packets whose hops are spent, from one port that
-/// has many addresses.
+/// What lets the host send its errors: to all together, so many a second.
+const RATE: [Defence; 2] = [
+    Defence::Sysctl("net/ipv4/icmp_msgs_per_sec"),
+    Defence::Sysctl("net/ipv4/icmp_msgs_burst"),
+];
+/// More packets than the host may send errors, in the time that they take.
+const ENOUGH: u16 = 5_000;
+
+/// The type of errors about hops that are spent.
+fn exceeded(family: Family) -> u8 {
+    match family {
+        Family::V4 => 11,
+        Family::V6 => 3,
+    }
+}
+
+/// Packets whose hops are spent, from one port that has many addresses.
 fn starves_errors(family: Family) -> Attack {
     let attempt = move |world: &mut World| {
         let to = internet(family);
-        for n in 1..=5_000_u16 {
+        for n in 1..=ENOUGH {
             let src = match family {
                 Family::V4 => {
                     let [high, low] = n.to_be_bytes();
@@ -101,26 +123,94 @@ fn starves_errors(family: Family) -> Attack {
             let frame = world.frame(&Ip::ttl(1).packet(ends, &marked_datagram(ends)));
             world.send(&frame);
         }
-        let errors = |world: &mut World, port| {
-            let frames = world.host.port(port).frames();
-            let kind = match family {
-                Family::V4 => 11,
-                Family::V6 => 3,
-            };
-            frames.iter().filter(|f| is_icmp(f, family, kind)).count()
-        };
-        let ends = Ends::new(world.victim(family), to);
-        let victim = world.cast.victim;
-        world.send_as(victim, &Ip::ttl(1).packet(ends, &marked_datagram(ends)));
-        errors(world, victim) == 0
+        !victim_is_told(world, family)
     };
     let name = "errors to many addresses of one leave none for its neighbours";
-    let attack = Attack::new(GROUP, name, family, &[Defence::Edge], attempt);
-    let open =
-        "succeeds: errors but those about sizes are limited for each address and for the host";
-    attack.known_to_succeed(open).given(|setting| {
+    let without = &[Defence::Edge, RATE[0], RATE[1]];
+    Attack::new(GROUP, name, family, without, attempt).given(|setting| {
         let attacker = setting.cast.attacker;
         setting.cloud.pair(attacker, "2001:db8:99::/64");
         setting.cloud.pair(attacker, "10.99.0.0/16");
+    })
+}
+
+/// Whether the victim hears that a packet of its own has come too far.
+fn victim_is_told(world: &mut World, family: Family) -> bool {
+    let ends = Ends::new(world.victim(family), internet(family));
+    let victim = world.cast.victim;
+    world.send_as(victim, &Ip::ttl(1).packet(ends, &marked_datagram(ends)));
+    world.victim_has(|frame| is_icmp(frame, family, exceeded(family)))
+}
+
+/// The n-th of many sources outside, of that site or each of its own.
+fn outsider(family: Family, n: u16, one_site: bool) -> IpAddr {
+    let [high, low] = n.to_be_bytes();
+    match (family, one_site) {
+        (Family::V4, false) => IpAddr::from([100, 64 | (high >> 4), n.to_le_bytes()[0], high]),
+        (Family::V4, true) => IpAddr::from([100, 64, 7, low]),
+        (Family::V6, false) => Ipv6Addr::new(0x2001, 0xdb9, n, 0, 0, 0, 0, 1).into(),
+        (Family::V6, true) => Ipv6Addr::new(0x2001, 0xdb9, 0x77, n, 0, 0, 0, 1).into(),
+    }
+}
+
+/// The same by the uplink.
+fn starves_errors_from_outside(family: Family) -> Attack {
+    let attempt = move |world: &mut World| {
+        send_spent(world, family, false);
+        !victim_is_told(world, family)
+    };
+    let name = "errors to many addresses outside leave none for ports";
+    let without = &[Defence::Chain("spent"), RATE[0], RATE[1]];
+    Attack::new(GROUP, name, family, without, attempt)
+}
+
+/// One site outside uses up what is for all who are outside.
+fn starves_others_outside(family: Family) -> Attack {
+    let attempt = move |world: &mut World| {
+        send_spent(world, family, true);
+        let ends = Ends::new(internet(family), world.victim(family));
+        world
+            .host
+            .send_from_fabric(&Ip::ttl(1).packet(ends, &marked_datagram(ends)));
+        let told = |frame: &[u8]| {
+            is_icmp(frame, family, exceeded(family))
+                && parse(frame).is_some_and(|p| p.ends.dst == ends.src)
+        };
+        !world.host.uplink.has(told)
+    };
+    let name = "errors to one site outside leave none for others there";
+    let without = &[Defence::Chain("spent"), RATE[0], RATE[1]];
+    Attack::new(GROUP, name, family, without, attempt)
+}
+
+fn send_spent(world: &mut World, family: Family, one_site: bool) {
+    for n in 1..=ENOUGH {
+        let ends = Ends::new(outsider(family, n, one_site), world.victim(family));
+        let packet = Ip::ttl(1).packet(ends, &marked_datagram(ends));
+        world.host.send_from_fabric(&packet);
+    }
+}
+
+/// What ends at the host itself has hops enough with one, in any number: BGP's have no more.
+pub fn one_hop_reaches_the_host(family: Family) -> Result<(), String> {
+    const SENT: usize = 400;
+    in_own_namespace(|| {
+        let mut world = World::new(Setting::new(), &[]);
+        let (own, peer) = match family {
+            Family::V4 => (addr(HOST_V4), addr(SPINE_V4)),
+            Family::V6 => (addr(HOST_V6), addr(SPINE_V6)),
+        };
+        let socket = UdpSocket::bind((own, 3784)).map_err(|e| e.to_string())?;
+        socket.set_nonblocking(true).map_err(|e| e.to_string())?;
+        let ends = Ends::new(peer, own);
+        let mut received = 0;
+        for _ in 0..SENT {
+            let packet = Ip::ttl(1).packet(ends, &udp(ends, 4000, 3784, b"a hello"));
+            world.host.send_from_fabric(&packet);
+            received += usize::from(socket.recv(&mut [0; 64]).is_ok());
+        }
+        (received == SENT)
+            .then_some(())
+            .ok_or_else(|| format!("{received} of {SENT} packets"))
     })
 }

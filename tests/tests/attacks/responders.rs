@@ -17,11 +17,11 @@ use hextet_types::{Family, Mac, PortId};
 
 use crate::{
     case::Attack,
-    world::{CLOSED, OPEN, Setting, World, marked_datagram},
+    world::{CLOSED, Setting, World, marked_datagram},
 };
 
 const GROUP: &str = "configuration";
-const VIRTIO: &str = "virtio";
+pub const VIRTIO: &str = "virtio";
 /// More questions than the host has room for.
 const FLOOD: usize = 12_000;
 /// The most answers that one port gets in one go; the engine gives 32.
@@ -43,11 +43,7 @@ pub fn attacks() -> Vec<Attack> {
         .collect();
     attacks.push(cut_solicitations());
     for family in Family::BOTH {
-        attacks.extend([
-            rewritten_port(family),
-            segments_to_a_closed_port(family),
-            lies_about_frames(family),
-        ]);
+        attacks.extend([segments_to_a_closed_port(family), lies_about_frames(family)]);
     }
     attacks
 }
@@ -258,64 +254,19 @@ fn cut_solicitations() -> Attack {
 }
 
 /// Makes the attacker's a virtio device, as QEMU's usually are.
-fn as_virtio(world: &mut World) {
+pub fn as_virtio(world: &mut World) {
     let attacker = world.cast.attacker;
     world.host.unplug(attacker);
     world.host.plug_virtio(attacker);
     world.host.settle();
 }
 
-/// Where the transport's header begins.
-fn transport(family: Family) -> u16 {
+/// Where the transport's header begins, without any before it.
+pub fn transport(family: Family) -> u16 {
     match family {
         Family::V4 => 34,
         Family::V6 => 54,
     }
-}
-
-/// A device may leave a checksum to the host, and says where it goes: on to the destination port, say,
-/// which the host has judged by then.
-fn rewritten_port(family: Family) -> Attack {
-    let attempt = move |world: &mut World| {
-        as_virtio(world);
-        let ends = world.to_victim(family);
-        let datagram = |last: u16| {
-            let mut datagram = udp(
-                ends,
-                4000,
-                OPEN,
-                &[&MARKER[..], &last.to_be_bytes()].concat(),
-            );
-            datagram.octets[6..8].fill(0);
-            datagram
-        };
-        let complement = |octets: &[u8]| {
-            let words = octets
-                .chunks(2)
-                .map(|w| u64::from(u16::from_be_bytes([w[0], w[1]])));
-            words.sum::<u64>() % 0xffff
-        };
-        let wanted = u64::from(!CLOSED);
-        let last = (wanted + 0xffff - complement(&datagram(0).octets)) % 0xffff;
-        let last = u16::try_from(last).unwrap();
-        let frame = world.plain(ends, &datagram(last));
-        let header = VirtioHeader {
-            flags: VirtioHeader::NEEDS_CHECKSUM,
-            csum_start: transport(family),
-            csum_offset: 2,
-            ..VirtioHeader::default()
-        };
-        let attacker = world.cast.attacker;
-        world.host.port(attacker).send_virtio(header, &frame);
-        world.victim_has(|frame| {
-            parse(frame).is_some_and(|p| p.ports.is_some_and(|(_, to)| to == CLOSED))
-        })
-    };
-    let name = "a checksum to be put where the port stands";
-    Attack::new(VIRTIO, name, family, &[Defence::IngressGroups], attempt).known_to_succeed(
-        "succeeds where the victim's device leaves no checksums to its driver: nothing that we have in \
-         the kernel sees where a checksum goes",
-    )
 }
 
 /// Many segments in one frame are judged as one.

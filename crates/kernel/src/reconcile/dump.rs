@@ -132,7 +132,10 @@ impl Kernel {
                     });
                     found.insert(object.key(), object.into());
                 }
-                Err(e) if e.errno() == Some(libc::ENOENT) => {}
+                Err(e) if e.errno() == Some(libc::ENOENT) => {
+                    let key = Key::Sysctl(netns.clone(), path);
+                    found.extend(elsewhere(scope, &key).map(|object| (key, object.into())));
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -365,4 +368,12 @@ fn dump_table(
         found.insert(object.key(), object.into());
     }
     Ok(())
+}
+
+/// A setting that this namespace does not have, and need not, counts as what it should be.
+fn elsewhere(scope: &Scope<'_>, key: &Key) -> Option<Object> {
+    match key {
+        Key::Sysctl(_, path) if sysctl::may_be_missing(path) => scope.expected.get(key).cloned(),
+        _ => None,
+    }
 }

@@ -29,7 +29,7 @@ use hextet_types::{Family, IfName};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    HostConfig, address, flood, names,
+    HostConfig, address, flood, hops, names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
     rules::icmp_of,
     unit::{Output, View},
@@ -97,7 +97,8 @@ const SYSCTLS: &[(&str, &str)] = &[
 /// What depends on the configuration alone.
 pub fn host(config: &HostConfig) -> Output {
     let mut output = Output::default();
-    output.objects.extend(SYSCTLS.iter().map(|(path, value)| {
+    let sysctls = SYSCTLS.iter().chain(&hops::SYSCTLS);
+    output.objects.extend(sysctls.map(|(path, value)| {
         Object::Sysctl(Sysctl {
             netns: Netns::Main,
             path: (*path).to_owned(),
@@ -107,6 +108,7 @@ pub fn host(config: &HostConfig) -> Output {
     output.objects.extend(Family::BOTH.into_iter().map(shield));
     output.objects.extend(sets(config));
     output.objects.extend(chains(config));
+    output.objects.extend(hops::limit());
     output
         .objects
         .extend("lo".parse::<IfName>().ok().into_iter().flat_map(|link| {
@@ -209,6 +211,7 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         ),
     ];
     prerouting.extend(unknown_ports(config, Field::IifName));
+    prerouting.extend(hops::prerouting());
     let from_host = vec![
         rule([
             nft::state_in(&[CtState::Established]),

@@ -11,6 +11,7 @@ pub(crate) mod base;
 mod config;
 mod flood;
 mod group;
+mod hops;
 pub(crate) mod index;
 mod ledger;
 pub(crate) mod names;

@@ -35,6 +35,11 @@ pub const CONNECTIONS_FROM: &str = "connections-from";
 /// Set, filled by packets: the connections that others have opened to each port.
 pub const CONNECTIONS_TO: &str = "connections-to";
 
+/// Set, filled by packets: how fast each site outside sends packets whose hops are spent.
+pub fn spent(family: Family) -> SetName {
+    SetName(format!("spent{}", digit(family)))
+}
+
 /// The profile of a port in a direction: a verdict map by interface.
 pub const fn profiles(direction: Direction) -> &'static str {
     match direction {
