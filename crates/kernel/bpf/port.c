@@ -16,8 +16,8 @@
 // A port gets FRAGMENT_ROOM of that, which comes back when a datagram is whole, or in the time after which
 // the kernel gives it up. Only fragments pay for this.
 //
-// What has spent its hops makes the kernel send an error, of which the host has so many for all: of each
-// port's such packets it lets in 20 a second. A workload whose device leaves checksums to the host says
+// What has spent its hops makes the kernel send an error: of each port's such packets it lets in 20 a second.
+// A workload whose device leaves checksums to the host says
 // itself where they go, and the kernel writes them there once policy has judged the packet: the program lets
 // in those that go where the packet's protocol has its checksum.
 //
@@ -93,7 +93,8 @@
 #define FRAGMENT_OVERHEAD 1280
 // A datagram whose fragments come within this time gives back all that it took.
 #define WHOLE_NANOS 1000000000ULL
-// A port's packets whose hops are spent: 20 a second, 20 at once.
+// A port's packets whose hops are spent, or that have IPv4 options and a source that only a prefix allows (to
+// one address the kernel itself sends an error a second): 20 a second, 20 at once.
 #define ERROR_NANOS 50000000ULL
 #define ERRORS_NANOS 1000000000ULL
 // Of protocols without a checksum of their own.
@@ -423,11 +424,15 @@ static __always_inline int take(struct map *shares, __u32 link, __u64 now, __u64
 	return 1;
 }
 
-// Whether it has hops left, or the port an error.
+// Whether the port may still cause an error.
+static __always_inline int may_err(struct __sk_buff *skb)
+{
+	return take(&errors, skb->ifindex, bpf_ktime_get_ns(), ERROR_NANOS, ERRORS_NANOS);
+}
+
 static __always_inline int goes_on(struct __sk_buff *skb, __u8 hops)
 {
-	return hops > 1 ||
-	       take(&errors, skb->ifindex, bpf_ktime_get_ns(), ERROR_NANOS, ERRORS_NANOS);
+	return hops > 1 || may_err(skb);
 }
 
 // Where a protocol has its checksum, behind the first octet of its header.
@@ -580,7 +585,7 @@ static __always_inline int judge_ipv4(struct __sk_buff *skb)
 	source.zero = 0;
 	mapped(&source, ip.saddr);
 	marks = checked(&source);
-	if (!goes_on(skb, ip.ttl))
+	if (!goes_on(skb, ip.ttl) || (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
 		return TC_ACT_SHOT;
 	place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
 	if (place && (!judge_ipv4_fragment(skb, &ip) || !checksummed(skb)))

@@ -374,18 +374,6 @@ fn forward() -> Object {
             end(Verdict::Drop),
         ]),
         rule(vec![
-            Statement::Compare(
-                masked(Field::HopLimit(v4), &[0xfe]),
-                CmpOp::Eq,
-                Value::U8(0),
-            ),
-            end(Verdict::Drop),
-        ]),
-        rule(vec![
-            compare(Field::HopLimit(v6), Value::U8(1)),
-            end(Verdict::Drop),
-        ]),
-        rule(vec![
             compare(Field::IcmpCode(v4), Value::U8(1)),
             end(Verdict::Drop),
         ]),

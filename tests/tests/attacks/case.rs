@@ -19,8 +19,6 @@ pub struct Attack {
     pub family: Option<Family>,
     /// Without these it succeeds.
     pub without: Vec<Defence>,
-    /// Why it is not stopped, where it is known not to be.
-    pub open: Option<&'static str>,
     given: Vec<Change>,
     attempt: Attempt,
 }
@@ -47,7 +45,6 @@ impl Attack {
             name: name.into(),
             family: family.into(),
             without: without.to_vec(),
-            open: None,
             given: Vec::new(),
             attempt: Box::new(attempt),
         }
@@ -74,14 +71,6 @@ impl Attack {
     #[must_use]
     pub fn given(mut self, change: impl Fn(&mut Setting) + Send + Sync + 'static) -> Attack {
         self.given.push(Box::new(change));
-        self
-    }
-
-    /// It succeeds against the host as it stands, for that reason: it is not tried in the suite until that
-    /// is mended.
-    #[must_use]
-    pub fn known_to_succeed(mut self, reason: &'static str) -> Attack {
-        self.open = Some(reason);
         self
     }
 

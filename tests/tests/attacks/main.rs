@@ -3,7 +3,6 @@
 //! stop it, where it must succeed.
 //!
 //! Each case is a test of its own, with the usual arguments (a filter, `--list`, `--test-threads`).
-//! A case that is known not to be stopped is ignored, and says why in the table.
 //! `ATTACKS=table` prints them all in a table instead.
 
 #![allow(
@@ -124,21 +123,15 @@ fn main() -> ExitCode {
             offload::honest_checksums_are_completed(family).map_err(Failed::from)
         })
     }));
-    trials.extend(Family::BOTH.map(|family| {
-        let name = format!("reflection: what ends at the host needs one hop ({family})");
-        Trial::test(name, move || {
-            reflection::one_hop_reaches_the_host(family).map_err(Failed::from)
-        })
-    }));
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn trial(attack: Attack) -> Trial {
-    let (name, open) = (attack.full_name(), attack.open.is_some());
+    let name = attack.full_name();
     let run = move || attack.run().judge(&attack).map_err(Failed::from);
-    Trial::test(name, run).with_ignored_flag(open)
+    Trial::test(name, run)
 }
 
 /// An attack that fails proves nothing where an honest packet fails, too.
@@ -162,11 +155,7 @@ fn table(attacks: &[Attack]) -> Table {
             attack
                 .family
                 .map_or_else(|| "–".to_owned(), |family| family.to_string()),
-            attack
-                .open
-                .filter(|_| outcome.defended)
-                .map_or(says(outcome.defended), |reason| reason)
-                .to_owned(),
+            says(outcome.defended).to_owned(),
             says(outcome.undefended).to_owned(),
             attack
                 .without

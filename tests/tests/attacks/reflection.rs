@@ -1,13 +1,13 @@
 //! Packets that have the host itself say something: to somebody whose address was borrowed, or so much
 //! that it has nothing left to say to others.
 
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr};
 
 use hextet_tests::{
     cloud::addr,
     defence::Defence,
-    hypervisor::{HOST_V4, HOST_V6, SPINE_V4, SPINE_V6, in_own_namespace, internet},
-    packet::{Ends, Extension, Ip, Payload, is_icmp, is_marked, parse, udp},
+    hypervisor::{HOST_V4, HOST_V6, internet},
+    packet::{Ends, Extension, Ip, Payload, is_icmp, is_marked, parse},
 };
 use hextet_types::Family;
 
@@ -24,11 +24,13 @@ pub fn attacks() -> Vec<Attack> {
         option_error("to somebody on the Internet", |_| internet(Family::V6)),
         option_error("to another port", |world| world.bystander(Family::V6)),
         rpl(),
+        starves_errors_by_options(),
     ]
     .into_iter()
     .chain(Family::BOTH.into_iter().flat_map(|family| {
         [
             starves_errors(family),
+            starves_errors_by_closed_ports(family),
             starves_errors_from_outside(family),
             starves_others_outside(family),
         ]
@@ -112,14 +114,7 @@ fn starves_errors(family: Family) -> Attack {
     let attempt = move |world: &mut World| {
         let to = internet(family);
         for n in 1..=ENOUGH {
-            let src = match family {
-                Family::V4 => {
-                    let [high, low] = n.to_be_bytes();
-                    IpAddr::from([10, 99, high, low])
-                }
-                Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, n).into(),
-            };
-            let ends = Ends::new(src, to);
+            let ends = Ends::new(own_source(family, n), to);
             let frame = world.frame(&Ip::ttl(1).packet(ends, &marked_datagram(ends)));
             world.send(&frame);
         }
@@ -127,16 +122,67 @@ fn starves_errors(family: Family) -> Attack {
     };
     let name = "errors to many addresses of one leave none for its neighbours";
     let without = &[Defence::Edge, RATE[0], RATE[1]];
-    Attack::new(GROUP, name, family, without, attempt).given(|setting| {
-        let attacker = setting.cast.attacker;
-        setting.cloud.pair(attacker, "2001:db8:99::/64");
-        setting.cloud.pair(attacker, "10.99.0.0/16");
-    })
+    Attack::new(GROUP, name, family, without, attempt).given(many_addresses)
+}
+
+fn many_addresses(setting: &mut Setting) {
+    let attacker = setting.cast.attacker;
+    setting.cloud.pair(attacker, "2001:db8:99::/64");
+    setting.cloud.pair(attacker, "10.99.0.0/16");
+}
+
+/// One of so many that the attacker has then.
+fn own_source(family: Family, n: u16) -> IpAddr {
+    match family {
+        Family::V4 => {
+            let [high, low] = n.to_be_bytes();
+            IpAddr::from([10, 99, high, low])
+        }
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, n).into(),
+    }
+}
+
+/// The same by options that make no sense.
+fn starves_errors_by_options() -> Attack {
+    let attempt = |world: &mut World| {
+        let family = Family::V4;
+        let too_short = Ip {
+            options: vec![7, 2, 0, 0],
+            ..Ip::default()
+        };
+        for n in 1..=ENOUGH {
+            let ends = Ends::new(own_source(family, n), internet(family));
+            let frame = world.frame(&too_short.packet(ends, &marked_datagram(ends)));
+            world.send(&frame);
+        }
+        !victim_is_told(world, family)
+    };
+    let name = "errors about options of many addresses leave none for its neighbours";
+    let without = &[Defence::Edge, RATE[0], RATE[1]];
+    Attack::new(GROUP, name, Family::V4, without, attempt).given(many_addresses)
+}
+
+/// Datagrams to ports of the host where nobody listens.
+fn starves_errors_by_closed_ports(family: Family) -> Attack {
+    let attempt = move |world: &mut World| {
+        let host = match family {
+            Family::V4 => addr(HOST_V4),
+            Family::V6 => addr(HOST_V6),
+        };
+        for n in 1..=ENOUGH {
+            let ends = Ends::new(outsider(family, n, false), host);
+            let packet = Ip::default().packet(ends, &marked_datagram(ends));
+            world.host.send_from_fabric(&packet);
+        }
+        !victim_is_told(world, family)
+    };
+    let name = "errors about the host's closed ports leave none for workloads";
+    Attack::new(GROUP, name, family, &RATE, attempt)
 }
 
 /// Whether the victim hears that a packet of its own has come too far.
 fn victim_is_told(world: &mut World, family: Family) -> bool {
-    let ends = Ends::new(world.victim(family), internet(family));
+    let ends = Ends::new(world.victim(family), world.bystander(family));
     let victim = world.cast.victim;
     world.send_as(victim, &Ip::ttl(1).packet(ends, &marked_datagram(ends)));
     world.victim_has(|frame| is_icmp(frame, family, exceeded(family)))
@@ -160,8 +206,7 @@ fn starves_errors_from_outside(family: Family) -> Attack {
         !victim_is_told(world, family)
     };
     let name = "errors to many addresses outside leave none for ports";
-    let without = &[Defence::Chain("spent"), RATE[0], RATE[1]];
-    Attack::new(GROUP, name, family, without, attempt)
+    Attack::new(GROUP, name, family, &RATE, attempt)
 }
 
 /// One site outside uses up what is for all who are outside.
@@ -179,7 +224,7 @@ fn starves_others_outside(family: Family) -> Attack {
         !world.host.uplink.has(told)
     };
     let name = "errors to one site outside leave none for others there";
-    let without = &[Defence::Chain("spent"), RATE[0], RATE[1]];
+    let without = &[Defence::Chain("own-reports"), RATE[0], RATE[1]];
     Attack::new(GROUP, name, family, without, attempt)
 }
 
@@ -189,28 +234,4 @@ fn send_spent(world: &mut World, family: Family, one_site: bool) {
         let packet = Ip::ttl(1).packet(ends, &marked_datagram(ends));
         world.host.send_from_fabric(&packet);
     }
-}
-
-/// What ends at the host itself has hops enough with one, in any number: BGP's have no more.
-pub fn one_hop_reaches_the_host(family: Family) -> Result<(), String> {
-    const SENT: usize = 400;
-    in_own_namespace(|| {
-        let mut world = World::new(Setting::new(), &[]);
-        let (own, peer) = match family {
-            Family::V4 => (addr(HOST_V4), addr(SPINE_V4)),
-            Family::V6 => (addr(HOST_V6), addr(SPINE_V6)),
-        };
-        let socket = UdpSocket::bind((own, 3784)).map_err(|e| e.to_string())?;
-        socket.set_nonblocking(true).map_err(|e| e.to_string())?;
-        let ends = Ends::new(peer, own);
-        let mut received = 0;
-        for _ in 0..SENT {
-            let packet = Ip::ttl(1).packet(ends, &udp(ends, 4000, 3784, b"a hello"));
-            world.host.send_from_fabric(&packet);
-            received += usize::from(socket.recv(&mut [0; 64]).is_ok());
-        }
-        (received == SENT)
-            .then_some(())
-            .ok_or_else(|| format!("{received} of {SENT} packets"))
-    })
 }

@@ -291,9 +291,7 @@ impl Lowering {
     fn require(&mut self, field: Field) {
         match field {
             Field::EtherSaddr => self.require_ether(),
-            Field::Saddr(family) | Field::Daddr(family) | Field::HopLimit(family) => {
-                self.require_family(family);
-            }
+            Field::Saddr(family) | Field::Daddr(family) => self.require_family(family),
             Field::Ip6Fragment => self.require_family(Family::V6),
             Field::IcmpType(family) | Field::IcmpCode(family) => {
                 self.require_family(family);
@@ -423,8 +421,6 @@ fn load(field: Field, to: Slot) -> Expr {
         Field::Daddr(Family::V4) => payload(base::NETWORK, 16, 4),
         Field::Saddr(Family::V6) => payload(base::NETWORK, 8, 16),
         Field::Daddr(Family::V6) => payload(base::NETWORK, 24, 16),
-        Field::HopLimit(Family::V4) => payload(base::NETWORK, 8, 1),
-        Field::HopLimit(Family::V6) => payload(base::NETWORK, 7, 1),
         Field::Sport => payload(base::TRANSPORT, 0, 2),
         Field::Dport => payload(base::TRANSPORT, 2, 2),
         Field::IcmpType(_) => payload(base::TRANSPORT, 0, 1),
@@ -460,7 +456,6 @@ fn field_len(field: Field) -> usize {
         }
         Field::NfProto
         | Field::L4Proto
-        | Field::HopLimit(_)
         | Field::IcmpType(_)
         | Field::IcmpCode(_)
         | Field::PktType

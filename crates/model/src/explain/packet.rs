@@ -127,10 +127,8 @@ impl Flight<'_> {
                 };
                 of_family(end, family).map(Value::Addr)
             }
-            // The planner's rules never look at these, or only at what there may be so much of, or chance
-            // decides.
+            // The planner's rules never look at these, or chance decides.
             Field::Random(_)
-            | Field::HopLimit(_)
             | Field::NdTarget
             | Field::PktType
             | Field::CtStatus

@@ -108,8 +108,8 @@ pub enum Reason {
     IngressNotAllowed,
     /// It comes from outside the cloud and goes to a private address.
     Private,
-    /// Its hops are spent, and the host has sent all the errors about that which it may.
-    Spent,
+    /// An ICMP error of the host, which has sent as many as it may.
+    TooManyErrors,
     /// The host has no source address to translate to.
     NoNatSource,
     /// The route is a black hole.
@@ -139,7 +139,7 @@ impl Reason {
             why::NOT_ALLOWED if chain.0.starts_with("pe-") => Reason::EgressNotAllowed,
             why::NOT_ALLOWED => Reason::IngressNotAllowed,
             why::PRIVATE => Reason::Private,
-            why::SPENT => Reason::Spent,
+            why::TOO_MANY_ERRORS => Reason::TooManyErrors,
             why::NO_SOURCE => Reason::NoNatSource,
             other => Reason::Other(other.to_owned()),
         }
@@ -165,7 +165,7 @@ impl Reason {
             Reason::EgressNotAllowed => "no security group of the sending port allows it",
             Reason::IngressNotAllowed => "no security group of the receiving port allows it",
             Reason::Private => why::PRIVATE,
-            Reason::Spent => why::SPENT,
+            Reason::TooManyErrors => why::TOO_MANY_ERRORS,
             Reason::NoNatSource => "the host has no source address to translate to",
             Reason::Blackhole => "nobody in the cloud has that address",
             Reason::NoRoute => "there is no route",

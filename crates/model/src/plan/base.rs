@@ -7,6 +7,7 @@
 //!          └▶ to-workload ─▶ guard ─▶ to-port
 //!  input ─▶ to-host ─▶ errors: echo requests to the gateway's addresses, nothing else
 //!  output ─▶ from-host ─▶ to-port
+//!         └▶ own-reports, what the host itself reports to others than its ports
 //!  postrouting ─▶ nat44-SUBNET, where there is translation
 //! ```
 //!
@@ -29,8 +30,9 @@ use hextet_types::{Family, IfName};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    HostConfig, address, flood, hops, names,
+    HostConfig, address, flood, names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
+    report,
     rules::icmp_of,
     unit::{Output, View},
     why,
@@ -97,7 +99,7 @@ const SYSCTLS: &[(&str, &str)] = &[
 /// What depends on the configuration alone.
 pub fn host(config: &HostConfig) -> Output {
     let mut output = Output::default();
-    let sysctls = SYSCTLS.iter().chain(&hops::SYSCTLS);
+    let sysctls = SYSCTLS.iter().chain(&report::SYSCTLS);
     output.objects.extend(sysctls.map(|(path, value)| {
         Object::Sysctl(Sysctl {
             netns: Netns::Main,
@@ -108,7 +110,7 @@ pub fn host(config: &HostConfig) -> Output {
     output.objects.extend(Family::BOTH.into_iter().map(shield));
     output.objects.extend(sets(config));
     output.objects.extend(chains(config));
-    output.objects.extend(hops::limit());
+    output.objects.extend(report::limit());
     output
         .objects
         .extend("lo".parse::<IfName>().ok().into_iter().flat_map(|link| {
@@ -211,7 +213,6 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         ),
     ];
     prerouting.extend(unknown_ports(config, Field::IifName));
-    prerouting.extend(hops::prerouting());
     let from_host = vec![
         rule([
             nft::state_in(&[CtState::Established]),
@@ -228,6 +229,11 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         nft::compare(unconfirmed(), Value::U32(0)),
         nft::jump(flood::CHAIN),
     ]);
+    let mut output = vec![rule([
+        nft::name_in(Field::OifName, names::PORTS),
+        nft::goto(FROM_HOST),
+    ])];
+    output.extend(report::output());
     let mut chains = vec![
         nft::base_chain("prerouting", Hook::Prerouting, nft::RAW, prerouting),
         nft::base_chain(
@@ -236,15 +242,7 @@ fn chains(config: &HostConfig) -> Vec<Object> {
             nft::FILTER,
             vec![rule([from_port, nft::goto(TO_HOST)])],
         ),
-        nft::base_chain(
-            "output",
-            Hook::Output,
-            nft::FILTER,
-            vec![rule([
-                nft::name_in(Field::OifName, names::PORTS),
-                nft::goto(FROM_HOST),
-            ])],
-        ),
+        nft::base_chain("output", Hook::Output, nft::FILTER, output),
         nft::chain(CHECKED, vec![rule([to_this_host, ACCEPT])]),
         nft::chain(ADMIT, vec![first_packet, rule([ADMITTED, ACCEPT])]),
         nft::chain(FROM_WORKLOAD, from_workload()),

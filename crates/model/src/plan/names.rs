@@ -35,9 +35,9 @@ pub const CONNECTIONS_FROM: &str = "connections-from";
 /// Set, filled by packets: the connections that others have opened to each port.
 pub const CONNECTIONS_TO: &str = "connections-to";
 
-/// Set, filled by packets: how fast each site outside sends packets whose hops are spent.
-pub fn spent(family: Family) -> SetName {
-    SetName(format!("spent{}", digit(family)))
+/// Set, filled by packets: how fast the host sends errors to each site outside.
+pub fn sites(family: Family) -> SetName {
+    SetName(format!("sites{}", digit(family)))
 }
 
 /// The profile of a port in a direction: a verdict map by interface.

@@ -28,8 +28,8 @@ pub const HOST: &str = "the host's services are not for workloads";
 pub const NOT_ALLOWED: &str = "no group allows it";
 /// A port's limit.
 pub const TOO_MANY: &str = "too many connections";
-/// Packets that would have the host send an error.
-pub const SPENT: &str = "too many packets whose hops are spent";
+/// What the host itself reports to others than its ports.
+pub const TOO_MANY_ERRORS: &str = "too many errors of the host";
 /// NAT44 without a source.
 pub const NO_SOURCE: &str = "no source address to translate to";
 /// Private addresses, from outside.

@@ -58,8 +58,6 @@ pub enum Field {
     Saddr(Family),
     /// `ip daddr` or `ip6 daddr`.
     Daddr(Family),
-    /// `ip ttl` or `ip6 hoplimit`.
-    HopLimit(Family),
     /// `meta nfproto`: the family.
     NfProto,
     /// `meta l4proto`, behind all extension headers.

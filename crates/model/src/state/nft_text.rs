@@ -278,8 +278,6 @@ impl fmt::Display for Field {
             Field::Saddr(Family::V6) => "ip6 saddr",
             Field::Daddr(Family::V4) => "ip daddr",
             Field::Daddr(Family::V6) => "ip6 daddr",
-            Field::HopLimit(Family::V4) => "ip ttl",
-            Field::HopLimit(Family::V6) => "ip6 hoplimit",
             Field::NfProto => "meta nfproto",
             Field::L4Proto => "meta l4proto",
             Field::Sport => "th sport",
