@@ -98,8 +98,10 @@ const RATE: [Defence; 2] = [
     Defence::Sysctl("net/ipv4/icmp_msgs_per_sec"),
     Defence::Sysctl("net/ipv4/icmp_msgs_burst"),
 ];
-/// More packets than the host may send errors, in the time that they take.
-const ENOUGH: u16 = 5_000;
+/// More packets than the host may send errors, in the time that they take, several times: the host may send
+/// some again just when the victim asks.
+const ENOUGH: u16 = 1_000;
+const ROUNDS: u16 = 5;
 
 /// The type of errors about hops that are spent.
 fn exceeded(family: Family) -> u8 {
@@ -113,12 +115,11 @@ fn exceeded(family: Family) -> u8 {
 fn starves_errors(family: Family) -> Attack {
     let attempt = move |world: &mut World| {
         let to = internet(family);
-        for n in 1..=ENOUGH {
+        starves(world, family, |world, n| {
             let ends = Ends::new(own_source(family, n), to);
             let frame = world.frame(&Ip::ttl(1).packet(ends, &marked_datagram(ends)));
             world.send(&frame);
-        }
-        !victim_is_told(world, family)
+        })
     };
     let name = "errors to many addresses of one leave none for its neighbours";
     let without = &[Defence::Edge, RATE[0], RATE[1]];
@@ -150,12 +151,11 @@ fn starves_errors_by_options() -> Attack {
             options: vec![7, 2, 0, 0],
             ..Ip::default()
         };
-        for n in 1..=ENOUGH {
+        starves(world, family, |world, n| {
             let ends = Ends::new(own_source(family, n), internet(family));
             let frame = world.frame(&too_short.packet(ends, &marked_datagram(ends)));
             world.send(&frame);
-        }
-        !victim_is_told(world, family)
+        })
     };
     let name = "errors about options of many addresses leave none for its neighbours";
     let without = &[Defence::Edge, RATE[0], RATE[1]];
@@ -169,21 +169,39 @@ fn starves_errors_by_closed_ports(family: Family) -> Attack {
             Family::V4 => addr(HOST_V4),
             Family::V6 => addr(HOST_V6),
         };
-        for n in 1..=ENOUGH {
+        starves(world, family, |world, n| {
             let ends = Ends::new(outsider(family, n, false), host);
             let packet = Ip::default().packet(ends, &marked_datagram(ends));
             world.host.send_from_fabric(&packet);
-        }
-        !victim_is_told(world, family)
+        })
     };
     let name = "errors about the host's closed ports leave none for workloads";
     Attack::new(GROUP, name, family, &RATE, attempt)
+}
+
+/// Whether the victim is not told what it should be, after one of several rounds of such packets.
+fn starves(world: &mut World, family: Family, send: impl FnMut(&mut World, u16)) -> bool {
+    starves_whom(world, send, |world| victim_is_told(world, family))
+}
+
+fn starves_whom(
+    world: &mut World,
+    mut send: impl FnMut(&mut World, u16),
+    is_told: impl Fn(&mut World) -> bool,
+) -> bool {
+    (0..ROUNDS).any(|round| {
+        for n in 1..=ENOUGH {
+            send(world, round * ENOUGH + n);
+        }
+        !is_told(world)
+    })
 }
 
 /// Whether the victim hears that a packet of its own has come too far.
 fn victim_is_told(world: &mut World, family: Family) -> bool {
     let ends = Ends::new(world.victim(family), world.bystander(family));
     let victim = world.cast.victim;
+    world.host.port(victim).clear();
     world.send_as(victim, &Ip::ttl(1).packet(ends, &marked_datagram(ends)));
     world.victim_has(|frame| is_icmp(frame, family, exceeded(family)))
 }
@@ -202,8 +220,9 @@ fn outsider(family: Family, n: u16, one_site: bool) -> IpAddr {
 /// The same by the uplink.
 fn starves_errors_from_outside(family: Family) -> Attack {
     let attempt = move |world: &mut World| {
-        send_spent(world, family, false);
-        !victim_is_told(world, family)
+        starves(world, family, |world, n| {
+            send_spent(world, family, outsider(family, n, false))
+        })
     };
     let name = "errors to many addresses outside leave none for ports";
     Attack::new(GROUP, name, family, &RATE, attempt)
@@ -212,26 +231,27 @@ fn starves_errors_from_outside(family: Family) -> Attack {
 /// One site outside uses up what is for all who are outside.
 fn starves_others_outside(family: Family) -> Attack {
     let attempt = move |world: &mut World| {
-        send_spent(world, family, true);
-        let ends = Ends::new(internet(family), world.victim(family));
-        world
-            .host
-            .send_from_fabric(&Ip::ttl(1).packet(ends, &marked_datagram(ends)));
-        let told = |frame: &[u8]| {
-            is_icmp(frame, family, exceeded(family))
-                && parse(frame).is_some_and(|p| p.ends.dst == ends.src)
-        };
-        !world.host.uplink.has(told)
+        let send = |world: &mut World, n| send_spent(world, family, outsider(family, n, true));
+        starves_whom(world, send, |world| other_is_told(world, family))
     };
     let name = "errors to one site outside leave none for others there";
     let without = &[Defence::Chain("own-reports"), RATE[0], RATE[1]];
     Attack::new(GROUP, name, family, without, attempt)
 }
 
-fn send_spent(world: &mut World, family: Family, one_site: bool) {
-    for n in 1..=ENOUGH {
-        let ends = Ends::new(outsider(family, n, one_site), world.victim(family));
-        let packet = Ip::ttl(1).packet(ends, &marked_datagram(ends));
-        world.host.send_from_fabric(&packet);
-    }
+/// Whether somebody outside hears that a packet has come too far.
+fn other_is_told(world: &mut World, family: Family) -> bool {
+    let other = internet(family);
+    world.host.uplink.clear();
+    send_spent(world, family, other);
+    world.host.uplink.has(|frame| {
+        is_icmp(frame, family, exceeded(family))
+            && parse(frame).is_some_and(|p| p.ends.dst == other)
+    })
+}
+
+fn send_spent(world: &mut World, family: Family, source: IpAddr) {
+    let ends = Ends::new(source, world.victim(family));
+    let packet = Ip::ttl(1).packet(ends, &marked_datagram(ends));
+    world.host.send_from_fabric(&packet);
 }
