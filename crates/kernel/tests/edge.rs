@@ -7,6 +7,8 @@ mod support;
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, TcpListener, UdpSocket},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -95,7 +97,7 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let limit = Instant::now() + Duration::from_secs(10);
     while !holds() {
         assert!(Instant::now() < limit, "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -223,6 +225,45 @@ fn what_comes_from_a_port_is_marked_as_that_and_nothing_else() {
         panic!("two rules")
     };
     assert!(marked == 0 && unmarked >= 1, "{marked} {unmarked}");
+}
+
+/// What a container's own stack sends by its veth leaves all checksums to whoever needs them, and segments are
+/// cut later still.
+#[test]
+fn what_a_container_leaves_to_the_host_gets_in() {
+    const SENT: usize = 2_000_000;
+    with_guest(true, |guest| {
+        admit_everything();
+        run(
+            "nft 'add chain inet t p { type filter hook prerouting priority -300; }; \
+             add rule inet t p iifname tap1 meta pkttype set host; \
+             add rule inet t p iifname tap1 tcp dport 7000 counter'",
+        );
+        for host in ["192.0.2.254", "2001:db8::fe"] {
+            let address = (host.parse::<IpAddr>().expect("an address"), 7000);
+            let listener = TcpListener::bind(address).expect("bound");
+            let reader = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("accepted");
+                std::io::copy(&mut stream, &mut std::io::sink()).expect("read")
+            });
+            let send = format!("head -c {SENT} /dev/zero > /dev/tcp/{host}/7000");
+            guest.run(&format!("timeout 10 bash -c '{send}'"));
+            assert_eq!(reader.join().expect("it ends"), SENT as u64, "{host}");
+            let socket = UdpSocket::bind(address).expect("bound");
+            let timeout = Some(Duration::from_secs(5));
+            socket.set_read_timeout(timeout).expect("a timeout");
+            guest.run(&format!("bash -c 'echo hello > /dev/udp/{host}/7000'"));
+            assert_eq!(socket.recv(&mut [0; 64]).expect("it came"), 6, "{host}");
+        }
+        let rules = run("nft list chain inet t p");
+        let mut words = rules.split(' ').skip_while(|word| *word != "packets");
+        let packets = words.nth(1).and_then(|word| word.parse::<usize>().ok());
+        let frames = 2 * SENT / 1500;
+        assert!(
+            packets.is_some_and(|packets| packets < frames / 2),
+            "{packets:?}: nothing was left to the host"
+        );
+    });
 }
 
 fn with_tap(program: bool, test: impl FnOnce(&mut Tap) + Send) {
