@@ -59,7 +59,7 @@ fn count_marks(link: &str) {
     run("nft add table inet t");
     run("nft 'add chain inet t p { type filter hook prerouting priority -300; }'");
     for bits in [0, marks::SOURCE_CHECKED, marks::OWN_REPORT] {
-        let mark = marks::FROM_PORT | bits | marks::SOURCE_CHECKED * u32::from(bits != 0);
+        let mark = marks::FROM_PORT | bits | (marks::SOURCE_CHECKED * u32::from(bits != 0));
         run(&format!(
             "nft add rule inet t p iifname {link} meta mark {mark:#x} counter comment m{mark:x}"
         ));

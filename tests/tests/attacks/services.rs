@@ -138,7 +138,12 @@ fn by_tcp(to: IpAddr, at: &str, name: &str, port: u16) -> Attack {
         hit
     };
     let name = format!("{name} by TCP at {to} ({at})");
-    on_a_willing_host(Attack::new(GROUP, name, Family::of(to), SHIELD, attempt))
+    // What has a link-local source stays multicast, by which TCP hears nothing.
+    let without = match at {
+        "gateway" => &[Defence::HostShield, Defence::SourceCheck],
+        _ => SHIELD,
+    };
+    on_a_willing_host(Attack::new(GROUP, name, Family::of(to), without, attempt))
 }
 
 fn by_udp(to: IpAddr, at: &str, name: &str, port: u16) -> Attack {
