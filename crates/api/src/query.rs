@@ -199,15 +199,32 @@ impl Query {
         let tags = || value.split(',').map(str::to_owned).collect::<BTreeSet<_>>();
         if resource.tagged {
             match key {
-                "tags" => self.filters.push(Filter::Tags(tags())),
-                "tags-any" => self.filters.push(Filter::TagsAny(tags())),
-                "not-tags" => self.filters.push(Filter::NotTags(tags())),
-                "not-tags-any" => self.filters.push(Filter::NotTagsAny(tags())),
+                "tags" => self.add_tags(Filter::Tags(tags())),
+                "tags-any" => self.add_tags(Filter::TagsAny(tags())),
+                "not-tags" => self.add_tags(Filter::NotTags(tags())),
+                "not-tags-any" => self.add_tags(Filter::NotTagsAny(tags())),
                 _ => return self.add_attribute_filter(resource, key, value),
             }
             return Ok(true);
         }
         self.add_attribute_filter(resource, key, value)
+    }
+
+    /// What is asked for by one key more than once is one list.
+    fn add_tags(&mut self, new: Filter) {
+        for filter in &mut self.filters {
+            match (filter, &new) {
+                (Filter::Tags(all), Filter::Tags(more))
+                | (Filter::TagsAny(all), Filter::TagsAny(more))
+                | (Filter::NotTags(all), Filter::NotTags(more))
+                | (Filter::NotTagsAny(all), Filter::NotTagsAny(more)) => {
+                    all.extend(more.iter().cloned());
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.filters.push(new);
     }
 
     fn add_attribute_filter(
@@ -235,7 +252,7 @@ impl Query {
         let wanted = if holds {
             Value::String(value.to_owned())
         } else {
-            attribute.normalize_text(value)
+            attribute.normalize_text(value)?
         };
         for filter in &mut self.filters {
             if let Filter::Equals(a, values) | Filter::Holds(a, values) = filter

@@ -62,17 +62,30 @@ impl Attribute {
 
     /// The normal form of a value in a query, where everything is text. What is none of its kind
     /// stays text, and equals nothing.
-    pub fn normalize_text(&self, text: &str) -> Value {
+    ///
+    /// # Errors
+    ///
+    /// 400, where Neutron converts what is asked for, and cannot.
+    pub fn normalize_text(&self, text: &str) -> Result<Value> {
         let raw = Value::String(text.to_owned());
-        match self.kind {
+        Ok(match self.kind {
             Kind::Text(_)
             | Kind::Name(_)
             | Kind::Domain(_)
             | Kind::Project
             | Kind::Choice(_)
             | Kind::Moment => raw,
+            Kind::Int(..) if whole(&raw).is_some() => {
+                normalize(self.kind, raw.clone()).unwrap_or(raw)
+            }
+            Kind::Bool
+            | Kind::Int(..)
+            | Kind::Protocol
+            | Kind::WrittenPrefix
+            | Kind::Ethertype
+            | Kind::PortNumber => self.normalize(raw)?,
             kind => normalize(kind, raw.clone()).unwrap_or(raw),
-        }
+        })
     }
 }
 
@@ -144,7 +157,7 @@ fn domain(value: Value, max: usize) -> Checked {
     match value.as_str() {
         Some("") => Ok(value),
         Some(s) => match s.parse::<hextet_autoconf::DomainName>() {
-            Ok(_) => Ok(value),
+            Ok(_) => Ok(json!(s.to_ascii_lowercase())),
             Err(e) => Err(reason(e.to_string())),
         },
         None => Ok(value),
@@ -160,8 +173,8 @@ fn boolean(value: &Value) -> Checked {
             _ => None,
         },
         Value::String(s) => match s.to_ascii_lowercase().as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
+            "true" | "1" | "t" | "yes" | "y" | "on" => Some(true),
+            "false" | "0" | "f" | "no" | "n" | "off" => Some(false),
             _ => None,
         },
         _ => None,
@@ -219,11 +232,30 @@ fn uuid(value: &Value) -> Checked {
 }
 
 fn mac(value: &Value) -> Checked {
-    let parsed = value.as_str().and_then(|s| s.parse::<Mac>().ok());
+    let parsed = value.as_str().and_then(|s| bare_mac(s).parse::<Mac>().ok());
     parsed
         .filter(|m| m.octets() != [0; 6] && *m != Mac::BROADCAST)
         .map(|m| json!(m))
         .ok_or_else(|| reason(format!("'{}' is not a valid MAC address", shown(value))))
+}
+
+/// `fa163e000001` and `fa16.3e00.0001` as `fa:16:3e:00:00:01`; anything else as it is.
+fn bare_mac(text: &str) -> String {
+    let dotted = text.len() == 14 && text.split('.').all(|part| part.len() == 4);
+    let digits = if dotted {
+        text.replace('.', "")
+    } else {
+        text.to_owned()
+    };
+    if digits.len() != 12 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return text.to_owned();
+    }
+    let pairs: Vec<_> = digits
+        .as_bytes()
+        .chunks(2)
+        .map(String::from_utf8_lossy)
+        .collect();
+    pairs.join(":")
 }
 
 fn parse_ip(value: &Value) -> std::result::Result<IpAddr, Wrong> {
@@ -238,9 +270,10 @@ fn ip(value: &Value) -> Checked {
 }
 
 fn cidr(value: &Value) -> Checked {
-    let parsed = value.as_str().filter(|s| s.contains('/'));
+    let given = value.as_str().filter(|s| s.contains('/'));
+    let parsed = given.and_then(|_| written_prefix(value).ok());
     parsed
-        .and_then(|s| s.parse::<Prefix>().ok())
+        .and_then(|written| written.as_str()?.parse::<Prefix>().ok())
         .map(|p| json!(p))
         .ok_or_else(|| reason(format!("'{}' is not a valid IP subnet", shown(value))))
 }
@@ -264,7 +297,15 @@ fn list(value: Value, what: &str, item: fn(Value) -> Checked) -> Checked {
     let mut normal: Vec<Value> = Vec::with_capacity(items.len());
     for raw in items {
         let one = item(raw)?;
-        if normal.contains(&one) {
+        // Several addresses out of one subnet are asked for by naming it several times.
+        let address = |item: &Value| item.get("ip_address").cloned();
+        let again = match what {
+            "fixed IP" => {
+                address(&one).is_some_and(|a| normal.iter().any(|n| address(n) == Some(a.clone())))
+            }
+            _ => normal.contains(&one),
+        };
+        if again {
             return Err(duplicate(what, &one));
         }
         normal.push(one);
@@ -275,7 +316,10 @@ fn list(value: Value, what: &str, item: fn(Value) -> Checked) -> Checked {
 fn duplicate(what: &str, item: &Value) -> Wrong {
     reason(match what {
         "list" => format!("Duplicate items in the list: '{}'", shown(item)),
-        "fixed IP" => format!("Duplicate IP address '{}'", shown(item)),
+        "fixed IP" => {
+            let address = item.get("ip_address").unwrap_or(item);
+            format!("Duplicate IP address '{}'", shown(address))
+        }
         _ => format!("Duplicate {what} '{}'", shown(item)),
     })
 }
@@ -402,13 +446,15 @@ const OWN_OPTIONS: &[&str] = &["1", "50", "51", "53", "54", "61", "netmask", "le
 fn dhcp_option(value: Value) -> Checked {
     let keys = [
         ("opt_name", true),
-        ("opt_value", false),
+        ("opt_value", true),
         ("ip_version", false),
     ];
     let map = keyed(value, "extra_dhcp_opts", &keys)?;
     let opt_name = part(&map, "opt_name").as_str().unwrap_or_default().trim();
-    if opt_name.is_empty() || opt_name.len() > 64 {
-        return Err(reason("'opt_name' needs 1 to 64 characters".into()));
+    if opt_name.is_empty() || opt_name.len() > 64 || opt_name.contains(char::is_control) {
+        return Err(reason(
+            "'opt_name' needs 1 to 64 characters on one line".into(),
+        ));
     }
     if OWN_OPTIONS.contains(&opt_name) {
         let text = format!("DHCP option '{opt_name}' follows from the port and cannot be set");
@@ -416,7 +462,11 @@ fn dhcp_option(value: Value) -> Checked {
     }
     let opt_value = match part(&map, "opt_value") {
         Value::Null => Value::Null,
-        Value::String(s) if s.len() <= 255 && !s.trim().is_empty() => json!(s),
+        Value::String(s)
+            if s.len() <= 255 && !s.trim().is_empty() && !s.contains(char::is_control) =>
+        {
+            json!(s)
+        }
         other => {
             let text = format!("'{}' is no value of a DHCP option", shown(other));
             return Err(reason(text));
@@ -442,7 +492,7 @@ fn protocol(value: &Value) -> Checked {
     if text == "any" {
         return Ok(Value::Null);
     }
-    if let Some(number) = text.trim().parse::<u8>().ok() {
+    if let Ok(number) = text.trim().parse::<u8>() {
         return Ok(json!(number.to_string()));
     }
     match text.parse::<hextet_model::neutron::Protocol>() {

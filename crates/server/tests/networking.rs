@@ -408,6 +408,24 @@ fn impossible_rules(group: &Value) -> Vec<(Value, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subnet_named_several_times_gives_as_many_addresses() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let (user, _) = cloud.project("alpha", "member").await;
+    let network = user.network(json!({})).await;
+    let subnet = user.subnet(&network, "10.0.0.0/24", json!({})).await;
+    let out_of_it = json!({"subnet_id": subnet["id"]});
+    let twice = json!({"fixed_ips": [out_of_it, out_of_it]});
+    let port = user.port(&network, twice).await;
+    let ips = port["fixed_ips"].as_array().unwrap();
+    assert_eq!(ips.len(), 2);
+    assert_ne!(ips[0]["ip_address"], ips[1]["ip_address"]);
+    let many = vec![out_of_it; 33];
+    user.try_port(&network, json!({"fixed_ips": many}))
+        .await
+        .refused(400, "InvalidInput");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rules_that_cannot_be_are_refused_by_their_names() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let (user, _) = cloud.project("alpha", "member").await;
@@ -700,6 +718,12 @@ async fn revisions_tags_and_lists_work_as_clients_expect() {
     user.send("PUT", &tags, Some(json!({"tags": ["red", "blue"]})))
         .await
         .ok(200);
+    let more = Some(json!({"tags": ["red", "violet"]}));
+    let added = user.send("POST", &tags, more).await.ok(201);
+    assert_eq!(added, json!({"tags": ["red", "violet"]}));
+    user.send("DELETE", &format!("{tags}/violet"), None)
+        .await
+        .ok(204);
     user.send("PUT", &format!("{tags}/green"), None)
         .await
         .ok(201);

@@ -84,6 +84,14 @@ fn unknown_filters_sort_keys_and_limits_are_refused() {
             "The number of sort_keys and sort_dirs must be same",
         ),
         (
+            "admin_state_up=maybe",
+            "Invalid input for operation: 'maybe' cannot be converted to boolean.",
+        ),
+        (
+            "mtu=x",
+            "Invalid input for mtu. Reason: 'x' is not an integer.",
+        ),
+        (
             "limit=-1",
             "Bad limit request: Limit must be an integer 0 or greater and not '-1'.",
         ),
@@ -137,6 +145,11 @@ fn tags_filter_by_all_any_and_none() {
         ("not-tags=red,green", true),
         ("not-tags-any=green,red", false),
         ("not-tags-any=green", true),
+        ("tags=red&tags=blue", true),
+        ("tags=red&tags=green", false),
+        ("tags-any=green&tags-any=red", true),
+        ("not-tags=red&not-tags=green", true),
+        ("not-tags=red&not-tags=blue", false),
     ] {
         assert_eq!(
             query(&NETWORK, text).unwrap().matches(&tagged),

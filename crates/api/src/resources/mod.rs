@@ -66,18 +66,21 @@ pub fn quotas() -> impl Iterator<Item = Quota> {
 }
 
 const ID: Attribute = Attribute::shown("id", Kind::Uuid);
-/// What `hextet_model::neutron::Standard` holds, and the identifier.
-const STANDARD: &[Attribute] = &[
-    ID,
-    Attribute::optional("name", Kind::Name(255), Default::Text("")),
-    PROJECT,
-    TENANT,
-    Attribute::optional("description", Kind::Text(255), Default::Text("")),
-    Attribute::optional("tags", Kind::Tags, Default::EmptyList).fixed(),
-    Attribute::shown("revision_number", Kind::Int(0, i64::MAX)),
-    Attribute::shown("created_at", Kind::Moment),
-    Attribute::shown("updated_at", Kind::Moment),
-];
+/// What `hextet_model::neutron::Standard` holds, and the identifier; names are of this kind.
+const fn standard(name: Kind) -> [Attribute; 9] {
+    [
+        ID,
+        Attribute::optional("name", name, Default::Text("")),
+        PROJECT,
+        TENANT,
+        Attribute::optional("description", Kind::Text(255), Default::Text("")),
+        Attribute::optional("tags", Kind::Tags, Default::EmptyList).fixed(),
+        Attribute::shown("revision_number", Kind::Int(0, i64::MAX)),
+        Attribute::shown("created_at", Kind::Moment),
+        Attribute::shown("updated_at", Kind::Moment),
+    ]
+}
+const STANDARD: &[Attribute] = &standard(Kind::Name(255));
 const PROJECT: Attribute =
     Attribute::optional("project_id", Kind::Project, Default::Chosen).fixed();
 const TENANT: Attribute = Attribute::optional("tenant_id", Kind::Project, Default::Chosen).fixed();

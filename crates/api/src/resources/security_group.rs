@@ -1,6 +1,6 @@
 //! Security groups and their rules.
 
-use super::{ID, PROJECT, STANDARD, TENANT};
+use super::{ID, PROJECT, TENANT, standard};
 use crate::describe::{Access, Attribute, Default, Kind, Operations, Quota, Resource};
 
 /// `/v2.0/security-groups`.
@@ -9,7 +9,8 @@ pub const SECURITY_GROUP: Resource = Resource {
     collection: "security_groups",
     path: "security-groups",
     summary: "A list of rules that ports share.",
-    standard: STANDARD,
+    // In Neutron a group's name alone may begin or end with a space.
+    standard: &standard(Kind::Text(255)),
     attributes: &[
         Attribute::optional("stateful", Kind::Bool, Default::Bool(true)),
         Attribute::shown("shared", Kind::Bool),

@@ -4,12 +4,23 @@ fn check(kind: Kind, raw: Value) -> Result<Value> {
     Attribute::optional("a", kind, crate::describe::Default::Chosen).normalize(raw)
 }
 
-#[test]
-fn what_is_written_in_many_ways_has_one_normal_form() {
-    let id = "0C0A1F1E-8F2E-4B2A-9D5C-0A6F0A2B3C4D";
-    let cases = [
+const ID: &str = "0C0A1F1E-8F2E-4B2A-9D5C-0A6F0A2B3C4D";
+
+/// What is written, and its normal form.
+fn scalars() -> Vec<(Kind, Value, Value)> {
+    let id = ID;
+    vec![
         (Kind::Bool, json!("True"), json!(true)),
         (Kind::Bool, json!(0), json!(false)),
+        (Kind::Bool, json!("On"), json!(true)),
+        (Kind::Bool, json!("n"), json!(false)),
+        (Kind::Domain(63), json!("Web"), json!("web")),
+        (Kind::Mac, json!("fa163e000001"), json!("fa:16:3e:00:00:01")),
+        (
+            Kind::Mac,
+            json!("FA16.3E00.0001"),
+            json!("fa:16:3e:00:00:01"),
+        ),
         (Kind::Int(0, 9), json!("7"), json!(7)),
         (Kind::Uuid, json!(id), json!(id.to_lowercase())),
         (
@@ -19,7 +30,11 @@ fn what_is_written_in_many_ways_has_one_normal_form() {
         ),
         (Kind::Ip, json!("2001:DB8:0::1"), json!("2001:db8::1")),
         (Kind::Cidr, json!("10.0.0.7/24"), json!("10.0.0.0/24")),
-        (Kind::Addresses, Value::Null, json!([])),
+        (
+            Kind::Cidr,
+            json!("10.0.0.7/255.255.255.0"),
+            json!("10.0.0.0/24"),
+        ),
         (Kind::Protocol, json!(6), json!("6")),
         (Kind::Protocol, json!(" 17 "), json!("17")),
         (Kind::Protocol, json!("0"), json!("0")),
@@ -56,6 +71,19 @@ fn what_is_written_in_many_ways_has_one_normal_form() {
         ),
         (Kind::Ethertype, json!("ipv6"), json!("IPv6")),
         (Kind::PortNumber, json!("443"), json!(443)),
+    ]
+}
+
+/// As [`scalars`].
+fn lists() -> Vec<(Kind, Value, Value)> {
+    let id = ID;
+    vec![
+        (
+            Kind::FixedIps,
+            json!([{"subnet_id": id}, {"subnet_id": id}]),
+            json!([{"subnet_id": id.to_lowercase()}, {"subnet_id": id.to_lowercase()}]),
+        ),
+        (Kind::Addresses, Value::Null, json!([])),
         (Kind::Tags, json!(["b", "a"]), json!(["a", "b"])),
         (
             Kind::AddressPairs,
@@ -73,8 +101,12 @@ fn what_is_written_in_many_ways_has_one_normal_form() {
             json!({"pool_subnet_id": id.to_lowercase(), "addresses_per_host": 1,
                    "max_connections_per_port": 4096}),
         ),
-    ];
-    for (kind, raw, normal) in cases {
+    ]
+}
+
+#[test]
+fn what_is_written_in_many_ways_has_one_normal_form() {
+    for (kind, raw, normal) in scalars().into_iter().chain(lists()) {
         assert_eq!(check(kind, raw.clone()), Ok(normal), "{kind:?} {raw}");
     }
 }
@@ -146,12 +178,22 @@ fn refusals() -> Vec<(Kind, Value, &'static str)> {
 }
 
 /// As [`refusals`].
-fn more_refusals() -> Vec<(Kind, Value, &'static str)> {
+fn other_refusals() -> Vec<(Kind, Value, &'static str)> {
     vec![
         (
-            Kind::PortNumber,
-            json!(65536),
-            "Invalid value for port 65536",
+            Kind::FixedIps,
+            json!([{"ip_address": "1.1.1.1"}, {"ip_address": "1.1.1.1"}]),
+            "Invalid input for a. Reason: Duplicate IP address '1.1.1.1'.",
+        ),
+        (
+            Kind::DhcpOptions,
+            json!([{"opt_name": "a\nb", "opt_value": "x"}]),
+            "Invalid input for a. Reason: 'opt_name' needs 1 to 64 characters on one line.",
+        ),
+        (
+            Kind::Mac,
+            json!("fa16.3e00.001"),
+            "Invalid input for a. Reason: 'fa16.3e00.001' is not a valid MAC address.",
         ),
         (
             Kind::WrittenPrefix,
@@ -172,6 +214,17 @@ fn more_refusals() -> Vec<(Kind, Value, &'static str)> {
             Kind::WrittenPrefix,
             json!("::/0.0.0.0"),
             "Invalid CIDR ::/0.0.0.0 given as IP prefix.",
+        ),
+    ]
+}
+
+/// As [`refusals`].
+fn more_refusals() -> Vec<(Kind, Value, &'static str)> {
+    vec![
+        (
+            Kind::PortNumber,
+            json!(65536),
+            "Invalid value for port 65536",
         ),
         (
             Kind::Choice(&["one", "two"]),
@@ -200,7 +253,11 @@ fn more_refusals() -> Vec<(Kind, Value, &'static str)> {
 
 #[test]
 fn what_is_wrong_is_refused_in_neutron_s_words() {
-    for (kind, raw, words) in refusals().into_iter().chain(more_refusals()) {
+    for (kind, raw, words) in refusals()
+        .into_iter()
+        .chain(more_refusals())
+        .chain(other_refusals())
+    {
         let error = check(kind, raw.clone()).unwrap_err();
         assert_eq!(
             (error.status, error.message.as_str()),

@@ -37,6 +37,8 @@ use crate::{
 
 /// The Ethernet address of a host's end of its ports (`HostConfig::gateway_mac`), until its agent has told.
 const GATEWAY_MAC: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 1]);
+/// Addresses that one port may ask for.
+const MAX_FIXED_IPS: usize = 32;
 /// Security groups of one port.
 const MAX_GROUPS: usize = 50;
 
@@ -462,6 +464,12 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
     if input.names("device_owner") && owner == NAT44_OWNER {
         return Err(ApiError::forbidden(format!("{verb}_port:device_owner")));
     }
+    let wanted: Vec<Wanted> = input.get("fixed_ips")?.unwrap_or_default();
+    if wanted.len() > MAX_FIXED_IPS {
+        return Err(ApiError::invalid_input(format!(
+            "Exceeded maximum amount of fixed ips per port: {MAX_FIXED_IPS}"
+        )));
+    }
     if is_network_owner(network, write.caller) {
         return Ok(());
     }
@@ -474,7 +482,6 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
     if owner.starts_with("network:") {
         return Err(ApiError::forbidden(format!("{verb}_port:device_owner")));
     }
-    let wanted: Vec<Wanted> = input.get("fixed_ips")?.unwrap_or_default();
     if wanted.iter().any(|w| w.ip_address.is_some()) {
         return Err(ApiError::forbidden(format!(
             "{verb}_port:fixed_ips:ip_address"

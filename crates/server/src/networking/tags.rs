@@ -87,12 +87,12 @@ pub async fn add<E: Entity>(
     body: Bytes,
 ) -> Answer {
     let new = parse(&body)?;
-    let tags = change::<E>(&app, &asked, &id, |tags| {
+    change::<E>(&app, &asked, &id, |tags| {
         tags.extend(new.iter().cloned());
         Ok(())
     })
     .await?;
-    Ok(answer::json(200, &json!({"tags": tags})))
+    Ok(answer::json(201, &json!({"tags": new})))
 }
 
 /// `PUT …/tags/TAG`.
