@@ -1,8 +1,9 @@
 //! What processes, and the machine as a whole, have used.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
+use nix::{time::clock_getcpuclockid, unistd::Pid};
 
 /// CPU seconds (user and system) that a process and the children that it has waited for have used
 /// (proc_pid_stat(5), fields 14 to 17), in ticks of 10 ms.
@@ -19,20 +20,14 @@ pub fn of_process(pid: u32) -> Result<f64> {
     Ok(ticks / 100.0)
 }
 
-/// CPU seconds that a process has used, by its scheduler statistics, all threads together: finer than
-/// [`of_process`], but without ended threads and children.
+/// CPU seconds that a process has used, all threads together, those that have ended as well: finer than
+/// [`of_process`], but without children.
 pub fn of_threads(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/task");
-    let mut nanoseconds = 0.0;
-    for task in fs::read_dir(&path).with_context(|| format!("read {path}"))? {
-        let schedstat = task?.path().join("schedstat");
-        let Ok(text) = fs::read_to_string(schedstat) else {
-            continue;
-        };
-        let first = text.split_ascii_whitespace().next();
-        nanoseconds += first.and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
-    }
-    Ok(nanoseconds / 1e9)
+    let what = || format!("read the CPU clock of process {pid}");
+    let id = Pid::from_raw(i32::try_from(pid).with_context(what)?);
+    let clock = clock_getcpuclockid(id).with_context(what)?;
+    let used = clock.now().with_context(what)?;
+    Ok(Duration::from(used).as_secs_f64())
 }
 
 /// CPU seconds that the machine has worked: all but idle, waiting for disks, and stolen by others
@@ -76,6 +71,19 @@ fn mebibytes(pid: u32, field: &str) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_thread_used_stays_used_when_it_has_ended() {
+        let pid = std::process::id();
+        let before = of_threads(pid).unwrap();
+        let work = || std::hint::black_box((0..5_000_000u64).fold(0, |a, b| a ^ b));
+        let used = std::thread::spawn(move || {
+            work();
+            of_threads(pid).unwrap()
+        });
+        let within = used.join().unwrap();
+        assert!(before < within && within <= of_threads(pid).unwrap());
+    }
 
     #[test]
     fn this_process_uses_something() {
