@@ -3,12 +3,19 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
+use hextet_api::value::is_unusable;
 use hextet_types::Prefix;
 use serde::Deserialize;
 use thiserror::Error;
+
+/// The longest path of a UNIX socket (`sockaddr_un`), in octets.
+const MAX_SOCKET_PATH: usize = 107;
+/// What the store's cache can be.
+const CACHE_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 36;
 
 /// `hextet server --config FILE`. An empty file works.
 #[derive(Clone, Debug, Deserialize)]
@@ -141,11 +148,49 @@ impl ServerConfig {
         if !(1..=3650).contains(&self.certificate_days) {
             return refuse("certificate_days must lie between 1 and 3650");
         }
+        if !CACHE_BYTES.contains(&self.store_cache_bytes) {
+            return refuse("store_cache_bytes must lie between 65536 and 68719476736");
+        }
         if let Some(url) = &self.public_url {
-            let (scheme, rest) = url.split_once("://").unwrap_or_default();
-            if !matches!(scheme, "http" | "https") || rest.is_empty() {
-                return refuse("public_url must begin with http:// or https:// and name a host");
+            check_url(url)?;
+        }
+        if let Some(prefix) = self
+            .member_prefixes
+            .iter()
+            .find(|p| is_unusable(**p).is_some_and(|_| !p.is_default()))
+        {
+            return refuse(&format!(
+                "member_prefixes has {prefix}, in which no subnet can lie: leave it out"
+            ));
+        }
+        self.check_places()
+    }
+
+    /// No two listeners at one place, and sockets and files where they can be.
+    fn check_places(&self) -> Result<(), ConfigError> {
+        let refuse = |text: String| Err(ConfigError::Value(text));
+        let tcp = [
+            ("listen", self.listen),
+            ("agents", self.agents),
+            ("metrics", self.metrics),
+        ];
+        for (at, (key, address)) in tcp.iter().enumerate() {
+            let earlier = tcp
+                .iter()
+                .take(at)
+                .find(|(_, a)| a == address && a.port() != 0);
+            if let Some((other, _)) = earlier {
+                return refuse(format!(
+                    "{other} and {key} are both \"{address}\": give one of them another port"
+                ));
             }
+        }
+        let socket = self.admin_socket.as_os_str().len();
+        if !(1..=MAX_SOCKET_PATH).contains(&socket) {
+            return refuse(format!(
+                "admin_socket = \"{}\": the path of a socket has 1 to {MAX_SOCKET_PATH} octets, not {socket}",
+                self.admin_socket.display()
+            ));
         }
         Ok(())
     }
@@ -161,6 +206,30 @@ impl ServerConfig {
             .clone()
             .unwrap_or_else(|| self.data_dir.join("clouds.yaml"))
     }
+}
+
+/// What clients put their paths behind: a scheme, a host, perhaps a port and a path, nothing else.
+fn check_url(url: &str) -> Result<(), ConfigError> {
+    let reason = match url.parse::<axum::http::Uri>() {
+        Err(error) => error.to_string(),
+        Ok(uri) if !matches!(uri.scheme_str(), Some("http" | "https")) => {
+            "it must begin with http:// or https:// and name a host".into()
+        }
+        Ok(uri) if uri.host().is_none_or(str::is_empty) => "it names no host".into(),
+        Ok(uri) if uri.query().is_some() || url.contains('#') => {
+            "clients append paths to it, so it ends before '?' and '#'".into()
+        }
+        Ok(_)
+            if url.trim_end_matches('/').ends_with("/networking")
+                || url.trim_end_matches('/').ends_with("/identity") =>
+        {
+            "it is what comes before /networking and /identity".into()
+        }
+        Ok(_) => return Ok(()),
+    };
+    Err(ConfigError::Value(format!(
+        "public_url = \"{url}\": {reason}; an example is https://cloud.example:9696"
+    )))
 }
 
 #[cfg(test)]
@@ -182,13 +251,38 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        for text in [
-            "token_lifetime_secs = 5",
-            "certificate_days = 0",
-            "public_url = \"cloud\"",
+        let long = format!("admin_socket = '/{}'", "x".repeat(107));
+        for (text, words) in [
+            ("token_lifetime_secs = 5", "between 60 and"),
+            ("certificate_days = 0", "between 1 and"),
+            ("store_cache_bytes = 0", "between 65536 and"),
+            ("public_url = 'cloud'", "must begin with http"),
+            ("public_url = 'ftp://cloud'", "must begin with http"),
+            ("public_url = 'https://'", "https://cloud.example:9696"),
+            ("public_url = 'https://cloud/?a=b'", "ends before '?'"),
+            (
+                "public_url = 'https://cloud/networking'",
+                "comes before /networking",
+            ),
+            (
+                "listen = '[::1]:9697'\nagents = '[::1]:9697'",
+                "listen and agents are both",
+            ),
+            ("agents = '[::1]:9799'", "agents and metrics are both"),
+            ("member_prefixes = ['fe80::/10']", "no subnet can lie"),
+            (&long, "1 to 107 octets"),
         ] {
             let config: ServerConfig = toml::from_str(text).unwrap();
-            assert!(config.check().is_err(), "{text}");
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        for text in [
+            "public_url = 'https://cloud.example:9696/'",
+            "listen = '[::1]:0'\nagents = '[::1]:0'",
+            "member_prefixes = ['::/0']",
+        ] {
+            let config: ServerConfig = toml::from_str(text).unwrap();
+            assert!(config.check().is_ok(), "{text}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
     path::Path,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -69,6 +70,7 @@ pub fn tls_from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
             false => Ok(chain),
         })
         .map_err(|e| unreadable(&files.certificate, "certificate", e))?;
+    check_private(&files.key)?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|e| unreadable(&files.key, "private key", e))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -80,6 +82,19 @@ pub fn tls_from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
         .map_err(|e| format!("use {} with its key: {e}", files.certificate.display()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// A key that everybody on this machine can read is no key.
+fn check_private(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|e| format!("read {}: {e}", path.display()))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o007 == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(format!(
+        "{path}, the private key, is open to everybody (mode {mode:o}): chmod o= {path}"
+    ))
 }
 
 /// What counts as one source besides an IPv4 address.

@@ -97,3 +97,21 @@ fn one_source_does_not_get_all_places() {
     assert!(from("2001:db8::1").is_some());
     assert!(sources.0.lock().unwrap().is_empty());
 }
+
+#[test]
+fn a_key_that_everybody_can_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key.pem");
+    std::fs::write(&path, "").unwrap();
+    let set = |mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, permissions).unwrap();
+        check_private(&path)
+    };
+    assert_eq!((set(0o600), set(0o640)), (Ok(()), Ok(())));
+    let words = set(0o644).unwrap_err();
+    assert!(
+        words.contains("mode 644") && words.contains("chmod o="),
+        "{words}"
+    );
+}
