@@ -15,6 +15,8 @@
 mod change;
 mod dump;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod key;
 mod lease;
 pub mod limits;

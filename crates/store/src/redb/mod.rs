@@ -4,7 +4,7 @@
 //! answers when they are on the disk. Data and change log change in the same commit.
 
 mod file;
-mod tables;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;

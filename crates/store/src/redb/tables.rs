@@ -195,11 +195,7 @@ impl Tables for WriteTables<'_> {
     fn put(&mut self, kv: &KeyValue) -> Result<()> {
         self.dirty = true;
         self.row.clear();
-        for number in [kv.create_revision, kv.mod_revision, kv.version] {
-            self.row.put_u64_le(number);
-        }
-        self.row.put_u64_le(kv.lease.map_or(0, LeaseId::get));
-        self.row.put_slice(&kv.value);
+        encode(kv, &mut self.row);
         let row = self.row.as_slice();
         self.keys
             .insert(kv.key.as_ref(), row)
@@ -215,8 +211,7 @@ impl Tables for WriteTables<'_> {
     fn put_lease(&mut self, lease: Lease) -> Result<()> {
         self.dirty = true;
         self.row.clear();
-        self.row.put_u64_le(lease.ttl.as_secs());
-        self.row.put_u32_le(lease.keys);
+        encode_lease(lease, &mut self.row);
         let (key, row) = (lease.id.get().to_be_bytes(), self.row.as_slice());
         self.leases
             .insert(&key[..], row)
@@ -331,7 +326,15 @@ fn visit_keys(
     Ok(())
 }
 
-fn decode(key: &[u8], row: &[u8]) -> Result<KeyValue> {
+pub(crate) fn encode(kv: &KeyValue, row: &mut Vec<u8>) {
+    for number in [kv.create_revision, kv.mod_revision, kv.version] {
+        row.put_u64_le(number);
+    }
+    row.put_u64_le(kv.lease.map_or(0, LeaseId::get));
+    row.put_slice(&kv.value);
+}
+
+pub(crate) fn decode(key: &[u8], row: &[u8]) -> Result<KeyValue> {
     let (mut head, value) = row
         .split_at_checked(KEY_HEAD)
         .ok_or_else(|| corrupt("keys", key))?;
@@ -373,7 +376,12 @@ fn leases(leases: &impl Rows) -> Result<Vec<Lease>> {
     }
 }
 
-fn decode_lease(key: &[u8], row: &[u8]) -> Result<Lease> {
+pub(crate) fn encode_lease(lease: Lease, row: &mut Vec<u8>) {
+    row.put_u64_le(lease.ttl.as_secs());
+    row.put_u32_le(lease.keys);
+}
+
+pub(crate) fn decode_lease(key: &[u8], row: &[u8]) -> Result<Lease> {
     let lease = |mut key: &[u8], mut row: &[u8]| {
         let id = LeaseId::new(key.try_get_u64().ok()?)?;
         let ttl = Duration::from_secs(row.try_get_u64_le().ok()?);
