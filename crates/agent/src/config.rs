@@ -1,12 +1,14 @@
 //! The agent's configuration: one TOML file, read and checked whole before anything starts.
 
+mod check;
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use hextet_model::plan::HostConfig;
 use hextet_types::{Asn, HostId, IfName};
 use serde::Deserialize;
@@ -149,64 +151,12 @@ impl AgentConfig {
             .with_context(|| format!("read the agent's configuration {}", path.display()))?;
         let config: AgentConfig =
             toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        config
-            .check()
-            .with_context(|| format!("in {}", path.display()))?;
+        check::check(&config).with_context(|| format!("in {}", path.display()))?;
         Ok(config)
     }
 
     /// The name of this host.
     pub fn host_id(&self) -> &HostId {
         &self.host.host
-    }
-
-    fn check(&self) -> Result<()> {
-        if self
-            .server
-            .rsplit_once(':')
-            .is_none_or(|(_, port)| port.parse::<u16>().is_err())
-        {
-            bail!(
-                "server = \"{}\" lacks a port: write it as ADDRESS:PORT",
-                self.server
-            );
-        }
-        let Some(bgp) = &self.bgp else { return Ok(()) };
-        if bgp.peers.is_empty() {
-            bail!("[bgp] has no peers: add a [[bgp.peers]] section, or leave [bgp] out");
-        }
-        if matches!(bgp.hold_time_secs, 1 | 2) {
-            bail!(
-                "hold_time_secs = {}: RFC 4271 allows 0 and 3 or more",
-                bgp.hold_time_secs
-            );
-        }
-        if bgp.restart_time_secs > 4095 {
-            bail!(
-                "restart_time_secs = {}: at most 4095 (RFC 4724)",
-                bgp.restart_time_secs
-            );
-        }
-        bgp.peers.iter().try_for_each(PeerConfig::check)
-    }
-}
-
-impl PeerConfig {
-    fn check(&self) -> Result<()> {
-        let link_local = matches!(self.address, IpAddr::V6(a) if a.is_unicast_link_local());
-        if link_local && self.interface.is_none() {
-            bail!(
-                "peer {}: {} is link-local and needs an interface",
-                self.name,
-                self.address
-            );
-        }
-        if !(10..=60_000).contains(&self.bfd_interval_millis) {
-            bail!(
-                "peer {}: bfd_interval_millis must lie between 10 and 60000",
-                self.name
-            );
-        }
-        Ok(())
     }
 }

@@ -38,7 +38,7 @@ pub struct Identity {
 }
 
 /// A join token, apart: `ID.SECRET.FINGERPRINT`.
-struct JoinToken {
+pub(crate) struct JoinToken {
     credential: String,
     fingerprint: [u8; 32],
 }
@@ -135,16 +135,9 @@ impl Identity {
         let first = chain
             .first()
             .context("the host's certificate file is empty")?;
-        let (_, certificate) = X509Certificate::from_der(first)?;
-        let (begin, end) = (
-            certificate.validity().not_before,
-            certificate.validity().not_after,
-        );
-        let due = end.timestamp() - (end.timestamp() - begin.timestamp()) / 3;
+        let due = renewal_due(first)?;
         let now = UnixTime::now().as_secs();
-        Ok(Duration::from_secs(
-            u64::try_from(due).unwrap_or(0).saturating_sub(now),
-        ))
+        Ok(Duration::from_secs(due.saturating_sub(now)))
     }
 
     fn read_certificates(&self, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
@@ -174,8 +167,19 @@ impl Identity {
     }
 }
 
+/// When a third of a certificate's life is left, in seconds since 1970.
+pub(crate) fn renewal_due(certificate: &[u8]) -> Result<u64> {
+    let (_, certificate) = X509Certificate::from_der(certificate)?;
+    let validity = certificate.validity();
+    let (begin, end) = (
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    );
+    Ok(u64::try_from(end - (end - begin) / 3).unwrap_or(0))
+}
+
 impl JoinToken {
-    fn parse(text: &str) -> Result<JoinToken> {
+    pub(crate) fn parse(text: &str) -> Result<JoinToken> {
         let malformed =
             "a join token is ID.SECRET.FINGERPRINT, as `hextet server join-token` prints it";
         let (credential, fingerprint) = text.trim().rsplit_once('.').context(malformed)?;

@@ -22,6 +22,8 @@ pub mod config;
 mod control;
 mod explain;
 mod flows;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 pub mod journal;
 mod metrics;

@@ -4,6 +4,7 @@
 //! [`Kernel`] makes the kernel equal to a desired state and touches only what is ours. Everything here
 //! blocks for as long as a system call does; nothing here decides what should stand.
 
+pub mod allocator;
 mod btf;
 pub mod conntrack;
 mod edge;

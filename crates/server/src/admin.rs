@@ -38,7 +38,7 @@ use crate::{
 /// Asks for a join token.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenRequest {
+pub(crate) struct TokenRequest {
     host: Option<HostId>,
     lifetime_secs: u64,
 }

@@ -13,6 +13,8 @@ mod agents;
 mod app;
 mod cloud;
 mod config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod identity;
 mod keys;

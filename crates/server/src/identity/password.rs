@@ -25,9 +25,9 @@ const OWN: &str = "sha256$";
 
 static TURN: Semaphore = Semaphore::const_new(AT_ONCE);
 
-/// Octets that are set aside for a hash. glibc gives memory back as soon as it is free only where a
-/// piece exceeds 32 MiB (`DEFAULT_MMAP_THRESHOLD_MAX`); after a smaller one every thread that ever
-/// hashed keeps as much. What the parameters do not need of it is never touched, and so takes nothing.
+/// Octets that are set aside for a hash. A piece of 32 MiB or more goes back as soon as it is free, with
+/// glibc's allocator (`DEFAULT_MMAP_THRESHOLD_MAX`) and with hextet's (`LargeApart`); of a smaller one an
+/// allocator keeps what it took. What the parameters do not need of it is never touched, and so takes nothing.
 const SET_ASIDE: usize = 33 << 20;
 
 /// Argon2id, as what follows from the parameters.
