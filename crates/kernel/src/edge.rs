@@ -26,6 +26,9 @@ const CALL: u8 = 0x85;
 const OF_THE_KERNEL: u8 = 2 << 4;
 const INSTRUCTION: usize = 8;
 
+/// `STRETCH_LEN` of `bpf/port.c`: what the programs look at stands in so many octets of `struct sk_buff`.
+const STRETCH_LEN: u32 = 96;
+
 /// Places in `struct sk_buff`, in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -73,14 +76,32 @@ impl Layout {
             true => 0b11 << first,
             false => 0b1100_0000 >> first,
         };
-        Some(Layout {
+        let layout = Layout {
             ip_summed: summed.offset / 8,
             ip_summed_bits,
             csum_start: octet("csum_start")?,
             csum_offset: octet("csum_offset")?,
             mac_header: octet("mac_header")?,
             cast: btf.function("bpf_cast_to_kern_ctx"),
-        })
+        };
+        let last = layout.places().into_iter().max()?;
+        (last + 2 <= layout.stretch() + STRETCH_LEN).then_some(layout)
+    }
+
+    fn places(self) -> [u32; 4] {
+        let Layout {
+            ip_summed,
+            csum_start,
+            csum_offset,
+            mac_header,
+            ..
+        } = self;
+        [ip_summed, csum_start, csum_offset, mac_header]
+    }
+
+    /// Where what the programs look at begins: eight octets at a time are copied fastest.
+    fn stretch(self) -> u32 {
+        self.places().into_iter().min().unwrap_or(0) & !7
     }
 
     /// As on a kernel in which no program may look into the struct itself.
@@ -90,15 +111,19 @@ impl Layout {
     }
 
     /// What belongs in the place of each placeholder, that of the address first.
-    fn constants(self, gateway: Mac) -> [u64; 6] {
+    fn constants(self, gateway: Mac) -> [u64; 7] {
         let [a, b, c, d, e, f] = gateway.octets();
+        let stretch = self.stretch();
+        let [ip_summed, csum_start, csum_offset, mac_header] =
+            self.places().map(|place| u64::from(place - stretch));
         [
             u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
-            self.ip_summed.into(),
+            stretch.into(),
+            ip_summed,
             self.ip_summed_bits.into(),
-            self.csum_start.into(),
-            self.csum_offset.into(),
-            self.mac_header.into(),
+            csum_start,
+            csum_offset,
+            mac_header,
         ]
     }
 }
@@ -159,12 +184,13 @@ mod tests {
     use super::*;
 
     const GATEWAY: Mac = Mac::new([2, 0x68, 0x78, 0, 0, 1]);
+    const STRETCH: u32 = 0x1111_0000;
     const LAYOUT: Layout = Layout {
-        ip_summed: 0x1111_0001,
+        ip_summed: STRETCH + 0x1000_0001,
         ip_summed_bits: 0x60,
-        csum_start: 0x1111_0003,
-        csum_offset: 0x1111_0004,
-        mac_header: 0x1111_0005,
+        csum_start: STRETCH + 0x1000_0003,
+        csum_offset: STRETCH + 0x1000_0004,
+        mac_header: STRETCH,
         cast: Some(0x1111_0006),
     };
 
@@ -181,10 +207,10 @@ mod tests {
             let first = u32::from_le_bytes([2, 0x68, 0x78, 0]);
             for (number, value) in [
                 (0, first),
-                (1, LAYOUT.ip_summed),
-                (3, LAYOUT.csum_start),
-                (4, LAYOUT.csum_offset),
-                (5, LAYOUT.mac_header),
+                (1, STRETCH),
+                (2, 0x1000_0001),
+                (4, 0x1000_0003),
+                (5, 0x1000_0004),
             ] {
                 let places = count(former, FIRST + number);
                 assert!(places > 0, "{number}");
