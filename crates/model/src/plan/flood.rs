@@ -1,7 +1,8 @@
 //! So many connections for each port, so that one cannot fill the host's table of connections.
 //!
-//! Counted is a connection's first packet, where it is admitted: packets of known connections pay nothing. A port's own connections and those towards it are counted apart, so
-//! that others who knock at a port never keep it from opening its own. The sets' keys are names of ports:
+//! Counted is a connection's first packet, where it is admitted: packets of known connections pay nothing.
+//! A port's own connections and those towards it are counted apart, so that others who knock at a port never
+//! keep it from opening its own. The sets' keys are names of ports:
 //! a flood fills no set, and an element whose connections are gone makes room for others.
 //!
 //! Linux counts by going through a list of connections, for a new one up to once each timer tick, and
