@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hextet_kernel::{Config, Kernel, Scope};
+use hextet_kernel::{Config, Kernel};
 use hextet_model::state::{EdgeProgram, Key, Link, Netns, Object, Source, marks};
 use hextet_types::Mac;
 use support::{GATEWAY, Host, NamedNetns, config, isolated, name, run, states, tap::Tap};
@@ -372,46 +372,5 @@ fn namespaces_do_not_share_them() {
         host.reconcile(&desired);
         desired.remove(&source(&other, "tap1", "192.0.2.77").key());
         host.reconcile(&desired);
-    });
-}
-
-/// As `bpf/port.c` says.
-const ROOM: u32 = 262_144;
-
-#[test]
-fn a_full_map_refuses_by_name_and_takes_more_once_there_is_room() {
-    isolated(|| {
-        let mut tap = Tap::open("tap1");
-        let mut host = Host::open();
-        let mut desired = states(bare(&MAIN, "tap1", GATEWAY));
-        let nth = |n: u32| {
-            let addr = std::net::Ipv4Addr::from(0x0b00_0000 + n);
-            source(&MAIN, "tap1", &addr.to_string())
-        };
-        desired.extend(states((0..ROOM + 2).map(nth)));
-        let report = host.kernel.reconcile(&Scope::of(&desired));
-        let report = report.expect("a dump");
-        let refused: Vec<String> = report.failed.iter().map(|(_, e)| e.to_string()).collect();
-        assert_eq!(refused.len(), 2, "{refused:?}");
-        for (text, n) in refused.iter().zip([ROOM, ROOM + 1]) {
-            let of = std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string();
-            assert!(text.contains(&of) && text.contains("is full"), "{text}");
-        }
-        assert_eq!(host.todo(&desired).len(), 2);
-
-        count_marks("tap1");
-        let from = |n: u32| {
-            let addr = std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string();
-            frame(GUEST, V4, v4(&addr, "198.51.100.1", 17, &udp(9)))
-        };
-        let checked = Some(marks::SOURCE_CHECKED);
-        assert_eq!(mark_of(&mut tap, &from(ROOM - 1)), checked);
-        assert_eq!(mark_of(&mut tap, &from(ROOM)), Some(0));
-        for n in [0, 1] {
-            desired.remove(&nth(n).key());
-        }
-        host.reconcile(&desired);
-        assert_eq!(mark_of(&mut tap, &from(ROOM)), checked);
-        assert_eq!(mark_of(&mut tap, &from(0)), Some(0));
     });
 }

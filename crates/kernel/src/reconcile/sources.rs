@@ -180,3 +180,79 @@ impl Places {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, thread};
+
+    use hextet_types::Mac;
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::reconcile::Config;
+
+    const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 5]);
+    /// As `bpf/port.c` says.
+    const ROOM: u32 = 262_144;
+
+    fn nth(n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(0x0b00_0000 + n)
+    }
+
+    fn source(n: u32) -> Object {
+        Object::Source(Source {
+            netns: Netns::Main,
+            link: "lo".parse().expect("a name"),
+            mac: MAC,
+            addr: nth(n).into(),
+        })
+    }
+
+    fn fill(kernel: &mut Kernel, entries: u32) {
+        kernel.load_programs(&Netns::Main).expect("programs");
+        let programs = kernel.programs.get_mut(&Netns::Main).expect("programs");
+        let namespace = kernel.namespaces.get_mut(&Netns::Main).expect("sockets");
+        let map = programs.sources(&mut namespace.route).expect("a map");
+        assert_eq!(map.room(), ROOM);
+        let entry = |n| Entry {
+            link: 1,
+            mac: MAC,
+            addr: nth(n).into(),
+        };
+        let entries: Vec<Entry> = (0..entries).map(entry).collect();
+        assert_eq!(map.put(&entries).expect("to write"), entries.len());
+    }
+
+    fn a_full_map_refuses() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            gateway_mac: Mac::new([2, 0x68, 0x78, 0, 0, 1]),
+            sysctl_record: directory.path().join("sysctls"),
+            sysctls: Vec::new(),
+        };
+        let mut kernel = Kernel::open(config).expect("a kernel");
+        fill(&mut kernel, ROOM - 1);
+        // The first has room; the one that is there already needs none.
+        let four = [ROOM - 1, 7, ROOM, ROOM + 1];
+        let report = kernel.apply(four.map(|n| Op::Create(source(n))).to_vec());
+        assert_eq!(report.applied, 2);
+        let refused: Vec<String> = report.failed.iter().map(|(_, e)| e.to_string()).collect();
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        for (text, n) in refused.iter().zip([ROOM, ROOM + 1]) {
+            let named = text.contains(&nth(n).to_string());
+            assert!(named && text.contains("is full"), "{text}");
+        }
+        let ends = Op::Delete(source(0).key());
+        let report = kernel.apply(vec![ends, Op::Create(source(ROOM))]);
+        assert_eq!(report.applied, 2, "{:?}", report.failed);
+    }
+
+    #[test]
+    fn a_full_map_refuses_by_name_and_takes_more_once_there_is_room() {
+        let isolated = || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("tests of the kernel run as root");
+            a_full_map_refuses();
+        };
+        thread::spawn(isolated).join().expect("no panic");
+    }
+}
