@@ -225,7 +225,9 @@ static __always_inline void look(struct __sk_buff *skb, struct left *left)
 {
 	char stretch[STRETCH_LEN] __attribute__((aligned(8)));
 
-	bpf_probe_read_kernel(stretch, sizeof(stretch), (const char *)skb + LOADED(STRETCH));
+	// What it cannot see goes nowhere right.
+	if (bpf_probe_read_kernel(stretch, sizeof(stretch), (const char *)skb + LOADED(STRETCH)))
+		__builtin_memset(stretch, 0xff, sizeof(stretch));
 #else
 static const char *(*cast_to_kernel)(void *) = (void *)0x68786b66;
 
