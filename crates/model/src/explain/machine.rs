@@ -1,6 +1,7 @@
 //! A host with a given state, as the way of one packet through it.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     net::{IpAddr, Ipv6Addr},
 };
@@ -21,26 +22,26 @@ use crate::{
 
 const MAIN_TABLE: u32 = 254;
 
-/// A host with a state. Making one costs what the number of routes costs; a packet does not.
+/// A host with a state. Making one costs what the number of objects costs, unless its ways are known; a packet
+/// does not.
 pub struct Machine<'a> {
     state: &'a HostState,
     config: &'a HostConfig,
     table: Table<'a>,
+    ways: Cow<'a, Ways>,
+}
+
+/// The routes and addresses of a state, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
     /// Lengths of the prefixes that there are routes for, longest first.
     lengths: Vec<(Family, u8)>,
     locals: BTreeSet<IpAddr>,
 }
 
-/// Where routing sends a packet.
-enum Way {
-    Local,
-    Link(IfName),
-    Uplink(Option<IfName>),
-}
-
-impl<'a> Machine<'a> {
-    /// The host with that state.
-    pub fn new(state: &'a HostState, config: &'a HostConfig) -> Self {
+impl Ways {
+    /// Those of the state. Costs what the number of its objects costs.
+    pub fn of(state: &HostState) -> Ways {
         let mut lengths = BTreeSet::new();
         let mut locals = BTreeSet::new();
         for key in state.objects.keys() {
@@ -54,12 +55,42 @@ impl<'a> Machine<'a> {
                 _ => {}
             }
         }
+        Ways {
+            lengths: lengths.into_iter().rev().collect(),
+            locals,
+        }
+    }
+
+    /// Whether they may be others once an object of that key comes or goes.
+    pub fn depend_on(key: &Key) -> bool {
+        matches!(key, Key::Route(_) | Key::Address(..))
+    }
+}
+
+/// Where routing sends a packet.
+enum Way {
+    Local,
+    Link(IfName),
+    Uplink(Option<IfName>),
+}
+
+impl<'a> Machine<'a> {
+    /// The host with that state.
+    pub fn new(state: &'a HostState, config: &'a HostConfig) -> Self {
+        Machine::of(state, config, Cow::Owned(Ways::of(state)))
+    }
+
+    /// The host with that state, whose ways these are.
+    pub fn with(state: &'a HostState, config: &'a HostConfig, ways: &'a Ways) -> Self {
+        Machine::of(state, config, Cow::Borrowed(ways))
+    }
+
+    fn of(state: &'a HostState, config: &'a HostConfig, ways: Cow<'a, Ways>) -> Self {
         Machine {
             state,
             config,
             table: Table::new(state, &Netns::Main),
-            lengths: lengths.into_iter().rev().collect(),
-            locals,
+            ways,
         }
     }
 
@@ -220,7 +251,7 @@ impl<'a> Machine<'a> {
         if is_link_local(destination) {
             return Err(Reason::NoRoute);
         }
-        if self.locals.contains(&destination) || is_for_many(destination) {
+        if self.ways.locals.contains(&destination) || is_for_many(destination) {
             return Ok(Way::Local);
         }
         let found = self.best_route(destination);
@@ -258,7 +289,7 @@ impl<'a> Machine<'a> {
     /// The longest prefix, and of those for one prefix the lowest metric.
     fn best_route(&self, destination: IpAddr) -> Option<(Prefix, &'a RouteKind)> {
         let family = Family::of(destination);
-        let lengths = self.lengths.iter().filter(|(of, _)| *of == family);
+        let lengths = self.ways.lengths.iter().filter(|(of, _)| *of == family);
         let prefixes = lengths.filter_map(|(_, len)| Prefix::new(destination, *len).ok());
         prefixes.filter_map(|prefix| self.route_for(prefix)).next()
     }

@@ -14,7 +14,7 @@ use std::{fmt, net::IpAddr};
 use hextet_types::{Family, IfName, Mac, PortId, SecurityGroupId};
 use serde::{Deserialize, Serialize};
 
-pub use machine::Machine;
+pub use machine::{Machine, Ways};
 pub use packet::{Packet, Payload};
 pub use step::{Outcome, Reason, RuleStep, Step};
 

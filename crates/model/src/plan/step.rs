@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use hextet_types::{NetworkId, PortId, SecurityGroupId, SubnetId};
+use hextet_types::{Family, NetworkId, PortId, SecurityGroupId, SubnetId};
 
 use super::{
     index::{
@@ -87,12 +87,16 @@ impl Step<'_> {
             .extend(self.index.ports(name).map(Unit::Port));
     }
 
-    fn recheck_ports(&mut self, name: &Name) {
+    /// Asks to look at the flows of these families, of all ports with that name.
+    fn recheck_ports(&mut self, name: &Name, families: &BTreeSet<Family>) {
         let ports = self
             .index
             .ports(name)
             .filter_map(|id| self.intent.ports.get(&id));
-        self.touched.recheck.extend(ports.flat_map(addresses));
+        let concerned = |addr: &IpAddr| families.contains(&Family::of(*addr));
+        self.touched
+            .recheck
+            .extend(ports.flat_map(addresses).filter(concerned));
     }
 
     fn network(&mut self, id: NetworkId, new: Option<&Network>) {
@@ -104,7 +108,7 @@ impl Step<'_> {
         let up = |n: Option<&Network>| n.is_some_and(|n| n.admin_state_up);
         self.touch_ports(&Name::Network(id));
         if up(old) && !up(new) {
-            self.recheck_ports(&Name::Network(id));
+            self.recheck_ports(&Name::Network(id), &Family::BOTH.into());
         }
     }
 
@@ -147,8 +151,9 @@ impl Step<'_> {
         if is_stateless(old) != is_stateless(new) {
             self.touch_ports(&Name::Group(id));
         }
-        if old.is_some_and(|old| group_narrowed(old, new)) {
-            self.recheck_ports(&Name::Group(id));
+        let narrowed = old.map_or_else(BTreeSet::new, |old| narrowed_families(old, new));
+        if !narrowed.is_empty() {
+            self.recheck_ports(&Name::Group(id), &narrowed);
         }
     }
 
@@ -223,12 +228,16 @@ fn port_narrowed(old: &Port, new: Option<&Port>) -> bool {
         || old.network_id != new.network_id
 }
 
-fn group_narrowed(old: &Group, new: Option<&Group>) -> bool {
-    let Some(new) = new else {
-        return !old.rules.is_empty();
-    };
-    let newly_stateless = old.group.stateful && !new.group.stateful;
-    newly_stateless || !all_matches(old).is_subset(&all_matches(new))
+/// The families of flows that the group may have carried and does not any more.
+fn narrowed_families(old: &Group, new: Option<&Group>) -> BTreeSet<Family> {
+    if old.group.stateful && new.is_some_and(|new| !new.group.stateful) {
+        return Family::BOTH.into();
+    }
+    let left = new.map_or_else(BTreeSet::new, all_matches);
+    all_matches(old)
+        .difference(&left)
+        .map(|(_, lost)| lost.shape.family)
+        .collect()
 }
 
 fn all_matches(group: &Group) -> BTreeSet<(Direction, Match)> {
