@@ -1,17 +1,21 @@
 //! What becomes of a packet on this host: for people, and for flows that are open when a policy changes.
 
+use std::collections::{BTreeSet, HashMap};
+
 use anyhow::Result;
-use hextet_kernel::conntrack::{Part, Tuple};
+use hextet_kernel::conntrack::Flow;
 use hextet_model::{
-    explain::{self, Endpoint, Machine, Outcome, Packet, Payload, Query},
+    explain::{self, Endpoint, Machine, Outcome, Packet, Payload, Query, Ways},
     plan::Planner,
-    state::CtState,
+    state::{CtState, Key},
 };
 
 use crate::report::{ExplainRequest, Explained};
 
 /// Where clients' ports come from when nobody says which (RFC 6335 §6).
 const EPHEMERAL_PORT: u16 = 49_152;
+/// Verdicts that are remembered.
+const VERDICTS: usize = 65_536;
 
 /// Answers `hextet explain`.
 ///
@@ -35,35 +39,68 @@ pub fn explain(planner: &Planner, request: &ExplainRequest) -> Result<Explained>
     })
 }
 
-/// Judges open flows as if each were new.
-pub struct Judge<'a> {
-    planner: &'a Planner,
-    machine: Machine<'a>,
+/// What is known of open flows, between changes of the plan.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    ways: Option<Ways>,
+    known: HashMap<Flow, bool>,
 }
 
-impl<'a> Judge<'a> {
-    /// By what is planned now.
-    pub fn new(planner: &'a Planner) -> Judge<'a> {
-        Judge {
-            planner,
-            machine: Machine::new(planner.state(), planner.config()),
+impl Verdicts {
+    /// These objects are others now.
+    pub fn forget(&mut self, changed: &BTreeSet<Key>) {
+        if !changed.is_empty() {
+            self.known.clear();
+        }
+        if changed.iter().any(Ways::depend_on) {
+            self.ways = None;
         }
     }
 
+    /// Judges by what is planned now.
+    pub fn judge<'a>(&'a mut self, planner: &'a Planner) -> Judge<'a> {
+        let ways = self.ways.get_or_insert_with(|| Ways::of(planner.state()));
+        Judge {
+            planner,
+            machine: Machine::with(planner.state(), planner.config(), ways),
+            known: &mut self.known,
+        }
+    }
+}
+
+/// Judges open flows as if each were new. Rules never look at a client's port, so that a verdict holds for all
+/// connections of a flow.
+pub struct Judge<'a> {
+    planner: &'a Planner,
+    machine: Machine<'a>,
+    known: &'a mut HashMap<Flow, bool>,
+}
+
+impl Judge<'_> {
     /// Whether the flow might begin now.
-    pub fn allows(&self, flow: &Tuple) -> bool {
+    pub fn allows(&mut self, flow: &Flow) -> bool {
+        if let Some(verdict) = self.known.get(flow) {
+            return *verdict;
+        }
+        let verdict = self.is_allowed(flow);
+        if self.known.len() >= VERDICTS {
+            self.known.clear();
+        }
+        self.known.insert(*flow, verdict);
+        verdict
+    }
+
+    fn is_allowed(&self, flow: &Flow) -> bool {
         let port = self.planner.port_with(flow.source);
-        let payload = match flow.part {
-            Part::Ports(source, destination) => Payload::Ports {
-                protocol: flow.protocol,
-                source,
+        let protocol = flow.protocol;
+        let payload = match (flow.destination_port, flow.icmp) {
+            (Some(destination), _) => Payload::Ports {
+                protocol,
+                source: EPHEMERAL_PORT,
                 destination,
             },
-            Part::Icmp { kind, code, .. } => Payload::Icmp {
-                icmp_type: kind,
-                code,
-            },
-            Part::None => Payload::Protocol(flow.protocol),
+            (None, Some((icmp_type, code))) => Payload::Icmp { icmp_type, code },
+            (None, None) => Payload::Protocol(protocol),
         };
         let packet = Packet {
             link: match port {

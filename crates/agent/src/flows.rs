@@ -14,14 +14,12 @@ use std::{
 use anyhow::{Context, Result};
 use hextet_kernel::{
     Error,
-    conntrack::{Conntrack, Entry, Filter, Place, Tuple},
+    conntrack::{Conntrack, Entry, Flow},
 };
 use hextet_model::state::Netns;
 
-/// Up to here the kernel is asked for each address; beyond, the whole table is read once.
-const FEW: usize = 8;
 /// Flows that are handed over and judged at once.
-const SLICE: usize = 256;
+const SLICE: usize = 512;
 /// Slices that wait to be judged; the walk waits for them.
 const AHEAD: usize = 16;
 /// What failed is tried again after this.
@@ -29,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What a walk shows.
 enum Found {
-    Flows(Vec<Entry>),
+    Flows(Vec<(Entry, Flow)>),
     End(Result<(), Error>),
 }
 
@@ -91,7 +89,10 @@ impl Flows {
     /// # Errors
     ///
     /// The table can't be read or written; it is tried again.
-    pub fn next_slice(&mut self, allows: impl Fn(&Tuple) -> bool) -> Result<Option<usize>, Error> {
+    pub fn next_slice(
+        &mut self,
+        allows: impl FnMut(&Flow) -> bool,
+    ) -> Result<Option<usize>, Error> {
         self.begin();
         if self.walking.is_none() {
             return Ok(None);
@@ -133,10 +134,11 @@ impl Flows {
 
     fn end(
         &mut self,
-        mut entries: Vec<Entry>,
-        allows: impl Fn(&Tuple) -> bool,
+        found: Vec<(Entry, Flow)>,
+        mut allows: impl FnMut(&Flow) -> bool,
     ) -> Result<(), Error> {
-        entries.retain(|entry| !allows(&entry.original));
+        let forbidden = found.into_iter().filter(|(_, flow)| !allows(flow));
+        let entries: Vec<Entry> = forbidden.map(|(entry, _)| entry).collect();
         self.cut += self.table.delete(&entries)?;
         Ok(())
     }
@@ -168,47 +170,14 @@ fn walk(
     found: &mpsc::SyncSender<Found>,
 ) -> Result<(), Error> {
     let mut slice = Vec::with_capacity(SLICE);
-    for filter in filters(addresses) {
-        table.walk(&filter, |entry| {
-            let ends = [entry.original.source, entry.original.destination];
-            if !ends.iter().any(|end| addresses.contains(end)) {
-                return;
-            }
-            slice.push(entry);
-            if slice.len() == SLICE {
-                // Where nobody hears it, the end is not heard either.
-                let _ = found.send(Found::Flows(std::mem::take(&mut slice)));
-            }
-        })?;
-    }
+    table.walk_of(addresses, |entry, flow| {
+        slice.push((entry, flow));
+        if slice.len() == SLICE {
+            // Where nobody hears it, the end is not heard either.
+            let full = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
+            let _ = found.send(Found::Flows(full));
+        }
+    })?;
     let _ = found.send(Found::Flows(slice));
     Ok(())
-}
-
-fn filters(addresses: &BTreeSet<IpAddr>) -> Vec<Filter> {
-    if addresses.len() > FEW {
-        return vec![Filter::default()];
-    }
-    let of_address = |address: &IpAddr| {
-        [Place::OriginalSource, Place::OriginalDestination].map(|place| Filter {
-            address: Some((place, *address)),
-            ..Filter::default()
-        })
-    };
-    addresses.iter().flat_map(of_address).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_addresses_are_found_in_one_walk() {
-        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-        assert_eq!(filters(&(0..3).map(address).collect()).len(), 6);
-        assert_eq!(
-            filters(&(0..200).map(address).collect()),
-            [Filter::default()]
-        );
-    }
 }

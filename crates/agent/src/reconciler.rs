@@ -28,7 +28,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     bgp::{Announcements, Learned},
-    explain,
+    explain::{self, Verdicts},
     flows::Flows,
     journal::Journal,
     next_hop::NextHops,
@@ -108,6 +108,7 @@ pub struct Reconciler {
     kernel: Kernel,
     journal: Journal,
     flows: Flows,
+    verdicts: Verdicts,
     /// Heard while flows were checked.
     ahead: Option<Input>,
     next_hops: NextHops,
@@ -154,6 +155,7 @@ impl Reconciler {
             kernel,
             journal,
             flows,
+            verdicts: Verdicts::default(),
             ahead: None,
             next_hops,
             outputs,
@@ -285,6 +287,7 @@ impl Reconciler {
     }
 
     fn take(&mut self, mut changed: Changed) {
+        self.verdicts.forget(&changed.objects);
         for key in &changed.objects {
             match self.planner.state().objects.get(key) {
                 Some(object) => drop(self.desired.insert(key.clone(), object.clone())),
@@ -480,7 +483,7 @@ impl Reconciler {
         if self.flows.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
-        let judge = explain::Judge::new(&self.planner);
+        let mut judge = self.verdicts.judge(&self.planner);
         while self.flows.due().is_some_and(|due| due <= Instant::now()) {
             match self.flows.next_slice(|flow| judge.allows(flow)) {
                 Ok(Some(cut)) if cut > 0 => {

@@ -93,8 +93,9 @@ pub struct Entry {
 }
 
 /// A connection as policy judges it, between translation of the destination and of the source: who began
-/// it, and whom it reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// it, and whom it reaches. The source port is not part of it, since no rule ever looks at that: all
+/// connections of one flow share a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Who began it.
     pub source: IpAddr,
@@ -102,35 +103,29 @@ pub struct Flow {
     pub destination: IpAddr,
     /// The transport protocol.
     pub protocol: u8,
-    /// The source port, where the protocol has ports.
-    pub source_port: Option<u16>,
     /// The destination port, where the protocol has ports.
     pub destination_port: Option<u16>,
-    /// The ICMP type of its first packet.
-    pub icmp_type: Option<u8>,
+    /// The ICMP type and code of its first packet.
+    pub icmp: Option<(u8, u8)>,
 }
 
 impl Entry {
     /// As policy judges it.
     pub fn flow(&self) -> Flow {
-        let (source_port, icmp_type) = match self.original.part {
-            Part::Ports(source, _) => (Some(source), None),
-            Part::Icmp { kind, .. } => (None, Some(kind)),
-            Part::None => (None, None),
+        let icmp = match self.original.part {
+            Part::Icmp { kind, code, .. } => Some((kind, code)),
+            _ => None,
         };
         let destination_port = match self.reply.part {
             Part::Ports(source, _) => Some(source),
             _ => None,
         };
-        let (source, destination) = (self.original.source, self.reply.source);
-        let protocol = self.original.protocol;
         Flow {
-            source,
-            destination,
-            protocol,
-            source_port,
+            source: self.original.source,
+            destination: self.reply.source,
+            protocol: self.original.protocol,
             destination_port,
-            icmp_type,
+            icmp,
         }
     }
 }
@@ -212,34 +207,45 @@ impl Conntrack {
         Ok(())
     }
 
+    /// Walks the entries of flows from or to one of these addresses, each with its flow. Those of other
+    /// addresses are not asked for where the kernel can sort them out. A flow between two of them may be
+    /// shown twice.
+    pub fn walk_of(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        mut each: impl FnMut(Entry, Flow),
+    ) -> Result<(), Error> {
+        for filter in filters(addresses) {
+            self.walk(&filter, |entry| {
+                let flow = entry.flow();
+                let ends = [flow.source, flow.destination];
+                if ends.iter().any(|addr| addresses.contains(addr)) {
+                    each(entry, flow);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Deletes the entries of flows from or to one of these addresses that are forbidden; gives how many.
-    /// Those of other addresses are not asked for.
     pub fn cut(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
         mut forbidden: impl FnMut(&Flow) -> bool,
     ) -> Result<usize, Error> {
         let mut cut = 0;
-        for filter in filters(addresses) {
-            loop {
-                let mut found = Vec::new();
-                self.walk(&filter, |entry| {
-                    let flow = entry.flow();
-                    let concerned = [flow.source, flow.destination];
-                    if found.len() < FOUND
-                        && concerned.iter().any(|addr| addresses.contains(addr))
-                        && forbidden(&flow)
-                    {
-                        found.push(entry);
-                    }
-                })?;
-                cut += self.delete(&found)?;
-                if found.len() < FOUND {
-                    break;
+        loop {
+            let mut found = Vec::new();
+            self.walk_of(addresses, |entry, flow| {
+                if found.len() < FOUND && forbidden(&flow) {
+                    found.push(entry);
                 }
+            })?;
+            cut += self.delete(&found)?;
+            if found.len() < FOUND {
+                return Ok(cut);
             }
         }
-        Ok(cut)
     }
 
     /// Deletes exactly these entries; gives how many there still were.
