@@ -9,6 +9,8 @@
 //! | who | owns |
 //! |---|---|
 //! | [`reconciler`] | planner, kernel, journal |
+//! | [`lookout`] | sockets that read the whole kernel |
+//! | [`flows`] | sockets that walk the connection table |
 //! | [`responder`] | the RA and DHCP engine, the packet socket |
 //! | [`bgp`] | the BGP engine and its connections |
 //! | [`bfd`] | the BFD engine and its sockets |
@@ -26,6 +28,7 @@ mod flows;
 pub mod fuzzing;
 mod identity;
 pub mod journal;
+mod lookout;
 mod metrics;
 mod monitor;
 mod next_hop;

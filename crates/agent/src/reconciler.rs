@@ -2,9 +2,10 @@
 //!
 //! It owns the planner, the kernel and the journal, on a thread of its own. Whatever happens (a new
 //! intent, a route that a peer told, somebody else's hand in the kernel) only changes what is desired or
-//! what is known of the kernel; the same comparison then finds what is to be written. Every minute it
-//! looks at everything, whether or not anything was heard.
+//! what is known of the kernel; the same comparison then finds what is to be written. Every minute
+//! everything is looked at ([`look`]), whether or not anything was heard.
 
+mod look;
 mod tell;
 
 use std::{
@@ -24,18 +25,20 @@ use hextet_model::{
 };
 use hextet_types::{IfName, PortId, Prefix};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     bgp::{Announcements, Learned},
     explain::{self, Verdicts},
     flows::Flows,
     journal::Journal,
+    lookout::Lookout,
     next_hop::NextHops,
     report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus},
     reporter::Standing as Reported,
     subscription::Update,
 };
+use look::Looks;
 
 /// Priority of routes that BGP taught; between a port's own and the cloud's black holes.
 pub const LEARNED_METRIC: u32 = 200;
@@ -130,9 +133,7 @@ pub struct Reconciler {
     server_heard: Option<Instant>,
     writes: u64,
     mended: u64,
-    next_full_pass: Instant,
-    /// How long it took, and when it was over.
-    last_full_pass: (Duration, Instant),
+    looks: Looks,
 }
 
 impl Reconciler {
@@ -148,6 +149,7 @@ impl Reconciler {
         next_hops: NextHops,
         outputs: Outputs,
     ) -> Result<Reconciler> {
+        let looks = Looks::new(Lookout::start(kernel.onlooker()?)?);
         planner.replace_with(intent);
         let desired = planner.state().objects.clone();
         let mut reconciler = Reconciler {
@@ -170,8 +172,7 @@ impl Reconciler {
             server_heard: None,
             writes: 0,
             mended: 0,
-            next_full_pass: Instant::now() + FULL_PASS,
-            last_full_pass: (Duration::ZERO, Instant::now()),
+            looks,
         };
         reconciler.adopt()?;
         let report = reconciler.kernel.reconcile_known(&reconciler.desired);
@@ -211,8 +212,8 @@ impl Reconciler {
         if let Some(input) = self.ahead.take() {
             return Ok(input);
         }
-        let due = self.flows.due().unwrap_or(self.next_full_pass);
-        let until = due.min(self.next_full_pass);
+        let look = self.looks.due();
+        let until = self.flows.due().map_or(look, |due| due.min(look));
         inputs.recv_timeout(until.saturating_duration_since(Instant::now()))
     }
 
@@ -349,7 +350,7 @@ impl Reconciler {
                 | Wake::Rules(_)
                 | Wake::XfrmPolicies
                 | Wake::Table
-                | Wake::Resync => self.look_soon(),
+                | Wake::Resync => self.looks.soon(),
             }
         }
         self.hear_links(links);
@@ -391,22 +392,14 @@ impl Reconciler {
             }
             Err(error) => {
                 error!(%error, "the settings can't be read");
-                self.look_soon();
+                self.looks.soon();
             }
         }
     }
 
-    /// At once, but so that looking takes a tenth of the time at most.
-    fn look_soon(&mut self) {
-        let rested = self.last_full_pass.1 + 10 * self.last_full_pass.0;
-        self.next_full_pass = self.next_full_pass.min(rested.max(Instant::now()));
-    }
-
-    /// Writes what is to be written.
+    /// Writes what is to be written, and looks a bit further.
     fn settle(&mut self) {
-        if Instant::now() >= self.next_full_pass {
-            self.full_pass();
-        } else if !self.dirty.is_empty() {
+        if !self.dirty.is_empty() {
             let dirty = std::mem::take(&mut self.dirty);
             let report = self.kernel.reconcile_keys(&dirty, &self.desired);
             for key in &dirty {
@@ -415,37 +408,14 @@ impl Reconciler {
             }
             self.note(report);
         }
+        self.look();
         self.tell_standing();
-    }
-
-    fn full_pass(&mut self) {
-        let begin = Instant::now();
-        self.next_full_pass = begin + FULL_PASS;
-        let pending = !std::mem::take(&mut self.dirty).is_empty() || !self.failures.is_empty();
-        match self.kernel.reconcile(&Scope::of(&self.desired)) {
-            Ok(report) => {
-                if !pending {
-                    self.mended += report.applied as u64;
-                }
-                self.failures.clear();
-                self.waiting.clear();
-                self.touched_ports
-                    .extend(self.planner.intent().ports.keys());
-                debug!(writes = report.applied, took = ?begin.elapsed(), "looked at everything");
-                self.note(report);
-            }
-            Err(error) => {
-                error!(%error, "the kernel can't be read");
-                self.next_full_pass = begin + RETRY;
-            }
-        }
-        self.last_full_pass = (begin.elapsed(), Instant::now());
     }
 
     fn note(&mut self, report: Report) {
         self.writes += report.applied as u64;
         if report.disturbed {
-            self.look_soon();
+            self.looks.soon();
         }
         for key in report.waiting {
             if let Some(link) = self.link_of(&key) {
@@ -455,7 +425,7 @@ impl Reconciler {
         for (op, error) in report.failed {
             warn!(%op, %error, "not written");
             self.failures.insert(op.key(), format!("{op}: {error}"));
-            self.next_full_pass = self.next_full_pass.min(Instant::now() + RETRY);
+            self.looks.again();
         }
     }
 
@@ -495,7 +465,7 @@ impl Reconciler {
                 }
             }
             self.ahead = inputs.try_recv().ok();
-            if self.ahead.is_some() || Instant::now() >= self.next_full_pass {
+            if self.ahead.is_some() || self.looks.due() <= Instant::now() {
                 return;
             }
         }

@@ -27,5 +27,7 @@ pub mod workload;
 mod xfrm;
 
 pub use error::{Error, Refusal};
-pub use reconcile::{Config, Kernel, Op, Report, Scope, Standing, diff, diff_keys};
+pub use reconcile::{
+    Config, Expected, Kernel, Look, Onlooker, Op, Report, Scope, Seen, Standing, diff, diff_keys,
+};
 pub use route::PROTOCOL;

@@ -94,15 +94,19 @@ impl Reconciler {
             if let Some(failure) = self.failures.get(&key) {
                 return down(failure);
             }
-            let stands = matches!(
-                (self.kernel.known().get(&key), self.desired.get(&key)),
-                (Some(Standing::As(actual)), Some(desired)) if actual == desired
-            );
-            if !stands && self.desired.contains_key(&key) {
+            if !self.stands(&key) && self.desired.contains_key(&key) {
                 return down(&format!("waiting for the interface {link}"));
             }
         }
         PortState::Active
+    }
+
+    /// Whether what is desired there is known to stand.
+    pub(super) fn stands(&self, key: &Key) -> bool {
+        matches!(
+            (self.kernel.known().get(key), self.desired.get(key)),
+            (Some(Standing::As(actual)), Some(desired)) if actual == desired
+        )
     }
 
     /// What makes the port's interface work.

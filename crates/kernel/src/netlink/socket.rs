@@ -67,6 +67,7 @@ pub struct Socket {
     seq: u32,
     buf: Vec<u8>,
     send_buffer: usize,
+    only_undisturbed: bool,
     what: &'static str,
 }
 
@@ -89,10 +90,16 @@ impl Socket {
             seq: 1,
             buf: vec![0; 64 << 10],
             send_buffer: 0,
+            only_undisturbed: false,
             what,
         };
         socket.grow_send_buffer(SEND_BUFFER);
         Ok(socket)
+    }
+
+    /// From now on a dump that others keep disturbing fails, instead of being taken as good.
+    pub fn only_undisturbed(&mut self) {
+        self.only_undisturbed = true;
     }
 
     /// Its address; notifications that its requests cause carry it.
@@ -220,8 +227,16 @@ impl Socket {
             let mut found = Vec::new();
             let disturbed = self.dump_each(request, |answer| found.extend(parse(answer)))?;
             tries += 1;
-            if !disturbed || tries == DUMP_TRIES {
+            if !disturbed {
                 return Ok(found);
+            }
+            if tries == DUMP_TRIES {
+                return match self.only_undisturbed {
+                    false => Ok(found),
+                    true => Err(Error::Lost {
+                        operation: format!("dump {} while others write", self.what),
+                    }),
+                };
             }
         }
     }

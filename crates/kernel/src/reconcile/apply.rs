@@ -83,6 +83,9 @@ impl Kernel {
     }
 
     fn settle(&mut self, op: Op, fate: Fate, report: &mut Report) {
+        if self.written.is_some() {
+            self.outdate(&op.key());
+        }
         match fate {
             Fate::Done => {
                 report.applied += 1;

@@ -21,12 +21,19 @@ type Standings = BTreeMap<Key, Standing>;
 impl Kernel {
     /// All that is ours in the scope's namespaces. Writes nothing.
     pub fn dump(&mut self, scope: &Scope<'_>) -> Result<BTreeMap<Key, Standing>, Error> {
+        let mut found = self.dump_but_sysctls(scope)?;
+        for netns in scope.all() {
+            self.dump_sysctls(&netns, scope, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    pub(super) fn dump_but_sysctls(&mut self, scope: &Scope<'_>) -> Result<Standings, Error> {
         self.drop_stale_namespaces();
         let mut found = Standings::new();
         for netns in scope.all() {
             if self.namespace(&netns)?.is_some() {
                 self.dump_links_and_programs(&netns, scope, &mut found)?;
-                self.dump_sysctls(&netns, scope, &mut found)?;
             }
         }
         Ok(found)

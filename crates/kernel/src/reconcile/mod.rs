@@ -6,6 +6,7 @@
 mod apply;
 mod diff;
 mod dump;
+mod look;
 mod op;
 mod requests;
 mod sources;
@@ -20,6 +21,7 @@ use hextet_model::state::{Key, KeyType, Netns, Object, RouteKind, SetName};
 use hextet_types::{IfName, Mac};
 
 pub use diff::{diff, diff_keys};
+pub use look::{Expected, Look, Onlooker, Seen};
 pub use op::{Op, Standing};
 
 use crate::{
@@ -128,6 +130,13 @@ impl Namespace {
             disturbed: false,
         })
     }
+
+    /// From now on, what others keep changing is not read.
+    fn only_undisturbed(&mut self) {
+        for socket in [&mut self.route, &mut self.nft, &mut self.xfrm] {
+            socket.only_undisturbed();
+        }
+    }
 }
 
 /// The kernel, in as many namespaces as the desired state names.
@@ -139,6 +148,10 @@ pub struct Kernel {
     record: Record,
     namespaces: BTreeMap<Netns, Namespace>,
     known: BTreeMap<Key, Standing>,
+    /// What was written since a look began.
+    written: Option<BTreeSet<Key>>,
+    /// It only looks: namespaces that it opens are read while others write.
+    onlooks: bool,
 }
 
 impl Kernel {
@@ -154,6 +167,8 @@ impl Kernel {
             record,
             namespaces,
             known: BTreeMap::new(),
+            written: None,
+            onlooks: false,
         })
     }
 
@@ -261,6 +276,7 @@ impl Kernel {
             .collect();
         for key in &gone {
             self.known.remove(key);
+            self.outdate(key);
         }
         self.forget_sources(netns, &gone);
         gone
@@ -280,7 +296,13 @@ impl Kernel {
         match self.namespaces.entry(netns.clone()) {
             Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
             Entry::Vacant(entry) => match netns::Handle::open(netns) {
-                Ok(handle) => Ok(Some(entry.insert(Namespace::open(handle)?))),
+                Ok(handle) => {
+                    let namespace = entry.insert(Namespace::open(handle)?);
+                    if self.onlooks {
+                        namespace.only_undisturbed();
+                    }
+                    Ok(Some(namespace))
+                }
                 Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
                 Err(e) => Err(e),
             },
