@@ -317,6 +317,51 @@ fn tampering_is_mended_object_by_object() {
 }
 
 #[test]
+fn a_look_finds_what_others_changed_and_not_what_we_did_meanwhile() {
+    isolated(|| {
+        make_links(run);
+        let mut host = Host::open();
+        let mut desired = host_state(&Netns::Main);
+        host.reconcile(&desired);
+        let mut onlooker = host.kernel.onlooker().expect("sockets");
+        let mut look = |host: &mut Host, desired: &BTreeMap<_, _>| {
+            let expected = host.kernel.begin_look(desired);
+            let seen = std::thread::scope(|scope| scope.spawn(|| onlooker.look(&expected)).join());
+            seen.expect("no panic").expect("a look")
+        };
+        let compare = |host: &mut Host, seen, desired: &BTreeMap<_, _>| {
+            let mut look = host.kernel.take_look(seen, desired).expect("sysctls");
+            loop {
+                if let Some(differing) = host.kernel.compare(&mut look, desired, 3) {
+                    return differing;
+                }
+            }
+        };
+        run("ip route del blackhole 203.0.113.0/24");
+        run("ip neigh del 192.0.2.1 dev tap1");
+        let seen = look(&mut host, &desired);
+        let (gone, new) = (
+            route(&Netns::Main, "2001:db8:f::/48", 4096, vec![]).key(),
+            route(&Netns::Main, "198.51.100.0/24", 4096, vec![]),
+        );
+        desired.remove(&gone);
+        desired.insert(new.key(), new.clone());
+        let ours = [gone, new.key()];
+        assert_eq!(host.kernel.reconcile_keys(&ours, &desired).applied, 2);
+        let differing = compare(&mut host, seen, &desired);
+        let tampered = [
+            neighbour(&Netns::Main, "tap1", "192.0.2.1", 1).key(),
+            route(&Netns::Main, "203.0.113.0/24", 4096, vec![]).key(),
+        ];
+        assert_eq!(differing, BTreeSet::from(tampered));
+        assert_eq!(host.kernel.reconcile_keys(&differing, &desired).applied, 2);
+        let seen = look(&mut host, &desired);
+        assert_eq!(compare(&mut host, seen, &desired), BTreeSet::new());
+        assert_eq!(host.reconcile(&desired), 0);
+    });
+}
+
+#[test]
 fn links_that_are_not_there_are_waited_for() {
     isolated(|| {
         let desired = host_state(&Netns::Main);

@@ -157,8 +157,9 @@ impl World {
             let differing = std::mem::take(&mut look.differing);
             self.stage = None;
             let due = |key: &Key| self.refused.contains(key) || self.tampered.contains(key);
-            let undue = differing.iter().filter(|key| !due(key)).cloned();
-            self.undue.extend(undue.collect::<Vec<_>>());
+            let ops = diff_keys(&differing, &self.desired, &self.known);
+            let undue = ops.iter().map(Op::key).filter(|key| !due(key));
+            self.undue.extend(undue);
             self.mended += self.write(&differing);
         }
     }
