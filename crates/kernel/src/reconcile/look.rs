@@ -14,7 +14,7 @@ use std::{
 use hextet_model::state::{Key, Netns, Object, SetName};
 use hextet_types::Family;
 
-use super::{Kernel, Scope, Standing};
+use super::{Kernel, Scope, Standing, sources::Places};
 use crate::{error::Error, route::entry};
 
 type Standings = BTreeMap<Key, Standing>;
@@ -25,7 +25,10 @@ pub struct Expected(BTreeMap<Key, Object>);
 
 /// What a look saw, sysctls apart.
 #[derive(Debug)]
-pub struct Seen(Standings);
+pub struct Seen {
+    standings: Standings,
+    places: BTreeMap<Netns, Places>,
+}
 
 /// The comparison of what was seen with what is desired.
 #[derive(Debug)]
@@ -46,7 +49,9 @@ impl Onlooker {
     ///
     /// Something can't be read, or others keep changing it.
     pub fn look(&mut self, expected: &Expected) -> Result<Seen, Error> {
-        self.0.dump_but_sysctls(&Scope::of(&expected.0)).map(Seen)
+        let standings = self.0.dump_but_sysctls(&Scope::of(&expected.0))?;
+        let places = std::mem::take(&mut self.0.places);
+        Ok(Seen { standings, places })
     }
 }
 
@@ -75,7 +80,7 @@ impl Kernel {
             desired.range(elements(beyond)..),
         );
         let looked_at = |(key, _): &(&Key, &Object)| match key {
-            Key::Neighbour(..) => false,
+            Key::Neighbour(..) | Key::Source(..) => false,
             Key::Route(key) => {
                 key.prefix.family() == Family::V6
                     && matches!(key.metric, 0 | entry::DEFAULT_METRIC_V6)
@@ -96,7 +101,10 @@ impl Kernel {
         seen: Seen,
         desired: &BTreeMap<Key, Object>,
     ) -> Result<Look, Error> {
-        let mut seen = seen.0;
+        for (netns, places) in seen.places {
+            self.places.entry(netns).or_default().learn(places);
+        }
+        let mut seen = seen.standings;
         let namespaces: Vec<Netns> = self.namespaces.keys().cloned().collect();
         for netns in namespaces {
             if let Err(error) = self.dump_sysctls(&netns, &Scope::of(desired), &mut seen) {

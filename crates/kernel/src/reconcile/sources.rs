@@ -166,6 +166,17 @@ impl Kernel {
 }
 
 impl Places {
+    /// Takes over what a look saw, which may be older than what we know of a link.
+    pub(super) fn learn(&mut self, seen: Places) {
+        for (link, index) in seen.links {
+            self.links.entry(link).or_insert(index);
+        }
+        let ours: BTreeSet<u32> = self.links.values().copied().collect();
+        let stale = seen.stale.into_iter();
+        self.stale
+            .extend(stale.filter(|entry| !ours.contains(&entry.link)));
+    }
+
     /// The entry of a source, on the link with that index; where there is none by now, with the index that
     /// it had.
     fn entry(&self, key: &Key, index: Option<u32>) -> Option<Entry> {
