@@ -6,9 +6,10 @@
 #![no_main]
 
 use std::{
-    fs,
+    fs::File,
+    io::Write,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
-    process,
     sync::LazyLock,
 };
 
@@ -17,14 +18,18 @@ use hextet_lab::LabFile;
 use hextet_server::ServerConfig;
 use libfuzzer_sys::fuzz_target;
 
-/// In memory.
-static FILE: LazyLock<PathBuf> =
-    LazyLock::new(|| Path::new("/dev/shm").join(format!("hextet-fuzz-{}", process::id())));
+/// In memory, without a name: it goes with the process, however that ends.
+static FILE: LazyLock<(File, PathBuf)> = LazyLock::new(|| {
+    let file = tempfile::tempfile_in("/dev/shm");
+    let file = file.unwrap_or_else(|error| panic!("a file in /dev/shm: {error}"));
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    (file, path.into())
+});
 
 fuzz_target!(|input: &[u8]| {
     let [which, text @ ..] = input else { return };
-    let path = FILE.as_path();
-    if let Err(error) = fs::write(path, text) {
+    let (file, path) = &*FILE;
+    if let Err(error) = fill(file, path, text) {
         panic!("write {}: {error}", path.display());
     }
     match which % 4 {
@@ -34,6 +39,11 @@ fuzz_target!(|input: &[u8]| {
         _ => open_twice(path),
     }
 });
+
+fn fill(file: &File, path: &Path, text: &[u8]) -> std::io::Result<()> {
+    file.set_len(0)?;
+    File::options().write(true).open(path)?.write_all(text)
+}
 
 fn open_twice(path: &Path) {
     let open = || Journal::open(path).unwrap_or_else(|error| panic!("{error}"));

@@ -1,6 +1,8 @@
 //! What several targets ask of a decoder: no panic, bounded results, and that what was read is read the same
 //! after it was written.
 
+pub mod server;
+
 use hextet_bgp::packet::{
     Context, Encoding, Families, Framer, HEADER_LEN, Message, MessageType, Notification, Open,
     Reach, RouteRefresh, Update, encode_reach,

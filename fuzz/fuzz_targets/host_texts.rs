@@ -1,0 +1,21 @@
+//! What administrators and hosts are handed: join tokens, certificates, requests to the control sockets. No
+//! panic, and what was read is read the same after it was written.
+//!
+//! The first octet says which.
+
+#![no_main]
+
+use hextet_agent::fuzzing as agent;
+use hextet_server::fuzzing as server;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let [which, octets @ ..] = input else { return };
+    match which % 5 {
+        0 => agent::read_join_token(&String::from_utf8_lossy(octets)),
+        1 => agent::read_certificate(octets),
+        2 => agent::read_control_request(octets),
+        3 => server::read_certificate(octets),
+        _ => server::read_token_request(octets),
+    }
+});
