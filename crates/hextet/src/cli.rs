@@ -33,21 +33,26 @@ pub enum Command {
     /// Run the server: the networking API, identity, and the agents' intent.
     #[command(
         after_help = "Examples:\n  hextet server --config /etc/hextet/server.toml\n  \
-        hextet server join-token --host h1\n  hextet server dump > backup.ndjson"
+        hextet server join-token --host h1\n  hextet server dump > backup.ndjson\n  \
+        hextet server load < backup.ndjson"
     )]
     Server(Server),
     /// Run this host's agent, or join it to a cloud.
     #[command(
         after_help = "Examples:\n  hextet agent join --token ID.SECRET.FINGERPRINT\n  \
-        hextet agent --config /etc/hextet/agent.toml"
+        hextet agent --config /etc/hextet/agent.toml\n  \
+        hextet agent drain && systemctl reboot\n  hextet agent resume"
     )]
     Agent(Agent),
     /// Show what this host's agent is doing: server, ports, BGP peers, kernel.
+    #[command(
+        after_help = "Examples:\n  hextet status\n  hextet status --json | jq .kernel.failed"
+    )]
     Status(Question),
     /// Show what the reconciler would change in this host's kernel, without changing it.
     #[command(
         after_help = "An empty plan means that the kernel is what it has to be; the exit status is \
-        then 0, and 2 otherwise."
+        then 0, and 2 otherwise.\n\nExamples:\n  hextet plan\n  hextet plan --json | jq -r .[].object"
     )]
     Plan(Question),
     /// Show the path of a packet from one of this host's ports, and what decides about it.
@@ -57,17 +62,32 @@ pub enum Command {
     )]
     Explain(Explain),
     /// Plug ports of this host into network namespaces.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  hextet port list\n  hextet port attach 3f0c… --netns web\n  \
+        hextet port detach 3f0c…"
+    )]
     Port(Port),
     /// Many hosts on one machine, in network namespaces.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  hextet lab up labs/fabric.toml\n  hextet lab exec fabric h1 -- hextet status\n  \
+        hextet lab down fabric"
+    )]
     Lab(Lab),
     /// Write shell completions to standard output.
+    #[command(
+        after_help = "Examples:\n  hextet completions bash > /etc/bash_completion.d/hextet\n  \
+        hextet completions fish > ~/.config/fish/completions/hextet.fish"
+    )]
     Completions {
         /// For this shell.
         shell: clap_complete::Shell,
     },
     /// Write the manual pages into a directory.
+    #[command(
+        after_help = "Example:\n  hextet man /usr/local/share/man/man1 && man hextet-agent-drain"
+    )]
     Man {
         /// An existing directory.
         #[arg(value_hint = ValueHint::DirPath)]
@@ -127,6 +147,8 @@ pub struct ServerConfigFile {
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
     /// Make a token with which one host may join once.
+    #[command(after_help = "Examples:\n  hextet server join-token --host h1\n  \
+        hextet server join-token --host h1 | ssh h1 hextet agent join --token -")]
     JoinToken {
         /// The host's name; without it, any.
         #[arg(long)]
@@ -139,12 +161,17 @@ pub enum ServerCommand {
         config: ServerConfigFile,
     },
     /// Write the whole store to standard output, a line of JSON each.
+    #[command(
+        after_help = "It holds secrets (hashes of passwords, the key of the agents' authority): keep it as such.\n\n\
+        Example:\n  (umask 077; hextet server dump > backup.ndjson)"
+    )]
     Dump {
         /// The server's configuration.
         #[command(flatten)]
         config: ServerConfigFile,
     },
     /// Fill the store from a dump on standard input; the server must not be running.
+    #[command(after_help = "Example:\n  hextet server load < backup.ndjson")]
     Load {
         /// Replace what is there.
         #[arg(long)]
@@ -179,6 +206,10 @@ pub struct AgentConfigFile {
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
     /// Get this host's certificate from the server.
+    #[command(
+        after_help = "Examples:\n  hextet agent join --token ID.SECRET.FINGERPRINT\n  \
+        hextet agent join --token - < token"
+    )]
     Join {
         /// As `hextet server join-token` printed it; `-` reads it from standard input.
         #[arg(long, env = "HEXTET_JOIN_TOKEN", hide_env_values = true)]
@@ -190,7 +221,7 @@ pub enum AgentCommand {
     /// Take this host out of service: its routes become the last choice, and then they are withdrawn.
     #[command(
         after_help = "The sessions stay up, and ports go on running. The host stays drained until 'hextet agent \
-        resume', also when the agent or the host is started anew."
+        resume', also when the agent or the host is started anew.\n\nExample:\n  hextet agent drain --wait 30"
     )]
     Drain {
         /// How long traffic has to find its way elsewhere before the routes are withdrawn.
@@ -201,12 +232,17 @@ pub enum AgentCommand {
         agent: AgentSocket,
     },
     /// Put a drained host back into service.
+    #[command(after_help = "Example:\n  hextet agent resume")]
     Resume {
         /// The agent's control socket.
         #[command(flatten)]
         agent: AgentSocket,
     },
     /// Remove everything that agents made in this kernel, and restore the former settings.
+    #[command(
+        after_help = "The agent must have ended. Its host stays joined; 'openstack network agent delete' takes that \
+        back.\n\nExample:\n  systemctl stop hextet-agent && hextet agent leave"
+    )]
     Leave {
         /// The agent's configuration.
         #[command(flatten)]
@@ -241,6 +277,9 @@ pub struct Explain {
 #[derive(Debug, Subcommand)]
 pub enum Port {
     /// List this host's ports.
+    #[command(
+        after_help = "Examples:\n  hextet port list\n  hextet port list --json | jq -r .[].id"
+    )]
     List(Question),
     /// Plug a port into a network namespace by a veth pair, and wait until it is active.
     #[command(after_help = "Example:\n  ip netns add web\n  hextet port attach 3f0c… --netns web")]
@@ -259,6 +298,7 @@ pub enum Port {
         agent: AgentSocket,
     },
     /// Unplug a port that `attach` plugged.
+    #[command(after_help = "Example:\n  hextet port detach 3f0c…")]
     Detach {
         /// The port.
         #[arg(value_parser = port_id)]
@@ -270,17 +310,20 @@ pub enum Port {
 #[derive(Debug, Subcommand)]
 pub enum Lab {
     /// Build a lab and start what runs in it.
+    #[command(after_help = "Example:\n  hextet lab up labs/fabric.toml")]
     Up {
         /// The lab's description, as those in `labs/`.
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
     /// Tear a lab down.
+    #[command(after_help = "Example:\n  hextet lab down fabric")]
     Down {
         /// Its name.
         name: String,
     },
     /// List the labs that are up, with their nodes.
+    #[command(after_help = "Example:\n  hextet lab list --json")]
     List(Output),
     /// Run a command on a node.
     #[command(after_help = "Example:\n  hextet lab exec fabric h1 -- ip -6 route")]
