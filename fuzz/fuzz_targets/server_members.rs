@@ -55,7 +55,7 @@ impl Member {
         let (status, answer) = admin.ask("PUT", &path, b"", b"");
         assert_eq!(status, 204, "{answer}");
         let networking = "/networking/v2.0";
-        let shared = json!({"network": {"name": "public", "shared": true}});
+        let shared = json!({"network": {"name": "public", "shared": true, "is_default": true}});
         let network = admin.make(&format!("{networking}/networks"), &shared);
         let subnet = json!({"subnet": {"network_id": network["id"], "ip_version": 6, "cidr": "2001:db8:1::/64",
             "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}});

@@ -43,7 +43,7 @@ pub struct Running {
 }
 
 /// What a target's octets ask: the first three say which method, collection and item; then comes the query up
-/// to a zero octet, then the body.
+/// to a zero octet, then the body. In both, `@0` is what was last made, up to `@7`.
 pub struct Asked<'a> {
     /// `GET`, `POST` …
     pub method: &'static str,
@@ -158,7 +158,8 @@ impl Client {
     /// Asks what a target thinks of, and remembers what came of it.
     pub fn try_out(&mut self, asked: &Asked<'_>) -> (u16, Value) {
         let path = self.path(asked.collection, asked.item);
-        let (status, answer) = self.ask(asked.method, &path, asked.query, asked.body);
+        let (query, body) = (self.fill_in(asked.query), self.fill_in(asked.body));
+        let (status, answer) = self.ask(asked.method, &path, &query, &body);
         assert!(status < 500, "{} {path}: {status} {answer}", asked.method);
         self.keep(&answer);
         (status, answer)
@@ -187,6 +188,24 @@ impl Client {
             6 => format!("{collection}/{id}/tags/blue"),
             _ => format!("{collection}/{id}/password"),
         }
+    }
+
+    /// `@0` to `@7` are the identifiers of what was last made: no target would guess them.
+    fn fill_in(&self, octets: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(octets.len());
+        let mut rest = octets;
+        while let [octet, more @ ..] = rest {
+            let known = match more {
+                [n @ b'0'..=b'7', ..] if *octet == b'@' => self.items.get(usize::from(n - b'0')),
+                _ => None,
+            };
+            match known {
+                Some(id) => out.extend_from_slice(id.as_bytes()),
+                None => out.push(*octet),
+            }
+            rest = more.get(usize::from(known.is_some())..).unwrap_or_default();
+        }
+        out
     }
 
     fn keep(&mut self, answer: &Value) {

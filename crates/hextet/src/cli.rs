@@ -7,7 +7,14 @@ use hextet_types::{HostId, IfName, PortId};
 
 /// IPv6-first cloud networking: every workload its own reachable IPv6 address, IPv4 as a service beside it.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Examples:\n  hextet server --config /etc/hextet/server.toml\n  \
+    hextet agent join --token ID.SECRET.FINGERPRINT\n  hextet status\n  \
+    hextet explain --from 3f0c… --to 2001:db8::5 --tcp 443"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
