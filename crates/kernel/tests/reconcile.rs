@@ -228,6 +228,16 @@ fn all_of_it_goes_and_nothing_else() {
         };
         // What comes of being up belongs to the links, not to us.
         run("ip link set tap1 up && ip link set tap2 up");
+        let peers_are_up = || {
+            let routes = run("ip -6 route show table all");
+            let listens = |peer| routes.contains(&format!("multicast ff00::/8 dev {peer} "));
+            ["peer1", "peer2"].into_iter().all(listens)
+        };
+        let in_time = (0..400).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(25));
+            peers_are_up()
+        });
+        assert!(in_time, "the peers of tap1 and tap2 do not come up");
         run("ip link set tap1 down && ip link set tap2 down");
         let mut desired = host_state(&Netns::Main);
         for family in Family::BOTH {
