@@ -15,7 +15,7 @@ use tracing::{debug, error};
 use super::{FULL_PASS, RETRY, Reconciler};
 use crate::lookout::Lookout;
 
-/// Keys compared before something else is done: a millisecond.
+/// Keys compared before something else is done.
 const SLICE: usize = 1024;
 /// How often is asked whether the thread has looked.
 const POLL: Duration = Duration::from_millis(5);
