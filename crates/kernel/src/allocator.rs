@@ -27,6 +27,7 @@ const fn is_large(size: usize) -> bool {
 // SAFETY: each piece is allocated and freed by the one of two allocators that its size chooses, and GlobalAlloc
 // has callers name the same size when they free it; `realloc` moves what changes sides.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeApart<A> {
+    // SAFETY: the caller keeps GlobalAlloc's contract.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: what the caller promises of `layout` is what both ask for.
         unsafe {
@@ -37,6 +38,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeApart<A> {
         }
     }
 
+    // SAFETY: the caller keeps GlobalAlloc's contract.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`.
         unsafe {
@@ -47,6 +49,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeApart<A> {
         }
     }
 
+    // SAFETY: the caller keeps GlobalAlloc's contract.
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         // SAFETY: `layout` is that of the piece's allocation, so this is the allocator that it came from.
         unsafe {
@@ -57,6 +60,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeApart<A> {
         }
     }
 
+    // SAFETY: the caller keeps GlobalAlloc's contract.
     unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as in `dealloc`. Where the piece changes sides, the caller promises that `size` with the old
         // alignment is a layout, and both pieces hold the octets that are copied.
@@ -89,12 +93,14 @@ mod tests {
 
     // SAFETY: the system's allocator does it all.
     unsafe impl GlobalAlloc for Counting {
+        // SAFETY: the caller keeps GlobalAlloc's contract.
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             self.0.fetch_add(1, SeqCst);
             // SAFETY: the caller's promise.
             unsafe { System.alloc(layout) }
         }
 
+        // SAFETY: the caller keeps GlobalAlloc's contract.
         unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
             self.0.fetch_sub(1, SeqCst);
             // SAFETY: the caller's promise.

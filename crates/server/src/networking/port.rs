@@ -3,6 +3,7 @@
 mod lists;
 mod mac;
 mod single_home;
+mod vif;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use lists::{dhcp_options, pairs};
 use mac::{free_mac, new_mac, update_mac};
 use single_home::{claim_single_home, holds_single_home, is_single_homed};
+use vif::{GATEWAY_MAC, vif_details, vif_type};
 
 use super::{
     allocate::{Place, Wanted, allocate, reallocate},
@@ -35,8 +37,6 @@ use crate::{
     write::Write,
 };
 
-/// The Ethernet address of a host's end of its ports (`HostConfig::gateway_mac`), until its agent has told.
-const GATEWAY_MAC: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 1]);
 /// Addresses that one port may ask for.
 const MAX_FIXED_IPS: usize = 32;
 /// Security groups of one port.
@@ -391,27 +391,6 @@ fn show_pair(pair: &AddressPair) -> Value {
     json!({"ip_address": address, "mac_address": pair.mac_address})
 }
 
-fn vif_type(port: &Port) -> &'static str {
-    if port.binding.host_id.is_some() {
-        "tap"
-    } else {
-        "unbound"
-    }
-}
-
-/// What Nova makes a TAP by: its `mac_address` is that of the TAP, which is the host's end.
-fn vif_details(gateway: Option<Mac>) -> Value {
-    match gateway {
-        Some(mac) => json!({
-            "port_filter": true,
-            "connectivity": "l3",
-            "mac_address": mac,
-            "bound_drivers": {"0": "hextet"},
-        }),
-        None => json!({}),
-    }
-}
-
 fn is_network_service(port: &Port) -> bool {
     port.device_owner.starts_with("network:")
 }
@@ -600,17 +579,5 @@ fn count_public(write: &mut Write<'_>, port: &Port, sign: i64) {
             resources::PUBLIC_IPV4,
             sign * count,
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_gateway_is_the_one_that_hosts_have_by_default() {
-        let host = "h1".parse().unwrap();
-        let config = hextet_model::plan::HostConfig::new(host);
-        assert_eq!(config.gateway_mac, GATEWAY_MAC);
     }
 }
