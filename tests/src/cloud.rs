@@ -90,6 +90,8 @@ impl Cloud {
             host_routes: Vec::new(),
             ipv6_ra_mode: None,
             ipv6_address_mode: None,
+            subnetpool_id: None,
+            service_types: Vec::new(),
             nat44: None,
         };
         self.intent.subnets.insert(id, subnet);

@@ -46,6 +46,12 @@ pub enum Kind {
     Addresses,
     /// `destination` and `nexthop`, each pair once.
     HostRoutes,
+    /// Prefixes, each once.
+    Prefixes,
+    /// The length of a prefix: a whole number, shown as text.
+    Length,
+    /// Prefixes of `device_owner`, each once.
+    ServiceTypes,
     /// `start` and `end`.
     Pools,
     /// `subnet_id`, `ip_address`, or both.
@@ -127,6 +133,8 @@ impl Attribute {
             Kind::Uuids
                 | Kind::Addresses
                 | Kind::HostRoutes
+                | Kind::Prefixes
+                | Kind::ServiceTypes
                 | Kind::Pools
                 | Kind::FixedIps
                 | Kind::AddressPairs

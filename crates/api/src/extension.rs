@@ -49,6 +49,11 @@ const KNOWN: &[Extension] = &[
         "Allowed address pairs reject multicast",
         "Multicast addresses are refused in allowed address pairs",
     ),
+    ext(
+        "address-scope",
+        "Address scope",
+        "Where prefixes mean the same to everybody",
+    ),
     ext("agent", "agent", "Hosts and whether their agents are alive"),
     ext("agent_sort_key", "Agents Sort Key", "Agents can be sorted"),
     ext(
@@ -70,6 +75,11 @@ const KNOWN: &[Extension] = &[
         "binding",
         "Port Binding",
         "Where a port is plugged, and how",
+    ),
+    ext(
+        "default-subnetpools",
+        "Default Subnetpools",
+        "A pool of each family for those who do not choose",
     ),
     ext(
         "empty-string-filtering",
@@ -161,6 +171,26 @@ const KNOWN: &[Extension] = &[
     ),
     ext("quotas", "Quota management support", "Limits by project"),
     ext(
+        "rbac-address-scope",
+        "Add address_scope type to RBAC",
+        "Address scopes can be shared with projects",
+    ),
+    ext(
+        "rbac-policies",
+        "RBAC Policies",
+        "Networks can be shared with projects",
+    ),
+    ext(
+        "rbac-security-groups",
+        "Add security_group type to network RBAC",
+        "Security groups can be shared with projects",
+    ),
+    ext(
+        "rbac-subnetpool",
+        "Add subnetpool type to RBAC",
+        "Subnet pools can be shared with projects",
+    ),
+    ext(
         "revision-if-match",
         "If-Match constraints based on revision_number",
         "Changes only of the revision that the client has seen",
@@ -220,6 +250,26 @@ const KNOWN: &[Extension] = &[
         "subnet-external-network",
         "Subnet belongs to an external network",
         "Whether a subnet's network is external",
+    ),
+    ext(
+        "subnet-service-types",
+        "Subnet service types",
+        "Subnets for ports of some owners alone",
+    ),
+    ext(
+        "subnet_allocation",
+        "Subnet Allocation",
+        "Subnets get their prefixes out of pools",
+    ),
+    ext(
+        "subnet_onboard",
+        "Subnet Onboard",
+        "Subnets that are there are taken into a pool",
+    ),
+    ext(
+        "subnetpool-prefix-ops",
+        "Subnet Pool Prefix Operations",
+        "Prefixes are added to and taken from a pool",
     ),
     ext(
         "tag-creation",

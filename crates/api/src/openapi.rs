@@ -175,7 +175,13 @@ fn property(attribute: &Attribute) -> Value {
         }
         Kind::PortNumber => json!({"type": "integer", "minimum": 0, "maximum": 65535}),
         Kind::Moment => json!({"type": "string", "format": "date-time"}),
-        Kind::Tags | Kind::Texts | Kind::Uuids | Kind::Addresses => {
+        Kind::Length => json!({"type": "string", "pattern": "^[0-9]+$"}),
+        Kind::Tags
+        | Kind::Texts
+        | Kind::Uuids
+        | Kind::Addresses
+        | Kind::Prefixes
+        | Kind::ServiceTypes => {
             json!({"type": "array", "items": {"type": "string"}})
         }
         Kind::HostRoutes

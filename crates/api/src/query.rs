@@ -127,7 +127,11 @@ impl Query {
     /// The order that the sort keys make, and the identifier last.
     pub fn order(&self, a: &impl Record, b: &impl Record) -> Ordering {
         for (attribute, ascending) in &self.sorts {
-            let order = compare(&a.value(attribute.name), &b.value(attribute.name));
+            let (a, b) = (a.value(attribute.name), b.value(attribute.name));
+            let order = match attribute.kind {
+                Kind::Length => number(&a).cmp(&number(&b)),
+                _ => compare(&a, &b),
+            };
             if order != Ordering::Equal {
                 return if *ascending { order } else { order.reverse() };
             }
@@ -420,6 +424,10 @@ fn fixed_ips_match(items: &[Value], wanted: &[FixedIpFilter]) -> bool {
 
 fn either(so_far: &mut Option<bool>, holds: bool) {
     *so_far = Some(so_far.unwrap_or(false) || holds);
+}
+
+fn number(length: &Value) -> Option<u32> {
+    length.as_str()?.parse().ok()
 }
 
 fn compare(a: &Value, b: &Value) -> Ordering {

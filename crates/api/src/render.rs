@@ -19,7 +19,7 @@ impl Shown {
         let asked = |name: &str| fields.is_empty() || fields.iter().any(|f| f == name);
         let attributes = resource
             .all_attributes()
-            .filter(|a| a.read >= Access::Owner || admin)
+            .filter(|a| a.read >= Access::Owner || (admin && a.read == Access::Admin))
             .filter(|a| asked(a.name))
             .collect();
         Shown { attributes }

@@ -119,6 +119,9 @@ fn normalize(kind: Kind, value: Value) -> Checked {
         Kind::Cidr => cidr(&value),
         Kind::Addresses => list(null_to_list(value), "nameserver", nameserver),
         Kind::HostRoutes => list(null_to_list(value), "hostroute", host_route),
+        Kind::Prefixes => list(value, "list", |item| cidr(&item)),
+        Kind::Length => length(&value),
+        Kind::ServiceTypes => list(null_to_list(value), "list", service_type),
         Kind::Pools => list(value, "IP pool", pool),
         Kind::FixedIps => list(value, "fixed IP", fixed_ip),
         Kind::AddressPairs => list(null_to_list(value), "list", address_pair),
@@ -206,6 +209,28 @@ fn integer(value: &Value, min: i64, max: i64) -> Checked {
         ))),
         Some(n) => Ok(json!(n)),
     }
+}
+
+fn length(value: &Value) -> Checked {
+    let length = integer(value, 0, i64::from(i32::MAX))?;
+    Ok(json!(length.to_string()))
+}
+
+/// What `device_owner` can begin with that is a service's.
+const SERVICE_TYPES: &[&str] = &["network:", "neutron:", "compute:", "baremetal:", "manila:"];
+
+fn service_type(value: Value) -> Checked {
+    let Some(name) = value.as_str() else {
+        let text = format!("Subnet service type {} is not a string.", shown(&value));
+        return Err(Wrong::Named("InvalidInputSubnetServiceType", text));
+    };
+    if name.len() <= 255 && SERVICE_TYPES.iter().any(|s| name.starts_with(s)) {
+        return Ok(value);
+    }
+    Err(Wrong::Named(
+        "InvalidSubnetServiceType",
+        format!("Subnet service type {name} does not correspond to a valid device owner."),
+    ))
 }
 
 fn choice(value: Value, choices: &[&str]) -> Checked {

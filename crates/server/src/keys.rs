@@ -7,10 +7,13 @@
 use std::{fmt::Display, net::IpAddr};
 
 use bytes::Bytes;
+use hextet_model::neutron::RbacAction;
 use hextet_types::{
-    HostId, Mac, NetworkId, ProjectId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    AddressScopeId, Family, HostId, Mac, NetworkId, ProjectId, RbacPolicyId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId, SubnetPoolId,
 };
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// What a key of a thing (not of a claim) names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,12 @@ pub enum Key {
     Group(SecurityGroupId),
     /// A rule of a security group.
     Rule(SecurityGroupRuleId),
+    /// A subnet pool.
+    SubnetPool(SubnetPoolId),
+    /// An address scope.
+    AddressScope(AddressScopeId),
+    /// An RBAC policy.
+    RbacPolicy(RbacPolicyId),
     /// Limits of a project that differ from the defaults.
     Quota(ProjectId),
     /// A host that has joined.
@@ -86,6 +95,9 @@ impl Key {
             }
             "security-group" => rest.parse().ok().map(Key::Group),
             "security-group-rule" => last().parse().ok().map(Key::Rule),
+            "subnetpool" => rest.parse().ok().map(Key::SubnetPool),
+            "address-scope" => rest.parse().ok().map(Key::AddressScope),
+            "rbac-policy" => rest.parse().ok().map(Key::RbacPolicy),
             "quota" => Some(Key::Quota(ProjectId(rest.to_owned()))),
             "host" => rest.parse().ok().map(Key::Host),
             "join-token" => Some(Key::JoinToken(rest.to_owned())),
@@ -188,6 +200,46 @@ pub fn rule(group: SecurityGroupId, id: SecurityGroupRuleId) -> Bytes {
     key(format!("/security-group-rule/{group}/{id}"))
 }
 
+/// All subnet pools.
+pub fn subnet_pools() -> Bytes {
+    Bytes::from_static(b"/subnetpool/")
+}
+
+/// A subnet pool.
+pub fn subnet_pool(id: SubnetPoolId) -> Bytes {
+    key(format!("/subnetpool/{id}"))
+}
+
+/// What is allocated out of a pool.
+pub fn allocations_of(pool: SubnetPoolId) -> Bytes {
+    key(format!("/subnetpool-allocation/{pool}/"))
+}
+
+/// A subnet's allocation out of a pool.
+pub fn allocation(pool: SubnetPoolId, subnet: SubnetId) -> Bytes {
+    key(format!("/subnetpool-allocation/{pool}/{subnet}"))
+}
+
+/// The claim of being the pool of a family for those who do not choose.
+pub fn default_subnet_pool(family: Family) -> Bytes {
+    key(format!("/default-subnetpool/{family}"))
+}
+
+/// An address scope.
+pub fn address_scope(id: AddressScopeId) -> Bytes {
+    key(format!("/address-scope/{id}"))
+}
+
+/// An RBAC policy.
+pub fn rbac_policy(id: RbacPolicyId) -> Bytes {
+    key(format!("/rbac-policy/{id}"))
+}
+
+/// The claim of being the one policy that shares an object so with a project.
+pub fn rbac_grant(object: Uuid, action: RbacAction, target: &ProjectId) -> Bytes {
+    key(format!("/rbac-grant/{object}/{}/{target}", action.name()))
+}
+
 /// Limits of a project.
 pub fn quota(project: &ProjectId) -> Bytes {
     key(format!("/quota/{project}"))
@@ -257,6 +309,18 @@ mod tests {
             (port(n, mac), Key::Port(n, mac)),
             (group(g), Key::Group(g)),
             (rule(g, r), Key::Rule(r)),
+            (
+                subnet_pool(SubnetPoolId(n.0)),
+                Key::SubnetPool(SubnetPoolId(n.0)),
+            ),
+            (
+                address_scope(AddressScopeId(n.0)),
+                Key::AddressScope(AddressScopeId(n.0)),
+            ),
+            (
+                rbac_policy(RbacPolicyId(n.0)),
+                Key::RbacPolicy(RbacPolicyId(n.0)),
+            ),
             (quota(&p), Key::Quota(p.clone())),
             (host(&h), Key::Host(h.clone())),
             (join_token("x"), Key::JoinToken("x".into())),
@@ -269,6 +333,9 @@ mod tests {
             address(s, [10, 0, 0, 1].into()),
             single_homed(&p, "d"),
             default_group(&p),
+            allocation(SubnetPoolId(n.0), s),
+            default_subnet_pool(Family::V6),
+            rbac_grant(n.0, RbacAction::AccessAsShared, &p),
             nat44(s, &h),
             authority(),
             identity_name(IdentityTable::User, "default", "Ann"),

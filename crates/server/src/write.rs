@@ -15,11 +15,14 @@ use hextet_api::{
     error::{ApiError, Result},
     request::Caller,
 };
-use hextet_model::neutron::{SecurityGroup, SecurityGroupRule, Standard, Subnet};
+use hextet_model::neutron::{
+    RbacAction, SecurityGroup, SecurityGroupRule, Standard, Subnet, SubnetPool,
+};
 use hextet_store::{Check, Compare, KeyRange, Op, Relation, Txn, limits};
 use hextet_types::{Prefix, ProjectId, SubnetId};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
 
 use crate::state::{State, ranges::Ranges};
 
@@ -42,6 +45,10 @@ pub struct Write<'s> {
     pub new_groups: Vec<Arc<SecurityGroup>>,
     /// Rules that this write has made.
     pub new_rules: Vec<Arc<SecurityGroupRule>>,
+    /// Pools that this write has put into scopes.
+    pub new_pools: Vec<Arc<SubnetPool>>,
+    /// What this write has shared: object, how, with whom.
+    pub new_grants: Vec<(Uuid, RbacAction, ProjectId)>,
     /// Addresses out of pools that this write has taken.
     pub taken: HashMap<SubnetId, Ranges>,
     compares: BTreeMap<Bytes, Compare>,
@@ -66,6 +73,8 @@ impl<'s> Write<'s> {
             new_subnets: Vec::new(),
             new_groups: Vec::new(),
             new_rules: Vec::new(),
+            new_pools: Vec::new(),
+            new_grants: Vec::new(),
             taken: HashMap::new(),
             compares: BTreeMap::new(),
             puts: BTreeMap::new(),
@@ -97,6 +106,11 @@ impl<'s> Write<'s> {
     /// Whether this write gives the key up.
     pub fn has_released(&self, key: &Bytes) -> bool {
         self.deletes.contains(key)
+    }
+
+    /// What this write has put under the key already.
+    pub fn pending<T: DeserializeOwned>(&self, key: &Bytes) -> Option<T> {
+        serde_json::from_slice(self.puts.get(key)?).ok()
     }
 
     /// Puts a thing whose key is new.

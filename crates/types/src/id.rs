@@ -48,6 +48,12 @@ uuid_ids! {
     SecurityGroupRuleId;
     /// A Neutron address group.
     AddressGroupId;
+    /// A Neutron subnet pool.
+    SubnetPoolId;
+    /// A Neutron address scope.
+    AddressScopeId;
+    /// A Neutron RBAC policy.
+    RbacPolicyId;
 }
 
 macro_rules! text_ids {

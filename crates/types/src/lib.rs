@@ -12,8 +12,8 @@ mod time;
 
 pub use addr::{Family, Prefix, PrefixError};
 pub use id::{
-    AddressGroupId, HostId, HostIdError, IfName, IfNameError, NetworkId, PortId, ProjectId,
-    SecurityGroupId, SecurityGroupRuleId, SubnetId, UserId,
+    AddressGroupId, AddressScopeId, HostId, HostIdError, IfName, IfNameError, NetworkId, PortId,
+    ProjectId, RbacPolicyId, SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId, UserId,
 };
 pub use mac::{Mac, MacError};
 pub use number::{Asn, Vni, VniError};

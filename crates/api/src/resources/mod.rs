@@ -1,16 +1,22 @@
 //! The resources of the networking API. Each is described here once and handled in general.
 
+mod address_scope;
 mod agent;
 mod network;
 mod port;
+mod rbac;
 mod security_group;
 mod subnet;
+mod subnet_pool;
 
+pub use address_scope::ADDRESS_SCOPE;
 pub use agent::{AGENT, AVAILABILITY_ZONE, NETWORK_IP_AVAILABILITY};
 pub use network::NETWORK;
 pub use port::PORT;
+pub use rbac::RBAC_POLICY;
 pub use security_group::{SECURITY_GROUP, SECURITY_GROUP_RULE};
 pub use subnet::SUBNET;
+pub use subnet_pool::SUBNET_POOL;
 
 use crate::describe::{Attribute, Default, Kind, Quota, Resource};
 
@@ -21,6 +27,9 @@ pub const ALL: &[&Resource] = &[
     &PORT,
     &SECURITY_GROUP,
     &SECURITY_GROUP_RULE,
+    &SUBNET_POOL,
+    &ADDRESS_SCOPE,
+    &RBAC_POLICY,
     &AGENT,
     &AVAILABILITY_ZONE,
     &NETWORK_IP_AVAILABILITY,
@@ -42,14 +51,6 @@ const OTHER_QUOTAS: &[Quota] = &[
     Quota {
         name: "floatingip",
         default: 50,
-    },
-    Quota {
-        name: "rbac_policy",
-        default: 10,
-    },
-    Quota {
-        name: "subnetpool",
-        default: -1,
     },
     Quota {
         name: "trunk",

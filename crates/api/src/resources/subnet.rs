@@ -24,6 +24,15 @@ pub const SUBNET: Resource = Resource {
         Attribute::optional("ipv6_ra_mode", IPV6_MODES, Default::Null).fixed(),
         Attribute::optional("ipv6_address_mode", IPV6_MODES, Default::Null).fixed(),
         Attribute::optional("subnetpool_id", Kind::Uuid, Default::Null).fixed(),
+        Attribute::optional("prefixlen", Kind::Int(0, i64::MAX), Default::Chosen)
+            .fixed()
+            .read_by(Access::Nobody)
+            .unlisted(),
+        Attribute::optional("use_default_subnetpool", Kind::Bool, Default::Bool(false))
+            .fixed()
+            .read_by(Access::Nobody)
+            .unlisted(),
+        Attribute::optional("service_types", Kind::ServiceTypes, Default::EmptyList),
         Attribute::optional("hextet:nat44", Kind::Nat44, Default::Null).set_by(Access::Admin),
         Attribute::shown("router:external", Kind::Bool),
     ],
@@ -34,5 +43,5 @@ pub const SUBNET: Resource = Resource {
         default: 100,
     }),
     not_found: ("SubnetNotFound", "Subnet ", " could not be found."),
-    aliases: &["subnet-external-network", "hextet"],
+    aliases: &["subnet-external-network", "subnet-service-types", "hextet"],
 };

@@ -4,21 +4,27 @@
 //! These are the stored and the shown form at once. A value of these types has been validated: what
 //! a client sends is checked against the resource's description before it becomes one.
 
+mod address_scope;
 mod network;
 mod port;
+mod rbac;
 mod security_group;
 mod subnet;
+mod subnet_pool;
 
 use hextet_types::ProjectId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use address_scope::AddressScope;
 pub use network::{Network, NetworkType};
 pub use port::{
     AddressPair, Binding, DhcpOption, FixedIp, Port, SINGLE_HOMED_EXEMPT_OWNERS, VnicType,
 };
+pub use rbac::{RbacAction, RbacPolicy, RbacType};
 pub use security_group::{AsWritten, Direction, Protocol, SecurityGroup, SecurityGroupRule};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Nat44, Subnet};
+pub use subnet_pool::SubnetPool;
 
 /// What every resource carries (Neutron's "standard attributes").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hextet_types::{Family, NetworkId, Prefix, SubnetId};
+use hextet_types::{Family, NetworkId, Prefix, SubnetId, SubnetPoolId};
 use serde::{Deserialize, Serialize};
 
 use super::Standard;
@@ -78,6 +78,12 @@ pub struct Subnet {
     /// How ports get their addresses.
     #[serde(default)]
     pub ipv6_address_mode: Option<Ipv6Mode>,
+    /// The pool that its prefix is out of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnetpool_id: Option<SubnetPoolId>,
+    /// Only ports of these owners (`device_owner`) get addresses of it; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_types: Vec<String>,
     /// Translate its IPv4 on each host.
     #[serde(rename = "hextet:nat44", default)]
     pub nat44: Option<Nat44>,

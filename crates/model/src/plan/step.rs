@@ -182,6 +182,8 @@ fn subnet_differs(old: Option<&Subnet>, new: Option<&Subnet>) -> bool {
             let like_old = Subnet {
                 standard: old.standard.clone(),
                 allocation_pools: old.allocation_pools.clone(),
+                subnetpool_id: old.subnetpool_id,
+                service_types: old.service_types.clone(),
                 ..new.clone()
             };
             like_old != *old

@@ -105,6 +105,8 @@ pub fn subnet(n: u8) -> Subnet {
         host_routes: Vec::new(),
         ipv6_ra_mode: (cidr.family() == Family::V6).then_some(Ipv6Mode::Slaac),
         ipv6_address_mode: (cidr.family() == Family::V6).then_some(Ipv6Mode::Slaac),
+        subnetpool_id: None,
+        service_types: Vec::new(),
         nat44: None,
     }
 }

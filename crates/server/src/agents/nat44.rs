@@ -193,6 +193,7 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
     let place = Place {
         network: &network,
         mac,
+        owner: NAT44_OWNER,
         only_wanted: true,
     };
     let fixed_ips = allocate(write, place, Some(&wanted))?;

@@ -43,6 +43,8 @@ pub struct Place<'a> {
     pub network: &'a Network,
     /// With this Ethernet address.
     pub mac: Mac,
+    /// `device_owner`: some subnets are for some owners alone.
+    pub owner: &'a str,
     /// Gets no addresses but those that it asks for.
     pub only_wanted: bool,
 }
@@ -69,6 +71,31 @@ pub fn automatic_address(subnet: &Subnet, mac: Mac) -> Option<FixedIp> {
     }
 }
 
+/// Whether ports of that owner get addresses of the subnet; where it serves addresses, whoever
+/// serves them does in any case.
+fn is_for(subnet: &Subnet, owner: &str) -> bool {
+    subnet.service_types.is_empty()
+        || subnet.service_types.iter().any(|s| s == owner)
+        || (subnet.enable_dhcp && owner == "network:dhcp")
+}
+
+/// Those of a network's subnets that are for the port, those first that are for its like alone.
+fn eligible(place: Place<'_>, subnets: &[Arc<Subnet>]) -> Result<Vec<Arc<Subnet>>> {
+    let fitting = subnets.iter().filter(|s| is_for(s, place.owner));
+    let mut fitting: Vec<_> = fitting.cloned().collect();
+    if fitting.is_empty() && !subnets.is_empty() {
+        return Err(ApiError::conflict(
+            "IpAddressGenerationFailureNoMatchingSubnet",
+            format!(
+                "No valid service subnet for the given device owner, network {}, service type {}.",
+                place.network.id, place.owner
+            ),
+        ));
+    }
+    fitting.sort_by_key(|s| s.service_types.is_empty());
+    Ok(fitting)
+}
+
 /// Allocates all addresses of a new port, and claims them.
 ///
 /// # Errors
@@ -80,6 +107,13 @@ pub fn allocate(
     wanted: Option<&[Wanted]>,
 ) -> Result<Vec<FixedIp>> {
     let subnets = subnets_of(write, place.network.id);
+    let subnets = match wanted {
+        Some([]) => subnets
+            .into_iter()
+            .filter(|s| is_for(s, place.owner))
+            .collect(),
+        _ => eligible(place, &subnets)?,
+    };
     let mut chosen = match wanted {
         Some(wanted) => take_wanted(write, place, &subnets, wanted)?,
         None => take_one_of_each(write, place, &subnets)?,
@@ -146,6 +180,13 @@ pub fn reallocate(
     for gone in old.fixed_ips.iter().filter(|f| !kept.contains(f)) {
         write.release(keys::address(gone.subnet_id, gone.ip_address));
     }
+    let subnets = match open.as_slice() {
+        [] => subnets
+            .into_iter()
+            .filter(|s| is_for(s, place.owner))
+            .collect(),
+        _ => eligible(place, &subnets)?,
+    };
     let mut chosen = kept;
     chosen.extend(take_wanted(write, place, &subnets, &open)?);
     for subnet in subnets
@@ -395,9 +436,10 @@ pub async fn attach_automatic(cloud: &Cloud, network: NetworkId) -> Result<()> {
             .collect();
         let lacks = |port: &Port| {
             !port.device_owner.starts_with("network:")
-                && subnets
-                    .iter()
-                    .any(|s| !port.fixed_ips.iter().any(|f| f.subnet_id == s.id))
+                && subnets.iter().any(|s| {
+                    is_for(s, &port.device_owner)
+                        && !port.fixed_ips.iter().any(|f| f.subnet_id == s.id)
+                })
         };
         let chunk = chunk_of(write, network, lacks);
         for id in &chunk {
@@ -405,7 +447,10 @@ pub async fn attach_automatic(cloud: &Cloud, network: NetworkId) -> Result<()> {
                 continue;
             };
             let mut port = row.value.as_ref().clone();
-            for subnet in &subnets {
+            for subnet in subnets
+                .iter()
+                .filter(|s| is_for(s, &row.value.device_owner))
+            {
                 let has = port.fixed_ips.iter().any(|f| f.subnet_id == subnet.id);
                 if let Some(fixed) = automatic_address(subnet, port.mac_address).filter(|_| !has) {
                     // A foreign port has asked for just this address: it was there first.

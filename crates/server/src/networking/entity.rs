@@ -57,6 +57,11 @@ pub trait Entity: Clone + Serialize + Send + Sync + Sized + 'static {
     /// An attribute's value in normal form.
     fn value(&self, extra: &Self::Extra, attribute: &str) -> Value;
 
+    /// Its attribute `shared`, which says of some whether they are shared with who asks.
+    fn shared_with(&self, _state: &State, _caller: &Caller) -> Option<bool> {
+        None
+    }
+
     /// Decides to make one.
     ///
     /// # Errors
@@ -95,19 +100,36 @@ pub struct Item<E: Entity> {
     /// The entity.
     pub entity: Arc<E>,
     extra: E::Extra,
+    shared: Option<bool>,
 }
 
 impl<E: Entity> Item<E> {
     /// The entity as the state shows it.
     pub fn new(entity: Arc<E>, state: &State) -> Self {
         let extra = entity.extra(state);
-        Item { entity, extra }
+        Item {
+            entity,
+            extra,
+            shared: None,
+        }
+    }
+
+    /// The entity as the state shows it to this caller.
+    pub fn seen_by(entity: Arc<E>, state: &State, caller: &Caller) -> Self {
+        let shared = entity.shared_with(state, caller);
+        Item {
+            shared,
+            ..Item::new(entity, state)
+        }
     }
 }
 
 impl<E: Entity> Record for Item<E> {
     fn value(&self, attribute: &str) -> Value {
-        self.entity.value(&self.extra, attribute)
+        match self.shared.filter(|_| attribute == "shared") {
+            Some(shared) => json!(shared),
+            None => self.entity.value(&self.extra, attribute),
+        }
     }
 }
 

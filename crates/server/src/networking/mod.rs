@@ -1,5 +1,6 @@
 //! The networking API: routes, and handlers that serve every [`Entity`](entity::Entity) alike.
 
+pub mod address_scope;
 pub mod allocate;
 pub mod catalogue;
 pub mod entity;
@@ -7,10 +8,13 @@ pub mod hosts;
 pub mod network;
 pub mod port;
 pub mod quotas;
+pub mod rbac;
 pub mod security_group;
 pub mod security_group_rule;
 pub mod serve;
+pub mod sharing;
 pub mod subnet;
+pub mod subnet_pool;
 pub mod tags;
 
 use std::sync::Arc;
@@ -20,7 +24,9 @@ use axum::{
     routing::{get, put},
 };
 use hextet_api::describe::Access;
-use hextet_model::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
+use hextet_model::neutron::{
+    AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+};
 
 use self::entity::Entity;
 use crate::{
@@ -60,6 +66,21 @@ pub fn routes() -> Router<Arc<App>> {
         .merge(entity_routes::<Port>())
         .merge(entity_routes::<SecurityGroup>())
         .merge(entity_routes::<SecurityGroupRule>())
+        .merge(entity_routes::<SubnetPool>())
+        .merge(entity_routes::<AddressScope>())
+        .merge(entity_routes::<RbacPolicy>())
+        .route(
+            "/subnetpools/{id}/add_prefixes",
+            put(subnet_pool::actions::add_prefixes),
+        )
+        .route(
+            "/subnetpools/{id}/remove_prefixes",
+            put(subnet_pool::actions::remove_prefixes),
+        )
+        .route(
+            "/subnetpools/{id}/onboard_network_subnets",
+            put(subnet_pool::actions::onboard_network_subnets),
+        )
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_allowed);
     Router::new()

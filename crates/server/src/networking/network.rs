@@ -10,13 +10,17 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{Network, NetworkType, Standard, Status};
-use hextet_types::{Family, NetworkId, ProjectId, SubnetId};
+use hextet_model::neutron::{Network, NetworkType, RbacAction, RbacType, Standard, Status};
+use hextet_types::{AddressScopeId, Family, NetworkId, ProjectId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::catalogue::ZONE;
-use super::entity::{Entity, standard_value, wanted_ids};
+use super::{
+    entity::{Entity, standard_value, wanted_ids},
+    sharing::{everybody, forget, share_with_all, take_away},
+    subnet::pool::scope_of,
+};
 use crate::{
     keys,
     state::{State, table::Row},
@@ -35,13 +39,19 @@ const IPV6_MIN_MTU: u16 = 1280;
 /// 404: it is not there, or the caller may not use it.
 pub fn usable<'s>(state: &'s State, caller: &Caller, id: NetworkId) -> Result<&'s Row<Network>> {
     let row = state.networks.row(&id);
-    row.filter(|r| caller.admin || r.value.shared || r.value.standard.project_id == caller.project)
+    row.filter(|r| is_network_owner(&r.value, caller) || is_shared(&r.value, state, caller))
         .ok_or_else(|| resources::NETWORK.missing(id))
 }
 
 /// Whether the caller owns the network, or the cloud.
 pub fn is_network_owner(network: &Network, caller: &Caller) -> bool {
     caller.admin || network.standard.project_id == caller.project
+}
+
+/// Whether the caller's project may put ports on it although it is somebody else's.
+fn is_shared(network: &Network, state: &State, caller: &Caller) -> bool {
+    let action = RbacAction::AccessAsShared;
+    network.shared || state.grants.allows(network.id.0, action, &caller.project)
 }
 
 /// The names of all single-homed networks, for people.
@@ -55,9 +65,16 @@ pub fn single_homed_names(state: &State) -> String {
     }
 }
 
+/// What is shown of a network that others say.
+pub struct Around {
+    subnets: Vec<SubnetId>,
+    /// The scopes of its subnets, by family.
+    scopes: [Option<AddressScopeId>; 2],
+}
+
 impl Entity for Network {
     const RESOURCE: &'static Resource = &resources::NETWORK;
-    type Extra = Vec<SubnetId>;
+    type Extra = Around;
 
     fn id(&self) -> Uuid {
         self.id.0
@@ -94,15 +111,26 @@ impl Entity for Network {
         }
     }
 
-    fn is_visible(&self, _state: &State, caller: &Caller) -> bool {
-        is_network_owner(self, caller) || self.shared || self.external
+    fn is_visible(&self, state: &State, caller: &Caller) -> bool {
+        let external = RbacAction::AccessAsExternal;
+        is_network_owner(self, caller)
+            || is_shared(self, state, caller)
+            || state.grants.allows(self.id.0, external, &caller.project)
+    }
+
+    fn shared_with(&self, state: &State, caller: &Caller) -> Option<bool> {
+        Some(is_shared(self, state, caller))
     }
 
     fn extra(&self, state: &State) -> Self::Extra {
-        state.subnets_of(self.id).map(|s| s.id).collect()
+        Around {
+            subnets: state.subnets_of(self.id).map(|s| s.id).collect(),
+            scopes: Family::BOTH.map(|family| scope_of(state, self, family)),
+        }
     }
 
-    fn value(&self, subnets: &Self::Extra, attribute: &str) -> Value {
+    fn value(&self, around: &Self::Extra, attribute: &str) -> Value {
+        let [v4, v6] = around.scopes;
         match attribute {
             "id" => json!(self.id),
             "admin_state_up" => json!(self.admin_state_up),
@@ -110,7 +138,9 @@ impl Entity for Network {
             "shared" => json!(self.shared),
             "router:external" => json!(self.external),
             "is_default" => json!(self.is_default),
-            "subnets" => json!(subnets),
+            "subnets" => json!(around.subnets),
+            "ipv4_address_scope" => json!(v4),
+            "ipv6_address_scope" => json!(v6),
             "mtu" => json!(self.mtu),
             "port_security_enabled" => json!(self.port_security_enabled),
             "provider:network_type" => json!(self.network_type),
@@ -156,6 +186,7 @@ impl Entity for Network {
         }
         let network = with_status(network);
         write.use_quota(&network.standard.project_id, quota(), 1);
+        open(write, &network)?;
         write.create(network.key(), &network)?;
         Ok(Arc::new(network))
     }
@@ -175,6 +206,17 @@ impl Entity for Network {
         check_mtu(write, &network)?;
         if old.value.shared && !network.shared {
             check_unshare(write, &network)?;
+            take_away(write, network.id.0, |action, target| {
+                action == RbacAction::AccessAsShared && *target == everybody()
+            });
+        }
+        if old.value.external && !network.external {
+            take_away(write, network.id.0, |action, _| {
+                action == RbacAction::AccessAsExternal
+            });
+        }
+        if network.shared != old.value.shared || network.external != old.value.external {
+            open(write, &network)?;
         }
         if old.value.single_homed != network.single_homed {
             check_single_homed_change(write, &network)?;
@@ -211,15 +253,31 @@ impl Entity for Network {
         for subnet in write.state.subnets_of(network.id) {
             super::subnet::check_no_translator(write.state, subnet)?;
             if let Some(row) = write.state.subnets.row(&subnet.id) {
-                write.remove(subnet.key(), row.mod_revision);
+                super::subnet::remove(write, row);
             }
         }
         if network.is_default {
             write.release(keys::default_network());
         }
+        forget(write, network.id.0);
         write.remove(network.key(), old.mod_revision);
         Ok(())
     }
+}
+
+/// Makes the policies that its attributes stand for.
+fn open(write: &mut Write<'_>, network: &Network) -> Result<()> {
+    let object = (RbacType::Network, network.id.0);
+    let owner = &network.standard.project_id;
+    if network.shared {
+        share_with_all(write, object, RbacAction::AccessAsShared, owner)?;
+    }
+    // One that is external for some projects alone stays so.
+    let external = |(action, _, _)| action == RbacAction::AccessAsExternal;
+    if network.external && !write.state.grants.of(network.id.0).any(external) {
+        share_with_all(write, object, RbacAction::AccessAsExternal, owner)?;
+    }
+    Ok(())
 }
 
 fn zone_hints(input: &Input) -> Result<Vec<String>> {
@@ -300,10 +358,14 @@ pub fn is_below_ipv6(network: &Network) -> bool {
 
 fn check_unshare(write: &mut Write<'_>, network: &Network) -> Result<()> {
     let owner = &network.standard.project_id;
+    let action = RbacAction::AccessAsShared;
+    let may = |project: &ProjectId| {
+        project == owner || write.state.grants.names(network.id.0, action, project)
+    };
     let mut ports = write.state.ports_by_network.get(&network.id);
     let foreign = ports.any(|id| {
         write.state.ports.get(id).is_some_and(|p| {
-            p.standard.project_id != *owner && !p.device_owner.starts_with("network:")
+            !may(&p.standard.project_id) && !p.device_owner.starts_with("network:")
         })
     });
     if foreign {

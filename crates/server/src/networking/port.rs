@@ -222,6 +222,7 @@ impl Entity for Port {
         let place = Place {
             network: &network,
             mac,
+            owner: &port.device_owner,
             only_wanted: false,
         };
         port.fixed_ips = allocate(write, place, wanted.as_deref())?;
@@ -277,6 +278,7 @@ impl Entity for Port {
             let place = Place {
                 network: &network,
                 mac: port.mac_address,
+                owner: &port.device_owner,
                 only_wanted,
             };
             port.fixed_ips = reallocate(write, place, &old.value, wanted.as_deref())?;

@@ -11,12 +11,15 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{Direction, SecurityGroup, SecurityGroupRule, Standard};
+use hextet_model::neutron::{Direction, RbacAction, SecurityGroup, SecurityGroupRule, Standard};
 use hextet_types::{Family, ProjectId, SecurityGroupId, SecurityGroupRuleId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::entity::{Entity, Item, standard_value, wanted_ids};
+use super::{
+    entity::{Entity, Item, standard_value, wanted_ids},
+    sharing::forget,
+};
 use crate::{
     cloud::Cloud,
     keys,
@@ -67,7 +70,8 @@ impl Entity for SecurityGroup {
         let shared = state
             .groups
             .values()
-            .filter(|g| g.shared && g.standard.project_id != caller.project);
+            .filter(|g| g.standard.project_id != caller.project)
+            .filter(|g| is_shared(g, state, &caller.project));
         let own = state.groups_by_project.get(&caller.project);
         own.filter_map(|id| state.groups.get(id))
             .chain(shared)
@@ -76,7 +80,11 @@ impl Entity for SecurityGroup {
     }
 
     fn is_visible(&self, state: &State, caller: &Caller) -> bool {
-        self.shared || self.is_owned(state, caller)
+        self.is_owned(state, caller) || is_shared(self, state, &caller.project)
+    }
+
+    fn shared_with(&self, state: &State, caller: &Caller) -> Option<bool> {
+        Some(is_shared(self, state, &caller.project))
     }
 
     fn extra(&self, state: &State) -> Self::Extra {
@@ -163,6 +171,7 @@ impl Entity for SecurityGroup {
         for row in rules.iter().filter_map(|id| state.rules.row(id)) {
             write.remove(row.value.key(), row.mod_revision);
         }
+        forget(write, group.id.0);
         write.remove(group.key(), old.mod_revision);
         Ok(())
     }
@@ -187,6 +196,12 @@ pub async fn ensure_default(cloud: &Cloud, caller: &Caller) -> Result<()> {
         .write(caller, |write| default_group(write, project))
         .await
         .map(drop)
+}
+
+/// Whether the project's ports may have it although it is somebody else's.
+fn is_shared(group: &SecurityGroup, state: &State, project: &ProjectId) -> bool {
+    let action = RbacAction::AccessAsShared;
+    group.shared || state.grants.allows(group.id.0, action, project)
 }
 
 fn check_unused(write: &mut Write<'_>, id: SecurityGroupId) -> Result<()> {
@@ -298,7 +313,8 @@ pub fn check_groups(
     for id in groups {
         let row = write.state.groups.row(id).filter(|r| {
             let group = &r.value;
-            let theirs = group.shared || group.standard.project_id == *project;
+            let theirs =
+                group.standard.project_id == *project || is_shared(group, write.state, project);
             theirs || write.caller.admin || present.contains(id)
         });
         let row = row.ok_or_else(|| resources::SECURITY_GROUP.missing(id))?;

@@ -43,7 +43,7 @@ pub async fn list<E: Entity>(
         let marker = marker.filter(|m| m.value.is_visible(&state, &asked.caller));
         (
             items,
-            marker.map(|m| Item::new(Arc::clone(&m.value), &state)),
+            marker.map(|m| Item::seen_by(Arc::clone(&m.value), &state, &asked.caller)),
         )
     };
     answer_list(E::RESOURCE, &asked, &query, items, marker.as_ref())
@@ -53,7 +53,7 @@ fn matching<E: Entity>(state: &State, query: &Query, caller: &Caller) -> Vec<Ite
     E::candidates(state, query, caller)
         .into_iter()
         .filter(|e| e.is_visible(state, caller))
-        .map(|e| Item::new(e, state))
+        .map(|e| Item::seen_by(e, state, caller))
         .filter(|item| query.matches(item))
         .collect()
 }
@@ -119,7 +119,7 @@ pub async fn show<E: Entity>(
     let item = {
         let state = app.cloud.state();
         let row = visible::<E>(&state, &asked.caller, &id)?;
-        Item::new(Arc::clone(&row.value), &state)
+        Item::seen_by(Arc::clone(&row.value), &state, &asked.caller)
     };
     let shown = Shown::new(E::RESOURCE, asked.caller.admin, &fields);
     Ok(answer::json(
@@ -148,7 +148,7 @@ pub async fn create<E: Entity>(Shared(app): Shared<Arc<App>>, asked: Asked, body
     let items: Vec<_> = {
         let state = app.cloud.state();
         made.into_iter()
-            .map(|e| Item::new(as_it_stands(&state, e), &state))
+            .map(|e| Item::seen_by(as_it_stands(&state, e), &state, &asked.caller))
             .collect()
     };
     let shown = Shown::new(resource, asked.caller.admin, &[]);
@@ -192,7 +192,7 @@ pub async fn update<E: Entity>(
     app.metrics.changed(resource.name, "update", 1);
     let item = {
         let state = app.cloud.state();
-        Item::new(as_it_stands(&state, entity), &state)
+        Item::seen_by(as_it_stands(&state, entity), &state, &asked.caller)
     };
     let shown = Shown::new(resource, asked.caller.admin, &[]);
     Ok(answer::json(

@@ -1,5 +1,7 @@
 //! Subnets: prefixes that never overlap in one routing domain, their pools, modes and gateways.
 
+pub mod pool;
+
 use std::{fmt::Display, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
@@ -16,6 +18,8 @@ use hextet_model::neutron::{
 use hextet_types::{Family, NetworkId, Prefix, ProjectId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use pool::Source;
 
 use super::{
     allocate::{attach_automatic, detach_automatic, is_automatic},
@@ -115,6 +119,8 @@ impl Entity for Subnet {
             "host_routes" => json!(self.host_routes),
             "ipv6_ra_mode" => json!(self.ipv6_ra_mode),
             "ipv6_address_mode" => json!(self.ipv6_address_mode),
+            "subnetpool_id" => json!(self.subnetpool_id),
+            "service_types" => json!(self.service_types),
             "hextet:nat44" => json!(self.nat44),
             "router:external" => json!(external),
             _ => standard_value(&self.standard, attribute),
@@ -124,24 +130,14 @@ impl Entity for Subnet {
     fn create(write: &mut Write<'_>, input: &Input) -> Result<Arc<Self>> {
         let network_id = input.take("network_id")?;
         let network = Arc::clone(&subnettable(write, network_id)?.value);
-        if let Some(pool) = input.get::<Uuid>("subnetpool_id")? {
-            let text = format!("Subnet pool {pool} could not be found.");
-            return Err(ApiError::new(404, "SubnetPoolNotFound", text));
-        }
-        let cidr: Prefix = input.get("cidr")?.ok_or_else(|| {
-            ApiError::new(
-                400,
-                "BadRequest",
-                "Bad subnets request: a subnetpool or cidr must be \
-                specified; hextet has no subnet pools yet, so give a cidr.",
-            )
-        })?;
+        let source = pool::source(write, &network, input)?;
+        let cidr = source.cidr;
         let enable_dhcp = input.take("enable_dhcp")?;
         check_cidr(cidr, input.take("ip_version")?, enable_dhcp)?;
-        check_member_prefix(write, &network, cidr)?;
+        check_member_prefix(write, &network, &source)?;
         let gateway_ip = match input.names("gateway_ip") {
             true => input.get("gateway_ip")?,
-            false => Some(default_gateway(cidr)),
+            false => Some(default_gateway(cidr, source.chosen)),
         };
         let pools: Option<Vec<AllocationPool>> = input.get("allocation_pools")?;
         let subnet = Subnet {
@@ -159,6 +155,8 @@ impl Entity for Subnet {
             host_routes: input.take("host_routes")?,
             ipv6_ra_mode: input.get("ipv6_ra_mode")?,
             ipv6_address_mode: input.get("ipv6_address_mode")?,
+            subnetpool_id: source.pool.as_ref().map(|p| p.id),
+            service_types: input.take("service_types")?,
             nat44: input.get("hextet:nat44")?,
         };
         check_modes(&subnet)?;
@@ -170,6 +168,9 @@ impl Entity for Subnet {
         let quota = resources::SUBNET.quota.unwrap_or(resources::PUBLIC_IPV4);
         write.use_quota(&subnet.standard.project_id, quota, 1);
         write.create(subnet.key(), &subnet)?;
+        if let Some(pool) = subnet.subnetpool_id {
+            pool::claim(write, pool, subnet.id);
+        }
         let subnet = Arc::new(subnet);
         write.new_subnets.push(Arc::clone(&subnet));
         Ok(subnet)
@@ -182,6 +183,7 @@ impl Entity for Subnet {
         input.put("enable_dhcp", &mut subnet.enable_dhcp)?;
         input.put("dns_nameservers", &mut subnet.dns_nameservers)?;
         input.put("host_routes", &mut subnet.host_routes)?;
+        input.put("service_types", &mut subnet.service_types)?;
         input.put_option("hextet:nat44", &mut subnet.nat44)?;
         input.put("allocation_pools", &mut subnet.allocation_pools)?;
         let pools = std::mem::take(&mut subnet.allocation_pools);
@@ -207,7 +209,7 @@ impl Entity for Subnet {
         check_no_translator(write.state, subnet)?;
         write.empty(keys::addresses_of(subnet.id));
         write.quiet(keys::subnets());
-        write.remove(subnet.key(), old.mod_revision);
+        remove(write, old);
         Ok(())
     }
 
@@ -227,6 +229,14 @@ impl Entity for Subnet {
     }
 }
 
+/// Deletes a subnet, and gives its prefix back to its pool.
+pub fn remove(write: &mut Write<'_>, old: &Row<Subnet>) {
+    if let Some(pool) = old.value.subnetpool_id {
+        write.release(keys::allocation(pool, old.value.id));
+    }
+    write.remove(old.value.key(), old.mod_revision);
+}
+
 /// A network that the caller can put subnets on: its own.
 fn subnettable<'s>(write: &mut Write<'s>, id: NetworkId) -> Result<&'s Row<Network>> {
     let row = usable(write.state, write.caller, id)?;
@@ -237,11 +247,14 @@ fn subnettable<'s>(write: &mut Write<'s>, id: NetworkId) -> Result<&'s Row<Netwo
     Ok(row)
 }
 
-/// Whether the caller may have hosts announce these addresses.
-fn check_member_prefix(write: &Write<'_>, network: &Network, cidr: Prefix) -> Result<()> {
+/// Whether the caller may have hosts announce these addresses: an administrator says so for
+/// prefixes, and for what is out of a pool by making the pool.
+fn check_member_prefix(write: &Write<'_>, network: &Network, source: &Source) -> Result<()> {
+    let cidr = source.cidr;
     let NetworkType::Routed = network.network_type;
     let open = write.member_prefixes;
-    if write.caller.admin || open.iter().any(|prefix| prefix.covers(cidr)) {
+    let pooled = source.pool.as_ref().is_some_and(|p| p.made_by_admin);
+    if write.caller.admin || pooled || open.iter().any(|prefix| prefix.covers(cidr)) {
         return Ok(());
     }
     let open: Vec<String> = open.iter().map(Prefix::to_string).collect();
@@ -256,7 +269,8 @@ fn check_member_prefix(write: &Write<'_>, network: &Network, cidr: Prefix) -> Re
         "PolicyNotAuthorized",
         format!(
             "rule:create_subnet is disallowed by policy: {cidr} would be announced by every host \
-             that has a port there. Subnets of routed networks: {way_out}."
+             that has a port there. Subnets of routed networks: {way_out}; or out of a subnet pool \
+             that an administrator has made and shares."
         ),
     ))
 }
@@ -312,9 +326,13 @@ fn check_cidr(cidr: Prefix, ip_version: u8, enable_dhcp: bool) -> Result<()> {
     Ok(())
 }
 
-/// IPv4: the first address; IPv6: the subnet-router anycast address (RFC 4291 §2.6.1).
-fn default_gateway(cidr: Prefix) -> IpAddr {
+/// IPv4: the first address; IPv6: the subnet-router anycast address (RFC 4291 §2.6.1), or as in
+/// Neutron the one behind it when a pool has chosen the prefix.
+fn default_gateway(cidr: Prefix, chosen: bool) -> IpAddr {
     match cidr.family() {
+        Family::V6 if chosen && !cidr.is_host() => {
+            address(number(cidr.addr()).saturating_add(1), cidr.addr())
+        }
         Family::V4 => address(number(cidr.addr()).saturating_add(1), cidr.addr()),
         Family::V6 => cidr.addr(),
     }

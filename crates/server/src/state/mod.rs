@@ -4,8 +4,11 @@
 //! start, written by this server, or written by another. So the state is always what a fresh start
 //! would make. Nothing here writes to the store.
 
+pub mod grants;
 pub mod hosts;
+pub mod prefixes;
 pub mod ranges;
+pub mod space;
 pub mod table;
 
 use std::{
@@ -14,18 +17,23 @@ use std::{
     sync::Arc,
 };
 
-use hextet_model::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
+use hextet_model::neutron::{
+    AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+};
 use hextet_store::{Event, KeyValue};
 use hextet_types::{
-    HostId, Mac, NetworkId, PortId, ProjectId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    AddressScopeId, HostId, Mac, NetworkId, PortId, ProjectId, RbacPolicyId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId, SubnetPoolId,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use self::{
+    grants::Grants,
     hosts::HostViews,
     ranges::{Ranges, number},
+    space::PoolSpace,
     table::{Counts, Index, Row, Table},
 };
 use crate::{
@@ -98,6 +106,18 @@ pub struct State {
     pub groups: Table<SecurityGroupId, SecurityGroup>,
     /// Their rules.
     pub rules: Table<SecurityGroupRuleId, SecurityGroupRule>,
+    /// Subnet pools.
+    pub pools: Table<SubnetPoolId, SubnetPool>,
+    /// Address scopes.
+    pub scopes: Table<AddressScopeId, AddressScope>,
+    /// RBAC policies.
+    pub policies: Table<RbacPolicyId, RbacPolicy>,
+    /// What they allow whom.
+    pub grants: Grants,
+    /// What of each pool is free.
+    pub spaces: HashMap<SubnetPoolId, PoolSpace>,
+    /// Pools in a scope.
+    pub pools_by_scope: Index<AddressScopeId, SubnetPoolId>,
     /// Limits that differ from the defaults.
     pub quotas: Table<ProjectId, Limits>,
     /// Hosts that have joined.
@@ -183,6 +203,9 @@ impl State {
             Key::Port(network, mac) => self.set_port((network, mac), decode_if(kv)?),
             Key::Group(id) => self.set_group(id, decode_if(kv)?),
             Key::Rule(id) => self.set_rule(id, decode_if(kv)?),
+            Key::SubnetPool(id) => self.set_pool(id, decode_if(kv)?),
+            Key::AddressScope(id) => drop(self.scopes.set(id, decode_if(kv)?)),
+            Key::RbacPolicy(id) => self.set_policy(id, decode_if(kv)?),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
                 self.hosts.set(host, decode_if(kv)?);
@@ -219,10 +242,16 @@ impl State {
         let old = self.subnets.set(id, row);
         if let Some(old) = &old {
             self.subnets_by_network.remove(&old.network_id, &id);
+            if let Some(pool) = old.subnetpool_id {
+                self.change_space(pool, |space| space.give_back(id));
+            }
             self.count(&old.standard.project_id, "subnet", false);
         }
         if let Some(new) = &new {
             self.subnets_by_network.insert(new.network_id, id);
+            if let Some(pool) = new.subnetpool_id {
+                self.change_space(pool, |space| space.take(new));
+            }
             self.count(&new.standard.project_id, "subnet", true);
         }
         if [&old, &new]
@@ -233,6 +262,45 @@ impl State {
             self.nat44_changes += 1;
         }
         self.view_subnet(id, new);
+    }
+
+    fn set_pool(&mut self, id: SubnetPoolId, row: Option<Row<SubnetPool>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.pools.set(id, row);
+        if let Some(old) = &old {
+            self.count(&old.standard.project_id, "subnetpool", false);
+            if let Some(scope) = old.address_scope_id {
+                self.pools_by_scope.remove(&scope, &id);
+            }
+        }
+        if let Some(new) = &new {
+            self.count(&new.standard.project_id, "subnetpool", true);
+            if let Some(scope) = new.address_scope_id {
+                self.pools_by_scope.insert(scope, id);
+            }
+        }
+        self.change_space(id, |space| space.set_pool(new.as_deref()));
+    }
+
+    fn change_space(&mut self, pool: SubnetPoolId, change: impl FnOnce(&mut PoolSpace)) {
+        let space = self.spaces.entry(pool).or_default();
+        change(space);
+        if space.is_empty() {
+            self.spaces.remove(&pool);
+        }
+    }
+
+    fn set_policy(&mut self, id: RbacPolicyId, row: Option<Row<RbacPolicy>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.policies.set(id, row);
+        if let Some(old) = &old {
+            self.count(&old.project_id, "rbac_policy", false);
+            self.grants.remove(old);
+        }
+        if let Some(new) = &new {
+            self.count(&new.project_id, "rbac_policy", true);
+            self.grants.insert(new);
+        }
     }
 
     /// The port of that key. A key that is deleted because the port has moved to another Ethernet
@@ -391,7 +459,8 @@ impl State {
     /// Whether addresses of the subnet count against the quota `public_ipv4`.
     pub fn is_public_ipv4(&self, subnet: SubnetId) -> bool {
         self.subnets.get(&subnet).is_some_and(|s| {
-            let shared = self.networks.get(&s.network_id).is_some_and(|n| n.shared);
+            let shared = self.networks.get(&s.network_id).is_some_and(|n| n.shared)
+                || self.grants.is_shared(s.network_id.0);
             shared && s.nat44.is_none() && s.family() == hextet_types::Family::V4
         })
     }

@@ -60,6 +60,8 @@ fn subnet(n: u128, cidr: &str, gateway: Option<&str>) -> Subnet {
         host_routes: Vec::new(),
         ipv6_ra_mode: None,
         ipv6_address_mode: None,
+        subnetpool_id: None,
+        service_types: Vec::new(),
         nat44: None,
     }
 }

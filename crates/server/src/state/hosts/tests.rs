@@ -64,6 +64,8 @@ fn subnet(n: u8, revision: u64) -> Subnet {
         host_routes: Vec::new(),
         ipv6_ra_mode: None,
         ipv6_address_mode: None,
+        subnetpool_id: None,
+        service_types: Vec::new(),
         nat44: None,
     }
 }
