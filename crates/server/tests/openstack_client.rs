@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "openstack_client/addressing.rs"]
+mod addressing;
 mod cloud;
 
 use std::{
@@ -190,6 +192,9 @@ async fn the_openstack_client_works() {
         security_groups(&mut session);
         ports(&mut session);
         identity(&mut session, &mut ann);
+        addressing::pools(&mut session);
+        addressing::scopes(&mut session);
+        addressing::sharing(&mut session);
     });
     work.await.unwrap();
     cloud.server.stop().await.unwrap();

@@ -50,10 +50,10 @@ pub fn source(write: &mut Write<'_>, network: &Network, input: &Input) -> Result
     }
     let asked = family(input.take("ip_version")?)?;
     let pool = pool_for(write, input, cidr.map_or(asked, Prefix::family))?;
-    check_mates(write, network, pool.as_deref(), asked)?;
     let Some(pool) = pool else {
         let cidr =
             cidr.ok_or_else(|| bad("a subnetpool must be specified in the absence of a cidr"))?;
+        check_mates(write, network, None, asked)?;
         return Ok(Source {
             cidr,
             pool: None,
@@ -71,6 +71,7 @@ pub fn source(write: &mut Write<'_>, network: &Network, input: &Input) -> Result
             "Cannot allocate IPv{asked} subnet from IPv{there} subnet pool"
         )));
     }
+    check_mates(write, network, Some(&pool), asked)?;
     let project: ProjectId = input.take("project_id")?;
     let length = length.unwrap_or(pool.default_prefixlen.into());
     let gateway: Option<IpAddr> = input.get("gateway_ip")?;
