@@ -127,6 +127,11 @@ mod tests {
                 serde_json::json!({"network_id": net, "ip_version": 4}),
             ),
             (&SECURITY_GROUP, serde_json::json!({})),
+            (
+                &SUBNET_POOL,
+                serde_json::json!({"name": "p", "prefixes": ["10.0.0.0/8"]}),
+            ),
+            (&ADDRESS_SCOPE, serde_json::json!({"ip_version": 6})),
         ];
         for (resource, body) in given {
             let body = serde_json::json!({resource.name: body}).to_string();

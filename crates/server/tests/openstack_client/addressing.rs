@@ -1,6 +1,6 @@
 //! Subnet pools, address scopes, service types and RBAC policies by the client's commands.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Session;
 
@@ -35,6 +35,18 @@ pub fn pools(os: &mut Session) {
         ),
         1
     );
+    subnets(os, &pool["id"]);
+    for words in [
+        "network delete pooled",
+        "subnet pool set public --no-default",
+        "subnet pool delete public",
+    ] {
+        os.quiet(words);
+    }
+    assert_eq!(os.json("subnet pool list"), json!([]));
+}
+
+fn subnets(os: &mut Session, pool: &Value) {
     os.json("network create pooled");
     let subnet = os.json(
         "subnet create first --network pooled --subnet-pool public --ip-version 6 \
@@ -42,7 +54,7 @@ pub fn pools(os: &mut Session) {
     );
     assert_eq!(
         (&subnet["cidr"], &subnet["subnetpool_id"]),
-        (&json!("2a00:1450:4000::/64"), &pool["id"])
+        (&json!("2a00:1450:4000::/64"), pool)
     );
     let second = os.json(
         "subnet create second --network pooled --use-default-subnet-pool --ip-version 6 \
@@ -68,14 +80,6 @@ pub fn pools(os: &mut Session) {
     assert!(words.contains("minimum allowed prefix is 56"), "{words}");
     let words = os.fails("subnet pool delete public");
     assert!(words.contains("existing allocations"), "{words}");
-    for words in [
-        "network delete pooled",
-        "subnet pool set public --no-default",
-        "subnet pool delete public",
-    ] {
-        os.quiet(words);
-    }
-    assert_eq!(os.json("subnet pool list"), json!([]));
 }
 
 pub fn scopes(os: &mut Session) {
@@ -149,7 +153,7 @@ pub fn sharing(os: &mut Session) {
     }
     assert_eq!(os.list("network rbac list", |_| true), 3);
     os.quiet("quota set gamma --subnetpools 5 --rbac-policies 6");
-    let limit = |q: &serde_json::Value| {
+    let limit = |q: &Value| {
         let limits = [("subnet_pools", 5), ("rbac_policies", 6)];
         limits
             .iter()

@@ -44,7 +44,7 @@ fn pools_leave_out_the_gateway_and_what_no_port_can_have() {
 fn every_default_pool_passes_its_own_check() {
     for len in 1..=32u8 {
         let cidr = Prefix::new("192.0.2.0".parse().unwrap(), len).unwrap();
-        let gateway = (len <= 30).then(|| default_gateway(cidr));
+        let gateway = (len <= 30).then(|| default_gateway(cidr, false));
         let pools = default_pools(cidr, gateway);
         assert_eq!(
             checked_pools(cidr, gateway, pools.clone()),

@@ -45,6 +45,8 @@ fn families() -> impl Strategy<Value = Family> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn a_set_holds_what_was_put_in_and_is_as_short_as_can_be(
         family in families(),
