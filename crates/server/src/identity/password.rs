@@ -68,7 +68,13 @@ fn verify_now(secret: &str, hash: &str) -> Option<bool> {
 
 /// 256 random bits as text.
 pub fn random_secret() -> String {
-    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+    loop {
+        let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        // `openstack token revoke -x…` would take it for an option.
+        if !secret.starts_with('-') {
+            return secret;
+        }
+    }
 }
 
 /// A random identifier as the identity API writes them: 32 hexadecimal digits.
