@@ -127,6 +127,11 @@ pub struct Hypervisor {
     _record: TempDir,
 }
 
+/// Ports' programs are attached by TCX where the kernel has it, unless `HEXTET_TEST_TC` is set.
+fn wants_tcx() -> bool {
+    std::env::var_os("HEXTET_TEST_TC").is_none()
+}
+
 impl Hypervisor {
     /// A host with an uplink and no ports, that has been told that, and lacks these defences. Nothing of
     /// its state stands before [`Hypervisor::settle`].
@@ -143,6 +148,7 @@ impl Hypervisor {
             gateway_mac,
             sysctl_record: record.path().join("sysctls"),
             sysctls: vec!["net/".to_owned()],
+            tcx: wants_tcx(),
         });
         Hypervisor {
             uplink,
@@ -206,6 +212,9 @@ impl Hypervisor {
     pub fn settle(&mut self) {
         let report = self.reconcile();
         assert!(report.failed.is_empty(), "{}", failures(&report));
+        while self.kernel.programs_to_move() > 0 {
+            self.kernel.move_program().expect("move a port's programs");
+        }
         if self.left_out.contains(&Defence::Isolation) {
             self.put_on_a_bridge();
         }

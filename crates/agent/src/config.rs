@@ -28,6 +28,10 @@ pub struct AgentConfig {
     /// Where `/metrics` listens.
     #[serde(default = "default_metrics")]
     pub metrics: SocketAddr,
+    /// Whether ports' programs run by TCX where the kernel has it (Linux 6.6), which costs a packet less than
+    /// tc does.
+    #[serde(default = "default_tcx")]
+    pub tcx: bool,
     /// What planning needs to know of this host.
     pub host: HostConfig,
     /// The BGP speaker; without it nothing is announced.
@@ -113,6 +117,10 @@ fn default_control_socket() -> PathBuf {
 
 fn default_metrics() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 9798))
+}
+
+const fn default_tcx() -> bool {
+    true
 }
 
 const fn default_hold_time() -> u16 {

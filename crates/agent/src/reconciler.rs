@@ -48,6 +48,10 @@ const MAIN_TABLE: u32 = 254;
 const FULL_PASS: Duration = Duration::from_secs(60);
 /// What failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// After a port's programs were moved, nothing is for so many times as long: nobody can change a link meanwhile.
+const MOVING_RESTS: u32 = 4;
+/// Nor is anything moved so soon after the kernel was written: there may be more to come.
+const QUIET: Duration = Duration::from_secs(1);
 /// Inputs that are taken together before the kernel is written.
 const BATCH: usize = 4096;
 
@@ -134,6 +138,7 @@ pub struct Reconciler {
     writes: u64,
     mended: u64,
     looks: Looks,
+    next_move: Instant,
 }
 
 impl Reconciler {
@@ -173,6 +178,7 @@ impl Reconciler {
             writes: 0,
             mended: 0,
             looks,
+            next_move: Instant::now(),
         };
         reconciler.adopt()?;
         let report = reconciler.kernel.reconcile_known(&reconciler.desired);
@@ -214,6 +220,10 @@ impl Reconciler {
         }
         let look = self.looks.due();
         let until = self.flows.due().map_or(look, |due| due.min(look));
+        let until = match self.kernel.programs_to_move() {
+            0 => until,
+            _ => until.min(self.next_move),
+        };
         inputs.recv_timeout(until.saturating_duration_since(Instant::now()))
     }
 
@@ -410,10 +420,25 @@ impl Reconciler {
         }
         self.look();
         self.tell_standing();
+        self.move_program();
+    }
+
+    fn move_program(&mut self) {
+        let begin = Instant::now();
+        if begin < self.next_move || self.kernel.programs_to_move() == 0 {
+            return;
+        }
+        if let Err(error) = self.kernel.move_program() {
+            warn!(%error, "a port's programs were not moved between tc and TCX");
+        }
+        self.next_move = Instant::now() + MOVING_RESTS * begin.elapsed();
     }
 
     fn note(&mut self, report: Report) {
         self.writes += report.applied as u64;
+        if report.applied > 0 {
+            self.next_move = self.next_move.max(Instant::now() + QUIET);
+        }
         if report.disturbed {
             self.looks.soon();
         }

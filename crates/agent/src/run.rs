@@ -174,6 +174,7 @@ fn open_kernel(config: &AgentConfig) -> Result<Kernel> {
         gateway_mac: config.host.gateway_mac,
         sysctl_record: config.state_dir.join("former-sysctls"),
         sysctls: SYSCTLS.map(str::to_owned).to_vec(),
+        tcx: config.tcx,
     })
     .context("open the kernel; the agent needs to be root")
 }

@@ -11,6 +11,10 @@
 //
 // classifier/egress sees what goes to the workload, and drops what nothing has admitted.
 //
+// Both decide for all that come after them: what they let pass runs through no further program or filter of
+// the link. A port has them twice where the kernel can, by TCX and by tc, and of these the second must not run:
+// it would take what the first one made multicast for that, and drop it.
+//
 // Fragments it lets in as far as there is room for them: the kernel puts datagrams together before any rule
 // judges them, and has 4 MiB for all that are not whole (ipfrag_high_thresh, nf_conntrack_frag6_high_thresh).
 // A port gets FRAGMENT_ROOM of that, which comes back when a datagram is whole, or in the time after which
@@ -425,7 +429,7 @@ static __always_inline int from_port(struct __sk_buff *skb, __u32 marks)
 	if (skb->pkt_type == PACKET_HOST && bpf_skb_change_type(skb, PACKET_MULTICAST))
 		return TC_ACT_SHOT;
 	skb->mark = (skb->mark & ~MARK_MASK) | MARK_FROM_PORT | marks;
-	return TC_ACT_UNSPEC;
+	return TC_ACT_OK;
 }
 
 // Whether a port still had that many nanoseconds of all that it may take.
@@ -775,7 +779,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 }
 
 SEC("classifier/ingress")
-int port_ingress(struct __sk_buff *skb)
+int hextet_ingress(struct __sk_buff *skb)
 {
 	// A port speaks IP over plain Ethernet. A tag, also of VLAN 0, could lead around what follows.
 	if (skb->vlan_present)
@@ -793,9 +797,9 @@ int port_ingress(struct __sk_buff *skb)
 }
 
 SEC("classifier/egress")
-int port_egress(struct __sk_buff *skb)
+int hextet_egress(struct __sk_buff *skb)
 {
-	return skb->mark & MARK_ADMITTED ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	return skb->mark & MARK_ADMITTED ? TC_ACT_OK : TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

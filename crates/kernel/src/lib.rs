@@ -5,6 +5,7 @@
 //! blocks for as long as a system call does; nothing here decides what should stand.
 
 pub mod allocator;
+mod bpf;
 mod btf;
 pub mod conntrack;
 mod edge;
@@ -23,6 +24,7 @@ mod sources;
 pub mod sysctl;
 mod tc;
 pub mod tcp;
+mod tcx;
 pub mod workload;
 mod xfrm;
 

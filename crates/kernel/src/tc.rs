@@ -1,30 +1,35 @@
-//! The eBPF programs on a port's link: loading them, and hanging them on by tc.
+//! The eBPF programs on a port's link: loading them, and hanging them on by tc; [`crate::tcx`] does that by TCX.
 //!
 //! All ports of a namespace share one tc block for each direction, and a block holds one filter with one
 //! program. So a port costs one `clsact` qdisc that names the two blocks, and a new version of a program
-//! replaces the old one on every port at once, without a gap. Nothing is pinned: the filters keep the
-//! programs alive, without us too, and these the map of sources. Whoever starts anew finds that map by the
-//! program that hangs there; where another version hangs, its sources are in the new one's map before it
-//! takes the place.
+//! replaces the old one on every port at once, without a gap. Nothing is pinned: the filters, or the links,
+//! keep the programs alive, without us too, and these the map of sources. Whoever starts anew finds that map
+//! by the program that hangs there, and hangs the same program on other links. Where another version hangs,
+//! its sources are in the new one's map before it takes the place.
 //!
 //! The gateway's Ethernet address is patched into the instructions before they are loaded, see [`edge`]. As
 //! a global variable it would stand in a map, outside the program's tag, and a filter with another address
 //! could not be told from ours; the device's own address a classifier cannot read before Linux 6.2.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    cmp::Reverse,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::Map,
-    programs::{ProgramError, SchedClassifier, loaded_programs},
+    programs::{ProgramError, SchedClassifier},
 };
 use hextet_types::Mac;
 
 use crate::{
+    bpf::{DIRECTIONS, Direction, Program},
     edge::{self, Layout},
     error::{Error, chain},
     netlink::{Answer, Attrs, Batch, Socket, flags, ne32, text},
     sources::{self, Sources},
+    tcx,
 };
 
 const RTM_NEWQDISC: u16 = 36;
@@ -56,33 +61,23 @@ const FILTER: u32 = 0x6878;
 /// How often loading a program is tried when something interrupts it.
 const LOAD_TRIES: usize = 8;
 
-/// A direction, as the host sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Ingress,
-    Egress,
-}
-
-const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
-
-impl Direction {
-    fn program(self) -> &'static str {
-        match self {
-            Direction::Ingress => "port_ingress",
-            Direction::Egress => "port_egress",
-        }
-    }
-
-    /// The number of the block, "hx" and 1 or 2.
-    fn block(self) -> u32 {
-        match self {
-            Direction::Ingress => 0x6878_0001,
-            Direction::Egress => 0x6878_0002,
-        }
+/// The name under which a program is loaded, by which we know it again.
+pub fn name_of(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "hextet_ingress",
+        Direction::Egress => "hextet_egress",
     }
 }
 
-/// What hangs on a link.
+/// The number of a direction's block, "hx" and 1 or 2.
+fn block(direction: Direction) -> u32 {
+    match direction {
+        Direction::Ingress => 0x6878_0001,
+        Direction::Egress => 0x6878_0002,
+    }
+}
+
+/// What hangs on a link by tc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hung {
     /// Our blocks.
@@ -96,19 +91,32 @@ pub enum Hung {
 pub struct Programs {
     ebpf: Ebpf,
     tags: [[u8; 8]; 2],
+    ingress: u32,
     own: Sources,
     /// That of the program in place, where it is not the one that we loaded.
     theirs: Option<Sources>,
-    /// Whether we have looked whose map that is.
+    /// That program, if it is the same as ours.
+    adopted: Option<Program>,
+    /// Whether we have looked what is in place.
     looked: bool,
 }
 
-/// A filter of ours in a block.
+/// The filters in the block of each direction.
+#[derive(Debug)]
+pub struct Filters([Vec<Filter>; 2]);
+
+/// A filter in a block.
 #[derive(Debug)]
 struct Filter {
     place: (u32, u32, u32),
     tag: [u8; 8],
     program: u32,
+}
+
+impl Filter {
+    fn is_ours(&self) -> bool {
+        self.place == (PREFERENCE, FILTER, DIRECT_ACTION)
+    }
 }
 
 impl Programs {
@@ -124,110 +132,169 @@ impl Programs {
             .btf(None)
             .load(&object)
             .map_err(|e| failed(&e))?;
-        let mut tags = [[0; 8]; 2];
-        for (direction, tag) in DIRECTIONS.into_iter().zip(&mut tags) {
-            let program = ebpf.program_mut(direction.program());
+        let (mut tags, mut ids) = ([[0; 8]; 2], [0; 2]);
+        for ((direction, tag), id) in DIRECTIONS.into_iter().zip(&mut tags).zip(&mut ids) {
+            let program = ebpf.program_mut(name_of(direction));
             let program: &mut SchedClassifier = program
-                .ok_or_else(|| Error::Program(format!("no program {}", direction.program())))?
+                .ok_or_else(|| Error::Program(format!("no program {}", name_of(direction))))?
                 .try_into()
                 .map_err(|e| failed(&e))?;
             load(program).map_err(|e| failed(&e))?;
-            *tag = program.info().map_err(|e| failed(&e))?.tag().to_be_bytes();
+            let info = program.info().map_err(|e| failed(&e))?;
+            (*tag, *id) = (info.tag().to_be_bytes(), info.id());
         }
         let Some(Map::HashMap(own)) = ebpf.take_map(sources::NAME) else {
             return Err(Error::Program(format!("no map {}", sources::NAME)));
         };
+        let [ingress, _] = ids;
         Ok(Programs {
             ebpf,
             tags,
+            ingress,
             own: Sources::new(own)?,
             theirs: None,
+            adopted: None,
             looked: false,
         })
     }
 
     /// The map that the program in place looks into; as long as there is none, the one that ours will.
-    pub fn sources(&mut self, socket: &mut Socket) -> Result<&Sources, Error> {
-        if !self.looked {
-            self.stand(socket)?;
-        }
-        Ok(self.theirs.as_ref().unwrap_or(&self.own))
+    pub fn sources(&self) -> &Sources {
+        self.theirs.as_ref().unwrap_or(&self.own)
     }
 
-    /// Whether both blocks of a namespace hold exactly these programs, with a map of sources like ours. A
-    /// block that no port uses does not exist, and holds nothing.
-    pub fn stand(&mut self, socket: &mut Socket) -> Result<bool, Error> {
-        let mut stand = true;
-        for (direction, tag) in DIRECTIONS.into_iter().zip(self.tags) {
-            let mut request = Batch::default();
-            request.message(RTM_GETTFILTER, 0, &header(BLOCK, 0, direction.block(), 0));
-            let filters = match socket.dump(&mut request, read_filter) {
-                Ok(filters) => filters,
-                Err(e) if no_block(&e) => Vec::new(),
-                Err(e) => return Err(e),
-            };
-            let ours = |filter: &Filter| filter.place == (PREFERENCE, FILTER, DIRECT_ACTION);
-            stand &= matches!(&filters[..], [one] if ours(one) && one.tag == tag);
-            if let (Direction::Ingress, Some(one)) = (direction, filters.iter().find(|f| ours(f))) {
-                stand &= self.look_into(one.program)?;
-            }
-        }
+    /// Whether [`Programs::choose`] has been called.
+    pub fn have_looked(&self) -> bool {
+        self.looked
+    }
+
+    /// Decides which program to go by, of those of ours that are in place: best one like ours, and best that
+    /// which we went by before. Where none is in place, that does not change.
+    pub fn choose(&mut self, filters: &Filters, on_links: &tcx::Ours) -> Result<(), Error> {
         self.looked = true;
-        Ok(stand)
-    }
-
-    /// Finds the map of sources of a program that is in place; whether there is one like ours.
-    fn look_into(&mut self, program: u32) -> Result<bool, Error> {
-        let maps = maps_of(program)?;
-        if maps.contains(&self.own.id()) {
-            self.theirs = None;
-            return Ok(true);
+        let mut ids: Vec<u32> = filters.program().into_iter().collect();
+        let ingress = |program: &&Program| program.is_named(name_of(Direction::Ingress));
+        ids.extend(on_links.values().filter(ingress).map(Program::id));
+        let mut candidates = Vec::new();
+        for id in ids {
+            candidates.extend(open(id)?);
         }
-        for id in maps {
-            if let Some(theirs) = self.own.alike(id)? {
-                self.theirs = Some(theirs);
-                return Ok(true);
+        let (held, [tag, _]) = (self.sources().id(), self.tags);
+        candidates.sort_by_key(|c| Reverse((c.tag() == tag, c.maps().contains(&held))));
+        for candidate in candidates {
+            if candidate.maps().contains(&self.own.id()) {
+                (self.theirs, self.adopted) = (None, None);
+                return Ok(());
+            }
+            for map in candidate.maps() {
+                if let Some(theirs) = self.own.alike(*map)? {
+                    self.theirs = Some(theirs);
+                    self.adopted = Some(candidate).filter(|c| c.tag() == tag);
+                    return Ok(());
+                }
             }
         }
-        Ok(false)
+        Ok(())
     }
 
-    /// Hangs the programs into the blocks, in place of what stands there under our handle, with all the
-    /// sources that were in use.
-    pub fn hang(&mut self, socket: &mut Socket) -> Result<(), Error> {
-        if let Some(theirs) = &self.theirs {
+    /// What the links of a namespace are to have; none, as long as another version's program is in place.
+    pub fn pair(&self) -> Result<Option<tcx::Pair<'_>>, Error> {
+        let ingress = match (&self.theirs, &self.adopted) {
+            (None, _) => (self.fd(Direction::Ingress)?, self.ingress),
+            (Some(_), Some(adopted)) => (adopted.fd(), adopted.id()),
+            (Some(_), None) => return Ok(None),
+        };
+        let [_, egress] = self.tags;
+        Ok(Some(tcx::Pair {
+            fds: [ingress.0, self.fd(Direction::Egress)?],
+            ingress: ingress.1,
+            egress,
+        }))
+    }
+
+    /// Gets ready to take the place of another version: with all the sources that were in use.
+    pub fn take_over(&mut self) -> Result<(), Error> {
+        if let (Some(theirs), None) = (&self.theirs, &self.adopted) {
             self.own.copy(theirs)?;
+            self.theirs = None;
         }
+        Ok(())
+    }
+
+    /// Whether both blocks hold exactly what they are to hold.
+    pub fn stand(&self, filters: &Filters) -> Result<bool, Error> {
+        let Some(pair) = self.pair()? else {
+            return Ok(false);
+        };
+        let [ingress, egress] = &filters.0;
+        let one = |filters: &[Filter], right: &dyn Fn(&Filter) -> bool| matches!(filters, [one] if one.is_ours() && right(one));
+        Ok(one(ingress, &|filter| filter.program == pair.ingress)
+            && one(egress, &|filter| filter.tag == pair.egress))
+    }
+
+    /// Hangs the programs into the blocks, in place of what stands there under our handle.
+    pub fn hang(&self, socket: &mut Socket) -> Result<(), Error> {
+        let Some(pair) = self.pair()? else {
+            return Ok(());
+        };
         let mut batch = Batch::default();
-        for direction in DIRECTIONS {
-            let fd = self.fd(direction)?;
+        for (direction, fd) in DIRECTIONS.into_iter().zip(pair.fds) {
             let info = (PREFERENCE << 16) | u32::from(ETH_P_ALL.to_be());
-            let header = header(BLOCK, FILTER, direction.block(), info);
+            let header = header(BLOCK, FILTER, block(direction), info);
             batch
                 .message(RTM_NEWTFILTER, flags::CREATE, &header)
                 .text(TCA_KIND, "bpf")
                 .nest(TCA_OPTIONS, |m| {
-                    m.ne32(TCA_BPF_FD, fd)
-                        .text(TCA_BPF_NAME, direction.program())
+                    m.ne32(TCA_BPF_FD, fd.as_raw_fd().unsigned_abs())
+                        .text(TCA_BPF_NAME, name_of(direction))
                         .ne32(TCA_BPF_FLAGS, DIRECT_ACTION);
                 });
         }
         match socket.request(&mut batch)?.into_iter().next() {
             Some((_, refusal)) => Err(refusal.of("hang the eBPF programs into tc blocks")),
-            None => {
-                self.theirs = None;
-                self.looked = true;
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 
-    fn fd(&self, direction: Direction) -> Result<u32, Error> {
-        let program = self.ebpf.program(direction.program());
-        let fd = program.and_then(|program| program.fd().ok());
-        fd.and_then(|fd| u32::try_from(fd.as_fd().as_raw_fd()).ok())
-            .ok_or_else(|| Error::Program(format!("{} is not loaded", direction.program())))
+    fn fd(&self, direction: Direction) -> Result<BorrowedFd<'_>, Error> {
+        let program = self.ebpf.program(name_of(direction));
+        let Some(aya::programs::Program::SchedClassifier(program)) = program else {
+            return Err(Error::Program(format!(
+                "{} is not loaded",
+                name_of(direction)
+            )));
+        };
+        let fd = program.fd().map_err(|e| Error::Program(chain(&e)))?;
+        Ok(fd.as_fd())
     }
+}
+
+impl Filters {
+    /// Looks into both blocks. A block that no port uses does not exist, and holds nothing.
+    pub fn read(socket: &mut Socket) -> Result<Self, Error> {
+        let mut read = |direction| {
+            let mut request = Batch::default();
+            request.message(RTM_GETTFILTER, 0, &header(BLOCK, 0, block(direction), 0));
+            match socket.dump(&mut request, read_filter) {
+                Err(e) if no_block(&e) => Ok(Vec::new()),
+                filters => filters,
+            }
+        };
+        Ok(Filters([
+            read(Direction::Ingress)?,
+            read(Direction::Egress)?,
+        ]))
+    }
+
+    /// The ingress program of ours, of whatever version.
+    fn program(&self) -> Option<u32> {
+        let [ingress, _] = &self.0;
+        Some(ingress.iter().find(|filter| filter.is_ours())?.program)
+    }
+}
+
+fn open(id: u32) -> Result<Option<Program>, Error> {
+    Program::open(id).map_err(|e| Error::system("look at an eBPF program", e))
 }
 
 /// The kernel gives up checking a program when a signal comes (`EAGAIN`).
@@ -246,9 +313,15 @@ fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
     outcome
 }
 
-/// Asks for all qdiscs, or those of one link (index 0 is all).
-pub fn request_qdiscs(batch: &mut Batch, index: u32) {
-    batch.message(RTM_GETQDISC, 0, &header(index, 0, 0, 0));
+/// Asks for all qdiscs.
+pub fn request_qdiscs(batch: &mut Batch) {
+    batch.message(RTM_GETQDISC, 0, &header(0, 0, 0, 0));
+}
+
+/// Asks for a link's `clsact`; that there is none is an error.
+pub fn request_clsact(batch: &mut Batch, index: u32) {
+    let header = header(index, CLSACT_HANDLE, TC_H_CLSACT, 0);
+    batch.message(RTM_GETQDISC, flags::ECHO, &header);
 }
 
 /// Reads a `clsact`: the link's index, and whose it is.
@@ -257,9 +330,9 @@ pub fn read_qdisc(answer: &Answer<'_>) -> Option<(u32, Hung)> {
     if answer.kind != RTM_NEWQDISC || attrs.get(TCA_KIND).and_then(text) != Some("clsact") {
         return None;
     }
-    let block = |kind| attrs.get(kind).and_then(ne32);
-    let ours = block(TCA_INGRESS_BLOCK) == Some(Direction::Ingress.block())
-        && block(TCA_EGRESS_BLOCK) == Some(Direction::Egress.block());
+    let of = |kind| attrs.get(kind).and_then(ne32);
+    let ours = of(TCA_INGRESS_BLOCK) == Some(block(Direction::Ingress))
+        && of(TCA_EGRESS_BLOCK) == Some(block(Direction::Egress));
     let index = ne32(answer.payload.get(4..)?)?;
     Some((index, if ours { Hung::Ours } else { Hung::Foreign }))
 }
@@ -270,8 +343,8 @@ pub fn join(batch: &mut Batch, index: u32) {
     batch
         .message(RTM_NEWQDISC, flags::CREATE | flags::EXCL, &header)
         .text(TCA_KIND, "clsact")
-        .ne32(TCA_INGRESS_BLOCK, Direction::Ingress.block())
-        .ne32(TCA_EGRESS_BLOCK, Direction::Egress.block());
+        .ne32(TCA_INGRESS_BLOCK, block(Direction::Ingress))
+        .ne32(TCA_EGRESS_BLOCK, block(Direction::Egress));
 }
 
 /// Takes a link's `clsact` away, and with it all filters on it that are not in blocks.
@@ -286,19 +359,6 @@ pub fn part(batch: &mut Batch, index: u32) {
 /// The link of a message about a qdisc or filter.
 pub fn link_index(answer: &Answer<'_>) -> Option<u32> {
     ne32(answer.payload.get(4..)?)
-}
-
-/// The identifiers of a program's maps; none, where it has gone.
-fn maps_of(program: u32) -> Result<Vec<u32>, Error> {
-    let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
-    for info in loaded_programs() {
-        let Ok(info) = info else { continue };
-        if info.id() == program {
-            let maps = info.map_ids().map_err(|e| failed(&e))?;
-            return Ok(maps.unwrap_or_default());
-        }
-    }
-    Ok(Vec::new())
 }
 
 fn read_filter(answer: &Answer<'_>) -> Option<Filter> {

@@ -8,6 +8,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, TcpListener, UdpSocket},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use hextet_model::state::{
 };
 use hextet_types::Prefix;
 use support::{
-    GATEWAY, Host, NamedNetns, isolated, name, run, states,
+    GATEWAY, Host, NamedNetns, each_way, isolated, name, run, states,
     tap::{Tap, ipv6, v6},
     try_run,
 };
@@ -71,9 +72,9 @@ fn port(with_program: bool) -> BTreeMap<Key, Object> {
 }
 
 /// Runs a test with a guest behind a veth.
-fn with_guest(program: bool, test: impl FnOnce(&NamedNetns) + Send) {
-    let guest = NamedNetns::create();
-    isolated(|| {
+fn with_guest(program: bool, test: impl Fn(&NamedNetns) + Sync) {
+    let once = || {
+        let guest = NamedNetns::create();
         run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         run("ip addr add 192.0.2.254/32 dev lo; ip addr add 2001:db8::fe/128 dev lo");
         run(&format!(
@@ -90,7 +91,11 @@ fn with_guest(program: bool, test: impl FnOnce(&NamedNetns) + Send) {
             addresses.contains("fe80::") && !addresses.contains("tentative")
         });
         test(&guest);
-    });
+    };
+    match program {
+        true => each_way(once),
+        false => isolated(once),
+    }
 }
 
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
@@ -197,7 +202,7 @@ fn nothing_reaches_a_port_that_nothing_admitted() {
 #[test]
 fn what_comes_from_a_port_is_marked_as_that_and_nothing_else() {
     let counted = |program| {
-        let mut counts = Vec::new();
+        let counts = Mutex::new(Vec::new());
         with_guest(program, |guest| {
             run("nft 'add table inet t; \
                  add chain inet t i { type filter hook input priority 0; }; \
@@ -213,9 +218,9 @@ fn what_comes_from_a_port_is_marked_as_that_and_nothing_else() {
                     .skip(1);
                 words.next().and_then(|word| word.parse::<u32>().ok())
             };
-            counts = rules.lines().filter_map(packets).collect();
+            *counts.lock().expect("no panic") = rules.lines().filter_map(packets).collect();
         });
-        counts
+        counts.into_inner().expect("no panic")
     };
     let [marked, unmarked] = counted(true)[..] else {
         panic!("two rules")
@@ -266,13 +271,17 @@ fn what_a_container_leaves_to_the_host_gets_in() {
     });
 }
 
-fn with_tap(program: bool, test: impl FnOnce(&mut Tap) + Send) {
-    isolated(|| {
+fn with_tap(program: bool, test: impl Fn(&mut Tap) + Sync) {
+    let once = || {
         run("sysctl -qw net.ipv6.conf.default.accept_ra=2 net.ipv6.conf.default.accept_dad=0");
         let mut tap = Tap::open("tap1");
         Host::open().reconcile(&port(program));
         test(&mut tap);
-    });
+    };
+    match program {
+        true => each_way(once),
+        false => isolated(once),
+    }
 }
 
 fn arp(operation: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {

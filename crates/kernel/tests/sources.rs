@@ -14,7 +14,7 @@ use std::{
 use hextet_kernel::{Config, Kernel};
 use hextet_model::state::{EdgeProgram, Key, Link, Netns, Object, Source, marks};
 use hextet_types::Mac;
-use support::{GATEWAY, Host, NamedNetns, config, isolated, name, run, states, tap::Tap};
+use support::{GATEWAY, Host, NamedNetns, config, each_way, name, run, states, tap::Tap};
 
 const GUEST: Mac = Mac::new([2, 0, 0, 0, 0, 5]);
 const OTHER: Mac = Mac::new([2, 0, 0, 0, 0, 6]);
@@ -161,7 +161,7 @@ fn mark_of(tap: &mut Tap, frame: &[u8]) -> Option<u32> {
 
 #[test]
 fn the_program_marks_what_has_a_source_of_the_port() {
-    isolated(|| {
+    each_way(|| {
         let mut tap = Tap::open("tap1");
         Host::open().reconcile(&port("tap1", GATEWAY));
         count_marks("tap1");
@@ -183,7 +183,7 @@ fn the_program_marks_what_has_a_source_of_the_port() {
 
 #[test]
 fn redirects_and_dhcp_servers_end_at_the_port() {
-    isolated(|| {
+    each_way(|| {
         let mut tap = Tap::open("tap1");
         Host::open().reconcile(&port("tap1", GATEWAY));
         count_marks("tap1");
@@ -226,7 +226,7 @@ fn redirects_and_dhcp_servers_end_at_the_port() {
 
 #[test]
 fn errors_are_one_s_own_by_an_end_of_what_they_quote() {
-    isolated(|| {
+    each_way(|| {
         let mut tap = Tap::open("tap1");
         Host::open().reconcile(&port("tap1", GATEWAY));
         count_marks("tap1");
@@ -260,7 +260,7 @@ fn errors_are_one_s_own_by_an_end_of_what_they_quote() {
 
 #[test]
 fn they_outlive_the_one_who_wrote_them() {
-    isolated(|| {
+    each_way(|| {
         let mut tap = Tap::open("tap1");
         let desired = port("tap1", GATEWAY);
         drop({
@@ -286,7 +286,7 @@ fn they_outlive_the_one_who_wrote_them() {
 
 #[test]
 fn another_version_of_the_program_takes_them_over() {
-    isolated(|| {
+    each_way(|| {
         let mut tap = Tap::open("tap1");
         Host::open().reconcile(&port("tap1", GATEWAY));
         count_marks("tap1");
@@ -313,7 +313,7 @@ fn another_version_of_the_program_takes_them_over() {
 
 #[test]
 fn a_link_that_was_made_anew_gets_them_anew_and_nobody_gets_the_old() {
-    isolated(|| {
+    each_way(|| {
         let make = |index: u32| {
             run(&format!(
                 "ip link add tap1 index {index} type veth peer name p{index}"
@@ -360,8 +360,8 @@ fn a_link_that_was_made_anew_gets_them_anew_and_nobody_gets_the_old() {
 
 #[test]
 fn namespaces_do_not_share_them() {
-    let named = NamedNetns::create();
-    isolated(|| {
+    each_way(|| {
+        let named = NamedNetns::create();
         let other = named.netns();
         run("ip link add tap1 index 900 type veth peer name p1");
         named.run("ip link add tap1 index 900 type veth peer name p1");

@@ -40,6 +40,9 @@ struct Options {
     /// Calico's iptables.
     #[arg(long, value_enum, default_value = "nft")]
     iptables: Backend,
+    /// hextet's programs by tc, as on a kernel without TCX.
+    #[arg(long)]
+    tc: bool,
     /// Print a line of JSON for each figure.
     #[arg(long)]
     json: bool,
@@ -89,7 +92,7 @@ fn run(options: &Options) -> Result<Vec<Row>> {
         plain.route(&ports)?;
         tell(&format!("{}: hextet", counted(*count)));
         let ours = Site::new("ours", &ports)?;
-        ours::apply(&ours, &ports)?;
+        ours::apply(&ours, &ports, !options.tc)?;
         tell(&format!("{}: Calico's layout", counted(*count)));
         let calico = Site::new("calico", &ports)?;
         calico.route(&ports)?;

@@ -19,23 +19,30 @@ use crate::site::{self, Site};
 const NETWORK: Uuid = Uuid::from_u128(1);
 const GROUP: Uuid = Uuid::from_u128(2);
 
-/// Makes the host what an agent would make it.
+/// Makes the host what an agent would make it. By TCX only the ports with traffic get their programs: moving
+/// the others, as an agent would in time, changes nothing for those.
 ///
 /// # Errors
 ///
 /// The kernel refuses something.
-pub fn apply(site: &Site, ports: &[site::Port]) -> Result<()> {
-    let intent = intent(ports)?;
+pub fn apply(site: &Site, ports: &[site::Port], tcx: bool) -> Result<()> {
     let config = HostConfig::new("bench".parse().context("name the host")?);
-    let state = plan(&intent, &config);
     let record = tempfile::tempdir().context("make a directory")?;
+    let with_traffic = ports.get(..2).context("there are always two ports")?;
+    let [two, all] = [with_traffic, ports].map(|ports| anyhow::Ok(plan(&intent(ports)?, &config)));
+    let (two, all) = (two?, all?);
     let report = site.host.enter(|| {
         let mut kernel = Kernel::open(Config {
             gateway_mac: config.gateway_mac,
             sysctl_record: record.path().join("sysctls"),
             sysctls: vec!["net/".to_owned()],
+            tcx,
         })?;
-        kernel.reconcile(&Scope::of(&state.objects))
+        kernel.reconcile(&Scope::of(&two.objects))?;
+        while kernel.programs_to_move() > 0 {
+            kernel.move_program()?;
+        }
+        kernel.reconcile(&Scope::of(&all.objects))
     })??;
     let failed: Vec<String> = report
         .failed

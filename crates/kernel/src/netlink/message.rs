@@ -10,6 +10,8 @@ pub mod flags {
     pub const REQUEST: u16 = 0x01;
     /// Answer also when all is well.
     pub const ACK: u16 = 0x04;
+    /// Answer what is otherwise only told to listeners.
+    pub const ECHO: u16 = 0x08;
     /// Show everything.
     pub const DUMP: u16 = 0x300;
     /// Put in place of what is there.

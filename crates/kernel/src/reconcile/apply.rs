@@ -18,11 +18,11 @@ use crate::{
     error::{Error, Refusal},
     netlink::Batch,
     route::{Indexes, link},
-    sysctl, tc,
+    sysctl,
 };
 
 /// Above so many links to look up, asking for all of them is cheaper.
-const LOOK_UPS: usize = 256;
+pub(super) const LOOK_UPS: usize = 256;
 
 /// What became of an operation.
 #[derive(Debug)]
@@ -134,6 +134,7 @@ impl Kernel {
                 }
                 match phase {
                     Phase::Program => self.apply_programs(netns, run, &links.known),
+                    Phase::ProgramEnds => self.remove_programs(netns, run, &links.known),
                     Phase::Source | Phase::SourceEnds => {
                         self.apply_sources(netns, run, &links.known)
                     }
@@ -173,104 +174,6 @@ impl Kernel {
         };
         namespace.handle.run(work).and_then(|done| done).into()
     }
-
-    /// Joins links to the tc blocks. They come one by one until one is in, which brings the blocks into
-    /// being, and the programs hang there before all others join.
-    fn apply_programs(&mut self, netns: &Netns, run: &[Op], links: &Indexes) -> Vec<Fate> {
-        let index = |op: &Op| match op.object() {
-            Some(Object::EdgeProgram(EdgeProgram { link, .. })) => links.index(link),
-            _ => None,
-        };
-        let indexes: Vec<_> = run.iter().map(index).collect();
-        let mut fates = Vec::with_capacity(run.len());
-        let mut joined = || {
-            let mut any_in = false;
-            for (index, op) in indexes.iter().zip(run) {
-                let fate = self.join(netns, &[*index], std::slice::from_ref(op))?;
-                any_in = matches!(fate[..], [Fate::Done]);
-                fates.extend(fate);
-                if any_in {
-                    break;
-                }
-            }
-            if any_in && !self.programs_stand(netns)? {
-                self.hang(netns)?;
-            }
-            let done = fates.len();
-            let (indexes, ops) = (indexes.get(done..), run.get(done..));
-            fates.extend(self.join(netns, indexes.unwrap_or_default(), ops.unwrap_or_default())?);
-            Ok(())
-        };
-        match joined() {
-            Ok(()) => fates,
-            Err(e) => all_failed(run, e),
-        }
-    }
-
-    fn hang(&mut self, netns: &Netns) -> Result<(), Error> {
-        self.load_programs(netns)?;
-        match (self.programs.get_mut(netns), self.namespaces.get_mut(netns)) {
-            (Some(programs), Some(namespace)) => programs.hang(&mut namespace.route),
-            _ => Ok(()),
-        }
-    }
-
-    fn join(
-        &mut self,
-        netns: &Netns,
-        indexes: &[Option<u32>],
-        run: &[Op],
-    ) -> Result<Vec<Fate>, Error> {
-        let Some(namespace) = self.namespaces.get_mut(netns) else {
-            return Ok(Vec::new());
-        };
-        let present: Vec<u32> = indexes.iter().flatten().copied().collect();
-        let mut refused = join_links(namespace, &present)?;
-        let there = |refusal: &Refusal| refusal.errno == libc::EEXIST;
-        if refused.values().any(there) {
-            let ours = joined_links(namespace, &present)?;
-            let foreign = |index: &u32, refusal: &Refusal| there(refusal) && !ours.contains(index);
-            let again: Vec<u32> = refused
-                .iter()
-                .filter(|(i, r)| foreign(i, r))
-                .map(|(i, _)| *i)
-                .collect();
-            refused.retain(|_, refusal| !there(refusal));
-            let mut batch = Batch::default();
-            again.iter().for_each(|index| tc::part(&mut batch, *index));
-            namespace.route.request(&mut batch)?;
-            refused.extend(join_links(namespace, &again)?);
-        }
-        let fate = |(index, op): (&Option<u32>, &Op)| match index {
-            None => Fate::Waiting,
-            Some(index) => match refused.remove(index) {
-                None => Fate::Done,
-                Some(refusal) => judge(op, refusal),
-            },
-        };
-        Ok(indexes.iter().zip(run).map(fate).collect())
-    }
-}
-
-fn join_links(namespace: &mut Namespace, indexes: &[u32]) -> Result<BTreeMap<u32, Refusal>, Error> {
-    let mut batch = Batch::default();
-    indexes
-        .iter()
-        .for_each(|index| tc::join(&mut batch, *index));
-    let outcome = namespace.route.request(&mut batch)?;
-    let of_link = |(i, refusal)| indexes.get(i).map(|index: &u32| (*index, refusal));
-    Ok(outcome.into_iter().filter_map(of_link).collect())
-}
-
-fn joined_links(namespace: &mut Namespace, among: &[u32]) -> Result<BTreeSet<u32>, Error> {
-    let mut request = Batch::default();
-    tc::request_qdiscs(&mut request, if let [one] = among { *one } else { 0 });
-    let found = namespace.route.dump(&mut request, tc::read_qdisc)?;
-    Ok(found
-        .into_iter()
-        .filter(|(_, hung)| *hung == tc::Hung::Ours)
-        .map(|(i, _)| i)
-        .collect())
 }
 
 /// What a namespace's operations need to know of its links.

@@ -1,6 +1,6 @@
 //! What of ours stands in the kernel. The filter is here: what is not ours never leaves this module.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
     Address, EdgeProgram, Key, Link, Neighbour, Netns, Object, RouteKey, Sysctl, XfrmPolicy,
@@ -13,7 +13,7 @@ use crate::{
     netlink::Batch,
     nft,
     route::{Indexes, address, entry, link, neighbour, rule},
-    sysctl, tc, xfrm,
+    sysctl, xfrm,
 };
 
 type Standings = BTreeMap<Key, Standing>;
@@ -48,42 +48,33 @@ impl Kernel {
         let Some(namespace) = self.namespace(netns)? else {
             return Ok(());
         };
-        let hung = dump_qdiscs(namespace)?;
-        let programs_stand = match hung.values().any(|hung| *hung == tc::Hung::Ours) {
-            true => self.programs_stand(netns)?,
-            false => false,
-        };
-        let Some(namespace) = self.namespace(netns)? else {
-            return Ok(());
-        };
         let mut request = Batch::default();
         link::request_all(&mut request, false);
+        let all = namespace.route.dump(&mut request, link::read)?;
+        let indexes: Vec<u32> = all.iter().map(|is| is.index).collect();
+        let hung = self.look_at_programs(netns, &indexes)?;
         let mut links = Indexes::default();
-        for is in namespace.route.dump(&mut request, link::read)? {
-            let hung = hung.get(&is.index).copied();
+        for is in all {
             let key = Key::Link(netns.clone(), is.name.clone());
             let program = EdgeProgram {
                 netns: netns.clone(),
                 link: is.name.clone(),
             };
-            if scope.expected.contains_key(&key) || hung == Some(tc::Hung::Ours) {
+            if scope.expected.contains_key(&key) || hung.is_ours(is.index) {
                 found.insert(key, link_standing(netns, &is));
             }
             let key = Key::EdgeProgram(netns.clone(), is.name.clone());
-            links.insert(is);
-            match hung {
-                Some(tc::Hung::Ours) if programs_stand => {
-                    found.insert(key, Object::EdgeProgram(program).into());
-                }
-                Some(tc::Hung::Ours) => {
-                    found.insert(key, Standing::otherwise("other programs"));
-                }
-                Some(tc::Hung::Foreign) if scope.expected.contains_key(&key) => {
-                    found.insert(key, Standing::otherwise("a clsact of somebody else"));
-                }
-                _ => {}
+            match hung.judge(is.index, scope.expected.contains_key(&key)) {
+                Some(Ok(())) => drop(found.insert(key, Object::EdgeProgram(program).into())),
+                Some(Err(what)) => drop(found.insert(key, Standing::otherwise(what))),
+                None => {}
             }
+            links.insert(is);
         }
+        self.note_moves(netns, &links, &hung);
+        let Some(namespace) = self.namespace(netns)? else {
+            return Ok(());
+        };
         dump_addresses(namespace, netns, &links, scope, found)?;
         dump_neighbours(namespace, netns, &links, found)?;
         dump_routes(namespace, netns, &links, scope, found)?;
@@ -91,14 +82,6 @@ impl Kernel {
         dump_xfrm_policies(namespace, netns, found)?;
         dump_table(namespace, netns, scope, found)?;
         self.dump_sources(netns, &links, found)
-    }
-
-    pub(super) fn programs_stand(&mut self, netns: &Netns) -> Result<bool, Error> {
-        self.load_programs(netns)?;
-        match (self.programs.get_mut(netns), self.namespaces.get_mut(netns)) {
-            (Some(programs), Some(namespace)) => programs.stand(&mut namespace.route),
-            _ => Ok(false),
-        }
     }
 
     pub(super) fn dump_sysctls(
@@ -148,16 +131,6 @@ impl Kernel {
         }
         Ok(())
     }
-}
-
-fn dump_qdiscs(namespace: &mut Namespace) -> Result<HashMap<u32, tc::Hung>, Error> {
-    let mut request = Batch::default();
-    tc::request_qdiscs(&mut request, 0);
-    Ok(namespace
-        .route
-        .dump(&mut request, tc::read_qdisc)?
-        .into_iter()
-        .collect())
 }
 
 fn link_standing(netns: &Netns, is: &link::Found) -> Standing {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hextet_model::state::{Key, Netns, Object, SetName};
-use hextet_types::Family;
+use hextet_types::{Family, IfName};
 
 use super::{Kernel, Scope, Standing, sources::Places};
 use crate::{error::Error, route::entry};
@@ -28,6 +28,7 @@ pub struct Expected(BTreeMap<Key, Object>);
 pub struct Seen {
     standings: Standings,
     places: BTreeMap<Netns, Places>,
+    moving: BTreeMap<Netns, BTreeSet<IfName>>,
 }
 
 /// The comparison of what was seen with what is desired.
@@ -51,7 +52,12 @@ impl Onlooker {
     pub fn look(&mut self, expected: &Expected) -> Result<Seen, Error> {
         let standings = self.0.dump_but_sysctls(&Scope::of(&expected.0))?;
         let places = std::mem::take(&mut self.0.places);
-        Ok(Seen { standings, places })
+        let moving = std::mem::take(&mut self.0.moving);
+        Ok(Seen {
+            standings,
+            places,
+            moving,
+        })
     }
 }
 
@@ -103,6 +109,9 @@ impl Kernel {
     ) -> Result<Look, Error> {
         for (netns, places) in seen.places {
             self.places.entry(netns).or_default().learn(places);
+        }
+        for (netns, links) in seen.moving {
+            self.moving.entry(netns).or_default().extend(links);
         }
         let mut seen = seen.standings;
         let namespaces: Vec<Netns> = self.namespaces.keys().cloned().collect();

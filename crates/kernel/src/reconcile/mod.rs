@@ -8,6 +8,7 @@ mod diff;
 mod dump;
 mod look;
 mod op;
+mod programs;
 mod requests;
 mod sources;
 mod table;
@@ -25,6 +26,7 @@ pub use look::{Expected, Look, Onlooker, Seen};
 pub use op::{Op, Standing};
 
 use crate::{
+    bpf,
     error::Error,
     netlink::{Socket, TableHearing},
     netns,
@@ -41,6 +43,9 @@ pub struct Config {
     pub sysctl_record: PathBuf,
     /// The sysctls that may be written, each a path or a beginning of paths that ends in `/`.
     pub sysctls: Vec<String>,
+    /// Whether ports' programs run by TCX in time ([`Kernel::move_program`]) where the kernel has it (Linux 6.6);
+    /// otherwise all run by tc, and those that did not no longer do.
+    pub tcx: bool,
 }
 
 /// What a dump covers.
@@ -145,6 +150,10 @@ pub struct Kernel {
     config: Config,
     programs: BTreeMap<Netns, Programs>,
     places: BTreeMap<Netns, sources::Places>,
+    /// Links whose programs have not got where they shall be.
+    moving: BTreeMap<Netns, BTreeSet<IfName>>,
+    has_tcx: bool,
+    to_tcx: bool,
     record: Record,
     namespaces: BTreeMap<Netns, Namespace>,
     known: BTreeMap<Key, Standing>,
@@ -160,10 +169,14 @@ impl Kernel {
         let record = Record::open(&config.sysctl_record)?;
         let main = Namespace::open(netns::Handle::open(&Netns::Main)?)?;
         let namespaces = BTreeMap::from([(Netns::Main, main)]);
+        let has_tcx = bpf::has_tcx();
         Ok(Kernel {
+            to_tcx: config.tcx && has_tcx,
+            has_tcx,
             config,
             programs: BTreeMap::new(),
             places: BTreeMap::new(),
+            moving: BTreeMap::new(),
             record,
             namespaces,
             known: BTreeMap::new(),
@@ -314,6 +327,8 @@ impl Kernel {
         self.namespaces
             .retain(|netns, namespace| *netns == Netns::Main || namespace.handle.is_current());
         self.programs
+            .retain(|netns, _| self.namespaces.contains_key(netns));
+        self.moving
             .retain(|netns, _| self.namespaces.contains_key(netns));
     }
 }

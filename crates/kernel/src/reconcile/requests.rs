@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Refusal},
     netlink::{Batch, Outcome},
     route::{Indexes, address, entry, link, neighbour, rule},
-    tc, xfrm,
+    xfrm,
 };
 
 /// Rules of one priority and mark that may have piled up.
@@ -86,7 +86,6 @@ fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -
             };
             match key {
                 Key::Link(..) => link::set_up(batch, index, false),
-                Key::EdgeProgram(..) => tc::part(batch, index),
                 Key::Address(_, _, addr, len) => address::delete(batch, index, *addr, *len),
                 Key::Neighbour(_, _, addr) => neighbour::delete(batch, index, *addr),
                 _ => return Some(Fate::Done),

@@ -51,10 +51,10 @@ impl Kernel {
         Ok(())
     }
 
-    fn read_sources(&mut self, netns: &Netns) -> Result<Vec<Entry>, Error> {
-        match (self.programs.get_mut(netns), self.namespaces.get_mut(netns)) {
-            (Some(programs), Some(namespace)) => programs.sources(&mut namespace.route)?.read(),
-            _ => Ok(Vec::new()),
+    fn read_sources(&self, netns: &Netns) -> Result<Vec<Entry>, Error> {
+        match self.programs.get(netns) {
+            Some(programs) => programs.sources().read(),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -84,13 +84,10 @@ impl Kernel {
         if entries.is_empty() {
             return;
         }
-        if let (Some(programs), Some(namespace)) =
-            (self.programs.get_mut(netns), self.namespaces.get_mut(netns))
+        if let Some(programs) = self.programs.get(netns)
+            && let Err(e) = programs.sources().remove(entries)
         {
-            let map = programs.sources(&mut namespace.route);
-            if let Err(e) = map.and_then(|map| map.remove(entries)) {
-                tracing::warn!(error = %e, "sources of links that are gone stay");
-            }
+            tracing::warn!(error = %e, "sources of links that are gone stay");
         }
     }
 
@@ -149,13 +146,11 @@ impl Kernel {
         if put.is_empty() && remove.is_empty() {
             return Ok(Vec::new());
         }
-        self.load_programs(netns)?;
-        let (Some(programs), Some(namespace)) =
-            (self.programs.get_mut(netns), self.namespaces.get_mut(netns))
-        else {
+        self.know_programs(netns)?;
+        let Some(programs) = self.programs.get(netns) else {
             return Ok(Vec::new());
         };
-        let map = programs.sources(&mut namespace.route)?;
+        let map = programs.sources();
         map.remove(remove)?;
         let entries: Vec<Entry> = put.iter().map(|(_, entry)| *entry).collect();
         let done = map.put(&entries)?;
@@ -221,9 +216,8 @@ mod tests {
 
     fn fill(kernel: &mut Kernel, entries: u32) {
         kernel.load_programs(&Netns::Main).expect("programs");
-        let programs = kernel.programs.get_mut(&Netns::Main).expect("programs");
-        let namespace = kernel.namespaces.get_mut(&Netns::Main).expect("sockets");
-        let map = programs.sources(&mut namespace.route).expect("a map");
+        let programs = kernel.programs.get(&Netns::Main).expect("programs");
+        let map = programs.sources();
         assert_eq!(map.room(), ROOM);
         let entry = |n| Entry {
             link: 1,
@@ -240,6 +234,7 @@ mod tests {
             gateway_mac: Mac::new([2, 0x68, 0x78, 0, 0, 1]),
             sysctl_record: directory.path().join("sysctls"),
             sysctls: Vec::new(),
+            tcx: false,
         };
         let mut kernel = Kernel::open(config).expect("a kernel");
         fill(&mut kernel, ROOM - 1);

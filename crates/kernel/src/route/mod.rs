@@ -59,6 +59,11 @@ impl Indexes {
         self.by_index.get(&index).map(|link| &link.name)
     }
 
+    /// All names and indexes.
+    pub fn all(&self) -> impl Iterator<Item = (&IfName, u32)> {
+        self.by_name.iter().map(|(name, index)| (name, *index))
+    }
+
     /// A link as it was found.
     pub fn get(&self, name: &IfName) -> Option<&link::Found> {
         self.by_index.get(self.by_name.get(name)?)

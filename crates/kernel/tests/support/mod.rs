@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
 pub mod tap;
+pub mod tcx;
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -18,6 +20,22 @@ use nix::sched::{CloneFlags, unshare};
 
 /// The gateway's address in all tests.
 pub const GATEWAY: Mac = Mac::new([2, 0x68, 0x78, 0, 0, 1]);
+
+thread_local! {
+    static BY_TCX: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test twice, each time as [`isolated`]: with ports' programs attached by tc, and by TCX, if the kernel
+/// has it.
+pub fn each_way(test: impl Fn() + Sync) {
+    for by_tcx in [false, true] {
+        isolated(|| {
+            BY_TCX.set(by_tcx);
+            eprintln!("by {}", if by_tcx { "TCX" } else { "tc" });
+            test();
+        });
+    }
+}
 
 /// Runs a test in a network namespace of its own, which ends with it.
 pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
@@ -93,6 +111,7 @@ pub struct Host {
 pub fn config(directory: &tempfile::TempDir) -> Config {
     Config {
         gateway_mac: GATEWAY,
+        tcx: BY_TCX.get(),
         sysctl_record: directory.path().join("sysctls"),
         sysctls: vec!["net/".to_owned()],
     }
@@ -125,7 +144,19 @@ impl Host {
             "after {} changes",
             report.applied
         );
+        if self.kernel.programs_to_move() > 0 {
+            self.move_programs();
+            let todo = self.todo(desired);
+            assert_eq!(todo, Vec::<String>::new(), "after moving programs");
+        }
         report.applied
+    }
+
+    /// Moves all programs to where they shall be.
+    pub fn move_programs(&mut self) {
+        while self.kernel.programs_to_move() > 0 {
+            self.kernel.move_program().expect("programs move");
+        }
     }
 
     /// What a reconciliation would do.
