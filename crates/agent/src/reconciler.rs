@@ -49,7 +49,7 @@ const FULL_PASS: Duration = Duration::from_secs(60);
 /// What failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 /// After a port's programs were moved, nothing is for so many times as long: nobody can change a link meanwhile.
-const MOVING_RESTS: u32 = 4;
+const MOVING_RESTS: u32 = 9;
 /// Nor is anything moved so soon after the kernel was written: there may be more to come.
 const QUIET: Duration = Duration::from_secs(1);
 /// Inputs that are taken together before the kernel is written.
