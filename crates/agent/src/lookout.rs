@@ -1,15 +1,25 @@
 //! The thread that reads the whole kernel, so that the reconciler need not wait for it.
 
-use std::{sync::mpsc, thread};
+use std::{sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use hextet_kernel::{Error, Expected, Onlooker, Seen};
+use nix::time::{ClockId, clock_gettime};
 
 /// The thread, as who asks it sees it. It looks once at a time.
 #[derive(Debug)]
 pub struct Lookout {
     asks: mpsc::SyncSender<Expected>,
-    seen: mpsc::Receiver<Result<Seen, Error>>,
+    seen: mpsc::Receiver<Sighting>,
+}
+
+/// What a look saw, or why it saw nothing.
+#[derive(Debug)]
+pub struct Sighting {
+    /// What stands in the kernel.
+    pub seen: Result<Seen, Error>,
+    /// The CPU time that the look took, the kernel's part of it included.
+    pub cost: Duration,
 }
 
 impl Lookout {
@@ -25,8 +35,10 @@ impl Lookout {
             .name("lookout".to_owned())
             .spawn(move || {
                 for expected in asked {
+                    let before = cpu_time();
                     let seen = onlooker.look(&expected);
-                    if sender.send(seen).is_err() {
+                    let cost = cpu_time().saturating_sub(before);
+                    if sender.send(Sighting { seen, cost }).is_err() {
                         return;
                     }
                 }
@@ -41,13 +53,21 @@ impl Lookout {
     }
 
     /// What it saw, once it has looked; an error also where the thread is gone.
-    pub fn seen(&self) -> Option<Result<Seen, Error>> {
+    pub fn seen(&self) -> Option<Sighting> {
         match self.seen.try_recv() {
-            Ok(seen) => Some(seen),
+            Ok(sighting) => Some(sighting),
             Err(mpsc::TryRecvError::Empty) => None,
-            Err(mpsc::TryRecvError::Disconnected) => Some(Err(Error::Lost {
-                operation: "read the kernel".to_owned(),
-            })),
+            Err(mpsc::TryRecvError::Disconnected) => Some(Sighting {
+                seen: Err(Error::Lost {
+                    operation: "read the kernel".to_owned(),
+                }),
+                cost: Duration::ZERO,
+            }),
         }
     }
+}
+
+/// Of this thread. Where the kernel has no such clock, looks count as free.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -13,7 +13,7 @@ use hextet_model::state::Key;
 use tracing::{debug, error};
 
 use super::{FULL_PASS, RETRY, Reconciler};
-use crate::lookout::Lookout;
+use crate::lookout::{Lookout, Sighting};
 
 /// Keys compared before something else is done.
 const SLICE: usize = 1024;
@@ -35,6 +35,8 @@ pub(super) struct Looks {
     stage: Option<Stage>,
     next: Instant,
     began: Instant,
+    /// What the one under way has cost so far: the thread's CPU time, and the loop's time.
+    cost: Duration,
     /// When the last one is so long ago that another may begin.
     rested: Instant,
     failed: u32,
@@ -48,6 +50,7 @@ impl Looks {
             stage: None,
             next: now + FULL_PASS,
             began: now,
+            cost: Duration::ZERO,
             rested: now,
             failed: 0,
         }
@@ -62,8 +65,8 @@ impl Looks {
         }
     }
 
-    /// At once, but so that looking takes a tenth of the time at most. What a look under way has seen already
-    /// the next one looks at.
+    /// At once, but so that looking takes a tenth of a processor at most: others who keep the processors busy make
+    /// no look rarer. What a look under way has seen already the next one looks at.
     pub fn soon(&mut self) {
         self.next = self.next.min(Instant::now().max(self.rested));
     }
@@ -74,8 +77,7 @@ impl Looks {
     }
 
     fn over(&mut self) {
-        let now = Instant::now();
-        self.rested = now + 10 * (now - self.began);
+        self.rested = Instant::now() + 10 * self.cost;
         self.next = self.next.max(self.rested);
     }
 }
@@ -88,16 +90,13 @@ impl Reconciler {
             None => self.begin_look(),
             Some(Stage::Reading) => match self.looks.lookout.seen() {
                 None => self.looks.stage = Some(Stage::Reading),
-                Some(seen) => {
-                    let taken = seen.and_then(|seen| self.kernel.take_look(seen, &self.desired));
-                    match taken {
-                        Ok(look) => self.looks.stage = Some(Stage::Comparing(look)),
-                        Err(error) => self.look_failed(&error),
-                    }
-                }
+                Some(sighting) => self.take_look(sighting),
             },
             Some(Stage::Comparing(mut look)) => {
-                match self.kernel.compare(&mut look, &self.desired, SLICE) {
+                let begin = Instant::now();
+                let compared = self.kernel.compare(&mut look, &self.desired, SLICE);
+                self.looks.cost += begin.elapsed();
+                match compared {
                     None => self.looks.stage = Some(Stage::Comparing(look)),
                     Some(differing) => self.end_look(&differing),
                 }
@@ -105,8 +104,17 @@ impl Reconciler {
         }
     }
 
+    fn take_look(&mut self, Sighting { seen, cost }: Sighting) {
+        self.looks.cost += cost;
+        match seen.and_then(|seen| self.kernel.take_look(seen, &self.desired)) {
+            Ok(look) => self.looks.stage = Some(Stage::Comparing(look)),
+            Err(error) => self.look_failed(&error),
+        }
+    }
+
     fn begin_look(&mut self) {
         self.looks.began = Instant::now();
+        self.looks.cost = Duration::ZERO;
         self.looks.next = self.looks.began + FULL_PASS;
         if self.looks.failed >= FAILURES {
             self.look_here();
@@ -158,7 +166,9 @@ impl Reconciler {
 
     /// Looks without the thread.
     fn look_here(&mut self) {
-        match self.kernel.reconcile(&Scope::of(&self.desired)) {
+        let reconciled = self.kernel.reconcile(&Scope::of(&self.desired));
+        self.looks.cost = self.looks.began.elapsed();
+        match reconciled {
             Ok(report) => {
                 self.looks.failed = 0;
                 self.looks.over();
