@@ -5,6 +5,7 @@ use std::{sync::mpsc, thread, time::Duration};
 use anyhow::{Context, Result};
 use hextet_kernel::{Error, Expected, Onlooker, Seen};
 use nix::time::{ClockId, clock_gettime};
+use tracing::debug;
 
 /// The thread, as who asks it sees it. It looks once at a time.
 #[derive(Debug)]
@@ -34,6 +35,9 @@ impl Lookout {
         thread::Builder::new()
             .name("lookout".to_owned())
             .spawn(move || {
+                if let Err(error) = onlooker.prepare() {
+                    debug!(%error, "not ready to look; each look tries again");
+                }
                 for expected in asked {
                     let before = cpu_time();
                     let seen = onlooker.look(&expected);

@@ -148,6 +148,8 @@ fn resource<T: DeserializeOwned>(mut described: Value) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use hextet_model::state::{Key, Netns};
+
     use super::*;
 
     #[test]
@@ -157,19 +159,17 @@ mod tests {
         assert_eq!(intent.ports.len(), 5);
         let config = HostConfig::new("bench".parse().unwrap());
         let state = plan(&intent, &config);
-        let text = hextet_model::state::table_text(
-            state.objects.values(),
-            &hextet_model::state::Netns::Main,
-        );
         for port in ports {
             for family in Family::BOTH {
-                let source = format!(
-                    "\"{}\" . {} . {}",
-                    port.link(),
-                    port.mac(),
-                    port.address(family)
-                );
-                assert!(text.contains(&source), "{source} in\n{text}");
+                let (link, address) = (port.link().parse().unwrap(), port.address(family));
+                let source = Key::Source(Netns::Main, link, port.mac(), address);
+                assert!(state.objects.contains_key(&source), "{source:?}");
+                let bits = if address.is_ipv6() { 128 } else { 32 };
+                let reached = state.objects.keys().any(|key| {
+                    matches!(key, Key::Route(route)
+                        if route.prefix.addr() == address && route.prefix.len() == bits)
+                });
+                assert!(reached, "no route to {address}");
             }
         }
     }

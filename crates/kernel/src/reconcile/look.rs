@@ -44,6 +44,15 @@ pub struct Look {
 pub struct Onlooker(Kernel);
 
 impl Onlooker {
+    /// Does once what every look needs, so that the first one costs no more than the next.
+    ///
+    /// # Errors
+    ///
+    /// The ports' programs can't be loaded.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        self.0.load_programs(&Netns::Main)
+    }
+
     /// Sees all that is ours, sysctls apart.
     ///
     /// # Errors
