@@ -161,7 +161,7 @@ mod tests {
         let state = plan(&intent, &config);
         for port in ports {
             for family in Family::BOTH {
-                let (link, address) = (port.link().parse().unwrap(), port.address(family));
+                let (link, address) = (port.link(), port.address(family));
                 let source = Key::Source(Netns::Main, link, port.mac(), address);
                 assert!(state.objects.contains_key(&source), "{source:?}");
                 let bits = if address.is_ipv6() { 128 } else { 32 };
