@@ -245,6 +245,18 @@ static __always_inline void look(struct __sk_buff *skb, struct left *left)
 	left->summed = FROM(stretch, __u8, IP_SUMMED);
 }
 
+// Octets of a packet: nearly always they are where they can be read without a call.
+#define READ(skb, at, to)                                                        \
+	({                                                                       \
+		void *_from = (void *)(long)(skb)->data + (at);                  \
+		int _failed = 0;                                                 \
+		if (_from + sizeof(to) <= (void *)(long)(skb)->data_end)         \
+			__builtin_memcpy(&(to), _from, sizeof(to));              \
+		else                                                             \
+			_failed = bpf_skb_load_bytes(skb, at, &(to), sizeof(to)); \
+		_failed;                                                         \
+	})
+
 static __always_inline void gateway_mac(__u8 *to)
 {
 	__u64 mac = LOADED(GATEWAY_MAC_PLACEHOLDER);
@@ -628,13 +640,13 @@ static __always_inline int judge_ipv4(struct __sk_buff *skb)
 	if (ip.protocol == IPPROTO_UDP) {
 		__be16 to;
 
-		if (bpf_skb_load_bytes(skb, offset + 2, &to, sizeof(to)) ||
+		if (READ(skb, offset + 2, to) ||
 		    to == bpf_htons(DHCP_CLIENT) || to == bpf_htons(DHCPV6_CLIENT))
 			return TC_ACT_SHOT;
 	} else if (ip.protocol == IPPROTO_ICMP) {
 		__u8 type;
 
-		if (bpf_skb_load_bytes(skb, offset, &type, 1) || type == ICMP_REDIRECT)
+		if (READ(skb, offset, type) || type == ICMP_REDIRECT)
 			return TC_ACT_SHOT;
 		if (!place && (type == ICMP_UNREACHABLE || type == ICMP_QUENCH ||
 			       type == ICMP_EXCEEDED || type == ICMP_PARAMETER))
@@ -725,7 +737,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
 		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
 			break;
-		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
+		if (READ(skb, offset, extension))
 			return TC_ACT_SHOT;
 		if (next == IPPROTO_FRAGMENT) {
 			if (!fragment)
@@ -756,14 +768,14 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	if (next == IPPROTO_UDP) {
 		__be16 to;
 
-		if (bpf_skb_load_bytes(skb, offset + 2, &to, sizeof(to)) ||
+		if (READ(skb, offset + 2, to) ||
 		    to == bpf_htons(DHCP_CLIENT) || to == bpf_htons(DHCPV6_CLIENT))
 			return TC_ACT_SHOT;
 		return from_port(skb, marks);
 	}
 	if (next != IPPROTO_ICMPV6)
 		return from_port(skb, marks);
-	if (bpf_skb_load_bytes(skb, offset, &type, 1))
+	if (READ(skb, offset, type))
 		return TC_ACT_SHOT;
 	if (type < ICMPV6_INFORMATIONAL && !fragment)
 		marks |= own_report_ipv6(skb, offset, &source);

@@ -146,7 +146,7 @@ impl Probe {
                 Ok(())
             }
         };
-        let (made, answered, sent) = self.while_sending(v6, change, all)?;
+        let (made, answered, sent) = self.while_sending(v6, || Ok(()), change, all)?;
         let fresh = lock(&self.fresh);
         let arrived = |number: u64| fresh.iter().any(|(n, _)| *n == number);
         let lost = sent.iter().rposition(|(number, _)| !arrived(*number));
@@ -206,7 +206,12 @@ impl Probe {
                 (false, true) => bail!("the flow from before passes"),
             }
         };
-        let (made, answered, sent) = self.while_sending(v6, change, quiet)?;
+        let passing = || {
+            let any = lock(&self.fresh).last().is_some();
+            any.then_some(())
+                .context("no fresh flow passes before the change")
+        };
+        let (made, answered, sent) = self.while_sending(v6, passing, change, quiet)?;
         let (fresh, lasting) = (lock(&self.fresh), lock(&self.lasting));
         let (last, _) = fresh
             .last()
@@ -223,11 +228,12 @@ impl Probe {
         Ok((made, effect))
     }
 
-    /// Sends fresh flows before, during and after the change, until `seen` holds; gives when the change
-    /// was answered, and when each flow was sent.
+    /// Sends fresh flows from before the change, which comes once `before` holds, until `seen` does; gives when
+    /// the change was answered, and when each flow was sent.
     fn while_sending<T>(
         &self,
         v6: bool,
+        before: impl FnMut() -> Result<()>,
         change: impl FnOnce() -> Result<T>,
         seen: impl FnMut() -> Result<()>,
     ) -> Result<(T, Instant, Vec<Seen>)> {
@@ -235,16 +241,18 @@ impl Probe {
         thread::scope(|scope| {
             let sender = scope.spawn(|| self.send_fresh_flows(v6, &ended));
             thread::sleep(20 * INTERVAL);
-            let made = change();
+            let ready = wait_for(PATIENCE, before);
+            let made = ready.and_then(|()| change());
             let answered = Instant::now();
-            let seen = wait_for(PATIENCE, seen);
+            let seen = made.as_ref().map_or(Ok(()), |_| wait_for(PATIENCE, seen));
             ended.store(true, Ordering::Relaxed);
             let sent = sender
                 .join()
                 .unwrap_or_else(|e| std::panic::resume_unwind(e))?;
             thread::sleep(20 * INTERVAL);
+            let made = made?;
             seen?;
-            Ok((made?, answered, sent))
+            Ok((made, answered, sent))
         })
     }
 
