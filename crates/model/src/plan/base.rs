@@ -88,6 +88,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/send_redirects", "0"),
     ("net/ipv4/conf/all/accept_redirects", "0"),
     ("net/ipv4/conf/all/accept_source_route", "0"),
+    // Whether a socket here waits for it need not be asked of each packet: nearly all are forwarded. (It is
+    // the setting of IPv6, too.)
+    ("net/ipv4/ip_early_demux", "0"),
     // Until its source is checked, a packet from a port counts as one that came by multicast.
     ("net/ipv6/conf/default/drop_unicast_in_l2_multicast", "0"),
     // Linux looks at these options before any filter does; a negative number has it say nothing of those
