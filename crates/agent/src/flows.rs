@@ -15,8 +15,10 @@ use anyhow::{Context, Result};
 use hextet_kernel::{
     Error,
     conntrack::{Conntrack, Entry, Flow},
+    priority,
 };
 use hextet_model::state::Netns;
+use tracing::debug;
 
 /// Flows that are handed over and judged at once.
 const SLICE: usize = 512;
@@ -56,7 +58,12 @@ impl Flows {
         let (sender, found) = mpsc::sync_channel(AHEAD);
         thread::Builder::new()
             .name("flows".to_owned())
-            .spawn(move || walk_for(&requests, walked, &sender))
+            .spawn(move || {
+                if let Err(error) = priority::lower() {
+                    debug!(%error, "walks do not make way for other work");
+                }
+                walk_for(&requests, walked, &sender);
+            })
             .context("start the thread that walks the connection table")?;
         Ok(Flows {
             table,

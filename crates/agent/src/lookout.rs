@@ -3,7 +3,7 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use hextet_kernel::{Error, Expected, Onlooker, Seen};
+use hextet_kernel::{Error, Expected, Onlooker, Seen, priority};
 use nix::time::{ClockId, clock_gettime};
 use tracing::debug;
 
@@ -35,6 +35,9 @@ impl Lookout {
         thread::Builder::new()
             .name("lookout".to_owned())
             .spawn(move || {
+                if let Err(error) = priority::lower() {
+                    debug!(%error, "looks do not make way for other work");
+                }
                 if let Err(error) = onlooker.prepare() {
                     debug!(%error, "not ready to look; each look tries again");
                 }

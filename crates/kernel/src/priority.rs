@@ -1,4 +1,4 @@
-//! Threads that must not wait for others.
+//! Threads that must not wait for others, and threads that may.
 
 use std::io;
 
@@ -8,11 +8,24 @@ use std::io;
 /// # Errors
 ///
 /// We may not (`CAP_SYS_NICE`).
-#[allow(unsafe_code)]
 pub fn raise() -> io::Result<()> {
+    set(-20)
+}
+
+/// Puts the calling thread behind those that run with ordinary priority (nice 5): it has time.
+///
+/// # Errors
+///
+/// None that is known.
+pub fn lower() -> io::Result<()> {
+    set(5)
+}
+
+#[allow(unsafe_code)]
+fn set(nice: i32) -> io::Result<()> {
     // SAFETY: takes plain numbers. Of PRIO_PROCESS, 0 is the calling thread (setpriority(2), "C
     // library/kernel differences").
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
     if result == 0 {
         Ok(())
     } else {
@@ -31,13 +44,18 @@ mod tests {
     }
 
     #[test]
-    fn only_the_calling_thread_is_raised() {
+    fn only_the_calling_thread_is_raised_or_lowered() {
         let before = nice_of_this_thread();
         let raised = thread::spawn(|| {
             super::raise().unwrap();
             nice_of_this_thread()
         });
         assert_eq!(raised.join().unwrap(), -20);
+        let lowered = thread::spawn(|| {
+            super::lower().unwrap();
+            nice_of_this_thread()
+        });
+        assert_eq!(lowered.join().unwrap(), 5);
         assert_eq!(nice_of_this_thread(), before);
     }
 }

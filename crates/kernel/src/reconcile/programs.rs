@@ -302,21 +302,13 @@ impl Kernel {
         }
     }
 
-    /// Joins links to the tc blocks. They come one by one until one is in, which brings the blocks into
-    /// being, and the programs hang there before all others join.
+    /// Joins links to the tc blocks. Where nothing hangs in these yet it comes last: the kernel gives a link what
+    /// hangs in its block only after all processors have taken notice, but gives it to all links at once.
     fn join_all(&mut self, netns: &Netns, links: &[u32]) -> Result<BTreeMap<u32, Refusal>, Error> {
-        let mut refused = BTreeMap::new();
-        let mut rest = links;
-        while let Some((one, others)) = rest.split_first() {
-            rest = others;
-            let (outcome, joined) = self.join(netns, &[*one])?;
-            refused.extend(outcome);
-            if joined > 0 {
-                self.hang_in_blocks(netns)?;
-                break;
-            }
+        let (refused, joined) = self.join(netns, links)?;
+        if joined > 0 {
+            self.hang_in_blocks(netns)?;
         }
-        refused.extend(self.join(netns, rest)?.0);
         Ok(refused)
     }
 
