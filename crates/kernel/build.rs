@@ -1,10 +1,11 @@
-//! Builds the eBPF programs with clang: the port's, and the packet socket's.
+//! Builds the eBPF programs with clang: the port's, the patch's, and the packet socket's.
 
 use std::{env, path::PathBuf, process::Command};
 
 fn main() {
     compile("port", "port", &[]);
     compile("port", "port-helper", &["-DREAD_BY_HELPER"]);
+    compile("patch", "patch", &[]);
     compile("requests", "requests", &[]);
 }
 

@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod netns;
 mod nft;
 pub mod packet;
+mod patch;
 pub mod priority;
 mod reconcile;
 mod route;

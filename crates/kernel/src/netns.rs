@@ -5,7 +5,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     thread,
 };
@@ -14,6 +17,7 @@ use hextet_model::state::Netns;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
+    sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 
 use crate::error::Error;
@@ -35,13 +39,30 @@ impl Handle {
             Netns::Main => PathBuf::from("/proc/thread-self/ns/net"),
             Netns::Named(name) => path_of(name)?,
         };
-        match File::open(&path) {
+        match File::open(&path).and_then(only_namespace) {
             Ok(file) => Ok(Handle {
                 name: name.clone(),
                 file,
             }),
             Err(e) => Err(Error::system(format!("open network namespace {name}"), e)),
         }
+    }
+
+    /// Another handle on the same namespace.
+    pub(crate) fn another(&self) -> Result<Self, Error> {
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|e| Error::system(format!("keep network namespace {} open", self.name), e))?;
+        Ok(Handle {
+            name: self.name.clone(),
+            file,
+        })
+    }
+
+    /// To name it to the kernel.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Its name.
@@ -79,26 +100,54 @@ impl Handle {
 
 /// Makes a namespace of that name.
 pub fn create(name: &str) -> Result<(), Error> {
+    create_with(name, || Ok(()))
+}
+
+/// Makes a namespace of that name, which it gets once `prepare` has run inside.
+pub(crate) fn create_with(
+    name: &str,
+    prepare: impl FnOnce() -> Result<(), Error> + Send,
+) -> Result<(), Error> {
     let path = path_of(name)?;
     let operation = || format!("create network namespace {name}");
-    share_directory().map_err(|e| Error::system(operation(), e))?;
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(|e| Error::system(operation(), e))?;
+    let failed = |e: nix::Error| Error::system(operation(), e);
+    share_directory().map_err(failed)?;
+    take_name(&path).map_err(|e| Error::system(operation(), e))?;
     let made = thread::scope(|scope| {
         let worker = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
+            unshare(CloneFlags::CLONE_NEWNET).map_err(failed)?;
+            prepare()?;
             let own = Path::new("/proc/thread-self/ns/net");
-            mount(Some(own), &path, NONE, MsFlags::MS_BIND, NONE)
+            mount(Some(own), &path, NONE, MsFlags::MS_BIND, NONE).map_err(failed)
         });
-        worker.join().unwrap_or(Err(nix::errno::Errno::EIO))
+        let panicked = Err(failed(nix::errno::Errno::EIO));
+        worker.join().unwrap_or(panicked)
     });
-    made.map_err(|e| {
+    made.inspect_err(|_| {
         let _ = fs::remove_file(&path);
-        Error::system(operation(), e)
     })
+}
+
+/// A file of that name, which there may be already if no namespace is mounted on it: somebody who was making one
+/// has died.
+fn take_name(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            match File::open(path).and_then(only_namespace) {
+                Err(not_one) if not_one.kind() == io::ErrorKind::NotFound => Ok(()),
+                _ => Err(e),
+            }
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
+/// A file that is no namespace is as good as none.
+fn only_namespace(file: File) -> io::Result<File> {
+    match fstatfs(&file)?.filesystem_type() {
+        NSFS_MAGIC => Ok(file),
+        _ => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+    }
 }
 
 /// Takes a namespace's name away; it ends once nobody is in it. What is not there needs no deletion.

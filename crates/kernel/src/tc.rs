@@ -1,7 +1,7 @@
 //! The eBPF programs on a port's link: loading them, and hanging them on by tc; [`crate::tcx`] does that by TCX.
 //!
 //! All ports of a namespace share one tc block for each direction, and a block holds one filter with one
-//! program. So a port costs one `clsact` qdisc that names the two blocks, and a new version of a program
+//! program, the same in all namespaces. So a port costs one `clsact` qdisc that names the two blocks, and a new version of a program
 //! replaces the old one on every port at once, without a gap. Nothing is pinned: the filters, or the links,
 //! keep the programs alive, without us too, and these the map of sources. Whoever starts anew finds that map
 //! by the program that hangs there, and hangs the same program on other links. Where another version hangs,
@@ -13,6 +13,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::BTreeSet,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
@@ -58,6 +59,11 @@ const ETH_P_ALL: u16 = 3;
 const PREFERENCE: u32 = 10;
 const FILTER: u32 = 0x6878;
 
+/// The numbers of blocks, "hx" and 1 to 3.
+const INGRESS_BLOCK: u32 = 0x6878_0001;
+const EGRESS_BLOCK: u32 = 0x6878_0002;
+const PATCH_BLOCK: u32 = 0x6878_0003;
+
 /// How often loading a program is tried when something interrupts it.
 const LOAD_TRIES: usize = 8;
 
@@ -69,11 +75,11 @@ pub fn name_of(direction: Direction) -> &'static str {
     }
 }
 
-/// The number of a direction's block, "hx" and 1 or 2.
+/// The number of a direction's block.
 fn block(direction: Direction) -> u32 {
     match direction {
-        Direction::Ingress => 0x6878_0001,
-        Direction::Egress => 0x6878_0002,
+        Direction::Ingress => INGRESS_BLOCK,
+        Direction::Egress => EGRESS_BLOCK,
     }
 }
 
@@ -82,11 +88,13 @@ fn block(direction: Direction) -> u32 {
 pub enum Hung {
     /// Our blocks.
     Ours,
+    /// The block of patched links.
+    Patched,
     /// A `clsact` of somebody else.
     Foreign,
 }
 
-/// The loaded programs of a namespace, and the map of sources that the one in place looks into.
+/// The loaded programs, and the map of sources that the one in place looks into.
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
@@ -107,14 +115,17 @@ pub struct Filters([Vec<Filter>; 2]);
 
 /// A filter in a block.
 #[derive(Debug)]
-struct Filter {
+pub struct Filter {
     place: (u32, u32, u32),
-    tag: [u8; 8],
-    program: u32,
+    /// Of its program.
+    pub tag: [u8; 8],
+    /// Its program's number.
+    pub program: u32,
 }
 
 impl Filter {
-    fn is_ours(&self) -> bool {
+    /// Whether it stands where ours do.
+    pub fn is_ours(&self) -> bool {
         self.place == (PREFERENCE, FILTER, DIRECT_ACTION)
     }
 }
@@ -168,13 +179,19 @@ impl Programs {
         self.looked
     }
 
-    /// Decides which program to go by, of those of ours that are in place: best one like ours, and best that
-    /// which we went by before. Where none is in place, that does not change.
-    pub fn choose(&mut self, filters: &Filters, on_links: &tcx::Ours) -> Result<(), Error> {
+    /// Decides which program to go by, of those of ours that are in place in any namespace: best one like ours,
+    /// and best that which we went by before. Where none is in place, that does not change.
+    pub fn choose<'a>(
+        &mut self,
+        in_place: impl IntoIterator<Item = (&'a Filters, &'a tcx::Ours)>,
+    ) -> Result<(), Error> {
         self.looked = true;
-        let mut ids: Vec<u32> = filters.program().into_iter().collect();
         let ingress = |program: &&Program| program.is_named(name_of(Direction::Ingress));
-        ids.extend(on_links.values().filter(ingress).map(Program::id));
+        let mut ids = BTreeSet::new();
+        for (filters, on_links) in in_place {
+            ids.extend(filters.program());
+            ids.extend(on_links.values().filter(ingress).map(Program::id));
+        }
         let mut candidates = Vec::new();
         for id in ids {
             candidates.extend(open(id)?);
@@ -239,16 +256,7 @@ impl Programs {
         };
         let mut batch = Batch::default();
         for (direction, fd) in DIRECTIONS.into_iter().zip(pair.fds) {
-            let info = (PREFERENCE << 16) | u32::from(ETH_P_ALL.to_be());
-            let header = header(BLOCK, FILTER, block(direction), info);
-            batch
-                .message(RTM_NEWTFILTER, flags::CREATE, &header)
-                .text(TCA_KIND, "bpf")
-                .nest(TCA_OPTIONS, |m| {
-                    m.ne32(TCA_BPF_FD, fd.as_raw_fd().unsigned_abs())
-                        .text(TCA_BPF_NAME, name_of(direction))
-                        .ne32(TCA_BPF_FLAGS, DIRECT_ACTION);
-                });
+            hang_in(&mut batch, block(direction), fd, name_of(direction));
         }
         match socket.request(&mut batch)?.into_iter().next() {
             Some((_, refusal)) => Err(refusal.of("hang the eBPF programs into tc blocks")),
@@ -272,17 +280,9 @@ impl Programs {
 impl Filters {
     /// Looks into both blocks. A block that no port uses does not exist, and holds nothing.
     pub fn read(socket: &mut Socket) -> Result<Self, Error> {
-        let mut read = |direction| {
-            let mut request = Batch::default();
-            request.message(RTM_GETTFILTER, 0, &header(BLOCK, 0, block(direction), 0));
-            match socket.dump(&mut request, read_filter) {
-                Err(e) if no_block(&e) => Ok(Vec::new()),
-                filters => filters,
-            }
-        };
         Ok(Filters([
-            read(Direction::Ingress)?,
-            read(Direction::Egress)?,
+            filters_of(socket, INGRESS_BLOCK)?,
+            filters_of(socket, EGRESS_BLOCK)?,
         ]))
     }
 
@@ -293,12 +293,52 @@ impl Filters {
     }
 }
 
-fn open(id: u32) -> Result<Option<Program>, Error> {
+/// The filters in the block of patched links.
+pub fn patch_filters(socket: &mut Socket) -> Result<Vec<Filter>, Error> {
+    filters_of(socket, PATCH_BLOCK)
+}
+
+/// Hangs a program into the block of patched links, in place of what stands there under our handle.
+pub fn hang_patch(socket: &mut Socket, fd: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
+    let mut batch = Batch::default();
+    hang_in(&mut batch, PATCH_BLOCK, fd, name);
+    match socket.request(&mut batch)?.into_iter().next() {
+        Some((_, refusal)) => Err(refusal.of("hang the eBPF program of patches into its tc block")),
+        None => Ok(()),
+    }
+}
+
+fn filters_of(socket: &mut Socket, block: u32) -> Result<Vec<Filter>, Error> {
+    let mut request = Batch::default();
+    request.message(RTM_GETTFILTER, 0, &header(BLOCK, 0, block, 0));
+    match socket.dump(&mut request, read_filter) {
+        Err(e) if no_block(&e) => Ok(Vec::new()),
+        filters => filters,
+    }
+}
+
+fn hang_in(batch: &mut Batch, block: u32, fd: BorrowedFd<'_>, name: &str) {
+    let info = (PREFERENCE << 16) | u32::from(ETH_P_ALL.to_be());
+    batch
+        .message(
+            RTM_NEWTFILTER,
+            flags::CREATE,
+            &header(BLOCK, FILTER, block, info),
+        )
+        .text(TCA_KIND, "bpf")
+        .nest(TCA_OPTIONS, |m| {
+            m.ne32(TCA_BPF_FD, fd.as_raw_fd().unsigned_abs())
+                .text(TCA_BPF_NAME, name)
+                .ne32(TCA_BPF_FLAGS, DIRECT_ACTION);
+        });
+}
+
+pub(crate) fn open(id: u32) -> Result<Option<Program>, Error> {
     Program::open(id).map_err(|e| Error::system("look at an eBPF program", e))
 }
 
 /// The kernel gives up checking a program when a signal comes (`EAGAIN`).
-fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+pub(crate) fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
     let interrupted = |outcome: &Result<(), ProgramError>| {
         matches!(outcome, Err(ProgramError::LoadError { io_error, .. })
             if io_error.raw_os_error() == Some(libc::EAGAIN))
@@ -331,10 +371,21 @@ pub fn read_qdisc(answer: &Answer<'_>) -> Option<(u32, Hung)> {
         return None;
     }
     let of = |kind| attrs.get(kind).and_then(ne32);
-    let ours = of(TCA_INGRESS_BLOCK) == Some(block(Direction::Ingress))
-        && of(TCA_EGRESS_BLOCK) == Some(block(Direction::Egress));
-    let index = ne32(answer.payload.get(4..)?)?;
-    Some((index, if ours { Hung::Ours } else { Hung::Foreign }))
+    let hung = match (of(TCA_INGRESS_BLOCK), of(TCA_EGRESS_BLOCK)) {
+        (Some(INGRESS_BLOCK), Some(EGRESS_BLOCK)) => Hung::Ours,
+        (Some(PATCH_BLOCK), None) => Hung::Patched,
+        _ => Hung::Foreign,
+    };
+    Some((ne32(answer.payload.get(4..)?)?, hung))
+}
+
+/// Joins a link to the block of patched links.
+pub fn join_patched(batch: &mut Batch, index: u32) {
+    let header = header(index, CLSACT_HANDLE, TC_H_CLSACT, 0);
+    batch
+        .message(RTM_NEWQDISC, flags::CREATE | flags::EXCL, &header)
+        .text(TCA_KIND, "clsact")
+        .ne32(TCA_INGRESS_BLOCK, PATCH_BLOCK);
 }
 
 /// Joins a link to the blocks.

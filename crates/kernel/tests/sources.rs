@@ -14,7 +14,7 @@ use std::{
 use hextet_kernel::{Config, Kernel};
 use hextet_model::state::{EdgeProgram, Key, Link, Netns, Object, Source, marks};
 use hextet_types::Mac;
-use support::{GATEWAY, Host, NamedNetns, config, each_way, name, run, states, tap::Tap};
+use support::{GATEWAY, Host, config, each_way, name, run, states, tap::Tap};
 
 const GUEST: Mac = Mac::new([2, 0, 0, 0, 0, 5]);
 const OTHER: Mac = Mac::new([2, 0, 0, 0, 0, 6]);
@@ -355,22 +355,5 @@ fn a_link_that_was_made_anew_gets_them_anew_and_nobody_gets_the_old() {
             assert!(todo.iter().all(|op| !op.contains("- source")), "{todo:?}");
             host.reconcile(&others);
         }
-    });
-}
-
-#[test]
-fn namespaces_do_not_share_them() {
-    each_way(|| {
-        let named = NamedNetns::create();
-        let other = named.netns();
-        run("ip link add tap1 index 900 type veth peer name p1");
-        named.run("ip link add tap1 index 900 type veth peer name p1");
-        let mut desired = port("tap1", GATEWAY);
-        desired.extend(states(bare(&other, "tap1", GATEWAY)));
-        desired.extend(states([source(&other, "tap1", "192.0.2.77")]));
-        let mut host = Host::open();
-        host.reconcile(&desired);
-        desired.remove(&source(&other, "tap1", "192.0.2.77").key());
-        host.reconcile(&desired);
     });
 }

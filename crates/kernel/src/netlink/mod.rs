@@ -10,7 +10,7 @@ mod message;
 mod monitor;
 mod socket;
 
-pub use attr::{Attrs, addr, be32, be64, ne16, ne32, text, u8 as octet};
+pub use attr::{Attrs, addr, be16, be32, be64, ne16, ne32, text, u8 as octet};
 pub use carrier::CarrierMonitor;
 pub use message::{Batch, Message, flags};
 pub use monitor::{LinkSettings, MAX_IGNORED, Monitor, TableHearing, Wake};

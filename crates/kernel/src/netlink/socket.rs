@@ -3,7 +3,10 @@
 //! The kernel works off requests within sendmsg, so all answers are there when it returns. Only the last
 //! request of a send asks for an acknowledgement: errors come for every request anyway.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
 
 use netlink_sys::SocketAddr;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -105,6 +108,31 @@ impl Socket {
     /// Its address; notifications that its requests cause carry it.
     pub fn port(&self) -> u32 {
         self.port
+    }
+
+    /// The number of the namespace that it is in, which no other has until the host starts anew.
+    #[allow(unsafe_code)]
+    pub fn netns_cookie(&self) -> Result<u64, Error> {
+        let mut cookie = 0_u64;
+        let mut len = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the descriptor is ours and open, and both addresses are those of live variables, the first
+        // with as many octets as the second says.
+        let result = unsafe {
+            libc::getsockopt(
+                self.inner.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut len,
+            )
+        };
+        match result {
+            0 => Ok(cookie),
+            _ => Err(Error::system(
+                "ask for the network namespace's number",
+                io::Error::last_os_error(),
+            )),
+        }
     }
 
     /// Sends requests that are independent of each other: one that fails stops no other.

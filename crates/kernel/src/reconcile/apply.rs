@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Address, EdgeProgram, Key, Link, Neighbour, Netns, Object, Route, RouteKind, Source,
+    Address, EdgeProgram, Fdb, Key, Link, Neighbour, Netns, Object, Patch, Route, RouteKind, Source,
 };
 use hextet_types::IfName;
 
@@ -47,6 +47,8 @@ impl Kernel {
     pub fn apply(&mut self, ops: Vec<Op>) -> Report {
         let mut report = Report::default();
         self.remove_stale_sources();
+        self.remove_stale_patches();
+        let leaving: BTreeSet<Netns> = ops.iter().filter_map(leaves).collect();
         let mut blocked: BTreeMap<Netns, String> = BTreeMap::new();
         let mut links = BTreeMap::new();
         let mut rest = ops.into_iter().peekable();
@@ -58,11 +60,21 @@ impl Kernel {
             }
             let fates = match blocked.get(&netns) {
                 Some(cause) if phase.begins_service() => withheld(&run, cause),
+                _ if phase.goes_with_namespace() && leaving.contains(&netns) => {
+                    run.iter().map(|_| Fate::Done).collect()
+                }
                 _ => {
-                    let links = links.entry(netns.clone()).or_default();
+                    let place = match phase {
+                        Phase::Patch | Phase::PatchEnds => Netns::Main,
+                        _ => netns.clone(),
+                    };
+                    let links = links.entry(place).or_default();
                     self.apply_run(phase, &netns, &run, links)
                 }
             };
+            if phase.changes_links() {
+                links.clear();
+            }
             if phase.is_policy() {
                 let failed = fates.iter().find_map(|fate| match fate {
                     Fate::Failed(e) => Some(e.to_string()),
@@ -113,6 +125,16 @@ impl Kernel {
         if matches!(phase, Phase::Sysctl | Phase::SysctlEnds) {
             return run.iter().map(|op| self.apply_sysctl(op)).collect();
         }
+        if matches!(phase, Phase::Namespace | Phase::NamespaceEnds) {
+            return run.iter().map(|op| self.apply_namespace(op)).collect();
+        }
+        if matches!(phase, Phase::Made | Phase::MadeEnds) {
+            return run.iter().map(|op| self.apply_made(op)).collect();
+        }
+        let netns = match phase {
+            Phase::Patch | Phase::PatchEnds => &Netns::Main,
+            _ => netns,
+        };
         let namespace = match self.namespace(netns) {
             Ok(Some(namespace)) => namespace,
             Ok(None) => return run.iter().map(absent).collect(),
@@ -133,6 +155,7 @@ impl Kernel {
                     return all_failed(run, e);
                 }
                 match phase {
+                    Phase::Patch | Phase::PatchEnds => self.apply_patches(run, &links.known),
                     Phase::Program => self.apply_programs(netns, run, &links.known),
                     Phase::ProgramEnds => self.remove_programs(netns, run, &links.known),
                     Phase::Source | Phase::SourceEnds => {
@@ -159,6 +182,11 @@ impl Kernel {
         };
         if value.is_some() && !self.config.sysctls.iter().any(covers) {
             return Fate::Failed(Error::SysctlNotAllowed(path.to_owned()));
+        }
+        match self.namespace(op.netns()) {
+            Ok(Some(_)) => {}
+            Ok(None) => return absent(op),
+            Err(e) => return Fate::Failed(e),
         }
         let Kernel {
             record, namespaces, ..
@@ -222,7 +250,9 @@ fn links_of(op: &Op) -> Vec<&IfName> {
             Object::EdgeProgram(EdgeProgram { link, .. })
             | Object::Source(Source { link, .. })
             | Object::Address(Address { link, .. })
-            | Object::Neighbour(Neighbour { link, .. }) => vec![link],
+            | Object::Neighbour(Neighbour { link, .. })
+            | Object::Fdb(Fdb { link, .. }) => vec![link],
+            Object::Patch(Patch { tap, outer, .. }) => vec![tap, outer],
             Object::Route(Route {
                 kind: RouteKind::Unicast(hops),
                 ..
@@ -245,6 +275,14 @@ pub(super) fn judge(op: &Op, refusal: Refusal) -> Fate {
             Fate::Waiting
         }
         _ => Fate::Failed(refusal.of(op.to_string())),
+    }
+}
+
+/// The namespace that ends by an operation.
+fn leaves(op: &Op) -> Option<Netns> {
+    match op {
+        Op::Delete(Key::Namespace(name)) => Some(Netns::Named(name.clone())),
+        _ => None,
     }
 }
 

@@ -3,85 +3,141 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Address, EdgeProgram, Key, Link, Neighbour, Netns, Object, RouteKey, Sysctl, XfrmPolicy,
+    self, Address, EdgeProgram, Fdb, Key, Link, Neighbour, Netns, Object, RouteKey, Sysctl,
+    XfrmPolicy,
 };
 use hextet_types::Family;
 
-use super::{Kernel, Namespace, Scope, Standing};
+use super::{
+    Kernel, Namespace, Scope, Standing,
+    made::dump_made,
+    namespaces::named_like_ours,
+    programs::{Hung, OnLinks},
+    sources::owners,
+};
 use crate::{
     error::Error,
     netlink::Batch,
     nft,
-    route::{Indexes, address, entry, link, neighbour, rule},
+    route::{Indexes, address, entry, fdb, link, made, neighbour, rule},
     sysctl, xfrm,
 };
 
 type Standings = BTreeMap<Key, Standing>;
 
+/// What of a namespace can only be judged when all have been looked at.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) links: Indexes,
+    pub(super) programs: OnLinks,
+    /// The numbers that it has for other namespaces.
+    pub(super) numbers: BTreeMap<Netns, i32>,
+}
+
+pub(super) type Surveys = BTreeMap<Netns, Survey>;
+
 impl Kernel {
-    /// All that is ours in the scope's namespaces. Writes nothing.
+    /// All that is ours in the scope's namespaces, and which namespaces are ours. Writes nothing.
     pub fn dump(&mut self, scope: &Scope<'_>) -> Result<BTreeMap<Key, Standing>, Error> {
         let mut found = self.dump_but_sysctls(scope)?;
-        for netns in scope.all() {
-            self.dump_sysctls(&netns, scope, &mut found)?;
-        }
+        self.dump_sysctls(&Netns::Main, scope, &mut found)?;
         Ok(found)
     }
 
+    /// As [`Kernel::dump`], without the main namespace's sysctls.
     pub(super) fn dump_but_sysctls(&mut self, scope: &Scope<'_>) -> Result<Standings, Error> {
         self.drop_stale_namespaces();
         let mut found = Standings::new();
-        for netns in scope.all() {
-            if self.namespace(&netns)?.is_some() {
-                self.dump_links_and_programs(&netns, scope, &mut found)?;
+        let mut surveys = Surveys::new();
+        let pairs = pairs(scope);
+        let scoped = scope.all();
+        for netns in with_those_named_like_ours(&scoped)? {
+            if let Netns::Named(name) = &netns
+                && state::Namespace::may_be_ours(name)
+                && let Some(standing) = self.dump_namespace(name)?
+            {
+                found.insert(Key::Namespace(name.clone()), standing);
             }
+            if !scoped.contains(&netns) || self.namespace(&netns)?.is_none() {
+                continue;
+            }
+            let peers = pairs.get(&netns).cloned().unwrap_or_default();
+            let survey = self.survey(&netns, peers)?;
+            self.dump_within(&netns, &survey.links, scope, &mut found)?;
+            if netns != Netns::Main {
+                self.dump_sysctls(&netns, scope, &mut found)?;
+            }
+            surveys.insert(netns, survey);
         }
+        self.conclude(scope, &surveys, &mut found)?;
         Ok(found)
     }
 
-    fn dump_links_and_programs(
+    fn survey(&mut self, netns: &Netns, peers: BTreeSet<Netns>) -> Result<Survey, Error> {
+        let mut links = Indexes::default();
+        if let Some(namespace) = self.namespace(netns)? {
+            let mut request = Batch::default();
+            link::request_all(&mut request, false);
+            for is in namespace.route.dump(&mut request, link::read)? {
+                links.insert(is);
+            }
+        }
+        let indexes: Vec<u32> = links.all().map(|(_, index)| index).collect();
+        let programs = self.look_at_programs(netns, &indexes)?;
+        let mut numbers = BTreeMap::new();
+        for peer in peers {
+            if let Some(number) = self.number_of(&peer, netns)? {
+                numbers.insert(peer, number);
+            }
+        }
+        Ok(Survey {
+            links,
+            programs,
+            numbers,
+        })
+    }
+
+    fn dump_within(
         &mut self,
         netns: &Netns,
+        links: &Indexes,
         scope: &Scope<'_>,
         found: &mut Standings,
     ) -> Result<(), Error> {
         let Some(namespace) = self.namespace(netns)? else {
             return Ok(());
         };
-        let mut request = Batch::default();
-        link::request_all(&mut request, false);
-        let all = namespace.route.dump(&mut request, link::read)?;
-        let indexes: Vec<u32> = all.iter().map(|is| is.index).collect();
-        let hung = self.look_at_programs(netns, &indexes)?;
-        let mut links = Indexes::default();
-        for is in all {
-            let key = Key::Link(netns.clone(), is.name.clone());
-            let program = EdgeProgram {
-                netns: netns.clone(),
-                link: is.name.clone(),
-            };
-            if scope.expected.contains_key(&key) || hung.is_ours(is.index) {
-                found.insert(key, link_standing(netns, &is));
-            }
-            let key = Key::EdgeProgram(netns.clone(), is.name.clone());
-            match hung.judge(is.index, scope.expected.contains_key(&key)) {
-                Some(Ok(())) => drop(found.insert(key, Object::EdgeProgram(program).into())),
-                Some(Err(what)) => drop(found.insert(key, Standing::otherwise(what))),
-                None => {}
-            }
-            links.insert(is);
-        }
-        self.note_moves(netns, &links, &hung);
-        let Some(namespace) = self.namespace(netns)? else {
-            return Ok(());
-        };
-        dump_addresses(namespace, netns, &links, scope, found)?;
-        dump_neighbours(namespace, netns, &links, found)?;
-        dump_routes(namespace, netns, &links, scope, found)?;
+        dump_addresses(namespace, netns, links, scope, found)?;
+        dump_neighbours(namespace, netns, links, found)?;
+        dump_fdb(namespace, netns, links, found)?;
+        dump_routes(namespace, netns, links, scope, found)?;
         dump_rules(namespace, netns, scope, found)?;
         dump_xfrm_policies(namespace, netns, found)?;
-        dump_table(namespace, netns, scope, found)?;
-        self.dump_sources(netns, &links, found)
+        dump_table(namespace, netns, scope, found)
+    }
+
+    /// What goes by programs and pairs, which are the same in all namespaces, or join them.
+    fn conclude(
+        &mut self,
+        scope: &Scope<'_>,
+        surveys: &Surveys,
+        found: &mut Standings,
+    ) -> Result<(), Error> {
+        self.choose_programs(surveys.values().map(|survey| &survey.programs))?;
+        for (netns, survey) in surveys {
+            let hung = self.judge_programs(&survey.programs)?;
+            dump_links(netns, &survey.links, &hung, scope, found);
+            self.note_moves(netns, &survey.links, &hung);
+            self.note_indexes(&survey.links);
+            dump_made(netns, surveys, found);
+        }
+        let places = surveys.iter().map(|(netns, survey)| (netns, &survey.links));
+        let owners = owners(places);
+        self.dump_sources(surveys.keys().cloned(), &owners, found)?;
+        match surveys.get(&Netns::Main) {
+            Some(main) => self.dump_patches(&main.links, &main.programs, found),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn dump_sysctls(
@@ -91,21 +147,21 @@ impl Kernel {
         found: &mut Standings,
     ) -> Result<(), Error> {
         let from = Key::Sysctl(netns.clone(), String::new());
-        let mut paths: BTreeSet<&str> = scope
+        let mut paths: BTreeSet<String> = scope
             .expected
             .range(from..)
             .map_while(|(key, _)| match key {
-                Key::Sysctl(of, path) if of == netns => Some(path.as_str()),
+                Key::Sysctl(of, path) if of == netns => Some(path.clone()),
                 _ => None,
             })
             .collect();
         if *netns == Netns::Main {
-            paths.extend(self.record.paths());
+            paths.extend(self.record.paths().map(str::to_owned));
         }
         if paths.is_empty() {
             return Ok(());
         }
-        let Some(namespace) = self.namespaces.get(netns) else {
+        let Some(namespace) = self.namespace(netns)? else {
             return Ok(());
         };
         let values = namespace.handle.run(|| {
@@ -130,6 +186,57 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+}
+
+fn with_those_named_like_ours(scoped: &BTreeSet<Netns>) -> Result<BTreeSet<Netns>, Error> {
+    let named = named_like_ours()?.into_iter().map(Netns::Named);
+    Ok(named.chain(scoped.iter().cloned()).collect())
+}
+
+/// The namespaces into which pairs lead, by that of their first end, and the main one, which VXLAN needs.
+fn pairs(scope: &Scope<'_>) -> BTreeMap<Netns, BTreeSet<Netns>> {
+    let mut pairs = BTreeMap::<Netns, BTreeSet<Netns>>::new();
+    let made = |key: &Key| matches!(key, Key::Namespace(_) | Key::Vxlan(..) | Key::Veth(..));
+    for (_, object) in scope.expected.iter().take_while(|(key, _)| made(key)) {
+        let (netns, other) = match object {
+            Object::Veth(veth) => (&veth.netns, &veth.peer_netns),
+            Object::Vxlan(vxlan) => (&vxlan.netns, &Netns::Main),
+            _ => continue,
+        };
+        let others = pairs.entry(netns.clone()).or_default();
+        if netns != other && !others.contains(other) {
+            others.insert(other.clone());
+        }
+    }
+    pairs
+}
+
+fn dump_links(
+    netns: &Netns,
+    links: &Indexes,
+    hung: &Hung,
+    scope: &Scope<'_>,
+    found: &mut Standings,
+) {
+    for is in links.found() {
+        let key = Key::Link(netns.clone(), is.name.clone());
+        let made_by_us = is.group == made::OURS;
+        if scope.expected.contains_key(&key) || (hung.is_ours(is.index) && !made_by_us) {
+            found.insert(key, link_standing(netns, is));
+        }
+        let key = Key::EdgeProgram(netns.clone(), is.name.clone());
+        let expected = scope.expected.contains_key(&key);
+        let standing = match hung.judge(is.index, expected) {
+            Some(Ok(())) => Object::EdgeProgram(EdgeProgram {
+                netns: netns.clone(),
+                link: is.name.clone(),
+            })
+            .into(),
+            Some(Err(what)) => Standing::otherwise(what),
+            None => continue,
+        };
+        found.insert(key, standing);
     }
 }
 
@@ -207,6 +314,35 @@ fn dump_neighbours(
             None => Standing::otherwise("not permanent"),
         };
         found.insert(key, standing);
+    }
+    Ok(())
+}
+
+fn dump_fdb(
+    namespace: &mut Namespace,
+    netns: &Netns,
+    links: &Indexes,
+    found: &mut Standings,
+) -> Result<(), Error> {
+    for is in links.found().filter(|is| made::is_our_vxlan(is)) {
+        let mut request = Batch::default();
+        fdb::request_all(&mut request, is.index);
+        let entries = namespace.route.dump(&mut request, fdb::read)?;
+        for entry in entries.into_iter().filter(|entry| entry.index == is.index) {
+            let key = Key::Fdb(netns.clone(), is.name.clone(), entry.mac);
+            let standing = match entry.dst {
+                _ if found.contains_key(&key) => Standing::otherwise("several entries"),
+                Some(dst) if entry.permanent => Object::Fdb(Fdb {
+                    netns: netns.clone(),
+                    link: is.name.clone(),
+                    mac: entry.mac,
+                    dst,
+                })
+                .into(),
+                _ => Standing::otherwise("not permanent"),
+            };
+            found.insert(key, standing);
+        }
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //!
 //! What it saw of a key may be of before we wrote there. So every key that we write, try to write or forget
 //! from the beginning of a look to the end of its comparison is left out: what we know of those is younger. What
-//! somebody else changes meanwhile is heard of, or found by the next look. Sysctls, which are few, are read
-//! when the comparison begins.
+//! somebody else changes meanwhile is heard of, or found by the next look. Sysctls of
+//! the main namespace, which are few, are read when the comparison begins.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use hextet_model::state::{Key, Netns, Object, SetName};
 use hextet_types::{Family, IfName};
 
 use super::{Kernel, Scope, Standing, sources::Places};
-use crate::{error::Error, route::entry};
+use crate::{error::Error, route::entry, sources::Entry};
 
 type Standings = BTreeMap<Key, Standing>;
 
@@ -23,11 +23,14 @@ type Standings = BTreeMap<Key, Standing>;
 #[derive(Debug)]
 pub struct Expected(BTreeMap<Key, Object>);
 
-/// What a look saw, sysctls apart.
+/// What a look saw, the main namespace's sysctls apart.
 #[derive(Debug)]
 pub struct Seen {
     standings: Standings,
     places: BTreeMap<Netns, Places>,
+    stale_sources: Vec<Entry>,
+    stale_patches: Vec<u32>,
+    next_index: u32,
     moving: BTreeMap<Netns, BTreeSet<IfName>>,
 }
 
@@ -50,22 +53,24 @@ impl Onlooker {
     ///
     /// The ports' programs can't be loaded.
     pub fn prepare(&mut self) -> Result<(), Error> {
-        self.0.load_programs(&Netns::Main)
+        self.0.load_programs().map(drop)
     }
 
-    /// Sees all that is ours, sysctls apart.
+    /// Sees all that is ours, the main namespace's sysctls apart. Holds no other namespace open afterwards.
     ///
     /// # Errors
     ///
     /// Something can't be read, or others keep changing it.
     pub fn look(&mut self, expected: &Expected) -> Result<Seen, Error> {
-        let standings = self.0.dump_but_sysctls(&Scope::of(&expected.0))?;
-        let places = std::mem::take(&mut self.0.places);
-        let moving = std::mem::take(&mut self.0.moving);
+        let standings = self.0.dump_but_sysctls(&Scope::of(&expected.0));
+        self.0.close_named();
         Ok(Seen {
-            standings,
-            places,
-            moving,
+            standings: standings?,
+            places: std::mem::take(&mut self.0.places),
+            stale_sources: std::mem::take(&mut self.0.stale_sources),
+            stale_patches: std::mem::take(&mut self.0.stale_patches),
+            next_index: self.0.next_index,
+            moving: std::mem::take(&mut self.0.moving),
         })
     }
 }
@@ -95,7 +100,7 @@ impl Kernel {
             desired.range(elements(beyond)..),
         );
         let looked_at = |(key, _): &(&Key, &Object)| match key {
-            Key::Neighbour(..) | Key::Source(..) => false,
+            Key::Neighbour(..) | Key::Source(..) | Key::Fdb(..) => false,
             Key::Route(key) => {
                 key.prefix.family() == Family::V6
                     && matches!(key.metric, 0 | entry::DEFAULT_METRIC_V6)
@@ -116,19 +121,17 @@ impl Kernel {
         seen: Seen,
         desired: &BTreeMap<Key, Object>,
     ) -> Result<Look, Error> {
-        for (netns, places) in seen.places {
-            self.places.entry(netns).or_default().learn(places);
-        }
+        self.drop_stale_namespaces();
+        self.learn_sources(seen.places, seen.stale_sources);
+        self.learn_stale_patches(seen.stale_patches);
+        self.next_index = self.next_index.max(seen.next_index);
         for (netns, links) in seen.moving {
             self.moving.entry(netns).or_default().extend(links);
         }
         let mut seen = seen.standings;
-        let namespaces: Vec<Netns> = self.namespaces.keys().cloned().collect();
-        for netns in namespaces {
-            if let Err(error) = self.dump_sysctls(&netns, &Scope::of(desired), &mut seen) {
-                self.end_look();
-                return Err(error);
-            }
+        if let Err(error) = self.dump_sysctls(&Netns::Main, &Scope::of(desired), &mut seen) {
+            self.end_look();
+            return Err(error);
         }
         Ok(Look {
             seen,

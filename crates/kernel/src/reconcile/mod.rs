@@ -6,32 +6,33 @@
 mod apply;
 mod diff;
 mod dump;
+mod forget;
 mod look;
+mod made;
+mod namespaces;
 mod op;
+mod patches;
 mod programs;
 mod requests;
 mod sources;
 mod table;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
 
-use hextet_model::state::{Key, KeyType, Netns, Object, RouteKind, SetName};
+use hextet_model::state::{Key, Netns, Object};
 use hextet_types::{IfName, Mac};
+use namespaces::Namespace;
 
 pub use diff::{diff, diff_keys};
 pub use look::{Expected, Look, Onlooker, Seen};
 pub use op::{Op, Standing};
 
 use crate::{
-    bpf,
-    error::Error,
-    netlink::{Socket, TableHearing},
-    netns,
-    sysctl::Record,
-    tc::Programs,
+    bpf, error::Error, netlink::TableHearing, netns, patch::Patches, route::made::FIRST_INDEX,
+    sources::Entry, sysctl::Record, tc::Programs,
 };
 
 /// What a kernel needs to know beforehand.
@@ -73,6 +74,9 @@ impl<'a> Scope<'a> {
             if !all.contains(netns) {
                 all.insert(netns.clone());
             }
+            if let Key::Namespace(name) = key {
+                all.insert(Netns::Named(name.clone()));
+            }
         }
         all
     }
@@ -96,51 +100,12 @@ impl Report {
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty() && self.waiting.is_empty()
     }
-}
 
-/// Sockets into one namespace.
-#[derive(Debug)]
-struct Namespace {
-    handle: netns::Handle,
-    route: Socket,
-    nft: Socket,
-    xfrm: Socket,
-    /// The key of each set, as far as we have seen it.
-    sets: HashMap<SetName, Vec<KeyType>>,
-    /// Who would hear of our changes of the table.
-    hearing: Option<TableHearing>,
-    /// Somebody else changed tables while nobody heard.
-    disturbed: bool,
-}
-
-impl Namespace {
-    fn open(handle: netns::Handle) -> Result<Self, Error> {
-        let sockets = || {
-            let route = Socket::open(libc::NETLINK_ROUTE as isize, "rtnetlink")?;
-            let nft = Socket::open(libc::NETLINK_NETFILTER as isize, "nf_tables")?;
-            let xfrm = Socket::open(libc::NETLINK_XFRM as isize, "xfrm")?;
-            Ok((route, nft, xfrm))
-        };
-        let (route, nft, xfrm) = match handle.name() {
-            Netns::Main => sockets()?,
-            Netns::Named(_) => handle.run(sockets)??,
-        };
-        Ok(Namespace {
-            handle,
-            route,
-            nft,
-            xfrm,
-            sets: HashMap::new(),
-            hearing: None,
-            disturbed: false,
-        })
-    }
-
-    /// From now on, what others keep changing is not read.
-    fn only_undisturbed(&mut self) {
-        for socket in [&mut self.route, &mut self.nft, &mut self.xfrm] {
-            socket.only_undisturbed();
-        }
+    fn join(&mut self, other: Report) {
+        self.applied += other.applied;
+        self.failed.extend(other.failed);
+        self.waiting.extend(other.waiting);
+        self.disturbed |= other.disturbed;
     }
 }
 
@@ -148,15 +113,29 @@ impl Namespace {
 #[derive(Debug)]
 pub struct Kernel {
     config: Config,
-    programs: BTreeMap<Netns, Programs>,
+    /// Of the ports of all namespaces.
+    programs: Option<Programs>,
+    patches: Option<Patches>,
     places: BTreeMap<Netns, sources::Places>,
+    /// Sources on links that were gone when we last looked.
+    stale_sources: Vec<Entry>,
+    /// Patched links that were gone when we last looked, by index.
+    stale_patches: Vec<u32>,
     /// Links whose programs have not got where they shall be.
     moving: BTreeMap<Netns, BTreeSet<IfName>>,
     has_tcx: bool,
     to_tcx: bool,
     record: Record,
     namespaces: BTreeMap<Netns, Namespace>,
+    /// Counts how often namespaces were used.
+    uses: u64,
+    /// By which namespaces are known to be ours.
+    mark: String,
+    /// For the next link that we make.
+    next_index: u32,
     known: BTreeMap<Key, Standing>,
+    /// What no longer stands since a link was made anew.
+    lost: BTreeSet<Key>,
     /// What was written since a look began.
     written: Option<BTreeSet<Key>>,
     /// It only looks: namespaces that it opens are read while others write.
@@ -168,18 +147,26 @@ impl Kernel {
     pub fn open(config: Config) -> Result<Self, Error> {
         let record = Record::open(&config.sysctl_record)?;
         let main = Namespace::open(netns::Handle::open(&Netns::Main)?)?;
+        let mark = namespaces::mark(main.route.netns_cookie()?);
         let namespaces = BTreeMap::from([(Netns::Main, main)]);
         let has_tcx = bpf::has_tcx();
         Ok(Kernel {
             to_tcx: config.tcx && has_tcx,
             has_tcx,
             config,
-            programs: BTreeMap::new(),
+            programs: None,
+            patches: None,
             places: BTreeMap::new(),
+            stale_sources: Vec::new(),
+            stale_patches: Vec::new(),
             moving: BTreeMap::new(),
             record,
             namespaces,
+            uses: 0,
+            mark,
+            next_index: FIRST_INDEX,
             known: BTreeMap::new(),
+            lost: BTreeSet::new(),
             written: None,
             onlooks: false,
         })
@@ -227,7 +214,19 @@ impl Kernel {
     /// Makes the kernel equal to what is desired, going by what it had when we last looked or changed it.
     pub fn reconcile_known(&mut self, desired: &BTreeMap<Key, Object>) -> Report {
         let ops = diff(desired, &self.known);
-        self.apply(ops)
+        self.apply_and_mend(ops, desired)
+    }
+
+    /// A link that was made anew takes with it what stood on it, which then comes again.
+    fn apply_and_mend(&mut self, ops: Vec<Op>, desired: &BTreeMap<Key, Object>) -> Report {
+        self.lost.clear();
+        let mut report = self.apply(ops);
+        let lost = std::mem::take(&mut self.lost);
+        if !lost.is_empty() {
+            let ops = diff_keys(&lost, desired, &self.known);
+            report.join(self.apply(ops));
+        }
+        report
     }
 
     /// Looks at the sysctls of one namespace alone, and makes them what is desired.
@@ -251,7 +250,7 @@ impl Kernel {
         desired: &BTreeMap<Key, Object>,
     ) -> Report {
         let ops = diff_keys(keys, desired, &self.known);
-        self.apply(ops)
+        self.apply_and_mend(ops, desired)
     }
 
     /// What stood when we last looked, with what was changed since.
@@ -259,76 +258,13 @@ impl Kernel {
         &self.known
     }
 
-    /// Forgets what stood on these links, since they are other ones now or were down meanwhile. The keys
-    /// are for [`Kernel::reconcile_keys`]. Looks at all that is known, once.
-    pub fn forget_links(&mut self, netns: &Netns, links: &BTreeSet<IfName>) -> BTreeSet<Key> {
-        if links.is_empty() {
-            return BTreeSet::new();
-        }
-        let on_link = |key: &Key, standing: &Standing| {
-            let link = key.link();
-            if link.is_some_and(|(n, link)| n == netns && links.contains(link)) {
-                return true;
-            }
-            match standing {
-                Standing::As(Object::Route(route)) => match &route.kind {
-                    RouteKind::Unicast(hops) => {
-                        route.key.netns == *netns
-                            && hops.iter().any(|hop| links.contains(&hop.link))
-                    }
-                    RouteKind::Blackhole => false,
-                },
-                _ => false,
-            }
+    /// Loads the ports' programs, on first use. All namespaces have the same, and the same maps: links are known
+    /// to them by index, and a port's is unique on the host, see [`hextet_model::state::Veth`].
+    fn load_programs(&mut self) -> Result<&mut Programs, Error> {
+        let programs = match self.programs.take() {
+            Some(programs) => programs,
+            None => Programs::load(self.config.gateway_mac)?,
         };
-        let gone: BTreeSet<Key> = self
-            .known
-            .iter()
-            .filter(|(key, standing)| on_link(key, standing))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in &gone {
-            self.known.remove(key);
-            self.outdate(key);
-        }
-        self.forget_sources(netns, &gone);
-        gone
-    }
-
-    /// Loads a namespace's programs, on first use. Each has its own, since links are known to them by index.
-    fn load_programs(&mut self, netns: &Netns) -> Result<(), Error> {
-        if !self.programs.contains_key(netns) {
-            let programs = Programs::load(self.config.gateway_mac)?;
-            self.programs.insert(netns.clone(), programs);
-        }
-        Ok(())
-    }
-
-    /// A namespace's sockets; none, where there is no such namespace.
-    fn namespace(&mut self, netns: &Netns) -> Result<Option<&mut Namespace>, Error> {
-        match self.namespaces.entry(netns.clone()) {
-            Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
-            Entry::Vacant(entry) => match netns::Handle::open(netns) {
-                Ok(handle) => {
-                    let namespace = entry.insert(Namespace::open(handle)?);
-                    if self.onlooks {
-                        namespace.only_undisturbed();
-                    }
-                    Ok(Some(namespace))
-                }
-                Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
-                Err(e) => Err(e),
-            },
-        }
-    }
-
-    /// Lets go of namespaces whose name means another one by now, or none.
-    fn drop_stale_namespaces(&mut self) {
-        self.namespaces
-            .retain(|netns, namespace| *netns == Netns::Main || namespace.handle.is_current());
-        self.programs
-            .retain(|netns, _| self.namespaces.contains_key(netns));
-        self.moving
-            .retain(|netns, _| self.namespaces.contains_key(netns));
+        Ok(self.programs.insert(programs))
     }
 }

@@ -67,7 +67,7 @@ impl Op {
         }
     }
 
-    /// The namespace it happens in.
+    /// The namespace it happens in; that in which the rules have to stand for it, where that is another.
     pub fn netns(&self) -> &Netns {
         match self {
             Op::Create(object) | Op::Replace { new: object, .. } => netns_of(object),
@@ -80,7 +80,9 @@ impl Op {
         use Phase as P;
         match self {
             Op::Delete(key) => match key {
+                Key::Patch(_) => P::PatchEnds,
                 Key::Route(_) => P::RouteEnds,
+                Key::Fdb(..) => P::FdbEnds,
                 Key::Neighbour(..) => P::NeighbourEnds,
                 Key::Address(..) => P::AddressEnds,
                 Key::Link(..) => P::LinkEnds,
@@ -90,8 +92,12 @@ impl Op {
                 Key::Rule(..) => P::RuleEnds,
                 Key::XfrmPolicy(..) => P::XfrmPolicyEnds,
                 Key::Sysctl(..) => P::SysctlEnds,
+                Key::Vxlan(..) | Key::Veth(..) => P::MadeEnds,
+                Key::Namespace(_) => P::NamespaceEnds,
             },
             Op::Create(object) | Op::Replace { new: object, .. } => match object {
+                Object::Namespace(_) => P::Namespace,
+                Object::Vxlan(_) | Object::Veth(_) => P::Made,
                 Object::Sysctl(_) => P::Sysctl,
                 Object::XfrmPolicy(_) => P::XfrmPolicy,
                 Object::Rule(_) => P::Rule,
@@ -101,7 +107,9 @@ impl Op {
                 Object::Link(_) => P::Link,
                 Object::Address(_) => P::Address,
                 Object::Neighbour(_) => P::Neighbour,
+                Object::Fdb(_) => P::Fdb,
                 Object::Route(_) => P::Route,
+                Object::Patch(_) => P::Patch,
             },
         }
     }
@@ -110,12 +118,18 @@ impl Op {
 /// The order of all operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
+    PatchEnds,
     RouteEnds,
+    FdbEnds,
     NeighbourEnds,
     AddressEnds,
     LinkEnds,
     ProgramEnds,
     SourceEnds,
+    MadeEnds,
+    NamespaceEnds,
+    Namespace,
+    Made,
     Sysctl,
     XfrmPolicy,
     Rule,
@@ -125,7 +139,9 @@ pub(super) enum Phase {
     Link,
     Address,
     Neighbour,
+    Fdb,
     Route,
+    Patch,
     RuleEnds,
     XfrmPolicyEnds,
     SysctlEnds,
@@ -137,14 +153,44 @@ impl Phase {
         matches!(self, Phase::XfrmPolicy | Phase::Rule | Phase::Table)
     }
 
+    /// Whether it ends what ends with its namespace anyhow. Maps of programs are of all namespaces.
+    pub(super) fn goes_with_namespace(self) -> bool {
+        use Phase as P;
+        matches!(
+            self,
+            P::RouteEnds
+                | P::FdbEnds
+                | P::NeighbourEnds
+                | P::AddressEnds
+                | P::LinkEnds
+                | P::ProgramEnds
+                | P::MadeEnds
+                | P::Table
+                | P::RuleEnds
+                | P::XfrmPolicyEnds
+                | P::SysctlEnds
+        )
+    }
+
+    /// Whether links come and go by it.
+    pub(super) fn changes_links(self) -> bool {
+        matches!(
+            self,
+            Phase::MadeEnds | Phase::NamespaceEnds | Phase::Namespace | Phase::Made
+        )
+    }
+
     /// Whether it lets packets pass that did not before.
     pub(super) fn begins_service(self) -> bool {
-        (Phase::Source..=Phase::Route).contains(&self)
+        (Phase::Source..=Phase::Patch).contains(&self)
     }
 }
 
 fn netns_of(object: &Object) -> &Netns {
     match object {
+        Object::Namespace(_) => &Netns::Main,
+        Object::Vxlan(o) => &o.netns,
+        Object::Veth(o) => &o.netns,
         Object::Sysctl(o) => &o.netns,
         Object::XfrmPolicy(o) => &o.netns,
         Object::Rule(o) => &o.netns,
@@ -154,13 +200,18 @@ fn netns_of(object: &Object) -> &Netns {
         Object::EdgeProgram(o) => &o.netns,
         Object::Address(o) => &o.netns,
         Object::Neighbour(o) => &o.netns,
+        Object::Fdb(o) => &o.netns,
         Object::Route(o) => &o.key.netns,
+        Object::Patch(o) => &o.netns,
     }
 }
 
 pub(super) fn netns_of_key(key: &Key) -> &Netns {
     match key {
-        Key::Sysctl(netns, _)
+        Key::Namespace(_) | Key::Patch(_) => &Netns::Main,
+        Key::Vxlan(netns, _)
+        | Key::Veth(netns, _)
+        | Key::Sysctl(netns, _)
         | Key::XfrmPolicy(netns, ..)
         | Key::Rule(netns, ..)
         | Key::Set(netns, _)
@@ -171,6 +222,7 @@ pub(super) fn netns_of_key(key: &Key) -> &Netns {
         | Key::EdgeProgram(netns, _)
         | Key::Address(netns, ..)
         | Key::Neighbour(netns, ..)
+        | Key::Fdb(netns, ..)
         | Key::Route(RouteKey { netns, .. }) => netns,
     }
 }
@@ -225,7 +277,19 @@ pub(super) fn describe(object: &Object) -> String {
             let state = if o.up { "up" } else { "down" };
             format!("{name} address {} mtu {} {state}", o.mac, o.mtu)
         }
-        Object::EdgeProgram(_) | Object::Source(_) | Object::Address(_) => name,
+        Object::Namespace(_) | Object::EdgeProgram(_) | Object::Source(_) | Object::Address(_) => {
+            name
+        }
+        Object::Vxlan(o) => format!(
+            "{name} id {} local {} dstport {} address {} mtu {}",
+            o.vni, o.local, o.port, o.mac, o.mtu
+        ),
+        Object::Veth(o) => format!(
+            "{name} address {} mtu {} peer {} address {} in {}",
+            o.mac, o.mtu, o.peer, o.peer_mac, o.peer_netns
+        ),
+        Object::Fdb(o) => format!("{name} dst {}", o.dst),
+        Object::Patch(o) => format!("{name} to {}", o.outer),
         Object::Neighbour(o) => format!("{name} lladdr {} permanent", o.mac),
         Object::Route(o) => {
             let mut text = match &o.kind {
@@ -250,6 +314,11 @@ fn way(hop: &NextHop) -> String {
 /// What a key names.
 pub(super) fn describe_key(key: &Key) -> String {
     match key {
+        Key::Namespace(name) => format!("network namespace {name}"),
+        Key::Vxlan(_, link) => format!("VXLAN device {link}"),
+        Key::Veth(_, link) => format!("veth pair {link}"),
+        Key::Fdb(_, link, mac) => format!("FDB entry {mac} dev {link}"),
+        Key::Patch(tap) => format!("patch {tap}"),
         Key::Sysctl(_, path) => format!("sysctl {path}"),
         Key::XfrmPolicy(_, family, (value, mask)) => {
             format!("{family} xfrm policy in mark {value:#x}/{mask:#x}")

@@ -19,6 +19,7 @@ use hextet_types::IfName;
 use super::{
     Kernel, Namespace, Op, Standing,
     apply::{Fate, LOOK_UPS, all_failed, judge},
+    namespaces::named_like_ours,
 };
 use crate::{
     bpf::{Direction, Program},
@@ -28,6 +29,17 @@ use crate::{
     tc,
     tcx::{self, Has},
 };
+
+/// What was found on the links of a namespace.
+#[derive(Debug, Default)]
+pub(super) struct OnLinks {
+    /// By tc.
+    pub(super) clsact: HashMap<u32, tc::Hung>,
+    tcx: tcx::Found,
+    ours: tcx::Ours,
+    /// What is in the blocks, if anything of ours hangs on any link.
+    filters: Option<tc::Filters>,
+}
 
 /// What hangs on the links of a namespace.
 #[derive(Debug, Default)]
@@ -107,10 +119,11 @@ impl Kernel {
     }
 
     fn move_to_tcx(&mut self, netns: &Netns, index: u32) -> Result<(), Error> {
+        self.namespace(netns)?;
         let Some(namespace) = self.namespaces.get(netns) else {
             return Ok(());
         };
-        let Some(pair) = self.programs.get(netns).map(tc::Programs::pair) else {
+        let Some(pair) = self.programs.as_ref().map(tc::Programs::pair) else {
             return Ok(());
         };
         let Some(pair) = pair? else { return Ok(()) };
@@ -121,6 +134,7 @@ impl Kernel {
     }
 
     fn move_to_tc(&mut self, netns: &Netns, index: u32) -> Result<(), Error> {
+        self.namespace(netns)?;
         let Some(namespace) = self.namespaces.get_mut(netns) else {
             return Ok(());
         };
@@ -138,11 +152,15 @@ impl Kernel {
         }
     }
 
-    /// Looks what hangs on these links, and which of our programs to go by.
-    pub(super) fn look_at_programs(&mut self, netns: &Netns, links: &[u32]) -> Result<Hung, Error> {
+    /// Looks what hangs on these links.
+    pub(super) fn look_at_programs(
+        &mut self,
+        netns: &Netns,
+        links: &[u32],
+    ) -> Result<OnLinks, Error> {
         let has_tcx = self.has_tcx;
         let Some(namespace) = self.namespace(netns)? else {
-            return Ok(Hung::default());
+            return Ok(OnLinks::default());
         };
         let mut request = Batch::default();
         tc::request_qdiscs(&mut request);
@@ -156,32 +174,55 @@ impl Kernel {
             let ours = tcx::ours(&found)?;
             Ok((found, ours))
         };
-        let (found, ours) = namespace
+        let (tcx, ours) = namespace
             .handle
             .run(look)?
             .map_err(|e| Error::system("look at the eBPF programs on links", e))?;
-        if ours.is_empty() && !clsact.values().any(|hung| *hung == tc::Hung::Ours) {
+        let any = !ours.is_empty() || clsact.values().any(|hung| *hung == tc::Hung::Ours);
+        let filters = match any {
+            true => Some(tc::Filters::read(&mut namespace.route)?),
+            false => None,
+        };
+        Ok(OnLinks {
+            clsact,
+            tcx,
+            ours,
+            filters,
+        })
+    }
+
+    /// Decides which of our programs to go by, given what was found in all namespaces.
+    pub(super) fn choose_programs<'a>(
+        &mut self,
+        all: impl IntoIterator<Item = &'a OnLinks>,
+    ) -> Result<(), Error> {
+        let in_place = |found: &'a OnLinks| Some((found.filters.as_ref()?, &found.ours));
+        let in_place: Vec<_> = all.into_iter().filter_map(in_place).collect();
+        match in_place.is_empty() {
+            true => Ok(()),
+            false => self.load_programs()?.choose(in_place),
+        }
+    }
+
+    /// What that means for a namespace, by the programs that we go by.
+    pub(super) fn judge_programs(&self, found: &OnLinks) -> Result<Hung, Error> {
+        let clsact = found.clsact.clone();
+        let (Some(filters), Some(programs)) = (&found.filters, &self.programs) else {
             return Ok(Hung {
                 clsact,
                 ..Hung::default()
             });
-        }
-        let filters = tc::Filters::read(&mut namespace.route)?;
-        self.load_programs(netns)?;
-        let Some(programs) = self.programs.get_mut(netns) else {
-            return Ok(Hung::default());
         };
-        programs.choose(&filters, &ours)?;
         let pair = programs.pair()?;
         let right = |direction: Direction, program: &Program| {
             let has = |pair: &tcx::Pair<'_>| pair.has(direction, program);
             pair.as_ref().is_some_and(has)
         };
-        let judge = |(link, on_link)| (link, tcx::judge(&on_link, &ours, right));
+        let judge = |(link, on_link): (&u32, _)| (*link, tcx::judge(on_link, &found.ours, right));
         Ok(Hung {
             clsact,
-            blocks: programs.stand(&filters)?,
-            tcx: found.into_iter().map(judge).collect(),
+            blocks: programs.stand(filters)?,
+            tcx: found.tcx.iter().map(judge).collect(),
         })
     }
 
@@ -197,24 +238,26 @@ impl Kernel {
         self.moving.insert(netns.clone(), moving);
     }
 
-    /// Has the programs of a namespace loaded, and knows which to go by.
-    pub(super) fn know_programs(&mut self, netns: &Netns) -> Result<(), Error> {
-        self.load_programs(netns)?;
-        if self
-            .programs
-            .get(netns)
-            .is_some_and(tc::Programs::have_looked)
-        {
+    /// Has the programs loaded, and knows which to go by.
+    pub(super) fn know_programs(&mut self) -> Result<(), Error> {
+        if self.load_programs()?.have_looked() {
             return Ok(());
         }
-        let Some(namespace) = self.namespace(netns)? else {
-            return Ok(());
-        };
-        let mut request = Batch::default();
-        link::request_all(&mut request, false);
-        let links = namespace.route.dump(&mut request, link::read)?;
-        let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
-        self.look_at_programs(netns, &indexes).map(drop)
+        let mut all = Vec::new();
+        let named = named_like_ours()?.into_iter().map(Netns::Named);
+        let mut netnses: BTreeSet<Netns> = named.collect();
+        netnses.extend(self.namespaces.keys().cloned());
+        for netns in netnses {
+            let Some(namespace) = self.namespace(&netns)? else {
+                continue;
+            };
+            let mut request = Batch::default();
+            link::request_all(&mut request, false);
+            let links = namespace.route.dump(&mut request, link::read)?;
+            let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
+            all.push(self.look_at_programs(&netns, &indexes)?);
+        }
+        self.choose_programs(&all)
     }
 
     /// Hangs programs on links: where there are some of another version, in their place, and else by tc.
@@ -266,12 +309,14 @@ impl Kernel {
     /// Puts the programs into the place of others of ours that hang on these links by TCX; those that have
     /// both now.
     fn renew(&mut self, netns: &Netns, links: &[u32]) -> Result<BTreeSet<u32>, Error> {
-        self.know_programs(netns)?;
-        let Some(programs) = self.programs.get_mut(netns) else {
+        self.know_programs()?;
+        self.namespace(netns)?;
+        let programs = self.load_programs()?;
+        programs.take_over()?;
+        let (Some(programs), true) = (&self.programs, self.has_tcx) else {
             return Ok(BTreeSet::new());
         };
-        programs.take_over()?;
-        let (Some(pair), true) = (programs.pair()?, self.has_tcx) else {
+        let Some(pair) = programs.pair()? else {
             return Ok(BTreeSet::new());
         };
         let Some(namespace) = self.namespaces.get(netns) else {
@@ -313,8 +358,8 @@ impl Kernel {
     }
 
     fn hang_in_blocks(&mut self, netns: &Netns) -> Result<(), Error> {
-        let (Some(programs), Some(namespace)) =
-            (self.programs.get(netns), self.namespaces.get_mut(netns))
+        self.namespace(netns)?;
+        let (Some(programs), Some(namespace)) = (&self.programs, self.namespaces.get_mut(netns))
         else {
             return Ok(());
         };
@@ -332,8 +377,8 @@ impl Kernel {
         netns: &Netns,
         links: &[u32],
     ) -> Result<(BTreeMap<u32, Refusal>, usize), Error> {
-        let (Some(programs), Some(namespace)) =
-            (self.programs.get(netns), self.namespaces.get_mut(netns))
+        self.namespace(netns)?;
+        let (Some(programs), Some(namespace)) = (&self.programs, self.namespaces.get_mut(netns))
         else {
             return Ok((BTreeMap::new(), 0));
         };
@@ -386,6 +431,7 @@ impl Kernel {
     }
 
     fn take_away(&mut self, netns: &Netns, links: &[u32]) -> Result<(), Error> {
+        self.namespace(netns)?;
         let (false, Some(namespace)) = (links.is_empty(), self.namespaces.get_mut(netns)) else {
             return Ok(());
         };

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Error, Refusal},
     netlink::{Batch, Outcome},
-    route::{Indexes, address, entry, link, neighbour, rule},
+    route::{Indexes, address, entry, fdb, link, neighbour, rule},
     xfrm,
 };
 
@@ -72,6 +72,10 @@ fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -
                 Some(index) => neighbour::set(batch, index, o.addr, o.mac),
                 None => return wait,
             },
+            Object::Fdb(o) => match links.index(&o.link) {
+                Some(index) => fdb::set(batch, index, o.mac, o.dst),
+                None => return wait,
+            },
             Object::Route(o) => {
                 if entry::put(batch, o, how, links).is_err() {
                     return wait;
@@ -88,6 +92,7 @@ fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -
                 Key::Link(..) => link::set_up(batch, index, false),
                 Key::Address(_, _, addr, len) => address::delete(batch, index, *addr, *len),
                 Key::Neighbour(_, _, addr) => neighbour::delete(batch, index, *addr),
+                Key::Fdb(_, _, mac) => fdb::delete(batch, index, *mac),
                 _ => return Some(Fate::Done),
             }
         }

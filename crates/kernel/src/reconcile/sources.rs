@@ -1,7 +1,7 @@
 //! The sources of ports, as entries of the map that their programs look into.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     mem,
 };
 
@@ -12,30 +12,62 @@ use super::{
     Kernel, Op, Standing,
     apply::{Fate, all_failed},
 };
-use crate::{error::Error, route::Indexes, sources::Entry};
+use crate::{
+    error::Error,
+    route::{Indexes, made::FIRST_INDEX},
+    sources::Entry,
+};
 
-/// What we know of a map beside what it holds.
+/// Where the sources of a namespace are.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// The links that have sources, by their indexes when we wrote or read them.
     links: BTreeMap<IfName, u32>,
-    /// Sources on links that were gone when we last looked.
-    stale: Vec<Entry>,
+}
+
+/// The owner of each index that a port may have: of a named namespace those that are unique on the host, and of the
+/// main one all others.
+pub(super) fn owners<'a>(
+    links: impl Iterator<Item = (&'a Netns, &'a Indexes)> + Clone,
+) -> HashMap<u32, (Netns, IfName)> {
+    let mut owners = HashMap::new();
+    for is_main in [true, false] {
+        for (netns, links) in links
+            .clone()
+            .filter(|(n, _)| (**n == Netns::Main) == is_main)
+        {
+            let unique = links.all().filter(|(_, index)| is_unique(netns, *index));
+            owners.extend(unique.map(|(name, index)| (index, (netns.clone(), name.clone()))));
+        }
+    }
+    owners
+}
+
+/// Whether the index of a link tells it from all others that have sources.
+fn is_unique(netns: &Netns, index: u32) -> bool {
+    *netns == Netns::Main || index >= FIRST_INDEX
 }
 
 impl Kernel {
     pub(super) fn dump_sources(
         &mut self,
-        netns: &Netns,
-        links: &Indexes,
+        netnses: impl Iterator<Item = Netns>,
+        owners: &HashMap<u32, (Netns, IfName)>,
         found: &mut BTreeMap<Key, Standing>,
     ) -> Result<(), Error> {
-        let mut places = Places::default();
-        for entry in self.read_sources(netns)? {
-            let Some(link) = links.name(entry.link) else {
-                places.stale.push(entry);
+        let none = |netns| (netns, Places::default());
+        let mut all: BTreeMap<Netns, Places> = netnses.map(none).collect();
+        self.stale_sources.clear();
+        let entries = match &self.programs {
+            Some(programs) => programs.sources().read()?,
+            None => Vec::new(),
+        };
+        for entry in entries {
+            let Some((netns, link)) = owners.get(&entry.link) else {
+                self.stale_sources.push(entry);
                 continue;
             };
+            let places = all.entry(netns.clone()).or_default();
             if !places.links.contains_key(link) {
                 places.links.insert(link.clone(), entry.link);
             }
@@ -47,44 +79,46 @@ impl Kernel {
             });
             found.insert(source.key(), source.into());
         }
-        self.places.insert(netns.clone(), places);
+        self.places.extend(all);
         Ok(())
     }
 
-    fn read_sources(&self, netns: &Netns) -> Result<Vec<Entry>, Error> {
-        match self.programs.get(netns) {
-            Some(programs) => programs.sources().read(),
-            None => Ok(Vec::new()),
+    /// Takes over what a look saw of the map.
+    pub(super) fn learn_sources(&mut self, places: BTreeMap<Netns, Places>, stale: Vec<Entry>) {
+        for (netns, places) in places {
+            self.places.entry(netns).or_default().learn(places);
         }
+        let ours: BTreeSet<u32> = self
+            .places
+            .values()
+            .flat_map(|places| places.links.values().copied())
+            .collect();
+        let stale = stale.into_iter();
+        self.stale_sources
+            .extend(stale.filter(|entry| !ours.contains(&entry.link)));
     }
 
     /// Those whose links were gone: their indexes might be given to others.
     pub(super) fn remove_stale_sources(&mut self) {
-        let of =
-            |(netns, places): (&Netns, &mut Places)| (netns.clone(), mem::take(&mut places.stale));
-        let stale: Vec<_> = self.places.iter_mut().map(of).collect();
-        for (netns, entries) in stale {
-            self.remove_sources(&netns, &entries);
-        }
+        let stale = mem::take(&mut self.stale_sources);
+        self.remove_sources(&stale);
     }
 
     /// What is forgotten of links that are gone must not be there for those that get their indexes.
-    pub(super) fn forget_sources(&mut self, netns: &Netns, gone: &BTreeSet<Key>) {
-        let Some(places) = self.places.get(netns) else {
-            return;
+    pub(super) fn forget_sources(&mut self, gone: &BTreeSet<Key>) {
+        let entry = |key: &Key| match key {
+            Key::Source(netns, ..) => self.places.get(netns)?.entry(key, None),
+            _ => None,
         };
-        let entries: Vec<Entry> = gone
-            .iter()
-            .filter_map(|key| places.entry(key, None))
-            .collect();
-        self.remove_sources(netns, &entries);
+        let entries: Vec<Entry> = gone.iter().filter_map(entry).collect();
+        self.remove_sources(&entries);
     }
 
-    fn remove_sources(&mut self, netns: &Netns, entries: &[Entry]) {
+    fn remove_sources(&mut self, entries: &[Entry]) {
         if entries.is_empty() {
             return;
         }
-        if let Some(programs) = self.programs.get(netns)
+        if let Some(programs) = &self.programs
             && let Err(e) = programs.sources().remove(entries)
         {
             tracing::warn!(error = %e, "sources of links that are gone stay");
@@ -110,6 +144,10 @@ impl Kernel {
                     remove.extend(entry);
                     Fate::Done
                 }
+                (_, Some(entry)) if !is_unique(netns, entry.link) => Fate::Failed(Error::unfit(
+                    op.to_string(),
+                    "in a named namespace only a veth has sources whose other end is in the main one",
+                )),
                 (_, Some(entry)) if index.is_some() => {
                     if let Some((_, link)) = key.link() {
                         places.links.insert(link.clone(), entry.link);
@@ -121,7 +159,7 @@ impl Kernel {
             };
             fates.push(fate);
         }
-        match self.write_sources(netns, run, &put, &remove) {
+        match self.write_sources(run, &put, &remove) {
             Ok(refused) => {
                 for ((place, _), error) in put.iter().rev().zip(refused) {
                     if let Some(fate) = fates.get_mut(*place) {
@@ -138,7 +176,6 @@ impl Kernel {
     /// from the last on.
     fn write_sources(
         &mut self,
-        netns: &Netns,
         run: &[Op],
         put: &[(usize, Entry)],
         remove: &[Entry],
@@ -146,8 +183,8 @@ impl Kernel {
         if put.is_empty() && remove.is_empty() {
             return Ok(Vec::new());
         }
-        self.know_programs(netns)?;
-        let Some(programs) = self.programs.get(netns) else {
+        self.know_programs()?;
+        let Some(programs) = &self.programs else {
             return Ok(Vec::new());
         };
         let map = programs.sources();
@@ -162,14 +199,10 @@ impl Kernel {
 
 impl Places {
     /// Takes over what a look saw, which may be older than what we know of a link.
-    pub(super) fn learn(&mut self, seen: Places) {
+    fn learn(&mut self, seen: Places) {
         for (link, index) in seen.links {
             self.links.entry(link).or_insert(index);
         }
-        let ours: BTreeSet<u32> = self.links.values().copied().collect();
-        let stale = seen.stale.into_iter();
-        self.stale
-            .extend(stale.filter(|entry| !ours.contains(&entry.link)));
     }
 
     /// The entry of a source, on the link with that index; where there is none by now, with the index that
@@ -215,8 +248,7 @@ mod tests {
     }
 
     fn fill(kernel: &mut Kernel, entries: u32) {
-        kernel.load_programs(&Netns::Main).expect("programs");
-        let programs = kernel.programs.get(&Netns::Main).expect("programs");
+        let programs = kernel.load_programs().expect("programs");
         let map = programs.sources();
         assert_eq!(map.room(), ROOM);
         let entry = |n| Entry {

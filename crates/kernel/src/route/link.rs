@@ -6,15 +6,21 @@ use hextet_types::{IfName, Mac};
 use crate::netlink::{Answer, Attrs, Batch, ne32, octet, text};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const HEADER: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_OPERSTATE: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GROUP: u16 = 27;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const ADDR_GEN_MODE_NONE: u8 = 1;
@@ -42,6 +48,29 @@ pub struct Found {
     pub generates_addresses: bool,
     /// Packets and octets, where they were asked for.
     pub stats: Option<Stats>,
+    /// The number of its group; 0 unless somebody said otherwise.
+    pub group: u32,
+    /// A text that somebody gave it.
+    pub alias: Option<String>,
+    /// The index of the link that it belongs to: of a veth, its other end.
+    pub of: Option<u32>,
+    /// The namespace that this one is in, or that its outer packets are in, by the number that the link's own
+    /// namespace has for it; none, where that is the same.
+    pub of_netns: Option<i32>,
+    /// What it is, where that is one of those that we make.
+    pub kind: Kind,
+}
+
+/// What a link is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// An end of a veth pair.
+    Veth,
+    /// A VXLAN device.
+    Vxlan(super::made::VxlanIs),
+    /// Anything else.
+    #[default]
+    Other,
 }
 
 /// A link's counters, as the host sees them: what a workload sends is received here.
@@ -81,6 +110,13 @@ pub fn request_one(batch: &mut Batch, name: &IfName) {
         .text(IFLA_IFNAME, name.as_str());
 }
 
+/// Asks for the link of an index.
+pub fn request_index(batch: &mut Batch, index: u32) {
+    batch
+        .message(RTM_GETLINK, 0, &header(index, 0, 0))
+        .ne32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+}
+
 /// Whether a notification tells that a link was made, or was turned on or off: a change of its address,
 /// size or carrier comes without a mask of flags.
 pub fn turned(answer: &Answer<'_>) -> bool {
@@ -105,6 +141,11 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
         running: false,
         generates_addresses: false,
         stats: None,
+        group: 0,
+        alias: None,
+        of: None,
+        of_netns: None,
+        kind: Kind::Other,
     };
     for (kind, value) in Attrs::after(answer.payload, HEADER) {
         match kind {
@@ -114,6 +155,11 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
             IFLA_MTU => found.mtu = ne32(value)?,
             IFLA_OPERSTATE => found.running = octet(value) == Some(IF_OPER_UP),
             IFLA_STATS64 => found.stats = read_stats(value),
+            IFLA_GROUP => found.group = ne32(value)?,
+            IFLA_IFALIAS => found.alias = text(value).map(str::to_owned),
+            IFLA_LINK => found.of = ne32(value),
+            IFLA_LINK_NETNSID => found.of_netns = ne32(value).map(u32::cast_signed),
+            IFLA_LINKINFO => found.kind = super::made::read(Attrs(value)),
             IFLA_AF_SPEC => {
                 let mode = Attrs(value).nest(AF_INET6).get(IFLA_INET6_ADDR_GEN_MODE);
                 found.generates_addresses = mode
@@ -186,6 +232,18 @@ pub fn set_up(batch: &mut Batch, index: u32, up: bool) {
         0,
         &header(index, if up { IFF_UP } else { 0 }, IFF_UP),
     );
+}
+
+/// Gives a link an alias, and sets it up.
+pub fn mark(batch: &mut Batch, index: u32, alias: &str) {
+    batch
+        .message(RTM_NEWLINK, 0, &header(index, IFF_UP, IFF_UP))
+        .attr(IFLA_IFALIAS, alias.as_bytes());
+}
+
+/// Deletes a link.
+pub fn delete(batch: &mut Batch, index: u32) {
+    batch.message(RTM_DELLINK, 0, &header(index, 0, 0));
 }
 
 fn header(index: u32, flags: u32, change: u32) -> [u8; HEADER] {

@@ -5,7 +5,9 @@
 
 pub mod address;
 pub mod entry;
+pub mod fdb;
 pub mod link;
+pub mod made;
 pub mod neighbour;
 pub mod rule;
 
@@ -62,6 +64,16 @@ impl Indexes {
     /// All names and indexes.
     pub fn all(&self) -> impl Iterator<Item = (&IfName, u32)> {
         self.by_name.iter().map(|(name, index)| (name, *index))
+    }
+
+    /// All links as they were found.
+    pub fn found(&self) -> impl Iterator<Item = &link::Found> {
+        self.by_index.values()
+    }
+
+    /// The link of an index, as it was found.
+    pub fn at(&self, index: u32) -> Option<&link::Found> {
+        self.by_index.get(&index)
     }
 
     /// A link as it was found.

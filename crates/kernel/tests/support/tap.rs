@@ -50,6 +50,15 @@ pub struct Tap(File);
 
 impl Tap {
     pub fn open(name: &str) -> Self {
+        Self::open_with(name, libc::IFF_TAP | libc::IFF_NO_PI)
+    }
+
+    /// One whose frames begin with a header of virtio's.
+    pub fn open_virtio(name: &str) -> Self {
+        Self::open_with(name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)
+    }
+
+    fn open_with(name: &str, flags: i32) -> Self {
         run(&format!("ip tuntap add {name} mode tap"));
         let file = File::options()
             .read(true)
@@ -58,7 +67,6 @@ impl Tap {
             .expect("/dev/net/tun");
         let mut request = [0u8; 40];
         request[..name.len()].copy_from_slice(name.as_bytes());
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI;
         request[16..18].copy_from_slice(&u16::try_from(flags).expect("16 bits").to_ne_bytes());
         // SAFETY: `request` is a struct ifreq with the name and flags that TUNSETIFF reads.
         #[allow(unsafe_code)]

@@ -23,8 +23,8 @@ pub use nft::{
 };
 pub use nft_text::table_text;
 pub use object::{
-    Address, EdgeProgram, Key, Link, Neighbour, Netns, NextHop, Object, Route, RouteKey, RouteKind,
-    Rule, RuleAction, Source, Sysctl, XfrmPolicy, marks,
+    Address, EdgeProgram, Fdb, Key, Link, Namespace, Neighbour, Netns, NextHop, Object, Patch,
+    Route, RouteKey, RouteKind, Rule, RuleAction, Source, Sysctl, Veth, Vxlan, XfrmPolicy, marks,
 };
 
 /// The whole truth for one host.

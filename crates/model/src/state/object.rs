@@ -43,6 +43,91 @@ impl fmt::Display for Netns {
     }
 }
 
+/// A namespace that we make: `lo` is up in it, and what comes to be in it makes no addresses by itself. It is
+/// known to be ours by its name, which begins with one of [`Namespace::PREFIXES`], and by a mark in it, which names
+/// the namespace that it belongs to. What others put into it goes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Under `/run/netns`.
+    pub name: String,
+}
+
+impl Namespace {
+    /// How names of namespaces begin that we make and delete: a network's, a router's.
+    pub const PREFIXES: [&str; 2] = ["hx-", "hr-"];
+
+    /// Whether a namespace of that name may be one that we made.
+    pub fn may_be_ours(name: &str) -> bool {
+        Self::PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    }
+}
+
+/// A veth pair between two namespaces, both ends up, neither with an address of its own making.
+///
+/// Where one end is in the main namespace, both have the same index. Indexes are unique in the main namespace, so
+/// those of ports are unique on the host, and maps of eBPF programs that go by them serve all namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Veth {
+    /// Where the end is by which the pair is known.
+    pub netns: Netns,
+    /// That end's name.
+    pub name: IfName,
+    /// That end's Ethernet address.
+    pub mac: Mac,
+    /// Of both ends, in octets.
+    pub mtu: u16,
+    /// Where the other end is.
+    pub peer_netns: Netns,
+    /// The other end's name.
+    pub peer: IfName,
+    /// The other end's Ethernet address.
+    pub peer_mac: Mac,
+}
+
+/// A VXLAN device (RFC 7348) that learns nothing. Its outer packets are the main namespace's, wherever it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vxlan {
+    /// Where it is.
+    pub netns: Netns,
+    /// Its name.
+    pub name: IfName,
+    /// The network identifier, 24 bits.
+    pub vni: u32,
+    /// The source of outer packets; all its remote hosts are of that family.
+    pub local: IpAddr,
+    /// The UDP port, of both sides.
+    pub port: u16,
+    /// Of inner packets, in octets.
+    pub mtu: u16,
+    /// Its Ethernet address.
+    pub mac: Mac,
+}
+
+/// Where a VXLAN device sends what is for an Ethernet address. All permanent entries of such a device are ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fdb {
+    /// Where the device is.
+    pub netns: Netns,
+    /// The device.
+    pub link: IfName,
+    /// The Ethernet address.
+    pub mac: Mac,
+    /// The remote host.
+    pub dst: IpAddr,
+}
+
+/// Joins a workload's link with a port in another namespace: what comes in by the one goes to the far end of a veth
+/// pair, whose near end is in the main namespace, and what leaves by that far end goes out of the link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// Where the pair's far end is; nothing passes before the rules there stand.
+    pub netns: Netns,
+    /// The workload's link in the main namespace: a TAP, or the host's end of a veth.
+    pub tap: IfName,
+    /// The pair's near end, in the main namespace.
+    pub outer: IfName,
+}
+
 /// A link that somebody else makes (QEMU, `hextet port attach`) and we set up once it is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
@@ -204,6 +289,12 @@ pub struct Sysctl {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Object {
+    /// A namespace.
+    Namespace(Namespace),
+    /// A VXLAN device.
+    Vxlan(Vxlan),
+    /// A veth pair.
+    Veth(Veth),
     /// A sysctl.
     Sysctl(Sysctl),
     /// An XFRM policy.
@@ -226,8 +317,12 @@ pub enum Object {
     Address(Address),
     /// A neighbour.
     Neighbour(Neighbour),
+    /// An entry of a VXLAN device.
+    Fdb(Fdb),
     /// A route.
     Route(Route),
+    /// A patch between a workload's link and a port.
+    Patch(Patch),
 }
 
 /// What names an object. Keys sort in the order of creation: rules that stop packets come before the
@@ -235,6 +330,12 @@ pub enum Object {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
+    /// By name.
+    Namespace(String),
+    /// By name.
+    Vxlan(Netns, IfName),
+    /// By the name of its first end.
+    Veth(Netns, IfName),
     /// By path.
     Sysctl(Netns, String),
     /// By family and mark.
@@ -257,14 +358,21 @@ pub enum Key {
     Address(Netns, IfName, IpAddr, u8),
     /// By link and address.
     Neighbour(Netns, IfName, IpAddr),
+    /// By device and Ethernet address.
+    Fdb(Netns, IfName, Mac),
     /// By table, prefix and metric.
     Route(RouteKey),
+    /// By the workload's link, in the main namespace.
+    Patch(IfName),
 }
 
 impl Object {
     /// What names it.
     pub fn key(&self) -> Key {
         match self {
+            Object::Namespace(n) => Key::Namespace(n.name.clone()),
+            Object::Vxlan(v) => Key::Vxlan(v.netns.clone(), v.name.clone()),
+            Object::Veth(v) => Key::Veth(v.netns.clone(), v.name.clone()),
             Object::Sysctl(s) => Key::Sysctl(s.netns.clone(), s.path.clone()),
             Object::XfrmPolicy(p) => Key::XfrmPolicy(p.netns.clone(), p.family, p.mark),
             Object::Rule(r) => Key::Rule(r.netns.clone(), r.family, r.priority, r.fwmark),
@@ -278,20 +386,26 @@ impl Object {
                 Key::Address(a.netns.clone(), a.link.clone(), a.addr, a.prefix_len)
             }
             Object::Neighbour(n) => Key::Neighbour(n.netns.clone(), n.link.clone(), n.addr),
+            Object::Fdb(f) => Key::Fdb(f.netns.clone(), f.link.clone(), f.mac),
             Object::Route(r) => Key::Route(r.key.clone()),
+            Object::Patch(p) => Key::Patch(p.tap.clone()),
         }
     }
 }
 
 impl Key {
-    /// The link without which the object cannot stand.
+    /// The link without which the object cannot stand, or that it is.
     pub fn link(&self) -> Option<(&Netns, &IfName)> {
         match self {
-            Key::Source(ns, link, ..)
+            Key::Vxlan(ns, link)
+            | Key::Veth(ns, link)
+            | Key::Source(ns, link, ..)
             | Key::Link(ns, link)
             | Key::EdgeProgram(ns, link)
             | Key::Address(ns, link, ..)
-            | Key::Neighbour(ns, link, _) => Some((ns, link)),
+            | Key::Neighbour(ns, link, _)
+            | Key::Fdb(ns, link, _) => Some((ns, link)),
+            Key::Patch(tap) => Some((&Netns::Main, tap)),
             _ => None,
         }
     }

@@ -1,0 +1,204 @@
+//! The eBPF program of patches (`bpf/patch.c`) and its map, which says which links are joined.
+//!
+//! As with the ports' programs, all patched links share one tc block with one filter, nothing is pinned, and whoever
+//! starts anew finds the map by the program that hangs there. Another version's map is taken over before its
+//! program is replaced.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, BorrowedFd},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, MapError, MapInfo},
+    programs::SchedClassifier,
+};
+
+use crate::{
+    bpf::Program,
+    error::{Error, chain},
+    netlink::Socket,
+    tc::{self, Filter},
+};
+
+const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/patch.o"));
+/// The program's name, and the map's, in `bpf/patch.c`.
+const PROGRAM: &str = "hextet_patch";
+const MAP: &str = "patches";
+/// As `bpf/patch.c` says.
+const FAR_END: u32 = 0x8000_0000;
+
+/// Where packets that come in by a link go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Out of the link of this index.
+    Link(u32),
+    /// To the far end of the pair whose near end has this index.
+    FarEndOf(u32),
+}
+
+impl To {
+    fn value(self) -> u32 {
+        match self {
+            To::Link(index) => index,
+            To::FarEndOf(index) => index | FAR_END,
+        }
+    }
+
+    fn of(value: u32) -> Self {
+        match value & FAR_END {
+            0 => To::Link(value),
+            _ => To::FarEndOf(value & !FAR_END),
+        }
+    }
+}
+
+/// The loaded program, and the map that the one in place looks into.
+#[derive(Debug)]
+pub struct Patches {
+    ebpf: Ebpf,
+    tag: [u8; 8],
+    id: u32,
+    own_info: MapInfo,
+    own: HashMap<MapData, u32, u32>,
+    /// That of the program in place, where it is not the one that we loaded.
+    theirs: Option<HashMap<MapData, u32, u32>>,
+    /// That program, if it is the same as ours.
+    adopted: Option<Program>,
+}
+
+impl Patches {
+    /// Loads the program.
+    pub fn load() -> Result<Self, Error> {
+        let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .load(OBJECT)
+            .map_err(|e| failed(&e))?;
+        let program = ebpf.program_mut(PROGRAM);
+        let program: &mut SchedClassifier = program
+            .ok_or_else(|| Error::Program(format!("no program {PROGRAM}")))?
+            .try_into()
+            .map_err(|e| failed(&e))?;
+        tc::load(program).map_err(|e| failed(&e))?;
+        let info = program.info().map_err(|e| failed(&e))?;
+        let Some(Map::HashMap(own)) = ebpf.take_map(MAP) else {
+            return Err(Error::Program(format!("no map {MAP}")));
+        };
+        let own_info = own.info().map_err(|e| failed(&e))?;
+        Ok(Patches {
+            tag: info.tag().to_be_bytes(),
+            id: info.id(),
+            own_info,
+            own: typed(own)?,
+            ebpf,
+            theirs: None,
+            adopted: None,
+        })
+    }
+
+    /// Finds the program in place, and goes by its map.
+    pub fn choose(&mut self, filters: &[Filter]) -> Result<(), Error> {
+        let Some(filter) = filters.iter().find(|filter| filter.is_ours()) else {
+            return Ok(());
+        };
+        let Some(program) = tc::open(filter.program)? else {
+            return Ok(());
+        };
+        if program.maps().contains(&self.own_info.id()) {
+            (self.theirs, self.adopted) = (None, None);
+            return Ok(());
+        }
+        for id in program.maps() {
+            if let Some(map) = self.alike(*id)? {
+                self.theirs = Some(typed(map)?);
+                self.adopted = Some(program).filter(|program| program.tag() == self.tag);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn alike(&self, id: u32) -> Result<Option<MapData>, Error> {
+        let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
+        let info = MapInfo::from_id(id).map_err(|e| failed(&e))?;
+        let shape = |info: &MapInfo| (info.key_size(), info.value_size(), info.max_entries());
+        if info.name() != MAP.as_bytes() || shape(&info) != shape(&self.own_info) {
+            return Ok(None);
+        }
+        MapData::from_id(id).map(Some).map_err(|e| failed(&e))
+    }
+
+    /// Whether the block holds exactly what it is to hold.
+    pub fn stand(&self, filters: &[Filter]) -> bool {
+        let right = match (&self.theirs, &self.adopted) {
+            (None, _) => self.id,
+            (Some(_), Some(adopted)) => adopted.id(),
+            (Some(_), None) => return false,
+        };
+        matches!(filters, [one] if one.is_ours() && one.program == right)
+    }
+
+    /// Hangs the program into the block; where another version hangs there, with all that its map says.
+    pub fn hang(&mut self, socket: &mut Socket) -> Result<(), Error> {
+        if let (Some(_), None) = (&self.theirs, &self.adopted) {
+            let entries = self.read()?;
+            self.theirs = None;
+            for (link, to) in entries {
+                self.put(link, to)?;
+            }
+        }
+        tc::hang_patch(socket, self.fd()?, PROGRAM)
+    }
+
+    fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        if let Some(adopted) = &self.adopted {
+            return Ok(adopted.fd());
+        }
+        let Some(aya::programs::Program::SchedClassifier(program)) = self.ebpf.program(PROGRAM)
+        else {
+            return Err(Error::Program(format!("{PROGRAM} is not loaded")));
+        };
+        let fd = program.fd().map_err(|e| Error::Program(chain(&e)))?;
+        Ok(fd.as_fd())
+    }
+
+    /// All that the map says, by the index of the link.
+    pub fn read(&self) -> Result<BTreeMap<u32, To>, Error> {
+        let map = self.theirs.as_ref().unwrap_or(&self.own);
+        let entries = map
+            .iter()
+            .map(|entry| entry.map(|(link, to)| (link, To::of(to))));
+        entries
+            .collect::<Result<_, _>>()
+            .map_err(|e| failed("read", &e))
+    }
+
+    /// Has what comes in by a link go there.
+    pub fn put(&mut self, link: u32, to: To) -> Result<(), Error> {
+        let map = self.theirs.as_mut().unwrap_or(&mut self.own);
+        map.insert(link, to.value(), 0)
+            .map_err(|e| failed("write to", &e))
+    }
+
+    /// Closes a link.
+    pub fn remove(&mut self, link: u32) -> Result<(), Error> {
+        let map = self.theirs.as_mut().unwrap_or(&mut self.own);
+        match map.remove(&link) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(())
+            }
+            outcome => outcome.map_err(|e| failed("delete from", &e)),
+        }
+    }
+}
+
+fn typed(map: MapData) -> Result<HashMap<MapData, u32, u32>, Error> {
+    HashMap::try_from(Map::HashMap(map)).map_err(|e| Error::Program(chain(&e)))
+}
+
+fn failed(what: &str, error: &MapError) -> Error {
+    Error::Program(format!("{what} the map of patches: {}", chain(error)))
+}
