@@ -4,7 +4,7 @@ use hextet_model::state::Netns;
 
 use crate::{
     conntrack, netlink, nft,
-    route::{Indexes, address, entry, link, neighbour, rule},
+    route::{Indexes, address, entry, fdb, link, made, neighbour, rule},
     tc, xfrm,
 };
 
@@ -23,6 +23,8 @@ pub fn read_datagram(octets: &[u8]) {
         let _ = (
             address::read(&answer),
             neighbour::read(&answer),
+            fdb::read(&answer),
+            made::read_nsid(&answer),
             rule::read(&answer),
         );
         if let Some((key, Ok(route))) = entry::read(&answer, &Netns::Main, &links) {

@@ -71,10 +71,14 @@ pub struct Patches {
 impl Patches {
     /// Loads the program.
     pub fn load() -> Result<Self, Error> {
+        Self::load_from(OBJECT)
+    }
+
+    fn load_from(object: &[u8]) -> Result<Self, Error> {
         let failed = |e: &dyn std::error::Error| Error::Program(chain(e));
         let mut ebpf = EbpfLoader::new()
             .btf(None)
-            .load(OBJECT)
+            .load(object)
             .map_err(|e| failed(&e))?;
         let program = ebpf.program_mut(PROGRAM);
         let program: &mut SchedClassifier = program
@@ -201,4 +205,69 @@ fn typed(map: MapData) -> Result<HashMap<MapData, u32, u32>, Error> {
 
 fn failed(what: &str, error: &MapError) -> Error {
     Error::Program(format!("{what} the map of patches: {}", chain(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::{netlink::Batch, tc::join_patched};
+
+    /// `return TC_ACT_SHOT`, and how another version might have it: `return TC_ACT_STOLEN`.
+    const SHOT: [u8; 7] = [0, 0, 0, 2, 0, 0, 0];
+    const STOLEN: u8 = 4;
+    const LO: u32 = 1;
+
+    fn another_version() -> Vec<u8> {
+        let mut object = OBJECT.to_vec();
+        let moves = |window: &[u8]| matches!(window[0], 0xb4 | 0xb7) && window[1..] == SHOT;
+        let places: Vec<usize> = (0..object.len() - 8)
+            .filter(|at| moves(&object[*at..*at + 8]))
+            .collect();
+        assert!(!places.is_empty());
+        places.iter().for_each(|at| object[at + 4] = STOLEN);
+        object
+    }
+
+    fn takes_over() {
+        let mut socket = Socket::open(libc::NETLINK_ROUTE as isize, "rtnetlink").expect("a socket");
+        let mut batch = Batch::default();
+        join_patched(&mut batch, LO);
+        assert_eq!(socket.request(&mut batch).expect("asked"), []);
+        let mut old = Patches::load_from(&another_version()).expect("another version");
+        old.hang(&mut socket).expect("hung");
+        old.put(7, To::FarEndOf(9)).expect("written");
+        old.put(9, To::Link(7)).expect("written");
+        drop(old);
+        // One that starts finds what the other said, and takes it along when it takes its place.
+        let mut new = Patches::load().expect("a program");
+        let all = BTreeMap::from([(7, To::FarEndOf(9)), (9, To::Link(7))]);
+        let filters = tc::patch_filters(&mut socket).expect("filters");
+        new.choose(&filters).expect("chosen");
+        assert!(!new.stand(&filters));
+        assert_eq!(new.read().expect("entries"), all);
+        new.hang(&mut socket).expect("hung");
+        let filters = tc::patch_filters(&mut socket).expect("filters");
+        assert!(new.stand(&filters));
+        assert_eq!(new.read().expect("entries"), all);
+        // The next one, of the same version, leaves it where it is.
+        let mut next = Patches::load().expect("a program");
+        next.choose(&filters).expect("chosen");
+        assert!(next.stand(&filters));
+        next.remove(7).expect("removed");
+        next.remove(7).expect("nothing there to remove");
+        assert_eq!(new.read().expect("entries").len(), 1);
+    }
+
+    #[test]
+    fn another_version_s_patches_are_taken_over() {
+        let isolated = || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("tests of the kernel run as root");
+            takes_over();
+        };
+        thread::spawn(isolated).join().expect("no panic");
+    }
 }

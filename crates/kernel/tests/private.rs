@@ -4,12 +4,12 @@
 
 mod support;
 
-use std::fs;
+use std::{collections::BTreeSet, fs, time::Instant};
 
-use hextet_kernel::Scope;
-use hextet_model::state::{Key, Netns, Object};
+use hextet_kernel::{Op, Scope};
+use hextet_model::state::{Key, Netns, Object, Source};
 use support::{
-    Host, isolated, name,
+    GATEWAY, Host, NamedNetns, isolated, name,
     private::{Cloud, Guest, Names, Port, network, port, remote, vxlan},
     run, states, try_run,
 };
@@ -308,5 +308,150 @@ fn ports_reach_each_other_and_not_those_of_another_network() {
         cloud.desired.remove(&Key::Patch(name("red1")));
         cloud.reconcile();
         assert!(!guests[0].reaches(&ports[1].addrs[0], 56));
+    });
+}
+
+/// Reads the kernel by another thread's eyes, compares, and mends what differs; how much that was.
+fn look(cloud: &mut Cloud) -> usize {
+    let kernel = &mut cloud.host.kernel;
+    let mut onlooker = kernel.onlooker().expect("eyes");
+    let expected = kernel.begin_look(&cloud.desired);
+    let seen = onlooker.look(&expected).expect("a look");
+    let mut look = kernel.take_look(seen, &cloud.desired).expect("sysctls");
+    let differing = loop {
+        if let Some(differing) = kernel.compare(&mut look, &cloud.desired, 7) {
+            break differing;
+        }
+    };
+    let report = kernel.reconcile_keys(&differing, &cloud.desired);
+    assert!(
+        report.is_complete(),
+        "{:?} {:?}",
+        report.failed,
+        report.waiting
+    );
+    report.applied
+}
+
+#[test]
+fn a_look_sees_each_namespace() {
+    isolated(|| {
+        let mut names = Names::none();
+        let (mut cloud, hx) = cloud(&mut names);
+        cloud.reconcile();
+        assert_eq!(look(&mut cloud), 0);
+        within(&hx, "sysctl -qw net.ipv4.ip_forward=0");
+        within(
+            &hx,
+            "bridge fdb del 02:fe:00:00:00:02 dev vxlan dst 192.0.2.2",
+        );
+        assert_eq!(look(&mut cloud), 2);
+        run(&format!("ip netns delete {hx}"));
+        assert!(look(&mut cloud) >= cloud.desired.len());
+        assert_eq!(look(&mut cloud), 0);
+        assert_eq!(cloud.todo(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn what_went_with_a_link_comes_again_without_a_look() {
+    isolated(|| {
+        let mut names = Names::none();
+        let (mut cloud, hx) = cloud(&mut names);
+        cloud.reconcile();
+        let links = |link: &str| BTreeSet::from([name(link)]);
+        for (command, link) in [
+            ("ip link del otap1", "otap1"),
+            ("ip link del tap1; ip tuntap add tap1 mode tap", "tap1"),
+            // Nothing has gone, as with what the kernel tells of our own changes.
+            ("true", "otap1"),
+            (&format!("ip netns delete {hx}"), "otap1"),
+        ] {
+            run(command);
+            let gone = cloud.host.kernel.forget_links(&Netns::Main, &links(link));
+            let report = cloud.host.kernel.reconcile_keys(&gone, &cloud.desired);
+            assert!(
+                report.is_complete(),
+                "{command}: {:?} {:?}",
+                report.failed,
+                report.waiting
+            );
+            assert_eq!(cloud.todo(), Vec::<String>::new(), "{command}");
+        }
+    });
+}
+
+#[test]
+fn a_link_that_is_not_unique_has_no_sources() {
+    isolated(|| {
+        let there = NamedNetns::create();
+        there.run("ip link add tap1 index 900 type veth peer name p1");
+        let source = Object::Source(Source {
+            netns: there.netns(),
+            link: name("tap1"),
+            mac: GATEWAY,
+            addr: "192.0.2.5".parse().expect("an address"),
+        });
+        let report = Host::open().kernel.apply(vec![Op::Create(source)]);
+        let [(_, error)] = report.failed.as_slice() else {
+            panic!("{:?}", report.waiting);
+        };
+        assert!(error.to_string().contains("main"), "{error}");
+    });
+}
+
+fn available_kib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let line = text.lines().find(|line| line.starts_with("MemAvailable"));
+    let mut words = line.expect("the line").split_whitespace();
+    words.nth(1).expect("a number").parse().expect("a number")
+}
+
+/// Prints what networks cost, and how long looking at them takes.
+#[test]
+#[ignore = "takes a minute"]
+fn five_hundred_networks() {
+    const NETWORKS: u16 = 500;
+    isolated(|| {
+        let mut names = Names::none();
+        let mut cloud = Cloud::open();
+        let one = |cloud: &mut Cloud, names: &mut Names, n: u16| {
+            let (hx, tap) = (names.unique(), format!("tap{n}"));
+            run(&format!(
+                "ip tuntap add {tap} mode tap; ip link set {tap} up"
+            ));
+            let objects = [network(&hx), port(&hx, &Port::nth(&tap, 1))].concat();
+            cloud.add(objects.clone());
+            objects
+        };
+        one(&mut cloud, &mut names, 0);
+        cloud.reconcile();
+        for n in 1..=NETWORKS {
+            one(&mut cloud, &mut names, n);
+        }
+        let (before, begin) = (available_kib(), Instant::now());
+        let report = cloud.host.kernel.reconcile(&Scope::of(&cloud.desired));
+        assert!(report.expect("a dump").is_complete());
+        let cost = before.saturating_sub(available_kib());
+        println!(
+            "{NETWORKS} networks: {:?}, {} KiB each",
+            begin.elapsed(),
+            cost / u64::from(NETWORKS)
+        );
+        let begin = Instant::now();
+        assert_eq!(look(&mut cloud), 0);
+        println!("a look: {:?}", begin.elapsed());
+        let keys: Vec<Key> = one(&mut cloud, &mut names, NETWORKS + 1)
+            .iter()
+            .map(Object::key)
+            .collect();
+        let begin = Instant::now();
+        let report = cloud.host.kernel.reconcile_keys(&keys, &cloud.desired);
+        assert!(report.is_complete());
+        println!("one more: {:?}", begin.elapsed());
+        let begin = Instant::now();
+        assert_eq!(Host::open().reconcile(&cloud.desired), 0);
+        println!("another start: {:?} (twice looked)", begin.elapsed());
+        cloud.host.reconcile(&states([]));
     });
 }

@@ -79,6 +79,23 @@ impl Namespace {
         self
     }
 
+    /// Deletes all links that we made.
+    fn delete_made(&mut self) -> Result<(), Error> {
+        let mut request = Batch::default();
+        link::request_all(&mut request, false);
+        let links = self.route.dump(&mut request, link::read)?;
+        let mut batch = Batch::default();
+        for is in links {
+            if matches!(is.group, made::OURS | made::PEER) {
+                link::delete(&mut batch, is.index);
+            }
+        }
+        if !batch.is_empty() {
+            self.route.request(&mut batch)?;
+        }
+        Ok(())
+    }
+
     /// One link, by name.
     pub(super) fn link(&mut self, name: &str) -> Result<Option<link::Found>, Error> {
         let Ok(name) = name.parse() else {
@@ -163,8 +180,27 @@ impl Kernel {
 
     /// Lets go of namespaces whose name means another one by now, or none.
     pub(super) fn drop_stale_namespaces(&mut self) {
-        self.namespaces
-            .retain(|netns, namespace| *netns == Netns::Main || namespace.handle.is_current());
+        let stale = |(netns, namespace): (&Netns, &Namespace)| {
+            (*netns != Netns::Main && !namespace.handle.is_current()).then(|| netns.clone())
+        };
+        let stale: Vec<Netns> = self.namespaces.iter().filter_map(stale).collect();
+        stale.iter().for_each(|netns| self.drop_stale(netns));
+    }
+
+    /// A namespace without a name ends some time after nobody looks into it any more, and what it holds of ours is in
+    /// the way of what takes its place until then.
+    fn drop_stale(&mut self, netns: &Netns) {
+        let Some(mut namespace) = self.namespaces.remove(netns) else {
+            return;
+        };
+        let named_like_ours =
+            matches!(netns, Netns::Named(name) if state::Namespace::may_be_ours(name));
+        if named_like_ours
+            && !self.onlooks
+            && let Err(e) = namespace.delete_made()
+        {
+            tracing::warn!(error = %e, %netns, "links of a namespace that is gone stay for some time");
+        }
     }
 
     /// What stands of a namespace with a name of ours; none, where it is not ours.
@@ -225,7 +261,7 @@ impl Kernel {
     fn drop_if_stale(&mut self, netns: &Netns) {
         let handle = self.namespaces.get(netns).map(|n| n.handle.is_current());
         if handle == Some(false) {
-            self.namespaces.remove(netns);
+            self.drop_stale(netns);
         }
     }
 
@@ -237,18 +273,7 @@ impl Kernel {
         let Some(namespace) = self.namespace(&netns)? else {
             return Ok(());
         };
-        let mut request = Batch::default();
-        link::request_all(&mut request, false);
-        let links = namespace.route.dump(&mut request, link::read)?;
-        let mut batch = Batch::default();
-        for is in links {
-            if matches!(is.group, made::OURS | made::PEER) {
-                link::delete(&mut batch, is.index);
-            }
-        }
-        if !batch.is_empty() {
-            namespace.route.request(&mut batch)?;
-        }
+        namespace.delete_made()?;
         self.namespaces.remove(&netns);
         netns::delete(name)
     }
