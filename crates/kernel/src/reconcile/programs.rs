@@ -50,6 +50,12 @@ pub(super) struct Hung {
     tcx: HashMap<u32, [Has; 2]>,
 }
 
+impl OnLinks {
+    fn in_place(&self) -> Option<(&tc::Filters, &tcx::Ours)> {
+        Some((self.filters.as_ref()?, &self.ours))
+    }
+}
+
 impl Hung {
     /// Whether anything of ours hangs on a link.
     pub(super) fn is_ours(&self, link: u32) -> bool {
@@ -196,8 +202,7 @@ impl Kernel {
         &mut self,
         all: impl IntoIterator<Item = &'a OnLinks>,
     ) -> Result<(), Error> {
-        let in_place = |found: &'a OnLinks| Some((found.filters.as_ref()?, &found.ours));
-        let in_place: Vec<_> = all.into_iter().filter_map(in_place).collect();
+        let in_place: Vec<_> = all.into_iter().filter_map(OnLinks::in_place).collect();
         match in_place.is_empty() {
             true => Ok(()),
             false => self.load_programs()?.choose(in_place),
@@ -257,7 +262,8 @@ impl Kernel {
             let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
             all.push(self.look_at_programs(&netns, &indexes)?);
         }
-        self.choose_programs(&all)
+        let in_place = all.iter().filter_map(OnLinks::in_place);
+        self.load_programs()?.choose(in_place)
     }
 
     /// Hangs programs on links: where there are some of another version, in their place, and else by tc.
