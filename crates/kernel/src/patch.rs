@@ -1,11 +1,12 @@
 //! The eBPF program of patches (`bpf/patch.c`) and its map, which says which links are joined.
 //!
-//! As with the ports' programs, all patched links share one tc block with one filter, nothing is pinned, and whoever
-//! starts anew finds the map by the program that hangs there. Another version's map is taken over before its
+//! As with the ports' programs, all patched links share one tc block with one filter, and run the program by TCX, too,
+//! in time; nothing is pinned, and whoever starts anew finds the map by the program that hangs in the block. Another version's map is taken over before its
 //! program is replaced.
 
 use std::{
     collections::BTreeMap,
+    io,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
@@ -16,15 +17,17 @@ use aya::{
 };
 
 use crate::{
-    bpf::Program,
+    bpf::{self, Direction, Program},
     error::{Error, chain},
     netlink::Socket,
     tc::{self, Filter},
+    tcx,
 };
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/patch.o"));
-/// The program's name, and the map's, in `bpf/patch.c`.
-const PROGRAM: &str = "hextet_patch";
+/// The program's name in `bpf/patch.c`, by which it is known again.
+pub const PROGRAM: &str = "hextet_patch";
+/// The map's name there.
 const MAP: &str = "patches";
 /// As `bpf/patch.c` says.
 const FAR_END: u32 = 0x8000_0000;
@@ -136,12 +139,36 @@ impl Patches {
 
     /// Whether the block holds exactly what it is to hold.
     pub fn stand(&self, filters: &[Filter]) -> bool {
-        let right = match (&self.theirs, &self.adopted) {
-            (None, _) => self.id,
-            (Some(_), Some(adopted)) => adopted.id(),
-            (Some(_), None) => return false,
-        };
-        matches!(filters, [one] if one.is_ours() && one.program == right)
+        matches!(filters, [one] if one.is_ours() && Some(one.program) == self.right())
+    }
+
+    /// The number of the program that links are to have; none, as long as another version's is in place.
+    pub fn right(&self) -> Option<u32> {
+        match (&self.theirs, &self.adopted) {
+            (None, _) => Some(self.id),
+            (Some(_), Some(adopted)) => Some(adopted.id()),
+            (Some(_), None) => None,
+        }
+    }
+
+    /// Puts the program into the place of others of its name on a link by TCX; whether it hangs there so now.
+    pub fn renew(&self, link: u32) -> Result<bool, Error> {
+        let right = |program: &Program| Some(program.id()) == self.right();
+        match tcx::renew(link, Direction::Ingress, PROGRAM, right, self.fd()?) {
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            outcome => outcome.map_err(|e| changing(link, e)),
+        }
+    }
+
+    /// Hangs the program on a link by TCX, before all others.
+    pub fn hang_by_tcx(&self, link: u32) -> Result<(), Error> {
+        if self.renew(link)? {
+            return Ok(());
+        }
+        match bpf::attach(link, Direction::Ingress, self.fd()?) {
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            outcome => outcome.map_err(|e| changing(link, e)),
+        }
     }
 
     /// Hangs the program into the block; where another version hangs there, with all that its map says.
@@ -197,6 +224,18 @@ impl Patches {
             outcome => outcome.map_err(|e| failed("delete from", &e)),
         }
     }
+}
+
+/// Takes the program off a link by TCX.
+pub fn take_away(link: u32) -> Result<(), Error> {
+    tcx::take_away_named(link, Direction::Ingress, PROGRAM).map_err(|e| changing(link, e))
+}
+
+fn changing(link: u32, error: io::Error) -> Error {
+    Error::system(
+        format!("change the eBPF program of patches on the link with index {link}"),
+        error,
+    )
 }
 
 fn typed(map: MapData) -> Result<HashMap<MapData, u32, u32>, Error> {

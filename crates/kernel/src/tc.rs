@@ -67,11 +67,15 @@ const PATCH_BLOCK: u32 = 0x6878_0003;
 /// How often loading a program is tried when something interrupts it.
 const LOAD_TRIES: usize = 8;
 
+/// The names of the programs of `bpf/port.c`.
+pub const INGRESS: &str = "hextet_ingress";
+pub const EGRESS: &str = "hextet_egress";
+
 /// The name under which a program is loaded, by which we know it again.
 pub fn name_of(direction: Direction) -> &'static str {
     match direction {
-        Direction::Ingress => "hextet_ingress",
-        Direction::Egress => "hextet_egress",
+        Direction::Ingress => INGRESS,
+        Direction::Egress => EGRESS,
     }
 }
 

@@ -11,8 +11,12 @@ use std::{
 
 use crate::{
     bpf::{self, DIRECTIONS, Direction, Program},
-    tc::name_of,
+    patch::PROGRAM as PATCH,
+    tc::{EGRESS, INGRESS, name_of},
 };
+
+/// By these names programs of ours are known.
+const NAMES: [&str; 3] = [INGRESS, EGRESS, PATCH];
 
 /// The numbers of all programs on links that have any, ours or not, by direction.
 pub type Found = HashMap<u32, [Vec<u32>; 2]>;
@@ -66,7 +70,7 @@ pub fn ours(found: &Found) -> io::Result<Ours> {
             continue;
         }
         if let Some(program) = Program::open(*id)?
-            && DIRECTIONS.iter().any(|d| program.is_named(name_of(*d)))
+            && NAMES.iter().any(|name| program.is_named(name))
         {
             ours.insert(*id, program);
         }
@@ -86,17 +90,23 @@ pub fn judge(
             Direction::Ingress => ingress,
             Direction::Egress => egress,
         };
-        let mut has = Has::None;
-        for program in ids.iter().filter_map(|id| ours.get(id)) {
-            if program.is_named(name_of(direction)) {
-                has = match has {
-                    Has::None if right(direction, program) => Has::Right,
-                    _ => Has::Other,
-                };
-            }
-        }
-        has
+        judge_one(ids, ours, name_of(direction), |program| {
+            right(direction, program)
+        })
     })
+}
+
+/// What the programs of that name are, of those on a link in one direction.
+pub fn judge_one(ids: &[u32], ours: &Ours, name: &str, right: impl Fn(&Program) -> bool) -> Has {
+    let mut has = Has::None;
+    let ours = ids.iter().filter_map(|id| ours.get(id));
+    for program in ours.filter(|program| program.is_named(name)) {
+        has = match has {
+            Has::None if right(program) => Has::Right,
+            _ => Has::Other,
+        };
+    }
+    has
 }
 
 impl Pair<'_> {
@@ -128,19 +138,8 @@ impl Pair<'_> {
     }
 
     fn renew_one(&self, link: u32, direction: Direction) -> io::Result<bool> {
-        let ours = ours_on(link, direction)?;
-        let mut stands = ours.iter().position(|program| self.has(direction, program));
-        for (i, other) in ours.iter().enumerate() {
-            match stands {
-                Some(right) if right == i => {}
-                Some(_) => bpf::detach(link, direction, other.fd())?,
-                None => {
-                    bpf::replace(link, direction, other.fd(), self.fd(direction))?;
-                    stands = Some(i);
-                }
-            }
-        }
-        Ok(stands.is_some())
+        let has = |program: &Program| self.has(direction, program);
+        renew(link, direction, name_of(direction), has, self.fd(direction))
     }
 
     fn fd(&self, direction: Direction) -> BorrowedFd<'_> {
@@ -152,23 +151,50 @@ impl Pair<'_> {
     }
 }
 
-/// Takes what is ours off a link; one that has gone has nothing.
-pub fn take_away(link: u32) -> io::Result<()> {
-    for direction in DIRECTIONS {
-        for program in there(ours_on(link, direction))?.unwrap_or_default() {
-            there(bpf::detach(link, direction, program.fd()))?;
+/// Puts a program into the place of those of its name that hang on a link in one direction; whether it hangs there now.
+pub fn renew(
+    link: u32,
+    direction: Direction,
+    name: &str,
+    right: impl Fn(&Program) -> bool,
+    new: BorrowedFd<'_>,
+) -> io::Result<bool> {
+    let ours = named_on(link, direction, name)?;
+    let mut stands = ours.iter().position(right);
+    for (i, other) in ours.iter().enumerate() {
+        match stands {
+            Some(right) if right == i => {}
+            Some(_) => bpf::detach(link, direction, other.fd())?,
+            None => {
+                bpf::replace(link, direction, other.fd(), new)?;
+                stands = Some(i);
+            }
         }
+    }
+    Ok(stands.is_some())
+}
+
+/// Takes a port's programs off a link; one that has gone has nothing.
+pub fn take_away(link: u32) -> io::Result<()> {
+    let mut both = DIRECTIONS.into_iter();
+    both.try_for_each(|direction| take_away_named(link, direction, name_of(direction)))
+}
+
+/// Takes programs of that name off a link.
+pub fn take_away_named(link: u32, direction: Direction, name: &str) -> io::Result<()> {
+    for program in there(named_on(link, direction, name))?.unwrap_or_default() {
+        there(bpf::detach(link, direction, program.fd()))?;
     }
     Ok(())
 }
 
-fn ours_on(link: u32, direction: Direction) -> io::Result<Vec<Program>> {
-    let mut ours = Vec::new();
+fn named_on(link: u32, direction: Direction, name: &str) -> io::Result<Vec<Program>> {
+    let mut named = Vec::new();
     for id in bpf::on_link(link, direction)? {
         let program = Program::open(id)?;
-        ours.extend(program.filter(|program| program.is_named(name_of(direction))));
+        named.extend(program.filter(|program| program.is_named(name)));
     }
-    Ok(ours)
+    Ok(named)
 }
 
 /// A link that has gone meanwhile is no fault, nor is a program that somebody else took off.

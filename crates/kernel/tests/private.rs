@@ -6,12 +6,12 @@ mod support;
 
 use std::{collections::BTreeSet, fs, time::Instant};
 
-use hextet_kernel::{Op, Scope};
+use hextet_kernel::{Kernel, Op, Scope};
 use hextet_model::state::{Key, Netns, Object, Source};
 use support::{
-    GATEWAY, Host, NamedNetns, isolated, name,
+    GATEWAY, Host, NamedNetns, by_tcx, config, each_way, isolated, name,
     private::{Cloud, Guest, Names, Port, network, port, remote, vxlan},
-    run, states, try_run,
+    run, states, tcx, try_run,
 };
 
 /// A network of two ports, one of them here, and a way to another host where the other is.
@@ -35,7 +35,7 @@ fn within(hx: &str, command: &str) -> String {
 
 #[test]
 fn everything_is_made_read_back_and_removed() {
-    isolated(|| {
+    each_way(|| {
         let mut names = Names::none();
         let (mut cloud, hx) = cloud(&mut names);
         let applied = cloud.reconcile();
@@ -49,6 +49,11 @@ fn everything_is_made_read_back_and_removed() {
         // The outer socket is the main namespace's.
         assert!(run("ss -uln").contains(":4789"));
         assert!(!within(&hx, "ss -uln").contains(":4789"));
+        if by_tcx() {
+            for link in ["tap1", "otap1"] {
+                assert_eq!(tcx::on(link, true)[0].1, "hextet_patch");
+            }
+        }
         // Another start finds all of it.
         assert_eq!(Host::open().reconcile(&cloud.desired), 0);
         cloud.desired.clear();
@@ -56,6 +61,7 @@ fn everything_is_made_read_back_and_removed() {
         assert!(!fs::exists(format!("/run/netns/{hx}")).expect("looked"));
         assert_eq!(try_run("ip link show dev otap1").ok(), None);
         assert_eq!(run("tc qdisc show dev tap1 clsact"), "");
+        assert!(!tcx::is_there() || tcx::on("tap1", true).is_empty());
         assert!(!run("ss -uln").contains(":4789"));
         // And once more, at once.
         let (mut again, _) = (
@@ -71,7 +77,7 @@ fn everything_is_made_read_back_and_removed() {
 
 #[test]
 fn what_somebody_changes_is_mended() {
-    isolated(|| {
+    each_way(|| {
         let mut names = Names::none();
         let (mut cloud, hx) = cloud(&mut names);
         cloud.reconcile();
@@ -108,6 +114,10 @@ fn what_somebody_changes_is_mended() {
         ];
         let inside = inside.map(|command| format!("ip netns exec {hx} {command}"));
         for command in inside.iter().map(String::as_str).chain(outside) {
+            // A port whose programs run by TCX needs no clsact.
+            if by_tcx() && command.contains("ptap1 clsact") {
+                continue;
+            }
             eprintln!("{command}");
             run(command);
             assert_ne!(cloud.todo(), Vec::<String>::new(), "{command}");
@@ -273,7 +283,7 @@ fn ports_in_namespaces_have_indexes_that_no_other_port_has() {
 
 #[test]
 fn ports_reach_each_other_and_not_those_of_another_network() {
-    isolated(|| {
+    each_way(|| {
         let mut names = Names::none();
         let mut cloud = Cloud::open();
         let (red, blue) = (names.unique(), names.unique());
@@ -331,6 +341,32 @@ fn look(cloud: &mut Cloud) -> usize {
         report.waiting
     );
     report.applied
+}
+
+#[test]
+fn programs_of_patches_go_where_they_shall_be() {
+    each_way(|| {
+        if !by_tcx() {
+            return;
+        }
+        let mut names = Names::none();
+        let (mut cloud, _) = cloud(&mut names);
+        cloud.reconcile();
+        // Taken off one link, it is there by tc until it is moved again.
+        tcx::detach("otap1", true, "hextet_patch");
+        assert_eq!(cloud.todo(), Vec::<String>::new());
+        assert_eq!(cloud.host.kernel.programs_to_move(), 1);
+        cloud.host.move_programs();
+        assert_eq!(tcx::on("otap1", true).len(), 1);
+        // Who shall have no TCX takes all of it off.
+        let mut config = config(&cloud.host.directory);
+        config.tcx = false;
+        cloud.host.kernel = Kernel::open(config).expect("a kernel");
+        cloud.reconcile();
+        for link in ["tap1", "otap1"] {
+            assert_eq!(tcx::on(link, true), []);
+        }
+    });
 }
 
 #[test]

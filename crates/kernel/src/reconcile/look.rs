@@ -32,6 +32,7 @@ pub struct Seen {
     stale_patches: Vec<u32>,
     next_index: u32,
     moving: BTreeMap<Netns, BTreeSet<IfName>>,
+    moving_patches: BTreeSet<IfName>,
 }
 
 /// The comparison of what was seen with what is desired.
@@ -71,6 +72,7 @@ impl Onlooker {
             stale_patches: std::mem::take(&mut self.0.stale_patches),
             next_index: self.0.next_index,
             moving: std::mem::take(&mut self.0.moving),
+            moving_patches: std::mem::take(&mut self.0.moving_patches),
         })
     }
 }
@@ -128,6 +130,7 @@ impl Kernel {
         for (netns, links) in seen.moving {
             self.moving.entry(netns).or_default().extend(links);
         }
+        self.moving_patches.extend(seen.moving_patches);
         let mut seen = seen.standings;
         if let Err(error) = self.dump_sysctls(&Netns::Main, &Scope::of(desired), &mut seen) {
             self.end_look();

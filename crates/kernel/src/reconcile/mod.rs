@@ -123,6 +123,8 @@ pub struct Kernel {
     stale_patches: Vec<u32>,
     /// Links whose programs have not got where they shall be.
     moving: BTreeMap<Netns, BTreeSet<IfName>>,
+    /// Likewise patches, by the workload's link.
+    moving_patches: BTreeSet<IfName>,
     has_tcx: bool,
     to_tcx: bool,
     record: Record,
@@ -160,6 +162,7 @@ impl Kernel {
             stale_sources: Vec::new(),
             stale_patches: Vec::new(),
             moving: BTreeMap::new(),
+            moving_patches: BTreeSet::new(),
             record,
             namespaces,
             uses: 0,

@@ -1,7 +1,7 @@
 //! Patches: which links of the main namespace are joined with which ports, and the program that joins them.
 //!
 //! The program hangs on both links by tc, in a block that all share, before the map says anything about them: it
-//! closes links that the map does not have.
+//! closes links that the map does not have. In time it hangs there by TCX as well, as ports' programs do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,16 @@ use super::{
     programs::OnLinks,
 };
 use crate::{
+    bpf::Program,
     error::Error,
     netlink::Batch,
-    patch::{Patches, To},
+    patch::{self, PROGRAM, Patches, To},
     route::{
         Indexes,
         link::{self, Kind},
     },
     tc,
+    tcx::{self, Has},
 };
 
 impl Kernel {
@@ -32,6 +34,7 @@ impl Kernel {
         found: &mut BTreeMap<Key, Standing>,
     ) -> Result<(), Error> {
         self.stale_patches.clear();
+        self.moving_patches.clear();
         let hung = |index: u32| on_links.clsact.get(&index) == Some(&tc::Hung::Patched);
         if !links.all().any(|(_, index)| hung(index)) && self.patches.is_none() {
             return Ok(());
@@ -42,6 +45,15 @@ impl Kernel {
         };
         let entries = patches.read()?;
         let far = far_ends(found);
+        let (right, wanted) = (patches.right(), self.wanted_by_tcx());
+        let by_tcx = |link: &u32| {
+            let ids = on_links
+                .tcx
+                .get(link)
+                .map_or(&[][..], |[ingress, _]| ingress);
+            let right = |program: &Program| Some(program.id()) == right;
+            tcx::judge_one(ids, &on_links.ours, PROGRAM, right)
+        };
         for (link, to) in &entries {
             let Some(tap) = links.name(*link) else {
                 self.stale_patches.push(*link);
@@ -52,20 +64,76 @@ impl Kernel {
                 continue;
             };
             let outer = links.at(*near).filter(|is| is.kind == Kind::Veth);
-            let both = hung(*link) && hung(*near) && entries.get(near) == Some(&To::Link(*link));
+            let tcx = [by_tcx(link), by_tcx(near)];
+            let both = hung(*link)
+                && hung(*near)
+                && !tcx.contains(&Has::Other)
+                && entries.get(near) == Some(&To::Link(*link));
             let netns = outer.and_then(|outer| far.get(&outer.name).cloned());
             let standing = match (outer, netns) {
-                (Some(outer), Some(netns)) if both && stand => Object::Patch(Patch {
-                    netns,
-                    tap: tap.clone(),
-                    outer: outer.name.clone(),
-                })
-                .into(),
+                (Some(outer), Some(netns)) if both && stand => {
+                    if tcx != [wanted; 2] {
+                        self.moving_patches.insert(tap.clone());
+                    }
+                    Object::Patch(Patch {
+                        netns,
+                        tap: tap.clone(),
+                        outer: outer.name.clone(),
+                    })
+                    .into()
+                }
                 _ => Standing::otherwise("joined in part"),
             };
             found.insert(Key::Patch(tap.clone()), standing);
         }
         Ok(())
+    }
+
+    /// What a patched link is to have by TCX in time.
+    fn wanted_by_tcx(&self) -> Has {
+        match self.to_tcx {
+            true => Has::Right,
+            false => Has::None,
+        }
+    }
+
+    /// Has the program of one patch run by TCX on both its links, or no longer.
+    pub(super) fn move_patch(&mut self) -> Result<(), Error> {
+        let Some(tap) = self.moving_patches.pop_first() else {
+            return Ok(());
+        };
+        let Some(Standing::As(Object::Patch(patch))) = self.known.get(&Key::Patch(tap)) else {
+            return Ok(());
+        };
+        let names = [patch.tap.clone(), patch.outer.clone()];
+        let to_tcx = self.to_tcx;
+        let mut links = Vec::new();
+        if let Some(main) = self.namespace(&Netns::Main)? {
+            for name in &names {
+                links.extend(main.link(name.as_str())?.map(|is| is.index));
+            }
+        }
+        self.by_tcx(|patches| {
+            links.iter().try_for_each(|link| match to_tcx {
+                true => patches.hang_by_tcx(*link),
+                false => patch::take_away(*link),
+            })
+        })
+    }
+
+    /// Changes what hangs by TCX in the main namespace.
+    fn by_tcx(
+        &self,
+        change: impl FnOnce(&Patches) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let (true, Some(patches), Some(main)) = (
+            self.has_tcx,
+            &self.patches,
+            self.namespaces.get(&Netns::Main),
+        ) else {
+            return Ok(());
+        };
+        main.handle.run(|| change(patches))?
     }
 
     /// Has the program loaded and knows which map to go by; whether the right program is in the block.
@@ -159,6 +227,13 @@ impl Kernel {
         };
         patches.put(outer, To::Link(tap))?;
         patches.put(tap, To::FarEndOf(outer))?;
+        self.by_tcx(|patches| {
+            let mut links = [outer, tap].into_iter();
+            links.try_for_each(|link| patches.renew(link).map(drop))
+        })?;
+        if self.to_tcx {
+            self.moving_patches.insert(patch.tap.clone());
+        }
         Ok(Fate::Done)
     }
 
@@ -227,6 +302,7 @@ impl Kernel {
                 patches.remove(*index)?;
             }
         }
+        self.by_tcx(|_| ends.iter().try_for_each(|index| patch::take_away(*index)))?;
         let mut batch = Batch::default();
         ends.iter().for_each(|index| tc::part(&mut batch, *index));
         if let Some(main) = self.namespace(&Netns::Main)? {

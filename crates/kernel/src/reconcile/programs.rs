@@ -35,8 +35,8 @@ use crate::{
 pub(super) struct OnLinks {
     /// By tc.
     pub(super) clsact: HashMap<u32, tc::Hung>,
-    tcx: tcx::Found,
-    ours: tcx::Ours,
+    pub(super) tcx: tcx::Found,
+    pub(super) ours: tcx::Ours,
     /// What is in the blocks, if anything of ours hangs on any link.
     filters: Option<tc::Filters>,
 }
@@ -93,12 +93,12 @@ impl Hung {
 }
 
 impl Kernel {
-    /// How many ports' programs are to run by TCX and do not yet, or the other way round.
+    /// How many ports' programs, and patches', are to run by TCX and do not yet, or the other way round.
     pub fn programs_to_move(&self) -> usize {
-        self.moving.values().map(BTreeSet::len).sum()
+        self.moving.values().map(BTreeSet::len).sum::<usize>() + self.moving_patches.len()
     }
 
-    /// Has the programs of one port run by TCX, or no longer. Takes some 10 ms, nearly all of it waiting, in which nobody can change a
+    /// Has the programs of one port, or of one patch, run by TCX, or no longer. Takes some 10 ms, nearly all of it waiting, in which nobody can change a
     /// link. One that cannot be moved is not tried again before the next [`Kernel::look`].
     pub fn move_program(&mut self) -> Result<(), Error> {
         let next = self
@@ -106,7 +106,7 @@ impl Kernel {
             .iter_mut()
             .find_map(|(netns, links)| Some((netns.clone(), links.pop_first()?)));
         let Some((netns, name)) = next else {
-            return Ok(());
+            return self.move_patch();
         };
         let key = Key::EdgeProgram(netns.clone(), name.clone());
         if !matches!(self.known.get(&key), Some(Standing::As(_))) {

@@ -38,6 +38,11 @@ pub fn each_way(test: impl Fn() + Sync) {
     }
 }
 
+/// Whether the test is run by TCX, and the kernel has it.
+pub fn by_tcx() -> bool {
+    BY_TCX.get() && tcx::is_there()
+}
+
 /// Runs a test in a network namespace of its own, which ends with it.
 pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
