@@ -67,16 +67,21 @@ fn ordered(mut ops: Vec<Op>, desired: &BTreeMap<Key, Object>) -> Vec<Op> {
 
 /// A link that gets another Ethernet address loses its neighbours, permanent ones too.
 fn with_neighbours_of_changed_links(ops: &mut Vec<Op>, desired: &BTreeMap<Key, Object>) {
-    let changed: Vec<(Netns, IfName)> = ops
-        .iter()
-        .filter_map(|op| match op {
-            Op::Replace {
-                new: Object::Link(link),
-                ..
-            } => Some((link.netns.clone(), link.name.clone())),
-            _ => None,
-        })
-        .collect();
+    let mut changed: Vec<(Netns, IfName)> = Vec::new();
+    for op in ops.iter() {
+        let Op::Replace { new, .. } = op else {
+            continue;
+        };
+        match new {
+            Object::Link(link) => changed.push((link.netns.clone(), link.name.clone())),
+            Object::Vxlan(vxlan) => changed.push((vxlan.netns.clone(), vxlan.name.clone())),
+            Object::Veth(veth) => changed.extend([
+                (veth.netns.clone(), veth.name.clone()),
+                (veth.peer_netns.clone(), veth.peer.clone()),
+            ]),
+            _ => {}
+        }
+    }
     if changed.is_empty() {
         return;
     }
@@ -141,9 +146,10 @@ fn sets_of(chain: &Chain) -> impl Iterator<Item = &SetName> {
 #[cfg(test)]
 mod tests {
     use hextet_model::state::{
-        Element, KeyType, Lookup, NextHop, NftRule, Route, RouteKey, RouteKind, Set, Sysctl, Value,
-        Verdict,
+        Element, Fdb, KeyType, Lookup, Namespace, Neighbour, NextHop, NftRule, Patch, Route,
+        RouteKey, RouteKind, Set, Sysctl, Value, Verdict, Veth,
     };
+    use hextet_types::Mac;
 
     use super::*;
 
@@ -279,6 +285,91 @@ mod tests {
                 lines(&ops)
             );
         }
+    }
+
+    /// A network with a port, smallest.
+    fn network() -> Vec<Object> {
+        let netns = || Netns::Named("hx-1".to_owned());
+        let (mac, name) = (Mac::new([2; 6]), |name: &str| name.parse().expect("a name"));
+        vec![
+            Object::Patch(Patch {
+                netns: netns(),
+                tap: name("tap1"),
+                outer: name("o1"),
+            }),
+            Object::Fdb(Fdb {
+                netns: netns(),
+                link: name("vxlan"),
+                mac,
+                dst: "192.0.2.2".parse().expect("an address"),
+            }),
+            Object::Set(
+                netns(),
+                Set {
+                    name: "s".into(),
+                    key: vec![KeyType::Mark],
+                    verdicts: false,
+                    dynamic: None,
+                },
+            ),
+            Object::Neighbour(Neighbour {
+                netns: netns(),
+                link: name("p1"),
+                addr: "192.0.2.9".parse().expect("an address"),
+                mac,
+            }),
+            Object::Veth(Veth {
+                netns: netns(),
+                name: name("p1"),
+                mac,
+                mtu: 1400,
+                peer_netns: Netns::Main,
+                peer: name("o1"),
+                peer_mac: mac,
+            }),
+            Object::Namespace(Namespace {
+                name: "hx-1".to_owned(),
+            }),
+        ]
+    }
+
+    #[test]
+    fn a_network_is_made_from_the_bottom_and_taken_away_from_the_top() {
+        let desired = states(network());
+        let made = [
+            "+ network namespace hx-1",
+            "+ veth pair p1 address 02:02:02:02:02:02 mtu 1400 peer o1 address 02:02:02:02:02:02 in main in hx-1",
+            "+ nft set s type mark in hx-1",
+            "+ neighbour 192.0.2.9 dev p1 lladdr 02:02:02:02:02:02 permanent in hx-1",
+            "+ FDB entry 02:02:02:02:02:02 dev vxlan dst 192.0.2.2 in hx-1",
+            "+ patch tap1 to o1 in hx-1",
+        ];
+        assert_eq!(lines(&diff(&desired, &BTreeMap::new())), made);
+        let ended = [
+            "- patch tap1",
+            "- FDB entry 02:02:02:02:02:02 dev vxlan in hx-1",
+            "- neighbour 192.0.2.9 dev p1 in hx-1",
+            "- veth pair p1 in hx-1",
+            "- network namespace hx-1",
+            "- nft set s in hx-1",
+        ];
+        assert_eq!(lines(&diff(&BTreeMap::new(), &standing(network()))), ended);
+    }
+
+    #[test]
+    fn neighbours_on_a_pair_with_another_address_are_said_again() {
+        let mut desired = states(network());
+        for object in desired.values_mut() {
+            if let Object::Veth(veth) = object {
+                veth.mac = Mac::new([4; 6]);
+            }
+        }
+        let ops = lines(&diff(&desired, &standing(network())));
+        assert_eq!(ops.len(), 2, "{ops:?}");
+        assert!(
+            ops[1].starts_with("~ neighbour 192.0.2.9 dev p1"),
+            "{ops:?}"
+        );
     }
 
     #[test]
