@@ -32,6 +32,9 @@ const MAP: &str = "patches";
 /// As `bpf/patch.c` says.
 const FAR_END: u32 = 0x8000_0000;
 
+/// Half of the map's entries: a patch has one for each of its links.
+const MOST: u32 = 32_768;
+
 /// Where packets that come in by a link go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
@@ -203,14 +206,14 @@ impl Patches {
             .map(|entry| entry.map(|(link, to)| (link, To::of(to))));
         entries
             .collect::<Result<_, _>>()
-            .map_err(|e| failed("read", &e))
+            .map_err(|e| failed("read", e))
     }
 
     /// Has what comes in by a link go there.
     pub fn put(&mut self, link: u32, to: To) -> Result<(), Error> {
         let map = self.theirs.as_mut().unwrap_or(&mut self.own);
         map.insert(link, to.value(), 0)
-            .map_err(|e| failed("write to", &e))
+            .map_err(|e| failed("write to", e))
     }
 
     /// Closes a link.
@@ -221,7 +224,7 @@ impl Patches {
             Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => {
                 Ok(())
             }
-            outcome => outcome.map_err(|e| failed("delete from", &e)),
+            outcome => outcome.map_err(|e| failed("delete from", e)),
         }
     }
 }
@@ -242,8 +245,18 @@ fn typed(map: MapData) -> Result<HashMap<MapData, u32, u32>, Error> {
     HashMap::try_from(Map::HashMap(map)).map_err(|e| Error::Program(chain(&e)))
 }
 
-fn failed(what: &str, error: &MapError) -> Error {
-    Error::Program(format!("{what} the map of patches: {}", chain(error)))
+fn failed(what: &str, error: MapError) -> Error {
+    let operation = format!("{what} the map of patches");
+    match error {
+        MapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::E2BIG) => {
+            Error::unfit(
+                operation,
+                format!("it is full: a host has {MOST} patches at most; move ports to other hosts"),
+            )
+        }
+        MapError::SyscallError(e) => Error::system(operation, e.io_error),
+        other => Error::Program(format!("{operation}: {}", chain(&other))),
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +312,22 @@ mod tests {
         next.remove(7).expect("removed");
         next.remove(7).expect("nothing there to remove");
         assert_eq!(new.read().expect("entries").len(), 1);
+    }
+
+    #[test]
+    fn a_full_map_refuses_and_says_so() {
+        let mut patches = Patches::load().expect("a program");
+        assert_eq!(patches.own_info.max_entries(), 2 * MOST);
+        for link in 0..2 * MOST {
+            patches.put(link, To::Link(1)).expect("room");
+        }
+        patches
+            .put(7, To::Link(2))
+            .expect("what is there needs none");
+        let full = patches.put(2 * MOST, To::Link(1)).expect_err("no room");
+        assert!(full.to_string().contains("full"), "{full}");
+        patches.remove(7).expect("removed");
+        patches.put(2 * MOST, To::Link(1)).expect("room again");
     }
 
     #[test]

@@ -6,8 +6,8 @@ mod support;
 
 use std::{collections::BTreeSet, fs, time::Instant};
 
-use hextet_kernel::{Kernel, Op, Scope};
-use hextet_model::state::{Key, Netns, Object, Source};
+use hextet_kernel::{Error, Kernel, Op, Scope};
+use hextet_model::state::{Chain, Key, Netns, NftRule, Object, Source, Statement, Verdict, Veth};
 use support::{
     GATEWAY, Host, NamedNetns, by_tcx, config, each_way, isolated, name,
     private::{Cloud, Guest, Names, Port, network, port, remote, vxlan},
@@ -140,7 +140,7 @@ fn a_device_with_another_identity_is_made_anew_with_what_stood_on_it() {
         assert!(report.is_complete(), "{:?}", report.failed);
         assert_eq!(cloud.todo(), Vec::<String>::new());
         assert_eq!(report.applied, 1 + 2 + 2);
-        let moved = Object::Veth(hextet_model::state::Veth {
+        let moved = Object::Veth(Veth {
             peer: name("elsewhere"),
             ..match &cloud.desired[&Key::Veth(Netns::Named(hx.clone()), name("ptap1"))] {
                 Object::Veth(veth) => veth.clone(),
@@ -366,6 +366,79 @@ fn programs_of_patches_go_where_they_shall_be() {
         for link in ["tap1", "otap1"] {
             assert_eq!(tcx::on(link, true), []);
         }
+    });
+}
+
+#[test]
+fn a_pair_joins_a_network_and_a_router() {
+    isolated(|| {
+        let mut names = Names::none();
+        let (mut cloud, hx) = cloud(&mut names);
+        // Names are each namespace's own.
+        run("ip link add vxlan type veth peer name router");
+        let hr = names.unique();
+        cloud.add(network(&hr));
+        let pair = |mtu| {
+            Object::Veth(Veth {
+                netns: Netns::Named(hx.clone()),
+                name: name("router"),
+                mac: GATEWAY,
+                mtu,
+                peer_netns: Netns::Named(hr.clone()),
+                peer: name("network"),
+                peer_mac: GATEWAY,
+            })
+        };
+        cloud.add([pair(1430)]);
+        cloud.reconcile();
+        assert_eq!(cloud.todo(), Vec::<String>::new());
+        assert_eq!(Host::open().reconcile(&cloud.desired), 0);
+        for (netns, link) in [(&hx, "router"), (&hr, "network")] {
+            let shown = within(netns, &format!("ip link show {link}"));
+            assert!(
+                shown.contains("mtu 1430") && shown.contains("LOWER_UP"),
+                "{shown}"
+            );
+            within(netns, &format!("ip link set {link} down"));
+            assert_eq!(cloud.reconcile(), 1, "{link}");
+        }
+        cloud.add([pair(1400)]);
+        assert_eq!(cloud.reconcile(), 1);
+        cloud.desired.remove(&pair(1400).key());
+        assert_eq!(cloud.reconcile(), 1);
+        assert!(!within(&hr, "ip link").contains("network"));
+    });
+}
+
+#[test]
+fn nothing_is_patched_into_a_namespace_whose_rules_are_refused() {
+    isolated(|| {
+        let mut names = Names::none();
+        let (mut cloud, hx) = cloud(&mut names);
+        let nowhere = Chain {
+            name: "nowhere".into(),
+            hook: None,
+            rules: vec![NftRule {
+                statements: vec![Statement::Verdict(Verdict::Jump("missing".into()))],
+                comment: None,
+            }],
+        };
+        let nowhere = Object::Chain(Netns::Named(hx), nowhere);
+        cloud.add([nowhere.clone()]);
+        let report = cloud.host.kernel.reconcile(&Scope::of(&cloud.desired));
+        let report = report.expect("a dump");
+        let patch = report
+            .failed
+            .iter()
+            .find(|(op, _)| op.key() == Key::Patch(name("tap1")));
+        assert!(
+            matches!(patch, Some((_, Error::Withheld { .. }))),
+            "{:?}",
+            report.failed
+        );
+        assert_eq!(run("tc qdisc show dev tap1 clsact"), "");
+        cloud.desired.remove(&nowhere.key());
+        cloud.reconcile();
     });
 }
 
