@@ -443,6 +443,30 @@ fn nothing_is_patched_into_a_namespace_whose_rules_are_refused() {
 }
 
 #[test]
+fn who_has_not_looked_finds_indexes_that_are_free() {
+    isolated(|| {
+        let mut names = Names::none();
+        let mut cloud = Cloud::open();
+        let hx = names.unique();
+        cloud.add(network(&hx));
+        for n in 1..=70 {
+            cloud.add(port(&hx, &Port::nth(&format!("tap{n}"), n)));
+        }
+        let pairs = |cloud: &Cloud| {
+            let pairs = cloud.desired.values();
+            let pairs = pairs.filter(|o| matches!(o, Object::Namespace(_) | Object::Veth(_)));
+            pairs.cloned().map(Op::Create).collect::<Vec<_>>()
+        };
+        let report = cloud.host.kernel.apply(pairs(&cloud));
+        assert!(report.is_complete(), "{:?}", report.failed);
+        cloud.add(port(&hx, &Port::nth("another", 71)));
+        let report = Host::open().kernel.apply(pairs(&cloud));
+        assert!(report.is_complete(), "{:?}", report.failed);
+        cloud.host.reconcile(&states([]));
+    });
+}
+
+#[test]
 fn a_look_sees_each_namespace() {
     isolated(|| {
         let mut names = Names::none();

@@ -199,6 +199,9 @@ impl Kernel {
         ) else {
             return Err(Error::unfit(op.to_string(), "its namespace has gone"));
         };
+        if self.next_index == FIRST_INDEX {
+            self.learn_indexes()?;
+        }
         let mut refused = None;
         for _ in 0..TRIES {
             let index = self.next_index;
@@ -226,6 +229,20 @@ impl Kernel {
             message: None,
         };
         Err(refused.unwrap_or(tried).of(op.to_string()))
+    }
+
+    /// Looks which indexes are taken in the main namespace, where nobody has looked yet.
+    fn learn_indexes(&mut self) -> Result<(), Error> {
+        let mut links = Indexes::default();
+        if let Some(main) = self.namespace(&Netns::Main)? {
+            let mut request = Batch::default();
+            link::request_all(&mut request, false);
+            for is in main.route.dump(&mut request, link::read)? {
+                links.insert(is);
+            }
+        }
+        self.note_indexes(&links);
+        Ok(())
     }
 
     /// Whether it may be tried again: another index, or a pair of ours that was in the way is gone.
