@@ -54,7 +54,7 @@ pub const INTERNET_V4: &str = "192.0.2.7";
 pub const INTERNET_V6: &str = "2001:db8:7777::7";
 
 /// How long to wait for what has to happen; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Does something in a network namespace of its own, which ends with it. A panic inside is a panic here.
 pub fn in_own_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
