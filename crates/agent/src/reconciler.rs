@@ -312,7 +312,9 @@ impl Reconciler {
         for port in changed.responders {
             self.tell_responder(port);
         }
-        self.flows.check(changed.recheck);
+        let ends = changed.recheck.into_iter();
+        let here = ends.filter(|(netns, _)| *netns == Netns::Main);
+        self.flows.check(here.map(|(_, addr)| addr));
     }
 
     fn learn(&mut self, prefix: Prefix, hops: &[hextet_bgp::Hop]) {

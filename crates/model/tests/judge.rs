@@ -12,7 +12,7 @@ use fate::{Fate, Judge};
 use hextet_model::{
     explain::{Machine, Outcome, Packet, Payload, Reason, port_of_link},
     intent::{Change, Intent},
-    neutron::{Direction, SecurityGroupRule},
+    neutron::{Direction, NetworkType, SecurityGroupRule},
     plan::{HostConfig, Planner},
     state::CtState,
 };
@@ -264,7 +264,14 @@ fn plans_do_what_the_api_promises() {
         vec(some_draft(), 60),
     );
     let run = runner.run(&cloud, |(config, changes, drafts)| {
-        check(&config, changes, &drafts, &seen)
+        let routed = changes.into_iter().map(|change| match change {
+            Change::PutNetwork(mut network) => {
+                network.network_type = NetworkType::Routed;
+                Change::PutNetwork(network)
+            }
+            other => other,
+        });
+        check(&config, routed.collect(), &drafts, &seen)
     });
     if let Err(error) = run {
         panic!("{error}");

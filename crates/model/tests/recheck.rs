@@ -4,13 +4,13 @@
 
 mod world;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use hextet_model::{
     intent::{Change, Group},
     neutron::{AddressPair, Direction, Port, Protocol, SecurityGroupRule},
     plan::Planner,
-    state::Object,
+    state::{Netns, Object},
 };
 use hextet_types::Family;
 use proptest::{collection::vec, prelude::*};
@@ -45,13 +45,18 @@ fn first_port() -> Port {
 
 fn planner() -> Planner {
     let mut planner = Planner::new(config());
-    let second = port(2, vec![fixed(1, "10.1.0.11")], &[1]);
+    let second = port(2, vec![fixed(1, "10.1.0.11")], &[1, 2]);
+    let from_members = SecurityGroupRule {
+        remote_group_id: Some(group_id(3)),
+        ..tcp(8080)
+    };
     planner.apply_all([
         Change::PutNetwork(Box::new(network(0))),
         Change::PutSubnet(Box::new(subnet(0))),
         Change::PutSubnet(Box::new(subnet(1))),
         Change::PutGroup(Box::new(group(0, [tcp(22)]))),
         Change::PutGroup(Box::new(group(1, [tcp(80), tcp(443)]))),
+        Change::PutGroup(Box::new(group(2, [from_members]))),
         Change::AddMembers(group_id(3), [ip("10.1.0.77"), ip("10.1.0.78")].into()),
         Change::SetNat44Sources(
             world::subnet_id(1),
@@ -151,7 +156,7 @@ fn closing_asks_and_opening_does_not() {
         ),
     ];
     for (what, change, expected) in cases {
-        let expected: BTreeSet<IpAddr> = expected.iter().map(|a| ip(a)).collect();
+        let expected: BTreeSet<_> = expected.iter().map(|a| (Netns::Main, ip(a))).collect();
         assert_eq!(planner().apply(change).recheck, expected, "{what}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hextet_model::state::{Key, Netns, Object, RouteKind, Veth};
 use hextet_types::IfName;
 
-use super::{Kernel, Standing, op::netns_of_key};
+use super::{Kernel, Standing};
 
 impl Kernel {
     /// Forgets what stood on these links, since they are other ones now or were down meanwhile. The keys
@@ -35,7 +35,7 @@ impl Kernel {
             for (key, standing) in &self.known {
                 let in_stale = match key {
                     Key::Namespace(name) => stale.contains(&Netns::Named(name.clone())),
-                    key => stale.contains(netns_of_key(key)),
+                    key => stale.contains(key.netns()),
                 };
                 if in_stale || stands_on(key, standing, is_far) {
                     gone.insert(key.clone());

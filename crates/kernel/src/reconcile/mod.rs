@@ -70,7 +70,7 @@ impl<'a> Scope<'a> {
     fn all(&self) -> BTreeSet<Netns> {
         let mut all = self.namespaces.clone();
         for key in self.expected.keys() {
-            let netns = op::netns_of_key(key);
+            let netns = key.netns();
             if !all.contains(netns) {
                 all.insert(netns.clone());
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use hextet_model::state::{Key, Netns, NextHop, Object, RouteKey, RouteKind, Rule, RuleAction};
+use hextet_model::state::{Key, Netns, NextHop, Object, RouteKind, Rule, RuleAction};
 
 /// What the kernel has under a key of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Op {
     pub fn netns(&self) -> &Netns {
         match self {
             Op::Create(object) | Op::Replace { new: object, .. } => netns_of(object),
-            Op::Delete(key) => netns_of_key(key),
+            Op::Delete(key) => key.netns(),
         }
     }
 
@@ -203,27 +203,6 @@ fn netns_of(object: &Object) -> &Netns {
         Object::Fdb(o) => &o.netns,
         Object::Route(o) => &o.key.netns,
         Object::Patch(o) => &o.netns,
-    }
-}
-
-pub(super) fn netns_of_key(key: &Key) -> &Netns {
-    match key {
-        Key::Namespace(_) | Key::Patch(_) => &Netns::Main,
-        Key::Vxlan(netns, _)
-        | Key::Veth(netns, _)
-        | Key::Sysctl(netns, _)
-        | Key::XfrmPolicy(netns, ..)
-        | Key::Rule(netns, ..)
-        | Key::Set(netns, _)
-        | Key::Chain(netns, _)
-        | Key::Element(netns, ..)
-        | Key::Source(netns, ..)
-        | Key::Link(netns, _)
-        | Key::EdgeProgram(netns, _)
-        | Key::Address(netns, ..)
-        | Key::Neighbour(netns, ..)
-        | Key::Fdb(netns, ..)
-        | Key::Route(RouteKey { netns, .. }) => netns,
     }
 }
 

@@ -11,6 +11,8 @@ use super::{Standard, Status};
 pub enum NetworkType {
     /// Pure layer 3: a host route for each address, announced by the host; no layer 2 beyond the port.
     Routed,
+    /// Private: a namespace of its own on each host that has a port in it, and VXLAN (RFC 7348) between them.
+    Vxlan,
 }
 
 /// A Neutron network.

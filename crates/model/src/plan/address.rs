@@ -7,6 +7,7 @@ use hextet_types::{Family, Prefix};
 use super::{
     index::Name,
     names, nft,
+    place::Place,
     unit::{Output, View},
 };
 use crate::{
@@ -39,7 +40,8 @@ pub fn address(view: View<'_>, addr: IpAddr) -> Output {
         None
     };
     let prefix = Prefix::host(addr);
-    if let Some(scope) = scope.filter(|_| !view.config.aggregated(prefix)) {
+    let announced = view.place == Place::Main && !view.config.aggregated(prefix);
+    if let Some(scope) = scope.filter(|_| announced) {
         output.announce.push((prefix, Announcement { scope }));
     }
     output
@@ -62,7 +64,7 @@ fn port_route(view: View<'_>, port: &Port, addr: IpAddr) -> Object {
 /// How far the port's address may travel; nowhere while its subnet is not known.
 fn port_scope(view: View<'_>, port: &Port, addr: IpAddr) -> Option<Scope> {
     let fixed = port.fixed_ips.iter().find(|f| f.ip_address == addr)?;
-    let subnet = view.intent.subnets.get(&fixed.subnet_id)?;
+    let subnet = view.subnet(fixed.subnet_id)?;
     match (Family::of(addr), subnet.nat44) {
         (Family::V4, Some(_)) => Some(Scope::Fabric),
         _ => Some(Scope::Global),

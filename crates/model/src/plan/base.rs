@@ -32,6 +32,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{
     HostConfig, address, flood, names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
+    place::Place,
     report,
     rules::icmp_of,
     unit::{Output, View},
@@ -41,7 +42,8 @@ use crate::{
     neutron::{Direction, Protocol},
     state::{
         Address, Announcement, CtState, DynOp, Field, Hook, KeyPart, KeyType, Limit, LimitUnit,
-        Netns, NftRule, Object, PktType, Statement, Sysctl, Value, Verdict, XfrmPolicy, marks,
+        Namespace, Netns, NftRule, Object, PktType, Statement, Sysctl, Value, Verdict, XfrmPolicy,
+        marks,
     },
 };
 
@@ -99,10 +101,16 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/netfilter/nf_conntrack_tcp_loose", "0"),
 ];
 
-/// What depends on the configuration alone.
-pub fn host(config: &HostConfig) -> Output {
+/// What depends on the configuration alone. The rate of the host's errors is one for all namespaces in older
+/// kernels, and is set where these see it.
+pub fn host(view: View<'_>) -> Output {
+    let config = view.config;
     let mut output = Output::default();
-    let sysctls = SYSCTLS.iter().chain(&report::SYSCTLS);
+    let errors: &[_] = match view.place {
+        Place::Main => &report::SYSCTLS,
+        Place::Network(_) => &[],
+    };
+    let sysctls = SYSCTLS.iter().chain(errors);
     output.objects.extend(sysctls.map(|(path, value)| {
         Object::Sysctl(Sysctl {
             netns: Netns::Main,
@@ -133,6 +141,9 @@ pub fn host(config: &HostConfig) -> Output {
         };
         output.announce.push((aggregate.prefix, announcement));
         output.objects.push(address::blackhole(aggregate.prefix));
+    }
+    if let Netns::Named(name) = view.place.netns() {
+        output.joints.push(Object::Namespace(Namespace { name }));
     }
     output
 }

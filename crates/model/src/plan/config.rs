@@ -68,6 +68,16 @@ impl HostConfig {
         }
     }
 
+    /// What holds in the namespaces of private networks: nothing leads outside from there.
+    pub(crate) fn inside(&self) -> HostConfig {
+        HostConfig {
+            uplinks: BTreeSet::new(),
+            aggregates: Vec::new(),
+            blackhole_inside: false,
+            ..self.clone()
+        }
+    }
+
     /// Whether an aggregate stands for that prefix.
     pub(crate) fn aggregated(&self, prefix: Prefix) -> bool {
         self.aggregates.iter().any(|a| a.prefix.covers(prefix))

@@ -47,12 +47,12 @@ pub fn profile(view: View<'_>, profile: &Profile) -> Vec<Object> {
     DIRECTIONS.map(chain).into()
 }
 
-/// A group's chains. One that ports name and nobody has described yet allows nothing.
+/// A group's chains, where ports name it. One that nobody has described yet allows nothing.
 pub fn group(view: View<'_>, id: SecurityGroupId) -> Vec<Object> {
-    let group = view.intent.groups.get(&id);
-    if group.is_none() && !view.index.is_named(&Name::Group(id)) {
+    if !view.index.is_named(&Name::Group(id)) {
         return Vec::new();
     }
+    let group = view.intent.groups.get(&id);
     let mut objects = Vec::new();
     for direction in DIRECTIONS {
         let shapes = group.map_or_else(BTreeMap::new, |g| shapes(g, direction));

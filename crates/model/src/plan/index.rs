@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use hextet_types::{Family, IfName, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
+use hextet_types::{Family, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
-use super::unit::{Profile, Unit};
+use super::{
+    place::Place,
+    unit::{Profile, Unit},
+};
 use crate::{
     intent::{Group, Intent},
     neutron::{Port, Subnet},
@@ -34,7 +37,7 @@ pub enum Referrer {
 /// What is named.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
-    /// By its ports.
+    /// By its ports and subnets.
     Network(NetworkId),
     /// By ports with an address in it.
     Subnet(SubnetId),
@@ -44,8 +47,6 @@ pub enum Name {
     Profile(Profile),
     /// By ports, and by NAT44 sources.
     Address(IpAddr),
-    /// By ports; two whose identifiers begin alike would share it.
-    Interface(IfName),
     /// By ports with an address pair of that length, shorter than a whole address.
     WidePair(Family, u8),
     /// By groups with a rule for its members.
@@ -62,6 +63,8 @@ pub enum Name {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
     names: BTreeMap<Name, BTreeSet<Referrer>>,
+    /// What each group says; never an empty set.
+    said: BTreeMap<SecurityGroupId, BTreeSet<Name>>,
     /// Ports all of whose groups are stateless; kept by [`Index::settle`].
     stateless: BTreeSet<PortId>,
 }
@@ -78,7 +81,6 @@ pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
         return names;
     }
     names.insert(Name::Network(port.network_id));
-    names.insert(Name::Interface(port.if_name()));
     for fixed in &port.fixed_ips {
         names.insert(Name::Subnet(fixed.subnet_id));
         names.insert(Name::Address(fixed.ip_address));
@@ -101,7 +103,7 @@ pub fn names_of_group(group: &Group) -> BTreeSet<Name> {
 
 /// What a subnet names.
 pub fn names_of_subnet(subnet: &Subnet) -> BTreeSet<Name> {
-    let mut names = BTreeSet::from([Name::Inside(subnet.cidr)]);
+    let mut names = BTreeSet::from([Name::Network(subnet.network_id), Name::Inside(subnet.cidr)]);
     if subnet.family() == Family::V4 {
         names.insert(Name::InsideLen(subnet.cidr.len()));
         if subnet.nat44.is_some() {
@@ -118,29 +120,34 @@ pub fn names_of_sources(sources: &BTreeSet<IpAddr>) -> BTreeSet<Name> {
 }
 
 impl Index {
-    /// The index of a whole intent.
-    pub fn of(intent: &Intent) -> Index {
+    /// The index of a place in a whole intent.
+    pub fn of(intent: &Intent, place: Place) -> Index {
         let mut index = Index::default();
         let none = BTreeSet::new();
         let mut touched = BTreeSet::new();
         let mut add = |who, names: BTreeSet<Name>| index.rename(who, &none, &names, &mut touched);
-        for port in intent.ports.values() {
+        let is_here = |network| Place::of(intent.networks.get(network)) == place;
+        let ports = || intent.ports.values().filter(|p| is_here(&p.network_id));
+        for port in ports() {
             add(Referrer::Port(port.id), names_of_port(port));
         }
-        for (id, group) in &intent.groups {
-            add(Referrer::Group(*id), names_of_group(group));
-        }
         for subnet in intent.subnets.values() {
-            add(Referrer::Subnet(subnet.id), names_of_subnet(subnet));
+            if is_here(&subnet.network_id) {
+                add(Referrer::Subnet(subnet.id), names_of_subnet(subnet));
+            }
         }
-        for (id, sources) in &intent.nat44_sources {
-            add(Referrer::Sources(*id), names_of_sources(sources));
+        if place == Place::Main {
+            for (id, sources) in &intent.nat44_sources {
+                add(Referrer::Sources(*id), names_of_sources(sources));
+            }
         }
-        let ports = intent.ports.values();
-        index.stateless = ports
+        index.stateless = ports()
             .filter(|p| is_stateless(intent, p))
             .map(|p| p.id)
             .collect();
+        for (id, group) in &intent.groups {
+            index.say_group(*id, Some(group), &mut touched);
+        }
         index
     }
 
@@ -175,7 +182,6 @@ impl Index {
     fn touch(&self, name: &Name, edge: bool, touched: &mut BTreeSet<Unit>) {
         match name {
             Name::Address(addr) => drop(touched.insert(Unit::Address(*addr))),
-            Name::Interface(_) => touched.extend(self.ports(name).map(Unit::Port)),
             Name::Translation => drop(touched.insert(Unit::Translation)),
             _ if edge => touched.extend(units_of_name(name)),
             _ => {}
@@ -183,12 +189,15 @@ impl Index {
     }
 
     /// Those ports among `touched` may have become stateless, or no longer be.
-    pub fn settle(&mut self, intent: &Intent, touched: &mut BTreeSet<Unit>) {
+    pub fn settle(&mut self, intent: &Intent, place: Place, touched: &mut BTreeSet<Unit>) {
+        let is_here = |port: &Port| Place::of(intent.networks.get(&port.network_id)) == place;
         let before = self.stateless.is_empty();
         for unit in touched.iter() {
             if let Unit::Port(id) = unit {
                 match intent.ports.get(id) {
-                    Some(port) if is_stateless(intent, port) => self.stateless.insert(*id),
+                    Some(port) if is_here(port) && is_stateless(intent, port) => {
+                        self.stateless.insert(*id)
+                    }
                     _ => self.stateless.remove(id),
                 };
             }
@@ -206,6 +215,22 @@ impl Index {
     /// Whether any port is stateless.
     pub fn any_stateless(&self) -> bool {
         !self.stateless.is_empty()
+    }
+
+    /// A group names what it does as long as ports name it here.
+    pub fn say_group(
+        &mut self,
+        id: SecurityGroupId,
+        group: Option<&Group>,
+        touched: &mut BTreeSet<Unit>,
+    ) {
+        let group = group.filter(|_| self.is_named(&Name::Group(id)));
+        let new = group.map_or_else(BTreeSet::new, names_of_group);
+        let old = self.said.remove(&id).unwrap_or_default();
+        self.rename(Referrer::Group(id), &old, &new, touched);
+        if !new.is_empty() {
+            self.said.insert(id, new);
+        }
     }
 
     /// Whether anybody says that name.
@@ -235,7 +260,7 @@ impl Index {
 /// The units that stand as long as anybody says that name.
 pub fn units_of_name(name: &Name) -> Vec<Unit> {
     match name {
-        Name::Network(_) | Name::Subnet(_) | Name::Interface(_) => Vec::new(),
+        Name::Network(_) | Name::Subnet(_) => Vec::new(),
         Name::Group(id) => vec![Unit::Group(*id)],
         Name::Profile(profile) => vec![Unit::Profile(profile.clone())],
         Name::Address(addr) => vec![Unit::Address(*addr)],

@@ -4,14 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hextet_types::{PortId, Prefix};
 
-use super::unit::{Output, Unit};
+use super::{
+    place::Place,
+    unit::{Output, Unit},
+};
 use crate::state::{Changed, HostState, Key};
+
+/// A unit, and where it stands.
+pub type Part = (Place, Unit);
 
 /// The state, and which unit made which part of it.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     state: HostState,
-    held: HashMap<Unit, Held>,
+    held: HashMap<Part, Held>,
 }
 
 /// What a unit has in the state.
@@ -44,14 +50,14 @@ impl Ledger {
 
     /// These units make this now. All of their old outputs go before any of the new come, so that a
     /// key may pass from one unit to another.
-    pub fn replace(&mut self, outputs: Vec<(Unit, Output)>) -> Changed {
+    pub fn replace(&mut self, outputs: Vec<(Part, Output)>) -> Changed {
         let mut old = HostState::default();
-        for (unit, _) in &outputs {
-            self.retract(unit, &mut old);
+        for (part, _) in &outputs {
+            self.retract(part, &mut old);
         }
         let mut changed = Changed::default();
-        for (unit, output) in outputs {
-            self.add(unit, output, &mut old, &mut changed);
+        for (part, output) in outputs {
+            self.add(part, output, &mut old, &mut changed);
         }
         changed.objects.extend(old.objects.into_keys());
         changed.announce.extend(old.announce.into_keys());
@@ -59,8 +65,8 @@ impl Ledger {
         changed
     }
 
-    fn retract(&mut self, unit: &Unit, old: &mut HostState) {
-        let held = self.held.remove(unit).unwrap_or_default();
+    fn retract(&mut self, part: &Part, old: &mut HostState) {
+        let held = self.held.remove(part).unwrap_or_default();
         take(&mut self.state.objects, held.objects, &mut old.objects);
         take(&mut self.state.announce, held.announce, &mut old.announce);
         take(
@@ -70,7 +76,7 @@ impl Ledger {
         );
     }
 
-    fn add(&mut self, unit: Unit, output: Output, old: &mut HostState, changed: &mut Changed) {
+    fn add(&mut self, part: Part, output: Output, old: &mut HostState, changed: &mut Changed) {
         let held = Held::of(&output);
         if held.is_empty() {
             return;
@@ -95,7 +101,7 @@ impl Ledger {
             &mut old.responders,
             &mut changed.responders,
         );
-        self.held.insert(unit, held);
+        self.held.insert(part, held);
     }
 }
 
@@ -128,6 +134,9 @@ mod tests {
     use super::*;
     use crate::state::{Netns, Object, Sysctl};
 
+    const HOST: Part = (Place::Main, Unit::Host);
+    const TRANSLATION: Part = (Place::Main, Unit::Translation);
+
     fn sysctl(path: &str, value: &str) -> Output {
         let sysctl = Sysctl {
             netns: Netns::Main,
@@ -140,13 +149,13 @@ mod tests {
     #[test]
     fn only_what_differs_has_changed() {
         let mut ledger = Ledger::default();
-        let first = ledger.replace(vec![(Unit::Host, sysctl("a", "1"))]);
+        let first = ledger.replace(vec![(HOST, sysctl("a", "1"))]);
         assert_eq!(first.objects.len(), 1);
-        let same = ledger.replace(vec![(Unit::Host, sysctl("a", "1"))]);
+        let same = ledger.replace(vec![(HOST, sysctl("a", "1"))]);
         assert_eq!(same, Changed::default());
-        let other = ledger.replace(vec![(Unit::Host, sysctl("a", "2"))]);
+        let other = ledger.replace(vec![(HOST, sysctl("a", "2"))]);
         assert_eq!(other, first);
-        let gone = ledger.replace(vec![(Unit::Host, Output::default())]);
+        let gone = ledger.replace(vec![(HOST, Output::default())]);
         assert_eq!(gone, first);
         assert_eq!(ledger.state(), &HostState::default());
         assert!(ledger.held.is_empty());
@@ -155,10 +164,10 @@ mod tests {
     #[test]
     fn a_key_may_pass_from_one_unit_to_another() {
         let mut ledger = Ledger::default();
-        ledger.replace(vec![(Unit::Translation, sysctl("a", "1"))]);
+        ledger.replace(vec![(TRANSLATION, sysctl("a", "1"))]);
         let moved = ledger.replace(vec![
-            (Unit::Host, sysctl("a", "1")),
-            (Unit::Translation, Output::default()),
+            (HOST, sysctl("a", "1")),
+            (TRANSLATION, Output::default()),
         ]);
         assert_eq!(moved, Changed::default());
         assert_eq!(ledger.state().objects.len(), 1);
@@ -170,8 +179,8 @@ mod tests {
     fn two_units_never_make_one_thing() {
         let mut ledger = Ledger::default();
         ledger.replace(vec![
-            (Unit::Host, sysctl("a", "1")),
-            (Unit::Translation, sysctl("a", "2")),
+            (HOST, sysctl("a", "1")),
+            (TRANSLATION, sysctl("a", "2")),
         ]);
     }
 }

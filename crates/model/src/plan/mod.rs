@@ -16,6 +16,7 @@ mod ledger;
 pub(crate) mod names;
 mod nat;
 mod nft;
+mod place;
 mod port;
 mod report;
 mod responder;
@@ -25,7 +26,10 @@ mod step;
 mod unit;
 pub(crate) mod why;
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     intent::{Change, Intent},
@@ -36,38 +40,66 @@ use crate::{
 pub use address::{BLACKHOLE_METRIC, PORT_METRIC, SOURCE_METRIC};
 pub use config::{Aggregate, HostConfig};
 
-use index::Index;
-use ledger::Ledger;
+use ledger::{Ledger, Part};
+use place::{Place, Places};
 use step::Touched;
 use unit::{Output, Unit, View};
 
 /// Everything that the intent asks of a host with that configuration.
 pub fn plan(intent: &Intent, config: &HostConfig) -> HostState {
-    let index = Index::of(intent);
-    let view = View {
-        config,
-        intent,
-        index: &index,
-    };
+    let places = Places::of(intent);
+    let configs = Configs::of(config);
     let mut ledger = Ledger::default();
-    ledger.replace(compute(view, view.all_units()));
+    for (place, index) in places.all() {
+        let view = View {
+            config: configs.of_place(place),
+            place,
+            intent,
+            index,
+            interfaces: places.interfaces(),
+        };
+        ledger.replace(compute(view, view.all_units()));
+    }
     ledger.state().clone()
 }
 
-fn compute(view: View<'_>, units: impl IntoIterator<Item = Unit>) -> Vec<(Unit, Output)> {
+fn compute(view: View<'_>, units: impl IntoIterator<Item = Unit>) -> Vec<(Part, Output)> {
     let with_output = |unit: Unit| {
         let output = unit.compute(view);
-        (unit, output)
+        ((view.place, unit), output)
     };
     units.into_iter().map(with_output).collect()
+}
+
+/// The host's configuration, as each kind of place sees it.
+#[derive(Clone, Debug)]
+struct Configs {
+    main: HostConfig,
+    inside: HostConfig,
+}
+
+impl Configs {
+    fn of(config: &HostConfig) -> Configs {
+        Configs {
+            main: config.clone(),
+            inside: config.inside(),
+        }
+    }
+
+    fn of_place(&self, place: Place) -> &HostConfig {
+        match place {
+            Place::Main => &self.main,
+            Place::Network(_) => &self.inside,
+        }
+    }
 }
 
 /// A host's state, kept equal to what [`plan`] makes of its intent.
 #[derive(Clone, Debug)]
 pub struct Planner {
-    config: HostConfig,
+    configs: Configs,
     intent: Intent,
-    index: Index,
+    places: Places,
     ledger: Ledger,
     units_computed: u64,
 }
@@ -76,14 +108,13 @@ impl Planner {
     /// A host that has been told nothing yet: what stands on every host.
     pub fn new(config: HostConfig) -> Planner {
         let mut planner = Planner {
-            config,
+            configs: Configs::of(&config),
             intent: Intent::default(),
-            index: Index::default(),
+            places: Places::default(),
             ledger: Ledger::default(),
             units_computed: 0,
         };
-        let all = planner.view().all_units();
-        planner.compute(all);
+        planner.compute([(Place::Main, Unit::ALWAYS.into())].into());
         planner
     }
 
@@ -96,11 +127,12 @@ impl Planner {
     pub fn apply_all(&mut self, changes: impl IntoIterator<Item = Change>) -> Changed {
         let mut touched = Touched::default();
         for change in changes {
-            step::step(&mut self.intent, &mut self.index, change, &mut touched);
+            step::step(&mut self.intent, &mut self.places, change, &mut touched);
         }
-        step::settle(&self.intent, &mut self.index, &mut touched);
+        step::settle(&self.intent, &mut self.places, &mut touched);
         let mut changed = self.compute(touched.units);
-        changed.recheck = touched.recheck;
+        let recheck = touched.recheck.into_iter();
+        changed.recheck = recheck.map(|(place, addr)| (place.netns(), addr)).collect();
         changed
     }
 
@@ -130,12 +162,12 @@ impl Planner {
 
     /// The configuration.
     pub fn config(&self) -> &HostConfig {
-        &self.config
+        &self.configs.main
     }
 
     /// The port that an address leads to, on this host.
     pub fn port_with(&self, addr: IpAddr) -> Option<&Port> {
-        self.view().port_with(addr)
+        self.view(Place::Main)?.port_with(addr)
     }
 
     /// How many units have been computed so far: the work done.
@@ -143,16 +175,29 @@ impl Planner {
         self.units_computed
     }
 
-    fn view(&self) -> View<'_> {
-        View {
-            config: &self.config,
+    fn view(&self, place: Place) -> Option<View<'_>> {
+        Some(View {
+            config: self.configs.of_place(place),
+            place,
             intent: &self.intent,
-            index: &self.index,
-        }
+            index: self.places.get(place)?,
+            interfaces: self.places.interfaces(),
+        })
     }
 
-    fn compute(&mut self, units: impl IntoIterator<Item = Unit>) -> Changed {
-        let outputs = compute(self.view(), units);
+    fn compute(&mut self, units: BTreeMap<Place, BTreeSet<Unit>>) -> Changed {
+        let mut outputs = Vec::new();
+        for (place, units) in units {
+            match self.view(place) {
+                Some(view) => outputs.extend(compute(view, units)),
+                None => {
+                    let nothing = units
+                        .into_iter()
+                        .map(|unit| ((place, unit), Output::default()));
+                    outputs.extend(nothing);
+                }
+            }
+        }
         self.units_computed += outputs.len() as u64;
         self.ledger.replace(outputs)
     }

@@ -16,6 +16,7 @@ use super::{
     index::Name,
     names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
+    place::Place,
     unit::View,
     why,
 };
@@ -41,12 +42,7 @@ const BUCKETS: u8 = 16;
 /// The chain that every new connection passes on its way out, where anything is translated, and the guards
 /// against what would leave untranslated and what would come in. Without it the kernel has no hooks of NAT.
 pub fn translation(view: View<'_>) -> Vec<Object> {
-    let subnets: Vec<&Subnet> = view
-        .intent
-        .subnets
-        .values()
-        .filter(|s| translated(s))
-        .collect();
+    let subnets: Vec<&Subnet> = view.subnets().filter(|s| translated(view, s)).collect();
     let uplink = nft::name_in(Field::OifName, names::UPLINKS);
     let mut rules: Vec<NftRule> = view.index.names().filter_map(inside_rule).collect();
     rules.extend(subnets.iter().map(|subnet| {
@@ -98,8 +94,9 @@ fn private_guard(view: View<'_>, subnets: &[&Subnet]) -> Vec<NftRule> {
     rules
 }
 
-fn translated(subnet: &Subnet) -> bool {
-    subnet.family() == Family::V4 && subnet.nat44.is_some()
+/// Only routed networks are translated by each host; others by their routers.
+fn translated(view: View<'_>, subnet: &Subnet) -> bool {
+    view.place == Place::Main && subnet.family() == Family::V4 && subnet.nat44.is_some()
 }
 
 fn inside_rule(name: &Name) -> Option<NftRule> {
@@ -131,7 +128,7 @@ pub fn inside_set(view: View<'_>, len: u8) -> Vec<Object> {
 /// A subnet's translation: so many connections for each port, then a source address, always the same
 /// for one client.
 pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
-    let subnet = view.intent.subnets.get(&id).filter(|s| translated(s));
+    let subnet = view.subnet(id).filter(|s| translated(view, s));
     let Some(nat44) = subnet.and_then(|s| s.nat44) else {
         return Vec::new();
     };

@@ -9,12 +9,14 @@ use std::net::IpAddr;
 use hextet_types::PortId;
 
 use super::{
-    group, names, nft, responder, source,
+    group, names, nft,
+    place::{self, Place},
+    responder, source,
     unit::{Output, Profile, View},
 };
 use crate::{
     neutron::{Direction, Port},
-    state::{EdgeProgram, Link, Neighbour, Netns, Object, Value, Verdict},
+    state::{EdgeProgram, Link, Neighbour, Netns, Object, Patch, Value, Verdict, Veth},
 };
 
 /// What the interface has until its network is known.
@@ -28,7 +30,11 @@ pub fn port(view: View<'_>, id: PortId) -> Output {
     };
     let up = view.is_up(port);
     let name = port.if_name();
-    let mut objects = link(view, port, up);
+    let Output {
+        mut objects,
+        joints,
+        ..
+    } = link(view, port, up);
     objects.push(nft::name_element(names::PORTS, &name));
     objects.extend([Direction::Egress, Direction::Ingress].map(|direction| {
         let key = [Value::IfName(name.clone())];
@@ -42,7 +48,11 @@ pub fn port(view: View<'_>, id: PortId) -> Output {
     if view.index.is_stateless(id) {
         objects.push(nft::name_element(names::STATELESS, &name));
     }
-    let mut output = Output::from(objects);
+    let mut output = Output {
+        objects,
+        joints,
+        ..Output::default()
+    };
     if up {
         output.objects.extend(source::of_port(port));
         output.objects.extend(neighbours(port));
@@ -61,19 +71,53 @@ fn judged_by(port: &Port, direction: Direction) -> Verdict {
     }
 }
 
-fn link(view: View<'_>, port: &Port, up: bool) -> Vec<Object> {
-    let netns = Netns::Main;
+/// Its link, with the program at its edge. Where the port lives elsewhere, its link stays in the main namespace,
+/// and a pair leads from there to an interface of the same name.
+fn link(view: View<'_>, port: &Port, up: bool) -> Output {
     let name = port.if_name();
     let network = view.intent.networks.get(&port.network_id);
     let link = Link {
-        netns: netns.clone(),
+        netns: Netns::Main,
         name: name.clone(),
         mac: view.config.gateway_mac,
         mtu: network.map_or(DEFAULT_MTU, |n| n.mtu),
         up,
     };
-    let edge = EdgeProgram { netns, link: name };
-    vec![Object::Link(link), Object::EdgeProgram(edge)]
+    let edge = EdgeProgram {
+        netns: Netns::Main,
+        link: name,
+    };
+    let mut output = Output::from(vec![Object::EdgeProgram(edge)]);
+    match view.place {
+        Place::Main => output.objects.push(Object::Link(link)),
+        Place::Network(_) => {
+            output.joints.extend(pair(view, port, &link));
+            output.joints.push(Object::Link(link));
+        }
+    }
+    output
+}
+
+fn pair(view: View<'_>, port: &Port, link: &Link) -> Vec<Object> {
+    let Some(outer) = place::outer_end(port.id) else {
+        return Vec::new();
+    };
+    let netns = view.place.netns();
+    let veth = Veth {
+        netns: Netns::Main,
+        name: outer.clone(),
+        mac: port.mac_address,
+        mtu: link.mtu,
+        peer_netns: netns.clone(),
+        peer: link.name.clone(),
+        peer_mac: link.mac,
+    };
+    let patch = Patch {
+        netns,
+        tap: link.name.clone(),
+        outer,
+    };
+    vec![Object::Veth(veth), Object::Patch(patch)]
 }
 
 fn neighbours(port: &Port) -> impl Iterator<Item = Object> + '_ {

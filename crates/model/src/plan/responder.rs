@@ -62,7 +62,7 @@ pub fn of_port(view: View<'_>, port: &Port) -> Option<(PortId, Responder)> {
 /// The port's addresses with their subnets.
 fn subnets<'a>(view: View<'a>, port: &'a Port) -> impl Iterator<Item = (IpAddr, &'a Subnet)> {
     port.fixed_ips.iter().filter_map(move |fixed| {
-        let subnet = view.intent.subnets.get(&fixed.subnet_id)?;
+        let subnet = view.subnet(fixed.subnet_id)?;
         let inside = subnet.cidr.contains(fixed.ip_address);
         inside.then_some((fixed.ip_address, subnet))
     })

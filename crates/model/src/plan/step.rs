@@ -1,13 +1,15 @@
 //! What one change of the intent touches: units to compute again, and flows to look at again.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use hextet_types::{Family, NetworkId, PortId, SecurityGroupId, SubnetId};
 
 use super::{
-    index::{
-        Index, Name, Referrer, names_of_group, names_of_port, names_of_sources, names_of_subnet,
-    },
+    index::{Name, Referrer, has_interface, names_of_port, names_of_sources, names_of_subnet},
+    place::{Place, Places},
     rules::{self, Match},
     unit::Unit,
 };
@@ -19,17 +21,23 @@ use crate::{
 /// What a run of changes touches.
 #[derive(Debug, Default)]
 pub struct Touched {
-    /// To be computed again.
-    pub units: BTreeSet<Unit>,
+    /// To be computed again, by place.
+    pub units: BTreeMap<Place, BTreeSet<Unit>>,
     /// Ends of flows that may no longer be allowed.
-    pub recheck: BTreeSet<IpAddr>,
+    pub recheck: BTreeSet<(Place, IpAddr)>,
 }
 
-/// Takes one step: intent, index and what it touches.
-pub fn step(intent: &mut Intent, index: &mut Index, change: Change, touched: &mut Touched) {
+impl Touched {
+    fn units_of(&mut self, place: Place) -> &mut BTreeSet<Unit> {
+        self.units.entry(place).or_default()
+    }
+}
+
+/// Takes one step: intent, indexes and what it touches.
+pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &mut Touched) {
     let mut step = Step {
         intent,
-        index,
+        places,
         touched,
     };
     match &change {
@@ -44,7 +52,7 @@ pub fn step(intent: &mut Intent, index: &mut Index, change: Change, touched: &mu
         Change::AddMembers(id, members) => step.members(*id, members),
         Change::RemoveMembers(id, members) => {
             step.members(*id, members);
-            step.touched.recheck.extend(members);
+            step.recheck_members(*id, members);
         }
         Change::SetNat44Sources(id, sources) => step.sources(*id, sources),
     }
@@ -52,63 +60,120 @@ pub fn step(intent: &mut Intent, index: &mut Index, change: Change, touched: &mu
 }
 
 /// After the last step: what follows from what was touched.
-pub fn settle(intent: &Intent, index: &mut Index, touched: &mut Touched) {
-    index.settle(intent, &mut touched.units);
-    let mut more = Vec::new();
-    for unit in &touched.units {
-        match unit {
-            Unit::Port(id) => {
-                let port = intent.ports.get(id).into_iter();
-                more.extend(
-                    port.flat_map(|p| &p.fixed_ips)
-                        .map(|f| Unit::Address(f.ip_address)),
-                );
-            }
-            Unit::MemberSets(id) => {
-                let members = intent.members.get(id).into_iter().flatten();
-                more.extend(members.map(|addr| Unit::Member(*id, *addr)));
-            }
-            _ => {}
+pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
+    for (place, units) in &mut touched.units {
+        if let Some(index) = places.get_mut(*place) {
+            index.settle(intent, *place, units);
         }
+        let mut more = Vec::new();
+        for unit in units.iter() {
+            match unit {
+                Unit::Port(id) => {
+                    let port = intent.ports.get(id).into_iter();
+                    let fixed = port.flat_map(|p| &p.fixed_ips);
+                    more.extend(fixed.map(|f| Unit::Address(f.ip_address)));
+                }
+                Unit::MemberSets(id) => {
+                    let members = intent.members.get(id).into_iter().flatten();
+                    more.extend(members.map(|addr| Unit::Member(*id, *addr)));
+                }
+                _ => {}
+            }
+        }
+        units.extend(more);
     }
-    touched.units.extend(more);
 }
 
 struct Step<'a> {
     intent: &'a Intent,
-    index: &'a mut Index,
+    places: &'a mut Places,
     touched: &'a mut Touched,
 }
 
 impl Step<'_> {
-    fn touch_ports(&mut self, name: &Name) {
+    /// Where that network's ports live, by what is known of it so far.
+    fn home(&self, network: NetworkId) -> Place {
+        Place::of(self.intent.networks.get(&network))
+    }
+
+    fn ports(&self, place: Place, name: &Name) -> Vec<PortId> {
+        let index = self.places.get(place).into_iter();
+        index.flat_map(|index| index.ports(name)).collect()
+    }
+
+    /// The places where anybody says that name.
+    fn places_with(&self, name: &Name) -> Vec<Place> {
+        let with = self.places.all().filter(|(_, index)| index.is_named(name));
+        with.map(|(place, _)| place).collect()
+    }
+
+    fn rename(
+        &mut self,
+        place: Place,
+        who: Referrer,
+        (old, new): (&BTreeSet<Name>, &BTreeSet<Name>),
+    ) {
+        let touched = self.touched.units_of(place);
+        self.places.make(place).rename(who, old, new, touched);
+    }
+
+    fn touch_ports(&mut self, place: Place, name: &Name) {
+        let ports = self.ports(place, name);
         self.touched
-            .units
-            .extend(self.index.ports(name).map(Unit::Port));
+            .units_of(place)
+            .extend(ports.into_iter().map(Unit::Port));
     }
 
     /// Asks to look at the flows of these families, of all ports with that name.
-    fn recheck_ports(&mut self, name: &Name, families: &BTreeSet<Family>) {
-        let ports = self
-            .index
-            .ports(name)
-            .filter_map(|id| self.intent.ports.get(&id));
-        let concerned = |addr: &IpAddr| families.contains(&Family::of(*addr));
-        self.touched
-            .recheck
-            .extend(ports.flat_map(addresses).filter(concerned));
+    fn recheck_ports(&mut self, place: Place, name: &Name, families: &BTreeSet<Family>) {
+        for id in self.ports(place, name) {
+            let port = self.intent.ports.get(&id).into_iter();
+            let concerned = |addr: &IpAddr| families.contains(&Family::of(*addr));
+            let ends = port.flat_map(addresses).filter(concerned);
+            self.touched.recheck.extend(ends.map(|addr| (place, addr)));
+        }
     }
 
     fn network(&mut self, id: NetworkId, new: Option<&Network>) {
         let old = self.intent.networks.get(&id);
+        let (from, to) = (Place::of(old), Place::of(new));
+        if from != to {
+            self.moves(id, from, to);
+        }
         let relevant = |n: &Network| (n.admin_state_up, n.mtu, n.dns_domain.clone());
         if old.map(relevant) == new.map(relevant) {
             return;
         }
         let up = |n: Option<&Network>| n.is_some_and(|n| n.admin_state_up);
-        self.touch_ports(&Name::Network(id));
+        self.touch_ports(to, &Name::Network(id));
         if up(old) && !up(new) {
-            self.recheck_ports(&Name::Network(id), &Family::BOTH.into());
+            self.recheck_ports(to, &Name::Network(id), &Family::BOTH.into());
+        }
+    }
+
+    /// All that lives on a network goes from one place to another, of which one may come or go with it.
+    fn moves(&mut self, id: NetworkId, from: Place, to: Place) {
+        let name = Name::Network(id);
+        let index = self.places.get(from).into_iter();
+        let who: Vec<Referrer> = index.flat_map(|index| index.referrers(&name)).collect();
+        self.places.make(to);
+        self.touched.units_of(to).extend(Unit::ALWAYS);
+        for who in who {
+            match who {
+                Referrer::Port(port) => {
+                    let port = self.intent.ports.get(&port);
+                    self.move_port(port.map(|p| (from, p)), port.map(|p| (to, p)));
+                }
+                Referrer::Subnet(subnet) => {
+                    let subnet = self.intent.subnets.get(&subnet);
+                    self.move_subnet(subnet.map(|s| (from, s)), subnet.map(|s| (to, s)));
+                }
+                Referrer::Group(_) | Referrer::Sources(_) => {}
+            }
+        }
+        if from != Place::Main {
+            self.places.remove(from);
+            self.touched.units_of(from).extend(Unit::ALWAYS);
         }
     }
 
@@ -117,50 +182,116 @@ impl Step<'_> {
         if !subnet_differs(old, new) {
             return;
         }
-        let names = |s: Option<&Subnet>| s.map_or_else(BTreeSet::new, names_of_subnet);
-        let who = Referrer::Subnet(id);
-        self.index
-            .rename(who, &names(old), &names(new), &mut self.touched.units);
-        self.touch_ports(&Name::Subnet(id));
-        if [old, new].into_iter().flatten().any(|s| s.nat44.is_some()) {
-            self.touched
-                .units
-                .extend([Unit::Nat44(id), Unit::Translation]);
+        let at_home = |s: &Subnet| self.home(s.network_id);
+        let (was, is) = (old.map(at_home), new.map(at_home));
+        self.move_subnet(was.zip(old), is.zip(new));
+    }
+
+    fn move_subnet(&mut self, old: Option<(Place, &Subnet)>, new: Option<(Place, &Subnet)>) {
+        let places: BTreeSet<Place> = [old, new].into_iter().flatten().map(|(p, _)| p).collect();
+        for place in places {
+            let names = |s: Option<(Place, &Subnet)>| {
+                let here = s.filter(|(p, _)| *p == place);
+                here.map_or_else(BTreeSet::new, |(_, s)| names_of_subnet(s))
+            };
+            let Some((_, subnet)) = new.or(old) else {
+                continue;
+            };
+            let who = Referrer::Subnet(subnet.id);
+            self.rename(place, who, (&names(old), &names(new)));
+            self.touch_ports(place, &Name::Subnet(subnet.id));
+            let both = [old, new].into_iter().flatten();
+            if both.into_iter().any(|(_, s)| s.nat44.is_some()) {
+                self.touched
+                    .units_of(place)
+                    .extend([Unit::Nat44(subnet.id), Unit::Translation]);
+            }
         }
     }
 
     fn port(&mut self, id: PortId, new: Option<&Port>) {
         let old = self.intent.ports.get(&id);
-        let names = |p: Option<&Port>| p.map_or_else(BTreeSet::new, names_of_port);
-        let who = Referrer::Port(id);
-        self.index
-            .rename(who, &names(old), &names(new), &mut self.touched.units);
-        self.touched.units.insert(Unit::Port(id));
-        if let Some(old) = old.filter(|old| port_narrowed(old, new)) {
-            self.touched.recheck.extend(addresses(old));
+        let at_home = |p: &Port| self.home(p.network_id);
+        let (was, is) = (old.map(at_home), new.map(at_home));
+        self.move_port(was.zip(old), is.zip(new));
+        let has = new.is_some_and(has_interface);
+        for sharing in self.places.interfaces_mut().set(id, has) {
+            if let Some(port) = self.intent.ports.get(&sharing) {
+                let place = self.home(port.network_id);
+                self.touched.units_of(place).insert(Unit::Port(sharing));
+            }
         }
+        if let Some((place, old)) = was.zip(old).filter(|(_, old)| port_narrowed(old, new)) {
+            let ends = addresses(old).map(|addr| (place, addr));
+            self.touched.recheck.extend(ends);
+        }
+    }
+
+    fn move_port(&mut self, old: Option<(Place, &Port)>, new: Option<(Place, &Port)>) {
+        let places: BTreeSet<Place> = [old, new].into_iter().flatten().map(|(p, _)| p).collect();
+        for place in places {
+            let here = |p: Option<(Place, &Port)>| -> BTreeSet<Name> {
+                let here = p.filter(|(p, _)| *p == place);
+                here.map_or_else(BTreeSet::new, |(_, port)| names_of_port(port))
+            };
+            let Some((_, port)) = new.or(old) else {
+                continue;
+            };
+            let (old, new) = (here(old), here(new));
+            self.rename(place, Referrer::Port(port.id), (&old, &new));
+            self.touched.units_of(place).insert(Unit::Port(port.id));
+            for name in old.symmetric_difference(&new) {
+                if let Name::Group(group) = name {
+                    self.say_group(place, *group, self.intent.groups.get(group));
+                }
+            }
+        }
+    }
+
+    fn say_group(&mut self, place: Place, id: SecurityGroupId, group: Option<&Group>) {
+        let touched = self.touched.units_of(place);
+        self.places.make(place).say_group(id, group, touched);
     }
 
     fn group(&mut self, id: SecurityGroupId, new: Option<&Group>) {
         let old = self.intent.groups.get(&id);
-        let names = |g: Option<&Group>| g.map_or_else(BTreeSet::new, names_of_group);
-        let who = Referrer::Group(id);
-        self.index
-            .rename(who, &names(old), &names(new), &mut self.touched.units);
-        self.touched.units.insert(Unit::Group(id));
-        if is_stateless(old) != is_stateless(new) {
-            self.touch_ports(&Name::Group(id));
-        }
         let narrowed = old.map_or_else(BTreeSet::new, |old| narrowed_families(old, new));
-        if !narrowed.is_empty() {
-            self.recheck_ports(&Name::Group(id), &narrowed);
+        let name = Name::Group(id);
+        for place in self.places_with(&name) {
+            self.say_group(place, id, new);
+            self.touched.units_of(place).insert(Unit::Group(id));
+            if is_stateless(old) != is_stateless(new) {
+                self.touch_ports(place, &name);
+            }
+            if !narrowed.is_empty() {
+                self.recheck_ports(place, &name, &narrowed);
+            }
         }
     }
 
     fn members(&mut self, id: SecurityGroupId, members: &BTreeSet<IpAddr>) {
-        self.touched
-            .units
-            .extend(members.iter().map(|addr| Unit::Member(id, *addr)));
+        for place in self.places_of_members(id) {
+            self.touched
+                .units_of(place)
+                .extend(members.iter().map(|addr| Unit::Member(id, *addr)));
+        }
+    }
+
+    fn recheck_members(&mut self, id: SecurityGroupId, members: &BTreeSet<IpAddr>) {
+        for place in self.places_of_members(id) {
+            self.touched
+                .recheck
+                .extend(members.iter().map(|addr| (place, *addr)));
+        }
+    }
+
+    /// Where the group's members are asked for, or were before this run of changes.
+    fn places_of_members(&self, id: SecurityGroupId) -> BTreeSet<Place> {
+        let asked = self.places_with(&Name::Members(id)).into_iter();
+        let touched = self.touched.units.iter();
+        let were = touched.filter(|(_, units)| units.contains(&Unit::MemberSets(id)));
+        let were = were.map(|(place, _)| *place);
+        asked.chain(were).collect()
     }
 
     fn sources(&mut self, id: SubnetId, new: &BTreeSet<IpAddr>) {
@@ -168,10 +299,10 @@ impl Step<'_> {
         let old = self.intent.nat44_sources.get(&id).unwrap_or(&none);
         let who = Referrer::Sources(id);
         let (old_names, new_names) = (names_of_sources(old), names_of_sources(new));
-        self.index
-            .rename(who, &old_names, &new_names, &mut self.touched.units);
-        self.touched.units.insert(Unit::Nat44(id));
-        self.touched.recheck.extend(old.difference(new));
+        self.rename(Place::Main, who, (&old_names, &new_names));
+        self.touched.units_of(Place::Main).insert(Unit::Nat44(id));
+        let gone = old.difference(new).map(|addr| (Place::Main, *addr));
+        self.touched.recheck.extend(gone);
     }
 }
 

@@ -4,18 +4,20 @@
 //! units make an object with the same key, so the state is simply the union of all units, and a change
 //! is dealt with by computing again the units that it touches.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use hextet_types::{Family, PortId, Prefix, SecurityGroupId, SubnetId};
+use hextet_types::{Family, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
 use super::{
     HostConfig, address, base, group,
     index::{Index, Name, Referrer, units_of_name},
-    nat, port, source,
+    nat, place,
+    place::{Interfaces, Place},
+    port, source,
 };
 use crate::{
     intent::Intent,
-    neutron::Port,
+    neutron::{Port, Subnet},
     state::{Announcement, Object, Responder},
 };
 
@@ -76,17 +78,23 @@ pub enum Unit {
 pub struct View<'a> {
     /// The host's own configuration.
     pub config: &'a HostConfig,
-    /// The intent.
+    /// Where on the host.
+    pub place: Place,
+    /// The intent, of all places.
     pub intent: &'a Intent,
-    /// Its index.
+    /// The place's index of it.
     pub index: &'a Index,
+    /// Whose the interfaces are.
+    pub interfaces: &'a Interfaces,
 }
 
 /// What a unit makes.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Kernel objects.
+    /// Kernel objects, as if the place were the main namespace.
     pub objects: Vec<Object>,
+    /// What joins the place with the main namespace; each says where it is.
+    pub joints: Vec<Object>,
     /// Announced prefixes.
     pub announce: Vec<(Prefix, Announcement)>,
     /// Responders.
@@ -103,10 +111,25 @@ impl From<Vec<Object>> for Output {
 }
 
 impl Unit {
-    /// What it makes of that; nothing where it does not stand.
+    /// What stands in each place, whatever the intent is.
+    pub const ALWAYS: [Unit; 4] = [
+        Unit::Host,
+        Unit::SourceCheck,
+        Unit::Established,
+        Unit::Translation,
+    ];
+
+    /// What it makes of that, where it has to be; nothing where it does not stand.
     pub fn compute(&self, view: View<'_>) -> Output {
+        let mut output = self.plan(view);
+        place::put_into(&mut output.objects, view.place);
+        output.objects.append(&mut output.joints);
+        output
+    }
+
+    fn plan(&self, view: View<'_>) -> Output {
         match self {
-            Unit::Host => base::host(view.config),
+            Unit::Host => base::host(view),
             Unit::SourceCheck => source::check(view).into(),
             Unit::Established => base::established(view).into(),
             Unit::Translation => nat::translation(view).into(),
@@ -127,37 +150,60 @@ impl Unit {
 impl<'a> View<'a> {
     /// Every unit that stands.
     pub fn all_units(self) -> Vec<Unit> {
-        let Intent {
-            networks: _,
-            subnets,
-            ports,
-            groups,
-            members,
-            nat44_sources: _,
-        } = self.intent;
-        let mut units = vec![
-            Unit::Host,
-            Unit::SourceCheck,
-            Unit::Established,
-            Unit::Translation,
-        ];
+        let mut units = Unit::ALWAYS.to_vec();
         units.extend(self.index.names().flat_map(units_of_name));
-        units.extend(ports.keys().copied().map(Unit::Port));
-        units.extend(groups.keys().copied().map(Unit::Group));
-        units.extend(subnets.keys().copied().map(Unit::Nat44));
-        for (id, addrs) in members {
-            units.extend(addrs.iter().map(|addr| Unit::Member(*id, *addr)));
+        let referrers = self
+            .index
+            .names()
+            .flat_map(|name| self.index.referrers(name));
+        units.extend(referrers.filter_map(|who| match who {
+            Referrer::Port(id) => Some(Unit::Port(id)),
+            Referrer::Subnet(id) | Referrer::Sources(id) => Some(Unit::Nat44(id)),
+            Referrer::Group(_) => None,
+        }));
+        for name in self.index.names() {
+            if let Name::Members(id) = name {
+                let members = self.intent.members.get(id).into_iter().flatten();
+                units.extend(members.map(|addr| Unit::Member(*id, *addr)));
+            }
         }
         units.sort_unstable();
         units.dedup();
         units
     }
 
+    /// The place's subnets.
+    pub fn subnets(self) -> impl Iterator<Item = &'a Subnet> {
+        let named = self.index.names().filter_map(|name| match name {
+            Name::Inside(_) => Some(self.index.referrers(name)),
+            _ => None,
+        });
+        let ids: BTreeSet<SubnetId> = named
+            .flatten()
+            .filter_map(|who| match who {
+                Referrer::Subnet(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        ids.into_iter().filter_map(move |id| self.subnet(id))
+    }
+
     /// The port, if its interface is its own.
     pub fn plugged(self, id: PortId) -> Option<&'a Port> {
         let port = self.intent.ports.get(&id)?;
-        let owner = self.index.ports(&Name::Interface(port.if_name())).next();
-        (owner == Some(id)).then_some(port)
+        let owner = self.interfaces.owner(&port.if_name());
+        (owner == Some(id) && self.is_home_of(port.network_id)).then_some(port)
+    }
+
+    /// A subnet of the place.
+    pub fn subnet(self, id: SubnetId) -> Option<&'a Subnet> {
+        let subnet = self.intent.subnets.get(&id)?;
+        self.is_home_of(subnet.network_id).then_some(subnet)
+    }
+
+    /// Whether a network's ports live in this place.
+    fn is_home_of(self, network: NetworkId) -> bool {
+        Place::of(self.intent.networks.get(&network)) == self.place
     }
 
     /// Whether it and its network are administratively up.

@@ -83,6 +83,6 @@ pub struct Changed {
     /// Ports whose responder is new, different or gone.
     pub responders: BTreeSet<PortId>,
     /// Flows that may be open and must be checked against the new rules: the ports whose policy
-    /// changed, by their addresses.
-    pub recheck: BTreeSet<IpAddr>,
+    /// changed, by where they live and their addresses.
+    pub recheck: BTreeSet<(Netns, IpAddr)>,
 }

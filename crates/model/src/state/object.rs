@@ -393,7 +393,51 @@ impl Object {
     }
 }
 
+impl Object {
+    /// Puts it there; only what is in one namespace alone.
+    pub fn put_into(&mut self, netns: &Netns) {
+        let place = match self {
+            Object::Namespace(_) | Object::Veth(_) | Object::Patch(_) => return,
+            Object::Vxlan(o) => &mut o.netns,
+            Object::Sysctl(o) => &mut o.netns,
+            Object::XfrmPolicy(o) => &mut o.netns,
+            Object::Rule(o) => &mut o.netns,
+            Object::Set(place, _) | Object::Chain(place, _) | Object::Element(place, _) => place,
+            Object::Source(o) => &mut o.netns,
+            Object::Link(o) => &mut o.netns,
+            Object::EdgeProgram(o) => &mut o.netns,
+            Object::Address(o) => &mut o.netns,
+            Object::Neighbour(o) => &mut o.netns,
+            Object::Fdb(o) => &mut o.netns,
+            Object::Route(o) => &mut o.key.netns,
+        };
+        place.clone_from(netns);
+    }
+}
+
 impl Key {
+    /// Where it is; of what joins namespaces, the end by which it is known.
+    pub fn netns(&self) -> &Netns {
+        match self {
+            Key::Namespace(_) | Key::Patch(_) => &Netns::Main,
+            Key::Vxlan(netns, _)
+            | Key::Veth(netns, _)
+            | Key::Sysctl(netns, _)
+            | Key::XfrmPolicy(netns, ..)
+            | Key::Rule(netns, ..)
+            | Key::Set(netns, _)
+            | Key::Chain(netns, _)
+            | Key::Element(netns, ..)
+            | Key::Source(netns, ..)
+            | Key::Link(netns, _)
+            | Key::EdgeProgram(netns, _)
+            | Key::Address(netns, ..)
+            | Key::Neighbour(netns, ..)
+            | Key::Fdb(netns, ..)
+            | Key::Route(RouteKey { netns, .. }) => netns,
+        }
+    }
+
     /// The link without which the object cannot stand, or that it is.
     pub fn link(&self) -> Option<(&Netns, &IfName)> {
         match self {

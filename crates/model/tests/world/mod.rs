@@ -343,10 +343,14 @@ pub fn some_subnet() -> impl Strategy<Value = Subnet> {
 }
 
 pub fn some_network() -> impl Strategy<Value = Network> {
-    (0u8..2, prop::bool::weighted(0.95), 1280u16..1282).prop_map(|(n, up, mtu)| Network {
-        admin_state_up: up,
-        mtu,
-        ..network(n)
+    let kind = select(vec![NetworkType::Routed, NetworkType::Vxlan]);
+    (0u8..2, prop::bool::weighted(0.95), 1280u16..1282, kind).prop_map(|(n, up, mtu, kind)| {
+        Network {
+            admin_state_up: up,
+            mtu,
+            network_type: kind,
+            ..network(n)
+        }
     })
 }
 

@@ -251,7 +251,9 @@ fn subnettable<'s>(write: &mut Write<'s>, id: NetworkId) -> Result<&'s Row<Netwo
 /// prefixes, and for what is out of a pool by making the pool.
 fn check_member_prefix(write: &Write<'_>, network: &Network, source: &Source) -> Result<()> {
     let cidr = source.cidr;
-    let NetworkType::Routed = network.network_type;
+    if network.network_type != NetworkType::Routed {
+        return Ok(());
+    }
     let open = write.member_prefixes;
     let pooled = source.pool.as_ref().is_some_and(|p| p.made_by_admin);
     if write.caller.admin || pooled || open.iter().any(|prefix| prefix.covers(cidr)) {

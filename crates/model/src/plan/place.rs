@@ -1,0 +1,163 @@
+//! Where on a host a part of the cloud lives: routed networks in the host's own namespace, and each private
+//! network in one of its own.
+//!
+//! All places are planned alike, each with an index and units of its own, as if it were the only one; what they
+//! make is put into the place's namespace afterwards ([`Object::put_into`]). So no two places share an object,
+//! and their addresses may overlap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hextet_types::{IfName, NetworkId, PortId};
+
+use super::index::{Index, has_interface};
+use crate::{
+    intent::Intent,
+    neutron::{Network, NetworkType},
+    state::{Namespace, Netns, Object},
+};
+
+/// A place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// The host's own namespace.
+    Main,
+    /// A private network's.
+    Network(NetworkId),
+}
+
+impl Place {
+    /// Where a network's ports live; one that is not known (yet) passes no packets, wherever it is.
+    pub fn of(network: Option<&Network>) -> Place {
+        match network {
+            Some(n) if n.network_type == NetworkType::Vxlan => Place::Network(n.id),
+            _ => Place::Main,
+        }
+    }
+
+    /// Its namespace.
+    pub fn netns(self) -> Netns {
+        match self {
+            Place::Main => Netns::Main,
+            Place::Network(id) => Netns::Named(namespace(id)),
+        }
+    }
+}
+
+/// A private network's namespace: the last ten hex digits of its identifier tell it from others'.
+fn namespace(id: NetworkId) -> String {
+    let hex = id.0.simple().to_string();
+    format!("{}{}", Namespace::PREFIXES[0], &hex[22..])
+}
+
+/// The index of each place that stands, and whose the interfaces are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    indexes: BTreeMap<Place, Index>,
+    interfaces: Interfaces,
+}
+
+/// The ports that have an interface; two whose identifiers begin alike would share it, wherever they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces(BTreeMap<IfName, BTreeSet<PortId>>);
+
+impl Interfaces {
+    /// Whose it is: of those that would have it, the first.
+    pub fn owner(&self, name: &IfName) -> Option<PortId> {
+        self.0.get(name)?.first().copied()
+    }
+
+    /// A port has an interface or has none; gives whom that concerns.
+    pub fn set(&mut self, port: PortId, has: bool) -> BTreeSet<PortId> {
+        let name = IfName::for_port(port);
+        let sharing = self.0.entry(name.clone()).or_default();
+        let changed = match has {
+            true => sharing.insert(port),
+            false => sharing.remove(&port),
+        };
+        let concerned = match changed {
+            true => sharing.clone(),
+            false => BTreeSet::new(),
+        };
+        if sharing.is_empty() {
+            self.0.remove(&name);
+        }
+        concerned
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Places {
+            indexes: [(Place::Main, Index::default())].into(),
+            interfaces: Interfaces::default(),
+        }
+    }
+}
+
+impl Places {
+    /// Those of a whole intent.
+    pub fn of(intent: &Intent) -> Places {
+        let mut places = Places::default();
+        for network in intent.networks.values() {
+            places.make(Place::of(Some(network)));
+        }
+        for port in intent.ports.values() {
+            places.interfaces.set(port.id, has_interface(port));
+        }
+        for (place, index) in &mut places.indexes {
+            *index = Index::of(intent, *place);
+        }
+        places
+    }
+
+    /// A place that stands.
+    pub fn get(&self, place: Place) -> Option<&Index> {
+        self.indexes.get(&place)
+    }
+
+    /// A place that stands.
+    pub fn get_mut(&mut self, place: Place) -> Option<&mut Index> {
+        self.indexes.get_mut(&place)
+    }
+
+    /// A place, which stands from now on.
+    pub fn make(&mut self, place: Place) -> &mut Index {
+        self.indexes.entry(place).or_default()
+    }
+
+    /// Whose the interfaces are.
+    pub fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
+    }
+
+    /// Whose the interfaces are.
+    pub fn interfaces_mut(&mut self) -> &mut Interfaces {
+        &mut self.interfaces
+    }
+
+    /// A place that is empty stands no longer.
+    pub fn remove(&mut self, place: Place) {
+        self.indexes.remove(&place);
+    }
+
+    /// All that stand.
+    pub fn all(&self) -> impl Iterator<Item = (Place, &Index)> {
+        self.indexes.iter().map(|(place, index)| (*place, index))
+    }
+}
+
+/// The end in the main namespace of a port's pair, when the port is elsewhere.
+pub fn outer_end(port: PortId) -> Option<IfName> {
+    let text = port.to_string();
+    format!("hxp{}", text.get(..11)?).parse().ok()
+}
+
+/// Puts what was planned as if for the main namespace into the place's.
+pub fn put_into(objects: &mut [Object], place: Place) {
+    if place != Place::Main {
+        let netns = place.netns();
+        objects
+            .iter_mut()
+            .for_each(|object| object.put_into(&netns));
+    }
+}

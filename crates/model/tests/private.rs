@@ -1,0 +1,170 @@
+//! Private networks: each is planned into a namespace of its own, as if it were alone on its host.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod world;
+
+use std::collections::BTreeSet;
+
+use hextet_model::{
+    intent::Change,
+    neutron::{Network, NetworkType, Port, Subnet},
+    plan::{Planner, plan},
+    state::{HostState, Key, Netns, Object},
+};
+use hextet_types::{PortId, SubnetId};
+use uuid::Uuid;
+use world::{config, fixed, group, group_id, ip, network, network_id, port, subnet};
+
+fn private(n: u8) -> Network {
+    Network {
+        network_type: NetworkType::Vxlan,
+        ..network(n)
+    }
+}
+
+/// A network with a subnet of each family and a port; all that differs from another's is who it is.
+fn tenant(n: u8) -> [Change; 4] {
+    let subnets = [0, 1].map(|kind| Subnet {
+        id: SubnetId(Uuid::from_u128(0x2100 + u128::from(2 * n + kind))),
+        network_id: network_id(n),
+        ..subnet(kind)
+    });
+    let addresses = ["2001:db8:1::a", "10.1.0.10"];
+    let mut fixed_ips = addresses.map(|addr| fixed(0, addr));
+    for (fixed, subnet) in fixed_ips.iter_mut().zip(&subnets) {
+        fixed.subnet_id = subnet.id;
+    }
+    let port = Port {
+        network_id: network_id(n),
+        id: PortId(Uuid::from_u128((u128::from(n) + 9) << 96)),
+        ..port(9, fixed_ips.into(), &[0])
+    };
+    let [first, second] = subnets.map(|s| Change::PutSubnet(Box::new(s)));
+    [
+        Change::PutNetwork(Box::new(private(n))),
+        first,
+        second,
+        Change::PutPort(Box::new(port)),
+    ]
+}
+
+fn state(changes: impl IntoIterator<Item = Change>) -> HostState {
+    let mut planner = Planner::new(config());
+    planner.apply_all(changes);
+    assert_eq!(planner.state(), &plan(planner.intent(), &config()));
+    planner.state().clone()
+}
+
+fn kinds(state: &HostState, netns: &Netns) -> BTreeSet<&'static str> {
+    let here = state.objects.values().filter(|o| o.key().netns() == netns);
+    here.map(|object| match object {
+        Object::Namespace(_) => "namespace",
+        Object::Veth(_) => "veth",
+        Object::Patch(_) => "patch",
+        Object::Link(_) => "link",
+        Object::EdgeProgram(_) => "program",
+        Object::Source(_) => "source",
+        Object::Neighbour(_) => "neighbour",
+        Object::Route(_) => "route",
+        Object::Chain(..) => "chain",
+        _ => "other",
+    })
+    .collect()
+}
+
+#[test]
+fn the_same_addresses_in_two_networks_stay_apart() {
+    let all = group(0, []);
+    let changes = [Change::PutGroup(Box::new(all))];
+    let state = state(changes.into_iter().chain(tenant(0)).chain(tenant(1)));
+    let places: BTreeSet<Netns> = state
+        .objects
+        .keys()
+        .map(|key| key.netns().clone())
+        .collect();
+    assert_eq!(places.len(), 3, "{places:?}");
+    for netns in places.iter().filter(|netns| **netns != Netns::Main) {
+        let expected = ["chain", "neighbour", "other", "program", "route", "source"];
+        assert!(
+            kinds(&state, netns).is_superset(&expected.into()),
+            "{netns}"
+        );
+        let route = state.objects.keys().filter(|key| {
+            matches!(key, Key::Route(route) if route.netns == *netns
+                && route.prefix.addr() == ip("10.1.0.10"))
+        });
+        assert_eq!(route.count(), 1, "{netns}");
+    }
+    assert!(
+        state.announce.is_empty(),
+        "private addresses are told to nobody"
+    );
+}
+
+#[test]
+fn of_a_private_port_only_the_link_is_in_the_main_namespace() {
+    let empty = state([]);
+    let state = state(tenant(0));
+    let new = |key: &&Key| !empty.objects.contains_key(key);
+    let main = state
+        .objects
+        .keys()
+        .filter(new)
+        .filter(|key| *key.netns() == Netns::Main);
+    for key in main {
+        let joint = matches!(
+            key,
+            Key::Namespace(_) | Key::Link(..) | Key::Veth(..) | Key::Patch(_)
+        );
+        assert!(joint, "{key:?}");
+    }
+    let patches = state.objects.keys().filter(|k| matches!(k, Key::Patch(_)));
+    assert_eq!(patches.count(), 1);
+    assert_eq!(state.responders.len(), 1);
+}
+
+#[test]
+fn what_nobody_uses_any_more_is_gone_without_a_trace() {
+    let mut planner = Planner::new(config());
+    let before = planner.state().clone();
+    planner.apply_all(tenant(0));
+    let port = *planner.intent().ports.keys().next().unwrap();
+    planner.apply_all([
+        Change::RemovePort(port),
+        Change::RemoveSubnet(SubnetId(Uuid::from_u128(0x2100))),
+        Change::RemoveSubnet(SubnetId(Uuid::from_u128(0x2101))),
+        Change::RemoveNetwork(network_id(0)),
+    ]);
+    assert_eq!(planner.state(), &before);
+}
+
+#[test]
+fn a_group_has_chains_where_its_ports_are_and_nowhere_else() {
+    let routed = port(1, vec![fixed(1, "10.1.0.11")], &[1]);
+    let changes = [
+        Change::PutGroup(Box::new(group(0, []))),
+        Change::PutGroup(Box::new(group(1, []))),
+        Change::PutNetwork(Box::new(network(1))),
+        Change::PutSubnet(Box::new(Subnet {
+            network_id: network_id(1),
+            ..subnet(1)
+        })),
+        Change::PutPort(Box::new(Port {
+            network_id: network_id(1),
+            ..routed
+        })),
+    ];
+    let state = state(changes.into_iter().chain(tenant(0)));
+    let chains = |netns: &dyn Fn(&Netns) -> bool, n: u8| {
+        let suffix = group_id(n).0.simple().to_string();
+        let here = state.objects.keys().filter(
+            |key| matches!(key, Key::Chain(ns, name) if netns(ns) && name.0.ends_with(&suffix)),
+        );
+        here.count()
+    };
+    let main = |netns: &Netns| *netns == Netns::Main;
+    let private = |netns: &Netns| *netns != Netns::Main;
+    assert_eq!((chains(&main, 0), chains(&private, 0)), (0, 2));
+    assert_eq!((chains(&main, 1), chains(&private, 1)), (2, 0));
+}
