@@ -251,7 +251,7 @@ fn check(
 #[test]
 fn plans_do_what_the_api_promises() {
     let config = Config {
-        cases: 1500,
+        cases: 2000,
         failure_persistence: None,
         ..Config::default()
     };

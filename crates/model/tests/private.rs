@@ -4,15 +4,18 @@
 
 mod world;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use hextet_model::{
-    intent::Change,
+    intent::{Change, TunnelEndpoint},
     neutron::{Network, NetworkType, Port, Subnet},
-    plan::{Planner, plan},
+    plan::{Planner, REMOTE_METRIC, plan},
     state::{HostState, Key, Netns, Object},
 };
-use hextet_types::{PortId, SubnetId};
+use hextet_types::{HostId, PortId, SubnetId};
 use uuid::Uuid;
 use world::{config, fixed, group, group_id, ip, network, network_id, port, subnet};
 
@@ -167,4 +170,57 @@ fn a_group_has_chains_where_its_ports_are_and_nowhere_else() {
     let private = |netns: &Netns| *netns != Netns::Main;
     assert_eq!((chains(&main, 0), chains(&private, 0)), (0, 2));
     assert_eq!((chains(&main, 1), chains(&private, 1)), (2, 0));
+}
+
+#[test]
+fn ports_on_other_hosts_are_reached_by_a_route_for_each_and_a_neighbour_for_each_host() {
+    let here = config().host;
+    let there: HostId = "compute-9".parse().unwrap();
+    let endpoint = |number| TunnelEndpoint {
+        number,
+        address: IpAddr::from(Ipv6Addr::new(
+            0x2001,
+            0xdb8,
+            0xf,
+            0,
+            0,
+            0,
+            0,
+            u16::try_from(number).unwrap(),
+        )),
+    };
+    let remote = ["2001:db8:1::b", "10.1.0.11", "10.1.0.12"].map(ip);
+    let tunnels = [
+        Change::PutHost(here, endpoint(1)),
+        Change::PutHost(there.clone(), endpoint(9)),
+        Change::PutRemotes(
+            network_id(0),
+            remote.map(|addr| (addr, there.clone())).into(),
+        ),
+    ];
+    let mut with_segment = tenant(0);
+    with_segment[0] = Change::PutNetwork(Box::new(Network {
+        segmentation_id: Some(77),
+        ..private(0)
+    }));
+    let state = state(with_segment.into_iter().chain(tunnels));
+    let objects = || state.objects.values();
+    let routes =
+        objects().filter(|o| matches!(o, Object::Route(r) if r.key.metric == REMOTE_METRIC));
+    assert_eq!(routes.count(), 3);
+    let via = ip("fe80::468:78ff:fe00:9");
+    let neighbours = objects().filter(|o| matches!(o, Object::Neighbour(n) if n.addr == via));
+    assert_eq!(neighbours.count(), 1);
+    let entries = objects().filter(|o| matches!(o, Object::Fdb(f) if f.dst == endpoint(9).address));
+    assert_eq!(entries.count(), 1);
+    let device = objects().find_map(|o| match o {
+        Object::Vxlan(vxlan) => Some(vxlan),
+        _ => None,
+    });
+    let device = device.unwrap();
+    assert_eq!((device.vni, device.local), (77, endpoint(1).address));
+    assert_eq!(
+        device.mac.link_local(),
+        "fe80::468:78ff:fe00:1".parse::<Ipv6Addr>().unwrap()
+    );
 }

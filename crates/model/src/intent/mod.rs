@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use hextet_types::{NetworkId, PortId, SecurityGroupId, SecurityGroupRuleId, SubnetId};
+use hextet_types::{HostId, NetworkId, PortId, SecurityGroupId, SecurityGroupRuleId, SubnetId};
 use serde::{Deserialize, Serialize};
 
 use crate::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
@@ -30,6 +30,19 @@ pub struct Intent {
     pub members: BTreeMap<SecurityGroupId, BTreeSet<IpAddr>>,
     /// For each subnet with NAT44: this host's source addresses.
     pub nat44_sources: BTreeMap<SubnetId, BTreeSet<IpAddr>>,
+    /// Where hosts are reached by tunnels: this one, and those that [`Intent::remotes`] names.
+    pub hosts: BTreeMap<HostId, TunnelEndpoint>,
+    /// For each private network of its ports: the addresses of ports on other hosts; never an empty map.
+    pub remotes: BTreeMap<NetworkId, BTreeMap<IpAddr, HostId>>,
+}
+
+/// Where a host is reached by tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelEndpoint {
+    /// Its own among all hosts of the cloud; 1 to 2^24 - 1.
+    pub number: u32,
+    /// Of the underlay; all hosts' are of one family.
+    pub address: IpAddr,
 }
 
 /// A security group with its rules.
@@ -68,6 +81,14 @@ pub enum Change {
     RemoveMembers(SecurityGroupId, BTreeSet<IpAddr>),
     /// A subnet's NAT44 sources on this host; none when it has none.
     SetNat44Sources(SubnetId, BTreeSet<IpAddr>),
+    /// A host has this endpoint.
+    PutHost(HostId, TunnelEndpoint),
+    /// A host is not needed any more.
+    RemoveHost(HostId),
+    /// Addresses of a private network that are on these other hosts.
+    PutRemotes(NetworkId, BTreeMap<IpAddr, HostId>),
+    /// Addresses of a private network that are on no other host any more.
+    RemoveRemotes(NetworkId, BTreeSet<IpAddr>),
 }
 
 impl Intent {
@@ -91,6 +112,24 @@ impl Intent {
                 self.nat44_sources.remove(&id);
             }
             Change::SetNat44Sources(id, sources) => drop(self.nat44_sources.insert(id, sources)),
+            Change::PutHost(host, endpoint) => drop(self.hosts.insert(host, endpoint)),
+            Change::RemoveHost(host) => drop(self.hosts.remove(&host)),
+            Change::PutRemotes(_, remotes) if remotes.is_empty() => {}
+            Change::PutRemotes(id, remotes) => {
+                self.remotes.entry(id).or_default().extend(remotes);
+            }
+            Change::RemoveRemotes(id, addrs) => self.remove_remotes(id, &addrs),
+        }
+    }
+
+    fn remove_remotes(&mut self, id: NetworkId, addrs: &BTreeSet<IpAddr>) {
+        if let Some(present) = self.remotes.get_mut(&id) {
+            for addr in addrs {
+                present.remove(addr);
+            }
+            if present.is_empty() {
+                self.remotes.remove(&id);
+            }
         }
     }
 
@@ -131,7 +170,11 @@ impl Intent {
             .ports
             .values()
             .map(|p| Change::PutPort(Box::new(p.clone())));
+        let hosts = self.hosts.iter();
+        let remotes = self.remotes.iter();
         networks
+            .chain(hosts.map(|(host, endpoint)| Change::PutHost(host.clone(), *endpoint)))
+            .chain(remotes.map(|(id, all)| Change::PutRemotes(*id, all.clone())))
             .chain(subnets)
             .chain(sources)
             .chain(members)
@@ -147,8 +190,11 @@ impl Intent {
         let ports = self.ports.into_values().map(Box::new);
         let sources = self.nat44_sources.into_iter();
         let members = self.members.into_iter();
+        let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
         networks
             .map(Change::PutNetwork)
+            .chain(hosts.map(|(host, endpoint)| Change::PutHost(host, endpoint)))
+            .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
             .chain(subnets.map(Change::PutSubnet))
             .chain(sources.map(|(id, s)| Change::SetNat44Sources(id, s)))
             .chain(members.map(|(id, m)| Change::AddMembers(id, m)))
@@ -172,6 +218,19 @@ impl Intent {
         }
         let sources = gone(&self.nat44_sources, &to.nat44_sources);
         changes.extend(sources.map(|id| Change::SetNat44Sources(id, BTreeSet::new())));
+        changes.extend(self.remotes.iter().filter_map(|(id, all)| {
+            let kept = to.remotes.get(id);
+            let gone = all
+                .keys()
+                .filter(|a| kept.is_none_or(|k| !k.contains_key(a)));
+            let gone: BTreeSet<IpAddr> = gone.copied().collect();
+            (!gone.is_empty()).then_some(Change::RemoveRemotes(*id, gone))
+        }));
+        let hosts = self
+            .hosts
+            .keys()
+            .filter(|host| !to.hosts.contains_key(host));
+        changes.extend(hosts.cloned().map(Change::RemoveHost));
         changes.extend(gone(&self.ports, &to.ports).map(Change::RemovePort));
         changes.extend(gone(&self.groups, &to.groups).map(Change::RemoveGroup));
         changes.extend(gone(&self.subnets, &to.subnets).map(Change::RemoveSubnet));
@@ -186,6 +245,12 @@ impl Intent {
                     new.retain(|member| !present.contains(member));
                 }
                 Change::AddMembers(id, new)
+            }
+            Change::PutRemotes(id, mut new) => {
+                if let Some(present) = self.remotes.get(&id) {
+                    new.retain(|addr, host| present.get(addr) != Some(host));
+                }
+                Change::PutRemotes(id, new)
             }
             other => other,
         }
@@ -202,6 +267,17 @@ impl Intent {
                 new.is_empty() || self.members.get(id).is_some_and(|m| new.is_subset(m))
             }
             Change::SetNat44Sources(id, new) => self.nat44_sources.get(id) == Some(new),
+            Change::PutHost(host, endpoint) => self.hosts.get(host) == Some(endpoint),
+            Change::RemoveHost(host) => !self.hosts.contains_key(host),
+            Change::PutRemotes(id, new) => {
+                let present = self.remotes.get(id);
+                let has = |(addr, host)| present.is_some_and(|p| p.get(addr) == Some(host));
+                new.iter().all(has)
+            }
+            Change::RemoveRemotes(id, old) => self
+                .remotes
+                .get(id)
+                .is_none_or(|present| old.iter().all(|addr| !present.contains_key(addr))),
             Change::RemoveNetwork(id) => !self.networks.contains_key(id),
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),

@@ -19,6 +19,8 @@ use crate::{
 const MAIN: u32 = 254;
 /// Metric of routes to ports; better than what any routing protocol brings.
 pub const PORT_METRIC: u32 = 100;
+/// Metric of routes to a private network's ports on other hosts: a port here is nearer.
+pub const REMOTE_METRIC: u32 = 150;
 /// Metric of the black hole under a NAT44 source, which only connections that are being translated pass.
 pub const SOURCE_METRIC: u32 = 900_000;
 /// Metric of the black holes under subnets and aggregates: anything else is better.
@@ -93,7 +95,8 @@ pub fn blackhole(prefix: Prefix) -> Object {
     route(prefix, BLACKHOLE_METRIC, RouteKind::Blackhole, None)
 }
 
-fn route(prefix: Prefix, metric: u32, kind: RouteKind, prefsrc: Option<IpAddr>) -> Object {
+/// In the place's main table.
+pub fn route(prefix: Prefix, metric: u32, kind: RouteKind, prefsrc: Option<IpAddr>) -> Object {
     let key = RouteKey {
         netns: Netns::Main,
         table: MAIN,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use hextet_types::{Family, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
+use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
 use super::{
     place::Place,
@@ -32,6 +32,8 @@ pub enum Referrer {
     Subnet(SubnetId),
     /// A subnet's NAT44 sources on this host.
     Sources(SubnetId),
+    /// An address of a private network on another host.
+    Remote(IpAddr),
 }
 
 /// What is named.
@@ -55,6 +57,8 @@ pub enum Name {
     Inside(Prefix),
     /// By IPv4 subnets of that length.
     InsideLen(u8),
+    /// By addresses of a private network that are there.
+    Peer(HostId),
     /// By subnets that are translated; there is only one such name.
     Translation,
 }
@@ -134,6 +138,12 @@ impl Index {
         for subnet in intent.subnets.values() {
             if is_here(&subnet.network_id) {
                 add(Referrer::Subnet(subnet.id), names_of_subnet(subnet));
+            }
+        }
+        if let Place::Network(id) = place {
+            for (addr, host) in intent.remotes.get(&id).into_iter().flatten() {
+                let names = [Name::Peer(host.clone())].into();
+                add(Referrer::Remote(*addr), names);
             }
         }
         if place == Place::Main {
@@ -268,6 +278,7 @@ pub fn units_of_name(name: &Name) -> Vec<Unit> {
         Name::Members(id) => vec![Unit::MemberSets(*id)],
         Name::Inside(prefix) => vec![Unit::Inside(*prefix)],
         Name::InsideLen(len) => vec![Unit::InsideSet(*len), Unit::Translation],
+        Name::Peer(host) => vec![Unit::Peer(host.clone())],
         Name::Translation => vec![Unit::Translation],
     }
 }

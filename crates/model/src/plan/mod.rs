@@ -23,6 +23,7 @@ mod responder;
 pub(crate) mod rules;
 mod source;
 mod step;
+mod tunnel;
 mod unit;
 pub(crate) mod why;
 
@@ -37,7 +38,7 @@ use crate::{
     state::{Changed, HostState},
 };
 
-pub use address::{BLACKHOLE_METRIC, PORT_METRIC, SOURCE_METRIC};
+pub use address::{BLACKHOLE_METRIC, PORT_METRIC, REMOTE_METRIC, SOURCE_METRIC};
 pub use config::{Aggregate, HostConfig};
 
 use ledger::{Ledger, Part};

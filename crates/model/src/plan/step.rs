@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use hextet_types::{Family, NetworkId, PortId, SecurityGroupId, SubnetId};
+use hextet_types::{Family, HostId, NetworkId, PortId, SecurityGroupId, SubnetId};
 
 use super::{
     index::{Name, Referrer, has_interface, names_of_port, names_of_sources, names_of_subnet},
@@ -55,6 +55,17 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
             step.recheck_members(*id, members);
         }
         Change::SetNat44Sources(id, sources) => step.sources(*id, sources),
+        Change::PutHost(host, _) | Change::RemoveHost(host) => step.host(host),
+        Change::PutRemotes(id, remotes) => {
+            for (addr, host) in remotes {
+                step.remote(*id, *addr, Some(host));
+            }
+        }
+        Change::RemoveRemotes(id, addrs) => {
+            for addr in addrs {
+                step.remote(*id, *addr, None);
+            }
+        }
     }
     intent.apply(change);
 }
@@ -140,6 +151,10 @@ impl Step<'_> {
         if from != to {
             self.moves(id, from, to);
         }
+        let segment = |n: &Network| (n.segmentation_id, n.mtu);
+        if old.map(segment) != new.map(segment) {
+            self.touched.units_of(to).insert(Unit::Tunnel);
+        }
         let relevant = |n: &Network| (n.admin_state_up, n.mtu, n.dns_domain.clone());
         if old.map(relevant) == new.map(relevant) {
             return;
@@ -168,12 +183,26 @@ impl Step<'_> {
                     let subnet = self.intent.subnets.get(&subnet);
                     self.move_subnet(subnet.map(|s| (from, s)), subnet.map(|s| (to, s)));
                 }
-                Referrer::Group(_) | Referrer::Sources(_) => {}
+                Referrer::Group(_) | Referrer::Sources(_) | Referrer::Remote(_) => {}
             }
         }
+        self.move_remotes(id, from, to);
         if from != Place::Main {
             self.places.remove(from);
             self.touched.units_of(from).extend(Unit::ALWAYS);
+        }
+    }
+
+    fn move_remotes(&mut self, id: NetworkId, from: Place, to: Place) {
+        let remotes = self.intent.remotes.get(&id).into_iter().flatten();
+        for (addr, host) in remotes {
+            let (none, peer) = (BTreeSet::new(), [Name::Peer(host.clone())].into());
+            for (place, names) in [(from, (&peer, &none)), (to, (&none, &peer))] {
+                if place != Place::Main {
+                    self.rename(place, Referrer::Remote(*addr), names);
+                    self.touched.units_of(place).insert(Unit::Remote(*addr));
+                }
+            }
         }
     }
 
@@ -292,6 +321,34 @@ impl Step<'_> {
         let were = touched.filter(|(_, units)| units.contains(&Unit::MemberSets(id)));
         let were = were.map(|(place, _)| *place);
         asked.chain(were).collect()
+    }
+
+    /// Its endpoint is there, another, or gone.
+    fn host(&mut self, host: &HostId) {
+        let name = Name::Peer(host.clone());
+        for (place, index) in self.places.all() {
+            let units = self.touched.units.entry(place).or_default();
+            units.insert(Unit::Tunnel);
+            if index.is_named(&name) {
+                units.insert(Unit::Peer(host.clone()));
+            }
+            units.extend(index.referrers(&name).filter_map(|who| match who {
+                Referrer::Remote(addr) => Some(Unit::Remote(addr)),
+                _ => None,
+            }));
+        }
+    }
+
+    fn remote(&mut self, id: NetworkId, addr: IpAddr, new: Option<&HostId>) {
+        let place = self.home(id);
+        if place == Place::Main {
+            return;
+        }
+        let old = self.intent.remotes.get(&id).and_then(|all| all.get(&addr));
+        let names = |host: Option<&HostId>| host.map(|h| Name::Peer(h.clone())).into_iter();
+        let (old, new) = (names(old).collect(), names(new).collect());
+        self.rename(place, Referrer::Remote(addr), (&old, &new));
+        self.touched.units_of(place).insert(Unit::Remote(addr));
     }
 
     fn sources(&mut self, id: SubnetId, new: &BTreeSet<IpAddr>) {

@@ -6,14 +6,14 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use hextet_types::{Family, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
+use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
 use super::{
     HostConfig, address, base, group,
     index::{Index, Name, Referrer, units_of_name},
     nat, place,
     place::{Interfaces, Place},
-    port, source,
+    port, source, tunnel,
 };
 use crate::{
     intent::Intent,
@@ -71,6 +71,12 @@ pub enum Unit {
     InsideSet(u8),
     /// A translated subnet.
     Nat44(SubnetId),
+    /// The VXLAN device of a private network.
+    Tunnel,
+    /// Another host that has ports of it.
+    Peer(HostId),
+    /// An address of a port there.
+    Remote(IpAddr),
 }
 
 /// What units are computed from.
@@ -112,11 +118,12 @@ impl From<Vec<Object>> for Output {
 
 impl Unit {
     /// What stands in each place, whatever the intent is.
-    pub const ALWAYS: [Unit; 4] = [
+    pub const ALWAYS: [Unit; 5] = [
         Unit::Host,
         Unit::SourceCheck,
         Unit::Established,
         Unit::Translation,
+        Unit::Tunnel,
     ];
 
     /// What it makes of that, where it has to be; nothing where it does not stand.
@@ -143,6 +150,9 @@ impl Unit {
             Unit::Inside(prefix) => address::inside(view, *prefix).into(),
             Unit::InsideSet(len) => nat::inside_set(view, *len).into(),
             Unit::Nat44(id) => nat::subnet(view, *id).into(),
+            Unit::Tunnel => tunnel::tunnel(view).into(),
+            Unit::Peer(host) => tunnel::peer(view, host).into(),
+            Unit::Remote(addr) => tunnel::remote(view, *addr).into(),
         }
     }
 }
@@ -159,6 +169,7 @@ impl<'a> View<'a> {
         units.extend(referrers.filter_map(|who| match who {
             Referrer::Port(id) => Some(Unit::Port(id)),
             Referrer::Subnet(id) | Referrer::Sources(id) => Some(Unit::Nat44(id)),
+            Referrer::Remote(addr) => Some(Unit::Remote(addr)),
             Referrer::Group(_) => None,
         }));
         for name in self.index.names() {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use hextet_model::{
-    intent::{Change, Group},
+    intent::{Change, Group, TunnelEndpoint},
     neutron::{
         AddressPair, Binding, Direction, FixedIp, Ipv6Mode, Nat44, Network, NetworkType, Port,
         Protocol, SecurityGroup, SecurityGroupRule, Standard, Status, Subnet,
@@ -13,8 +13,8 @@ use hextet_model::{
     state::Scope,
 };
 use hextet_types::{
-    Family, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId, SecurityGroupRuleId,
-    SubnetId,
+    Family, HostId, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId,
 };
 use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -349,9 +349,15 @@ pub fn some_network() -> impl Strategy<Value = Network> {
             admin_state_up: up,
             mtu,
             network_type: kind,
+            segmentation_id: Some(u32::from(mtu)),
             ..network(n)
         }
     })
+}
+
+/// This host, or one of two others.
+fn some_host() -> impl Strategy<Value = HostId> {
+    select(vec!["compute-1", "compute-2", "compute-3"]).prop_map(|name| name.parse().unwrap())
 }
 
 fn some_addresses() -> impl Strategy<Value = BTreeSet<IpAddr>> {
@@ -381,6 +387,17 @@ pub fn some_change() -> impl Strategy<Value = Change> {
         1 => (0u8..4).prop_map(|n| Change::RemoveSubnet(subnet_id(n))),
         2 => (0u8..6).prop_map(|n| Change::RemovePort(port_id(n))),
         2 => (0u8..4).prop_map(|n| Change::RemoveGroup(group_id(n))),
+        2 => (some_host(), select(vec!["2001:db8:f::1", "198.51.100.1"])).prop_map(|(host, at)| {
+            let number = u32::from(host.as_str().bytes().last().unwrap());
+            let endpoint = TunnelEndpoint { number, address: ip(at) };
+            Change::PutHost(host, endpoint)
+        }),
+        1 => some_host().prop_map(Change::RemoveHost),
+        3 => (0u8..2, some_addresses(), some_host()).prop_map(|(n, addrs, host)| {
+            let remotes = addrs.into_iter().map(|addr| (addr, host.clone()));
+            Change::PutRemotes(network_id(n), remotes.collect())
+        }),
+        1 => (0u8..2, some_addresses()).prop_map(|(n, a)| Change::RemoveRemotes(network_id(n), a)),
         2 => (0u8..4, some_addresses()).prop_map(|(g, a)| Change::RemoveMembers(group_id(g), a)),
     ]
 }

@@ -1,0 +1,106 @@
+//! The way to a private network's ports on other hosts: a VXLAN device, a neighbour and an entry of it for each
+//! host, a route for each address. Nothing is learned from packets.
+//!
+//! A host is known on the network by an Ethernet address out of its number, and by the link-local address
+//! that follows from that, whichever family the outer packets are of; also for IPv4 (RFC 8950).
+
+use std::net::IpAddr;
+
+use hextet_types::{HostId, IfName, Mac, Prefix};
+
+use super::{
+    address::{self, REMOTE_METRIC},
+    index::Name,
+    place::Place,
+    unit::View,
+};
+use crate::{
+    intent::TunnelEndpoint,
+    state::{Fdb, Neighbour, Netns, NextHop, Object, RouteKind, Vxlan},
+};
+
+/// The UDP port of VXLAN (RFC 7348 §5).
+const PORT: u16 = 4789;
+
+/// The device, the same name in each network's namespace.
+fn device() -> Option<IfName> {
+    "vxlan".parse().ok()
+}
+
+/// How a host is known on private networks.
+fn mac_of(endpoint: &TunnelEndpoint) -> Mac {
+    let [_, a, b, c] = endpoint.number.to_be_bytes();
+    Mac::new([0x06, 0x68, 0x78, a, b, c])
+}
+
+fn gateway_of(endpoint: &TunnelEndpoint) -> IpAddr {
+    IpAddr::V6(mac_of(endpoint).link_local())
+}
+
+/// The network's device, where the network has a segment and this host an endpoint.
+pub fn tunnel(view: View<'_>) -> Vec<Object> {
+    let Place::Network(id) = view.place else {
+        return Vec::new();
+    };
+    let network = view.intent.networks.get(&id);
+    let own = view.intent.hosts.get(&view.config.host);
+    let (Some(network), Some(own), Some(name)) = (network, own, device()) else {
+        return Vec::new();
+    };
+    let vxlan = network.segmentation_id.map(|vni| Vxlan {
+        netns: Netns::Main,
+        name,
+        vni,
+        local: own.address,
+        port: PORT,
+        mtu: network.mtu,
+        mac: mac_of(own),
+    });
+    vxlan.map(Object::Vxlan).into_iter().collect()
+}
+
+/// Another host that has ports of the network.
+pub fn peer(view: View<'_>, host: &HostId) -> Vec<Object> {
+    let named = view.index.is_named(&Name::Peer(host.clone()));
+    let endpoint = view.intent.hosts.get(host).filter(|_| named);
+    let (Some(endpoint), Some(link)) = (endpoint, device()) else {
+        return Vec::new();
+    };
+    let mac = mac_of(endpoint);
+    let neighbour = Neighbour {
+        netns: Netns::Main,
+        link: link.clone(),
+        addr: gateway_of(endpoint),
+        mac,
+    };
+    let entry = Fdb {
+        netns: Netns::Main,
+        link,
+        mac,
+        dst: endpoint.address,
+    };
+    vec![Object::Neighbour(neighbour), Object::Fdb(entry)]
+}
+
+/// An address on another host.
+pub fn remote(view: View<'_>, addr: IpAddr) -> Vec<Object> {
+    let Place::Network(id) = view.place else {
+        return Vec::new();
+    };
+    let host = view.intent.remotes.get(&id).and_then(|all| all.get(&addr));
+    let endpoint = host.and_then(|host| view.intent.hosts.get(host));
+    let (Some(endpoint), Some(link)) = (endpoint, device()) else {
+        return Vec::new();
+    };
+    let hop = NextHop {
+        via: Some(gateway_of(endpoint)),
+        link,
+    };
+    let kind = RouteKind::Unicast(vec![hop]);
+    vec![address::route(
+        Prefix::host(addr),
+        REMOTE_METRIC,
+        kind,
+        None,
+    )]
+}
