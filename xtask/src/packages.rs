@@ -49,6 +49,7 @@ pub const INTEROP: &[&str] = &[
     "frr",
     "gobgpd",
     "python3-openstackclient",
+    "python3-venv",
     "wide-dhcpv6-client",
 ];
 

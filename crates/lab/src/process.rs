@@ -103,8 +103,14 @@ impl Process {
 
     /// Whether it still runs.
     pub fn runs(&self) -> bool {
-        self.reap();
-        self.identity.runs()
+        let mut child = self
+            .child
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match child.as_mut().map(Child::try_wait) {
+            Some(Ok(status)) => status.is_none(),
+            _ => self.identity.runs(),
+        }
     }
 
     /// How it ended; nothing while it runs, or when it was not ours to wait for.

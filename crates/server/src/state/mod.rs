@@ -166,6 +166,16 @@ pub struct Corrupt {
     source: serde_json::Error,
 }
 
+impl Corrupt {
+    /// What is stored there belongs under another key.
+    fn of_another(key: &[u8]) -> Corrupt {
+        Corrupt {
+            key: key.escape_ascii().to_string(),
+            source: serde::de::Error::custom("it is of another network or MAC address"),
+        }
+    }
+}
+
 fn decode<T: DeserializeOwned>(kv: &KeyValue) -> Result<Row<T>, Corrupt> {
     let value = serde_json::from_slice(&kv.value).map_err(|source| Corrupt {
         key: kv.key.escape_ascii().to_string(),
@@ -200,7 +210,16 @@ impl State {
         match key {
             Key::Network(id) => self.set_network(id, decode_if(kv)?),
             Key::Subnet(id) => self.set_subnet(id, decode_if(kv)?),
-            Key::Port(network, mac) => self.set_port((network, mac), decode_if(kv)?),
+            Key::Port(network, mac) => {
+                let row: Option<Row<Port>> = decode_if(kv)?;
+                let said = row
+                    .as_ref()
+                    .map(|r| (r.value.network_id, r.value.mac_address));
+                if said.is_some_and(|said| said != (network, mac)) {
+                    return Err(Corrupt::of_another(event.key()));
+                }
+                self.set_port((network, mac), row);
+            }
             Key::Group(id) => self.set_group(id, decode_if(kv)?),
             Key::Rule(id) => self.set_rule(id, decode_if(kv)?),
             Key::SubnetPool(id) => self.set_pool(id, decode_if(kv)?),
