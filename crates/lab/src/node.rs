@@ -17,11 +17,15 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-use crate::Error;
+use crate::{
+    Error,
+    record::{MARK, Record},
+};
 
 /// A network namespace that belongs to a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    lab: String,
     name: String,
     netns: String,
     view: View,
@@ -39,6 +43,7 @@ pub(crate) struct View {
 impl Node {
     pub(crate) fn new(lab: &str, name: &str, view: View) -> Node {
         Node {
+            lab: lab.to_owned(),
             name: name.to_owned(),
             netns: netns(lab, name),
             view,
@@ -108,13 +113,17 @@ impl Node {
         Ok(())
     }
 
-    /// Starts a command inside the node. Its streams are the command's own business.
+    /// Starts a command inside the node. Its streams are the command's own business. What it leaves behind ends
+    /// with the lab.
     ///
     /// # Errors
     ///
     /// The namespace can't be entered, or the program can't be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Child, Error> {
         let line = command_line(command);
+        if let Some(mark) = Record::of(&self.lab).mark() {
+            command.env(MARK, mark);
+        }
         self.enter(|| {
             self.change_view()?;
             command

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     Error, Node, Ready,
-    record::{Identity, MARK, Record},
+    record::{Identity, Record},
     wait_until,
 };
 
@@ -57,9 +57,6 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err);
-        if let Some(mark) = record.mark() {
-            command.env(MARK, mark);
-        }
         let mut child = node.spawn(command)?;
         let name = format!("{}/{name}", node.name());
         // Gone already: then nobody needs to find it either.

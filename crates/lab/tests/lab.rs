@@ -155,13 +155,14 @@ fn down_takes_everything_and_may_be_said_twice() {
     let name = lab.name().to_owned();
     let b = lab.node("b").unwrap();
     // What a program leaves behind in a session of its own is ended too.
-    b.run(&["true"]).unwrap();
+    b.run(&["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & exit 0"])
+        .unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", "setsid sleep 1000 & exit 0"]);
     assert!(lab.spawn(&b, "leaver", &mut command).unwrap().wait(LIMIT));
     assert!(matches!(Lab::up(file("down")), Err(Error::AlreadyUp(_))));
     let downed = Lab::down(&name).unwrap();
-    assert_eq!((downed.processes, downed.namespaces), (2, 3));
+    assert_eq!((downed.processes, downed.namespaces), (3, 3));
     assert!(!left_over(&name));
     assert_eq!(Lab::down(&name).unwrap(), hextet_lab::Downed::default());
     assert!(matches!(Lab::open(&name), Err(Error::NotUp { .. })));

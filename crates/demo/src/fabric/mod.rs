@@ -491,8 +491,19 @@ impl Leftovers {
             expect(
                 !labs.iter().any(|l| l.name == lab),
                 "the lab is still listed",
-            )
+            )?;
+            let running = processes_of(lab);
+            expect(running.is_empty(), format!("still running: {running:?}"))
         })?;
         Ok("no namespace, link, rule or process of the lab is left".to_owned())
     }
+}
+
+/// The command lines of processes that were told of the lab's files.
+fn processes_of(lab: &str) -> Vec<String> {
+    let directory = format!("/labs/{lab}/");
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(&directory)).collect()
 }
