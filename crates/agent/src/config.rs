@@ -32,6 +32,9 @@ pub struct AgentConfig {
     /// tc does.
     #[serde(default = "default_tcx")]
     pub tcx: bool,
+    /// The host's own address of the underlay by which others reach it by tunnels; without one it takes no ports of
+    /// private networks.
+    pub tunnel_address: Option<IpAddr>,
     /// What planning needs to know of this host.
     pub host: HostConfig,
     /// The BGP speaker; without it nothing is announced.

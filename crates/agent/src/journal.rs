@@ -184,6 +184,7 @@ fn read(file: &File, path: &Path) -> io::Result<(Intent, u64, u64)> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use hextet_model::intent::Scope;
     use hextet_types::SecurityGroupId;
     use uuid::Uuid;
 
@@ -191,7 +192,11 @@ mod tests {
 
     fn members(n: u8) -> Change {
         let addr = std::net::IpAddr::from([10, 0, 0, n]);
-        Change::AddMembers(SecurityGroupId(Uuid::from_u128(1)), BTreeSet::from([addr]))
+        Change::AddMembers(
+            SecurityGroupId(Uuid::from_u128(1)),
+            Scope::Routed,
+            BTreeSet::from([addr]),
+        )
     }
 
     fn filled(path: &Path) -> Intent {

@@ -1,6 +1,6 @@
 //! Tells the server how this host's ports fare: at once when one changes, and every few seconds anyway.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::Result;
 use hextet_api::agent::{PortState, StatusReport};
@@ -9,7 +9,7 @@ use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{client, identity::Identity};
 
@@ -19,6 +19,15 @@ const HEARTBEAT: Duration = Duration::from_secs(8);
 const RETRY: Duration = Duration::from_secs(2);
 /// Changes that come together go together.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// What is told of the host itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// The Ethernet address of its end of ports.
+    pub gateway_mac: Mac,
+    /// Where it is reached by tunnels.
+    pub tunnel_address: Option<IpAddr>,
+}
 
 /// What there is to tell.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +81,7 @@ impl Standing {
             complete: change.is_none(),
             applied_revision: self.applied_revision,
             gateway_mac: None,
+            tunnel_address: None,
             configurations: self.configurations.clone(),
         };
         (report, self.last_change)
@@ -80,16 +90,19 @@ impl Standing {
 
 /// Runs until nobody has anything to tell any more.
 pub async fn run(
-    (server, gateway_mac): (String, Mac),
+    (server, host): (String, Host),
     identity: Identity,
     mut standing: watch::Receiver<Standing>,
 ) {
+    let mut last = String::new();
     while standing.has_changed().is_ok() {
-        if let Err(error) = report(&server, gateway_mac, &identity, &mut standing).await {
-            debug!(
-                error = format!("{error:#}"),
-                "the server was not told how ports fare"
-            );
+        if let Err(error) = report(&server, host, &identity, &mut standing).await {
+            let error = format!("{error:#}");
+            debug!(error, "the server was not told how ports fare");
+            if error != last {
+                warn!(error, "reports do not reach the server, or it refuses them");
+            }
+            last = error;
             sleep(RETRY).await;
         }
     }
@@ -98,13 +111,14 @@ pub async fn run(
 /// Over one connection: everything first, then what changes. Ends well only with the agent.
 async fn report(
     server: &str,
-    gateway_mac: Mac,
+    host: Host,
     identity: &Identity,
     standing: &mut watch::Receiver<Standing>,
 ) -> Result<()> {
     let mut connection = client::connect(server, identity.tls()?).await?;
     let (mut everything, mut told) = standing.borrow_and_update().since(None);
-    everything.gateway_mac = Some(gateway_mac);
+    everything.gateway_mac = Some(host.gateway_mac);
+    everything.tunnel_address = host.tunnel_address;
     connection.report(&everything).await?;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

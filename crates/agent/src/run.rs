@@ -135,8 +135,12 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         .spawn(move || reconciler.run(&heard))
         .context("start the reconciler's thread")?;
 
+    let told = reporter::Host {
+        gateway_mac: config.host.gateway_mac,
+        tunnel_address: config.tunnel_address,
+    };
     tokio::spawn(reporter::run(
-        (config.server.clone(), config.host.gateway_mac),
+        (config.server.clone(), told),
         identity.clone(),
         standing_told,
     ));

@@ -106,6 +106,7 @@ impl Group {
 mod tests {
     use std::collections::BTreeSet;
 
+    use hextet_model::intent::Scope;
     use hextet_types::SecurityGroupId;
     use uuid::Uuid;
 
@@ -114,6 +115,7 @@ mod tests {
     fn change() -> Change {
         Change::AddMembers(
             SecurityGroupId(Uuid::nil()),
+            Scope::Routed,
             BTreeSet::from([[10, 0, 0, 1].into()]),
         )
     }

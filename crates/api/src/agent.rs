@@ -14,7 +14,7 @@
 //! The host's name is the certificate's subject, never a part of the request: an agent cannot ask for
 //! another host's intent nor report another host's ports.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use hextet_model::intent::Change;
 use hextet_types::{HostId, Mac, PortId};
@@ -87,6 +87,10 @@ pub struct StatusReport {
     /// The Ethernet address of the host's end of its ports, which whoever plugs a TAP gives to it.
     #[serde(default)]
     pub gateway_mac: Option<Mac>,
+    /// Where the host is reached by tunnels; none when it takes no ports of private networks. Counts in a
+    /// complete report.
+    #[serde(default)]
+    pub tunnel_address: Option<IpAddr>,
     /// For people: uplinks, peers, counts (`configurations` of Neutron's agent list).
     #[serde(default)]
     pub configurations: BTreeMap<String, serde_json::Value>,

@@ -7,7 +7,7 @@ mod world;
 use std::fmt::Write as _;
 
 use hextet_model::{
-    intent::Change,
+    intent::{Change, Scope},
     neutron::{AddressPair, Direction, Protocol, SecurityGroupRule},
     plan::Planner,
     state::{HostState, Netns, Object, table_text},
@@ -71,7 +71,11 @@ fn small_host() -> Planner {
             world::subnet_id(1),
             [ip("192.0.2.8"), ip("192.0.2.11")].into(),
         ),
-        Change::AddMembers(group_id(1), [ip("2001:db8:1::b"), ip("10.1.0.11")].into()),
+        Change::AddMembers(
+            group_id(1),
+            Scope::Routed,
+            [ip("2001:db8:1::b"), ip("10.1.0.11")].into(),
+        ),
         Change::PutGroup(Box::new(group(0, web_and_ping()))),
         Change::PutPort(Box::new(first)),
         Change::PutPort(Box::new(second)),

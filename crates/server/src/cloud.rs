@@ -12,7 +12,7 @@ use hextet_api::{
     request::Caller,
 };
 use hextet_store::{Event, KeyRange, Store, StoreError, Txn, WatchItem};
-use hextet_types::{HostId, Prefix, ProjectId};
+use hextet_types::{Family, HostId, ProjectId};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
@@ -21,7 +21,8 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
-    state::{Corrupt, State, hosts::Step},
+    config::NetworkPolicy,
+    state::{Corrupt, State, hosts::Step, tunnels::Tunnels},
     write::{Usage, Write},
 };
 
@@ -44,7 +45,7 @@ pub struct Cloud {
     /// What writes under way will add, by project and quota.
     in_flight: Mutex<HashMap<(ProjectId, &'static str), i64>>,
     streams: Mutex<HashMap<HostId, Vec<mpsc::Sender<StepGroup>>>>,
-    member_prefixes: Box<[Prefix]>,
+    policy: NetworkPolicy,
 }
 
 /// Why the cloud cannot be followed any more.
@@ -59,16 +60,16 @@ pub enum FollowError {
 }
 
 impl Cloud {
-    /// Reads the whole store. Members may make subnets of routed networks in these prefixes.
+    /// Reads the whole store.
     ///
     /// # Errors
     ///
     /// The store cannot be read, or holds what this program cannot understand.
     pub async fn open(
         store: Arc<dyn Store>,
-        member_prefixes: &[Prefix],
+        policy: NetworkPolicy,
     ) -> Result<Arc<Cloud>, FollowError> {
-        let state = read_all(store.as_ref()).await?;
+        let state = read_all(store.as_ref(), policy.overlay).await?;
         let (reached, _) = watch::channel(state.revision);
         Ok(Arc::new(Cloud {
             store,
@@ -76,7 +77,7 @@ impl Cloud {
             reached,
             in_flight: Mutex::default(),
             streams: Mutex::default(),
-            member_prefixes: member_prefixes.into(),
+            policy,
         }))
     }
 
@@ -109,7 +110,7 @@ impl Cloud {
         for _ in 0..ATTEMPTS {
             let (txn, outcome, _reserved) = {
                 let state = self.state();
-                let mut write = Write::new(&state, caller, &self.member_prefixes, now());
+                let mut write = Write::new(&state, caller, &self.policy, now());
                 let outcome = decide(&mut write)?;
                 let reserved = self.reserve(&state, write.usage())?;
                 (write.into_txn()?, outcome, reserved)
@@ -227,7 +228,7 @@ impl Cloud {
     /// After a gap in what the store tells: everything again, for the streams, too.
     async fn begin_anew(&self) -> Result<(), FollowError> {
         warn!("the store's change log does not reach back far enough: reading everything anew");
-        let fresh = read_all(self.store.as_ref()).await?;
+        let fresh = read_all(self.store.as_ref(), self.policy.overlay).await?;
         let revision = fresh.revision;
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.streams
@@ -305,8 +306,11 @@ impl Drop for Reserved<'_> {
     }
 }
 
-async fn read_all(store: &dyn Store) -> Result<State, FollowError> {
-    let mut state = State::default();
+async fn read_all(store: &dyn Store, overlay: Family) -> Result<State, FollowError> {
+    let mut state = State {
+        tunnels: Tunnels::of(overlay),
+        ..State::default()
+    };
     let mut scan = store.scan(KeyRange::all()).await?;
     loop {
         let kvs = scan.next().await?;

@@ -8,7 +8,8 @@ use std::{
 };
 
 use hextet_api::value::is_unusable;
-use hextet_types::Prefix;
+use hextet_model::neutron::NetworkType;
+use hextet_types::{Family, Prefix};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -16,6 +17,8 @@ use thiserror::Error;
 const MAX_SOCKET_PATH: usize = 107;
 /// What the store's cache can be.
 const CACHE_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 36;
+/// What packets between hosts can be, in octets: a private network's carry IPv6 (1,280) in any case.
+const PHYSNET_MTU: RangeInclusive<u16> = 1280 + 70..=65_535;
 
 /// `hextet server --config FILE`. An empty file works.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +52,87 @@ pub struct ServerConfig {
     /// Where members may make subnets of routed networks. What a routed network has, hosts announce: elsewhere
     /// only administrators decide about it.
     pub member_prefixes: Vec<Prefix>,
+    /// What members get who make a network: the first of these types that is to be had.
+    pub tenant_network_types: Vec<NetworkType>,
+    /// VXLAN segments for private networks whose segment nobody chooses, as `"1000:1999"`.
+    pub vni_ranges: Vec<VniRange>,
+    /// The largest packets that all links between hosts carry, in octets.
+    pub global_physnet_mtu: u16,
+    /// The IP version of packets between hosts that carry private networks' ones: 4 or 6.
+    pub overlay_ip_version: u8,
+}
+
+/// VXLAN segments (RFC 7348 §5), both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct VniRange {
+    first: u32,
+    last: u32,
+}
+
+impl VniRange {
+    /// All that there are: 24 bits, but for 0.
+    pub const ALL: VniRange = VniRange {
+        first: 1,
+        last: (1 << 24) - 1,
+    };
+
+    /// The first and the last.
+    pub fn ends(self) -> (u32, u32) {
+        (self.first, self.last)
+    }
+
+    /// How many.
+    pub fn size(self) -> u32 {
+        self.last - self.first + 1
+    }
+}
+
+impl TryFrom<String> for VniRange {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let ends = text.split_once(':');
+        let ends = ends.and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+        match ends {
+            Some((first, last)) if first <= last && first >= 1 && last <= Self::ALL.last => {
+                Ok(VniRange { first, last })
+            }
+            _ => Err(format!(
+                "vni_ranges: '{text}' is no range of VXLAN segments, which go from 1 to {}; an example is \
+                 \"1000:1999\"",
+                Self::ALL.last
+            )),
+        }
+    }
+}
+
+/// What the configuration says of networks.
+#[derive(Clone, Debug)]
+pub struct NetworkPolicy {
+    /// See [`ServerConfig::member_prefixes`].
+    pub member_prefixes: Vec<Prefix>,
+    /// See [`ServerConfig::tenant_network_types`].
+    pub tenant_network_types: Vec<NetworkType>,
+    /// See [`ServerConfig::vni_ranges`].
+    pub vni_ranges: Vec<VniRange>,
+    /// See [`ServerConfig::global_physnet_mtu`].
+    pub global_physnet_mtu: u16,
+    /// See [`ServerConfig::overlay_ip_version`].
+    pub overlay: Family,
+}
+
+impl NetworkPolicy {
+    /// The largest packets that a network's ports can send to each other, in octets. A private network's
+    /// travel behind an Ethernet header (14), VXLAN's (8), UDP's (8), and IPv4's (20) or IPv6's (40).
+    pub fn max_mtu(&self, network_type: NetworkType) -> u16 {
+        let overhead = match (network_type, self.overlay) {
+            (NetworkType::Routed, _) => 0,
+            (NetworkType::Vxlan, Family::V4) => 50,
+            (NetworkType::Vxlan, Family::V6) => 70,
+        };
+        self.global_physnet_mtu.saturating_sub(overhead)
+    }
 }
 
 /// Where everything is kept.
@@ -112,6 +196,10 @@ impl Default for ServerConfig {
             token_lifetime_secs: 12 * 3600,
             certificate_days: 30,
             member_prefixes: Vec::new(),
+            tenant_network_types: vec![NetworkType::Routed],
+            vni_ranges: vec![VniRange::ALL],
+            global_physnet_mtu: 1500,
+            overlay_ip_version: 6,
         }
     }
 }
@@ -163,7 +251,30 @@ impl ServerConfig {
                 "member_prefixes has {prefix}, in which no subnet can lie: leave it out"
             ));
         }
+        if !PHYSNET_MTU.contains(&self.global_physnet_mtu) {
+            return refuse(
+                "global_physnet_mtu must lie between 1350 and 65535: private networks need 70 octets of it \
+                 for themselves, and IPv6 1280",
+            );
+        }
+        if !matches!(self.overlay_ip_version, 4 | 6) {
+            return refuse("overlay_ip_version must be 4 or 6");
+        }
         self.check_places()
+    }
+
+    /// What it says of networks.
+    pub fn network_policy(&self) -> NetworkPolicy {
+        NetworkPolicy {
+            member_prefixes: self.member_prefixes.clone(),
+            tenant_network_types: self.tenant_network_types.clone(),
+            vni_ranges: self.vni_ranges.clone(),
+            global_physnet_mtu: self.global_physnet_mtu,
+            overlay: match self.overlay_ip_version {
+                4 => Family::V4,
+                _ => Family::V6,
+            },
+        }
     }
 
     /// No two listeners at one place, and sockets and files where they can be.
@@ -270,6 +381,8 @@ mod tests {
             ),
             ("agents = '[::1]:9799'", "agents and metrics are both"),
             ("member_prefixes = ['fe80::/10']", "no subnet can lie"),
+            ("global_physnet_mtu = 1349", "between 1350 and"),
+            ("overlay_ip_version = 5", "must be 4 or 6"),
             (&long, "1 to 107 octets"),
         ] {
             let config: ServerConfig = toml::from_str(text).unwrap();
@@ -280,9 +393,33 @@ mod tests {
             "public_url = 'https://cloud.example:9696/'",
             "listen = '[::1]:0'\nagents = '[::1]:0'",
             "member_prefixes = ['::/0']",
+            "global_physnet_mtu = 1350\noverlay_ip_version = 4\ntenant_network_types = ['vxlan', 'routed']",
+            "vni_ranges = ['1:16777215', '5 : 5']\ntenant_network_types = []",
         ] {
             let config: ServerConfig = toml::from_str(text).unwrap();
             assert!(config.check().is_ok(), "{text}");
+        }
+        for text in ["0:5", "5:4", "1:16777216", "7", "a:b", ""] {
+            let error = toml::from_str::<ServerConfig>(&format!("vni_ranges = ['{text}']"));
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("1000:1999"), "{text}: {error}");
+        }
+        let error = toml::from_str::<ServerConfig>("tenant_network_types = ['vlan']").unwrap_err();
+        assert!(error.to_string().contains("routed"), "{error}");
+    }
+
+    #[test]
+    fn private_networks_pay_for_their_tunnels() {
+        for (text, vxlan) in [
+            ("", 1430),
+            ("overlay_ip_version = 4", 1450),
+            ("global_physnet_mtu = 9000", 8930),
+        ] {
+            let config: ServerConfig = toml::from_str(text).unwrap();
+            let policy = config.network_policy();
+            assert_eq!(policy.max_mtu(NetworkType::Vxlan), vxlan, "{text}");
+            let routed = policy.max_mtu(NetworkType::Routed);
+            assert_eq!(routed, config.global_physnet_mtu, "{text}");
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Key {
     Quota(ProjectId),
     /// A host that has joined.
     Host(HostId),
+    /// A host's part in tunnels.
+    Tunnel(HostId),
     /// A token with which a host may join, by its identifier.
     JoinToken(String),
     /// Something of the identity service: its table, and its identifier.
@@ -100,6 +102,7 @@ impl Key {
             "rbac-policy" => rest.parse().ok().map(Key::RbacPolicy),
             "quota" => Some(Key::Quota(ProjectId(rest.to_owned()))),
             "host" => rest.parse().ok().map(Key::Host),
+            "tunnel" => rest.parse().ok().map(Key::Tunnel),
             "join-token" => Some(Key::JoinToken(rest.to_owned())),
             "identity" => {
                 let (table, id) = rest.split_once('/')?;
@@ -250,6 +253,31 @@ pub fn host(host: &HostId) -> Bytes {
     key(format!("/host/{host}"))
 }
 
+/// A host's part in tunnels.
+pub fn tunnel(host: &HostId) -> Bytes {
+    key(format!("/tunnel/{host}"))
+}
+
+/// The claim of a host's number among all hosts; it is never given back.
+pub fn tunnel_number(number: u32) -> Bytes {
+    key(format!("/tunnel-number/{number}"))
+}
+
+/// The claim of an address of the underlay as a host's end of tunnels.
+pub fn tunnel_address(address: IpAddr) -> Bytes {
+    key(format!("/tunnel-address/{address}"))
+}
+
+/// The claim of a VXLAN segment.
+pub fn segment(vni: u32) -> Bytes {
+    key(format!("/segment/vxlan/{vni}"))
+}
+
+/// The claim of the name that hosts give to a private network's namespace.
+pub fn namespace(id: NetworkId) -> Bytes {
+    key(format!("/namespace/{}", hextet_model::plan::namespace(id)))
+}
+
 /// The claim of a host's source addresses for a subnet with NAT44.
 pub fn nat44(subnet: SubnetId, host: &HostId) -> Bytes {
     key(format!("/nat44/{subnet}/{host}"))
@@ -323,6 +351,7 @@ mod tests {
             ),
             (quota(&p), Key::Quota(p.clone())),
             (host(&h), Key::Host(h.clone())),
+            (tunnel(&h), Key::Tunnel(h.clone())),
             (join_token("x"), Key::JoinToken("x".into())),
             (identity(token, "ab"), Key::Identity(token, "ab".into())),
         ];
@@ -337,6 +366,10 @@ mod tests {
             default_subnet_pool(Family::V6),
             rbac_grant(n.0, RbacAction::AccessAsShared, &p),
             nat44(s, &h),
+            tunnel_number(7),
+            tunnel_address([192, 0, 2, 1].into()),
+            segment(7),
+            namespace(n),
             authority(),
             identity_name(IdentityTable::User, "default", "Ann"),
         ];

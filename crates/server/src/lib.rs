@@ -175,7 +175,7 @@ impl Server {
             .map(listener::tls_from_files)
             .transpose();
         let tls = tls.map_err(ServerError::Tls)?;
-        let cloud = Cloud::open(Arc::clone(&store), &config.member_prefixes).await?;
+        let cloud = Cloud::open(Arc::clone(&store), config.network_policy()).await?;
         let pki = Pki::open(store.as_ref()).await?;
         let agents_tls = pki.server_config()?;
         let listeners = bind(&config).await?;

@@ -19,12 +19,15 @@ use hextet_model::neutron::{
     RbacAction, SecurityGroup, SecurityGroupRule, Standard, Subnet, SubnetPool,
 };
 use hextet_store::{Check, Compare, KeyRange, Op, Relation, Txn, limits};
-use hextet_types::{Prefix, ProjectId, SubnetId};
+use hextet_types::{ProjectId, SubnetId};
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::state::{State, ranges::Ranges};
+use crate::{
+    config::NetworkPolicy,
+    state::{State, ranges::Ranges},
+};
 
 /// What a project will have besides, by quota.
 pub type Usage = BTreeMap<(ProjectId, &'static str), (i64, Quota)>;
@@ -35,8 +38,8 @@ pub struct Write<'s> {
     pub state: &'s State,
     /// Who asks.
     pub caller: &'s Caller,
-    /// Where members may make subnets of routed networks.
-    pub member_prefixes: &'s [Prefix],
+    /// What the configuration says of networks.
+    pub policy: &'s NetworkPolicy,
     /// In whole seconds.
     pub now: Timestamp,
     /// Subnets that this write has made.
@@ -62,13 +65,13 @@ impl<'s> Write<'s> {
     pub fn new(
         state: &'s State,
         caller: &'s Caller,
-        member_prefixes: &'s [Prefix],
+        policy: &'s NetworkPolicy,
         now: Timestamp,
     ) -> Self {
         Write {
             state,
             caller,
-            member_prefixes,
+            policy,
             now,
             new_subnets: Vec::new(),
             new_groups: Vec::new(),

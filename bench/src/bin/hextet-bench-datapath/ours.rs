@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::{Context, Result, ensure};
 use hextet_kernel::{Config, Kernel, Scope};
 use hextet_model::{
-    intent::{Group, Intent},
+    intent::{self, Group, Intent},
     neutron::{Port, SecurityGroupRule},
     plan::{HostConfig, plan},
 };
@@ -82,7 +82,7 @@ fn intent(ports: &[site::Port]) -> Result<Intent> {
     }
     let addresses = |port: &site::Port| Family::BOTH.map(|family| port.address(family));
     let members: BTreeSet<IpAddr> = ports.iter().flat_map(addresses).collect();
-    intent.members.insert(SecurityGroupId(GROUP), members);
+    intent.members.insert((SecurityGroupId(GROUP), intent::Scope::Routed), members);
     let group = default_group()?;
     intent.groups.insert(group.group.id, group);
     for described in ports {

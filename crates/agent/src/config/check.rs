@@ -24,6 +24,7 @@ pub fn check(config: &AgentConfig) -> Result<()> {
     check_server(&config.server)?;
     check_socket("control_socket", &config.control_socket)?;
     check_host(&config.host)?;
+    check_tunnel(config.tunnel_address)?;
     match &config.bgp {
         Some(bgp) => check_bgp(bgp),
         None => Ok(()),
@@ -104,6 +105,24 @@ fn check_host(host: &HostConfig) -> Result<()> {
     for aggregate in &host.aggregates {
         check_aggregate(aggregate.prefix)?;
     }
+    Ok(())
+}
+
+/// Other hosts send to it, with no interface besides.
+fn check_tunnel(address: Option<IpAddr>) -> Result<()> {
+    let Some(address) = address else {
+        return Ok(());
+    };
+    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
+    let link_local = match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    let nobody = address.is_unspecified() || address.is_multicast() || address.is_loopback();
+    ensure!(
+        !(nobody || broadcast || link_local),
+        "tunnel_address = \"{address}\": other hosts reach nobody there: name an address of this host that they have a route to, or leave it out"
+    );
     Ok(())
 }
 

@@ -12,28 +12,50 @@ use std::{
 use hextet_types::{HostId, NetworkId, PortId, SecurityGroupId, SecurityGroupRuleId, SubnetId};
 use serde::{Deserialize, Serialize};
 
-use crate::neutron::{Network, Port, SecurityGroup, SecurityGroupRule, Subnet};
+use crate::neutron::{Network, NetworkType, Port, SecurityGroup, SecurityGroupRule, Subnet};
 
 /// The cloud as one host sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
     /// Networks of its ports.
     pub networks: BTreeMap<NetworkId, Network>,
-    /// All subnets of all routed networks: what lies inside the cloud is not translated.
+    /// All subnets of all routed networks: what lies inside the cloud is not translated. Of private networks,
+    /// those of its ports.
     pub subnets: BTreeMap<SubnetId, Subnet>,
     /// Ports bound to it.
     pub ports: BTreeMap<PortId, Port>,
     /// Groups of its ports.
     pub groups: BTreeMap<SecurityGroupId, Group>,
-    /// For each group that a rule of one of those names as remote: its members' addresses; never an
-    /// empty set.
-    pub members: BTreeMap<SecurityGroupId, BTreeSet<IpAddr>>,
+    /// For each group that a rule of one of those names as remote, and each scope that a port with that rule is
+    /// in: its members' addresses there; never an empty set.
+    pub members: BTreeMap<(SecurityGroupId, Scope), BTreeSet<IpAddr>>,
     /// For each subnet with NAT44: this host's source addresses.
     pub nat44_sources: BTreeMap<SubnetId, BTreeSet<IpAddr>>,
     /// Where hosts are reached by tunnels: this one, and those that [`Intent::remotes`] names.
     pub hosts: BTreeMap<HostId, TunnelEndpoint>,
     /// For each private network of its ports: the addresses of ports on other hosts; never an empty map.
     pub remotes: BTreeMap<NetworkId, BTreeMap<IpAddr, HostId>>,
+}
+
+/// Among whom an address is one's own: in two scopes it may be two ports'. What is a member of a group in one
+/// scope says nothing about another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// All routed networks together.
+    Routed,
+    /// A private network.
+    Network(NetworkId),
+}
+
+impl Scope {
+    /// The scope of a network's ports; of one that is not known (yet), that of routed networks.
+    pub fn of(network: Option<&Network>) -> Scope {
+        match network {
+            Some(n) if n.network_type == NetworkType::Vxlan => Scope::Network(n.id),
+            _ => Scope::Routed,
+        }
+    }
 }
 
 /// Where a host is reached by tunnels.
@@ -75,10 +97,10 @@ pub enum Change {
     PutGroup(Box<Group>),
     /// A group is not used here any more.
     RemoveGroup(SecurityGroupId),
-    /// A remote group has these members besides.
-    AddMembers(SecurityGroupId, BTreeSet<IpAddr>),
-    /// A remote group has these members no longer.
-    RemoveMembers(SecurityGroupId, BTreeSet<IpAddr>),
+    /// A remote group has these members besides, in that scope.
+    AddMembers(SecurityGroupId, Scope, BTreeSet<IpAddr>),
+    /// A remote group has these members no longer, in that scope.
+    RemoveMembers(SecurityGroupId, Scope, BTreeSet<IpAddr>),
     /// A subnet's NAT44 sources on this host; none when it has none.
     SetNat44Sources(SubnetId, BTreeSet<IpAddr>),
     /// A host has this endpoint.
@@ -103,11 +125,13 @@ impl Intent {
             Change::RemovePort(id) => drop(self.ports.remove(&id)),
             Change::PutGroup(group) => drop(self.groups.insert(group.group.id, *group)),
             Change::RemoveGroup(id) => drop(self.groups.remove(&id)),
-            Change::AddMembers(_, members) if members.is_empty() => {}
-            Change::AddMembers(id, members) => {
-                self.members.entry(id).or_default().extend(members);
+            Change::AddMembers(_, _, members) if members.is_empty() => {}
+            Change::AddMembers(id, scope, members) => {
+                self.members.entry((id, scope)).or_default().extend(members);
             }
-            Change::RemoveMembers(id, members) => self.remove_members(id, &members),
+            Change::RemoveMembers(id, scope, members) => {
+                self.remove_members((id, scope), &members);
+            }
             Change::SetNat44Sources(id, sources) if sources.is_empty() => {
                 self.nat44_sources.remove(&id);
             }
@@ -133,7 +157,7 @@ impl Intent {
         }
     }
 
-    fn remove_members(&mut self, id: SecurityGroupId, members: &BTreeSet<IpAddr>) {
+    fn remove_members(&mut self, id: (SecurityGroupId, Scope), members: &BTreeSet<IpAddr>) {
         if let Some(present) = self.members.get_mut(&id) {
             for member in members {
                 present.remove(member);
@@ -161,7 +185,7 @@ impl Intent {
         let members = self
             .members
             .iter()
-            .map(|(id, m)| Change::AddMembers(*id, m.clone()));
+            .map(|((id, scope), m)| Change::AddMembers(*id, *scope, m.clone()));
         let groups = self
             .groups
             .values()
@@ -197,7 +221,7 @@ impl Intent {
             .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
             .chain(subnets.map(Change::PutSubnet))
             .chain(sources.map(|(id, s)| Change::SetNat44Sources(id, s)))
-            .chain(members.map(|(id, m)| Change::AddMembers(id, m)))
+            .chain(members.map(|((id, scope), m)| Change::AddMembers(id, scope, m)))
             .chain(groups.map(Change::PutGroup))
             .chain(ports.map(Change::PutPort))
     }
@@ -206,14 +230,14 @@ impl Intent {
     pub fn changes_to(&self, to: &Intent) -> Vec<Change> {
         let news = to.as_changes().filter(|change| !self.has(change));
         let mut changes: Vec<Change> = news.map(|change| self.without_present(change)).collect();
-        for (id, members) in &self.members {
-            let kept = to.members.get(id);
+        for ((id, scope), members) in &self.members {
+            let kept = to.members.get(&(*id, *scope));
             let gone = members
                 .iter()
                 .filter(|m| kept.is_none_or(|k| !k.contains(m)));
             let gone: BTreeSet<IpAddr> = gone.copied().collect();
             if !gone.is_empty() || kept.is_none() {
-                changes.push(Change::RemoveMembers(*id, gone));
+                changes.push(Change::RemoveMembers(*id, *scope, gone));
             }
         }
         let sources = gone(&self.nat44_sources, &to.nat44_sources);
@@ -240,11 +264,11 @@ impl Intent {
 
     fn without_present(&self, change: Change) -> Change {
         match change {
-            Change::AddMembers(id, mut new) => {
-                if let Some(present) = self.members.get(&id) {
+            Change::AddMembers(id, scope, mut new) => {
+                if let Some(present) = self.members.get(&(id, scope)) {
                     new.retain(|member| !present.contains(member));
                 }
-                Change::AddMembers(id, new)
+                Change::AddMembers(id, scope, new)
             }
             Change::PutRemotes(id, mut new) => {
                 if let Some(present) = self.remotes.get(&id) {
@@ -263,8 +287,9 @@ impl Intent {
             Change::PutSubnet(s) => self.subnets.get(&s.id) == Some(&**s),
             Change::PutPort(p) => self.ports.get(&p.id) == Some(&**p),
             Change::PutGroup(g) => self.groups.get(&g.group.id) == Some(&**g),
-            Change::AddMembers(id, new) => {
-                new.is_empty() || self.members.get(id).is_some_and(|m| new.is_subset(m))
+            Change::AddMembers(id, scope, new) => {
+                let present = self.members.get(&(*id, *scope));
+                new.is_empty() || present.is_some_and(|m| new.is_subset(m))
             }
             Change::SetNat44Sources(id, new) => self.nat44_sources.get(id) == Some(new),
             Change::PutHost(host, endpoint) => self.hosts.get(host) == Some(endpoint),
@@ -282,9 +307,9 @@ impl Intent {
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),
             Change::RemoveGroup(id) => !self.groups.contains_key(id),
-            Change::RemoveMembers(id, old) => self
+            Change::RemoveMembers(id, scope, old) => self
                 .members
-                .get(id)
+                .get(&(*id, *scope))
                 .is_none_or(|present| present.is_disjoint(old)),
         }
     }

@@ -40,6 +40,7 @@ use crate::{
 
 pub use address::{BLACKHOLE_METRIC, PORT_METRIC, REMOTE_METRIC, SOURCE_METRIC};
 pub use config::{Aggregate, HostConfig};
+pub use place::namespace;
 
 use ledger::{Ledger, Part};
 use place::{Place, Places};

@@ -11,7 +11,7 @@ use hextet_types::{IfName, NetworkId, PortId};
 
 use super::index::{Index, has_interface};
 use crate::{
-    intent::Intent,
+    intent::{Intent, Scope},
     neutron::{Network, NetworkType},
     state::{Namespace, Netns, Object},
 };
@@ -34,6 +34,14 @@ impl Place {
         }
     }
 
+    /// Which of a remote group's members count here.
+    pub fn scope(self) -> Scope {
+        match self {
+            Place::Main => Scope::Routed,
+            Place::Network(id) => Scope::Network(id),
+        }
+    }
+
     /// Its namespace.
     pub fn netns(self) -> Netns {
         match self {
@@ -44,7 +52,7 @@ impl Place {
 }
 
 /// A private network's namespace: the last ten hex digits of its identifier tell it from others'.
-fn namespace(id: NetworkId) -> String {
+pub fn namespace(id: NetworkId) -> String {
     let hex = id.0.simple().to_string();
     format!("{}{}", Namespace::PREFIXES[0], &hex[22..])
 }

@@ -14,7 +14,7 @@ use super::{
     unit::Unit,
 };
 use crate::{
-    intent::{Change, Group, Intent},
+    intent::{Change, Group, Intent, Scope},
     neutron::{Direction, Network, Port, Subnet},
 };
 
@@ -49,10 +49,10 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::RemovePort(id) => step.port(*id, None),
         Change::PutGroup(group) => step.group(group.group.id, Some(group)),
         Change::RemoveGroup(id) => step.group(*id, None),
-        Change::AddMembers(id, members) => step.members(*id, members),
-        Change::RemoveMembers(id, members) => {
-            step.members(*id, members);
-            step.recheck_members(*id, members);
+        Change::AddMembers(id, scope, members) => step.members(*id, *scope, members),
+        Change::RemoveMembers(id, scope, members) => {
+            step.members(*id, *scope, members);
+            step.recheck_members(*id, *scope, members);
         }
         Change::SetNat44Sources(id, sources) => step.sources(*id, sources),
         Change::PutHost(host, _) | Change::RemoveHost(host) => step.host(host),
@@ -85,7 +85,8 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
                     more.extend(fixed.map(|f| Unit::Address(f.ip_address)));
                 }
                 Unit::MemberSets(id) => {
-                    let members = intent.members.get(id).into_iter().flatten();
+                    let members = intent.members.get(&(*id, place.scope()));
+                    let members = members.into_iter().flatten();
                     more.extend(members.map(|addr| Unit::Member(*id, *addr)));
                 }
                 _ => {}
@@ -298,29 +299,30 @@ impl Step<'_> {
         }
     }
 
-    fn members(&mut self, id: SecurityGroupId, members: &BTreeSet<IpAddr>) {
-        for place in self.places_of_members(id) {
+    fn members(&mut self, id: SecurityGroupId, scope: Scope, members: &BTreeSet<IpAddr>) {
+        for place in self.places_of_members(id, scope) {
             self.touched
                 .units_of(place)
                 .extend(members.iter().map(|addr| Unit::Member(id, *addr)));
         }
     }
 
-    fn recheck_members(&mut self, id: SecurityGroupId, members: &BTreeSet<IpAddr>) {
-        for place in self.places_of_members(id) {
+    fn recheck_members(&mut self, id: SecurityGroupId, scope: Scope, members: &BTreeSet<IpAddr>) {
+        for place in self.places_of_members(id, scope) {
             self.touched
                 .recheck
                 .extend(members.iter().map(|addr| (place, *addr)));
         }
     }
 
-    /// Where the group's members are asked for, or were before this run of changes.
-    fn places_of_members(&self, id: SecurityGroupId) -> BTreeSet<Place> {
+    /// Where the group's members of that scope are asked for, or were before this run of changes.
+    fn places_of_members(&self, id: SecurityGroupId, scope: Scope) -> BTreeSet<Place> {
         let asked = self.places_with(&Name::Members(id)).into_iter();
         let touched = self.touched.units.iter();
         let were = touched.filter(|(_, units)| units.contains(&Unit::MemberSets(id)));
         let were = were.map(|(place, _)| *place);
-        asked.chain(were).collect()
+        let all = asked.chain(were);
+        all.filter(|place| place.scope() == scope).collect()
     }
 
     /// Its endpoint is there, another, or gone.

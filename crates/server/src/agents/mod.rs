@@ -9,6 +9,7 @@ pub mod nat44;
 pub mod pki;
 pub mod status;
 pub mod stream;
+pub mod tunnel;
 
 use std::sync::Arc;
 

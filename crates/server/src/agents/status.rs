@@ -1,4 +1,5 @@
-//! `POST /v1/status`: which ports pass packets. Many reports become few transactions.
+//! `POST /v1/status`: which ports pass packets, and what an agent says of its host. Many reports become few
+//! transactions.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use hextet_types::{HostId, Mac, PortId};
 use tokio::{sync::Notify, time::sleep};
 use tracing::warn;
 
-use super::{AgentError, Joined, join::server};
+use super::{AgentError, Joined, join::server, tunnel};
 use crate::{app::App, cloud::Cloud, http::answer, keys, networking::entity::Entity};
 
 /// How long reports are collected before they are written.
@@ -39,7 +40,8 @@ pub struct Reports {
 ///
 /// # Errors
 ///
-/// 403: the certificate does not count. 503: too much waits to be written.
+/// 403: the certificate does not count. 409: the host's end of tunnels cannot be that; the rest of the report
+/// counts. 503: too much waits to be written.
 pub async fn report(
     Shared(app): Shared<Arc<App>>,
     Joined(host): Joined,
@@ -52,6 +54,9 @@ pub async fn report(
     let changed = changes(&app.cloud, &host, &report);
     if !changed.is_empty() {
         app.reports.add(&host, changed)?;
+    }
+    if report.complete {
+        tunnel::keep(&app.cloud, &host, report.tunnel_address).await?;
     }
     Ok(answer::empty(204))
 }

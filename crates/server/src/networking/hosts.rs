@@ -15,6 +15,7 @@ use hextet_api::{
     request::parse_update,
     resources,
 };
+use hextet_model::intent::TunnelEndpoint;
 use serde_json::{Value, json};
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     serve::{allow, answer_list, decode},
 };
 use crate::{
-    agents::{live::Heard, nat44},
+    agents::{live::Heard, nat44, tunnel},
     app::{App, Asked},
     http::answer::{self, NetworkingError},
     keys,
@@ -37,6 +38,7 @@ const TYPE: &str = "hextet agent";
 struct Item {
     record: Arc<HostRecord>,
     heard: Option<Heard>,
+    tunnel: Option<TunnelEndpoint>,
 }
 
 impl Item {
@@ -44,7 +46,21 @@ impl Item {
         Item {
             record: Arc::clone(record),
             heard: app.live.heard(&record.host),
+            tunnel: app.cloud.state().tunnels.endpoint(&record.host),
         }
+    }
+}
+
+impl Item {
+    /// What its agent tells for people, and its end of tunnels as Neutron's agents tell theirs.
+    fn configurations(&self) -> Value {
+        let heard = self.heard.as_ref();
+        let mut all = heard.map_or(json!({}), |h| h.configurations.clone());
+        if let Some(endpoint) = self.tunnel {
+            all["tunneling_ip"] = json!(endpoint.address);
+            all["tunnel_types"] = json!(["vxlan"]);
+        }
+        all
     }
 }
 
@@ -61,7 +77,7 @@ impl Record for Item {
             "alive" => json!(heard.is_some_and(Heard::is_fresh)),
             "admin_state_up" => json!(self.record.admin_state_up),
             "description" => json!(self.record.description),
-            "configurations" => heard.map_or(json!({}), |h| h.configurations.clone()),
+            "configurations" => self.configurations(),
             "created_at" => json!(self.record.created_at),
             "started_at" => json!(heard.map_or(self.record.created_at, |h| h.first)),
             "heartbeat_timestamp" => json!(heard.map_or(self.record.created_at, |h| h.last)),
@@ -158,6 +174,7 @@ pub async fn delete(Shared(app): Shared<Arc<App>>, asked: Asked, Path(id): Path<
             write.quiet(keys::ports());
             write.remove(keys::host(&host), row.mod_revision);
             nat44::remove_sources(write, &host);
+            tunnel::leave(write, &host)?;
             Ok(host)
         })
         .await?;

@@ -1,5 +1,9 @@
 //! Networks: what may be created, changed and deleted, and when.
 
+mod segment;
+
+pub use segment::external;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +14,7 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{Network, NetworkType, RbacAction, RbacType, Standard, Status};
+use hextet_model::neutron::{Network, RbacAction, RbacType, Standard, Status};
 use hextet_types::{AddressScopeId, Family, NetworkId, ProjectId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -27,8 +31,6 @@ use crate::{
     write::Write,
 };
 
-/// What a network's ports are told where nothing else is said, in octets.
-const DEFAULT_MTU: u16 = 1500;
 /// The least that IPv6 works with (RFC 8200 §5).
 const IPV6_MIN_MTU: u16 = 1280;
 
@@ -156,31 +158,26 @@ impl Entity for Network {
     }
 
     fn create(write: &mut Write<'_>, input: &Input) -> Result<Arc<Self>> {
+        let (id, segment) = segment::choose(write, input)?;
+        let mtu = input.get("mtu")?;
         let network = Network {
-            id: NetworkId(Uuid::new_v4()),
+            id,
             standard: write.standard(input)?,
             admin_state_up: input.take("admin_state_up")?,
             status: Status::Active,
             shared: input.take("shared")?,
             external: input.take("router:external")?,
             is_default: input.take("is_default")?,
-            mtu: input.get("mtu")?.unwrap_or(DEFAULT_MTU),
+            mtu: mtu.unwrap_or(write.policy.max_mtu(segment.network_type)),
             port_security_enabled: input.take("port_security_enabled")?,
-            network_type: input
-                .get("provider:network_type")?
-                .unwrap_or(NetworkType::Routed),
-            physical_network: input.get("provider:physical_network")?,
-            segmentation_id: input.get("provider:segmentation_id")?,
+            network_type: segment.network_type,
+            physical_network: None,
+            segmentation_id: segment.id,
             dns_domain: input.take("dns_domain")?,
             availability_zone_hints: zone_hints(input)?,
             single_homed: input.take("hextet:single_homed")?,
         };
-        if network.physical_network.is_some() || network.segmentation_id.is_some() {
-            return Err(ApiError::invalid_input(
-                "a routed network has neither provider:physical_network nor \
-                 provider:segmentation_id: it is not tied to a link",
-            ));
-        }
+        segment::check_private(write, &network)?;
         if network.is_default {
             claim_default(write, &network)?;
         }
@@ -204,6 +201,7 @@ impl Entity for Network {
         input.put("hextet:single_homed", &mut network.single_homed)?;
         let network = with_status(network);
         check_mtu(write, &network)?;
+        segment::check_private(write, &network)?;
         if old.value.shared && !network.shared {
             check_unshare(write, &network)?;
             take_away(write, network.id.0, |action, target| {
@@ -259,6 +257,7 @@ impl Entity for Network {
         if network.is_default {
             write.release(keys::default_network());
         }
+        segment::release(write, network);
         forget(write, network.id.0);
         write.remove(network.key(), old.mod_revision);
         Ok(())

@@ -15,15 +15,16 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
+use hextet_model::intent::Scope;
 use hextet_model::neutron::{AddressPair, Binding, Network, Port, Standard, Status};
-use hextet_types::{Family, HostId, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
+use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use lists::{dhcp_options, pairs};
 use mac::{free_mac, new_mac, update_mac};
 use single_home::{claim_single_home, holds_single_home, is_single_homed};
-use vif::{GATEWAY_MAC, vif_details, vif_type};
+use vif::Plug;
 
 use super::{
     allocate::{Place, Wanted, allocate, reallocate},
@@ -44,8 +45,7 @@ const MAX_GROUPS: usize = 50;
 
 impl Entity for Port {
     const RESOURCE: &'static Resource = &resources::PORT;
-    /// The Ethernet address of its host's end, while it is bound.
-    type Extra = Option<Mac>;
+    type Extra = Plug;
 
     fn id(&self) -> Uuid {
         self.id.0
@@ -153,12 +153,11 @@ impl Entity for Port {
             || network().is_some_and(|n| is_network_owner(n, caller))
     }
 
-    fn extra(&self, state: &State) -> Option<Mac> {
-        let host = state.hosts.get(self.binding.host_id.as_ref()?);
-        Some(host.and_then(|h| h.gateway_mac).unwrap_or(GATEWAY_MAC))
+    fn extra(&self, state: &State) -> Plug {
+        Plug::of(self, state)
     }
 
-    fn value(&self, gateway: &Option<Mac>, attribute: &str) -> Value {
+    fn value(&self, plug: &Plug, attribute: &str) -> Value {
         match attribute {
             "id" => json!(self.id),
             "network_id" => json!(self.network_id),
@@ -176,8 +175,8 @@ impl Entity for Port {
             "binding:host_id" => json!(self.binding.host_id.as_ref().map_or("", HostId::as_str)),
             "binding:profile" => Value::Object(self.binding.profile.clone()),
             "binding:vnic_type" => json!(self.binding.vnic_type),
-            "binding:vif_type" => json!(vif_type(self)),
-            "binding:vif_details" => vif_details(*gateway),
+            "binding:vif_type" => json!(plug.vif_type()),
+            "binding:vif_details" => plug.vif_details(),
             "ip_allocation" => json!("immediate"),
             _ => standard_value(&self.standard, attribute),
         }
@@ -472,9 +471,9 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
 }
 
 /// A member's port on a routed network sends from addresses of that network alone; what else it may send
-/// from, an administrator decides.
+/// from, an administrator decides. Within a private network that is its owner's business.
 fn check_member_sources(write: &Write<'_>, port: &Port) -> Result<()> {
-    if write.caller.admin {
+    if write.caller.admin || write.state.scope_of(port.network_id) != Scope::Routed {
         return Ok(());
     }
     if !port.port_security_enabled {

@@ -123,6 +123,9 @@ impl Entity for RbacPolicy {
         if let Object::SubnetPool(pool) = &object {
             check_scope_follows(write, &pool.value, &policy.target_project)?;
         }
+        if policy.action == RbacAction::AccessAsExternal {
+            object.check_can_be_external()?;
+        }
         put_policy(write, &policy)?;
         object.follow(write)?;
         let quota = resources::RBAC_POLICY

@@ -12,6 +12,7 @@ use hextet_api::{
     request::{Caller, Input},
     resources, value,
 };
+use hextet_model::intent::Scope;
 use hextet_model::neutron::{
     AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, NetworkType, Standard, Subnet,
 };
@@ -254,7 +255,7 @@ fn check_member_prefix(write: &Write<'_>, network: &Network, source: &Source) ->
     if network.network_type != NetworkType::Routed {
         return Ok(());
     }
-    let open = write.member_prefixes;
+    let open = &write.policy.member_prefixes;
     let pooled = source.pool.as_ref().is_some_and(|p| p.made_by_admin);
     if write.caller.admin || pooled || open.iter().any(|prefix| prefix.covers(cidr)) {
         return Ok(());
@@ -535,6 +536,13 @@ fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()>
     let Some(pool) = write.state.subnets.get(&nat.pool_subnet_id) else {
         return Err(resources::SUBNET.missing(nat.pool_subnet_id));
     };
+    let is_private = |s: &Subnet| write.state.scope_of(s.network_id) != Scope::Routed;
+    if is_private(subnet) || is_private(pool) {
+        return refuse(
+            "the subnet and the pool must both be of routed networks: what leaves a private network is \
+             translated by a router",
+        );
+    }
     if subnet.family() != Family::V4 || pool.family() != Family::V4 {
         return refuse("the subnet and the pool must both be IPv4");
     }
@@ -545,10 +553,23 @@ fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()>
     Ok(())
 }
 
-/// All routed networks share the main routing table, so their subnets never overlap.
+/// Subnets that those of a network must not overlap: all routed networks share one routing table, a private one
+/// has its own.
+fn rivals<'w>(write: &'w Write<'_>, network: NetworkId) -> impl Iterator<Item = &'w Arc<Subnet>> {
+    let state = write.state;
+    let scope = state.scope_of(network);
+    let (own, all) = match scope {
+        Scope::Routed => (None, Some(state.subnets.values())),
+        Scope::Network(id) => (Some(state.subnets_of(id)), None),
+    };
+    let stored = own.into_iter().flatten().chain(all.into_iter().flatten());
+    stored
+        .chain(&write.new_subnets)
+        .filter(move |s| state.scope_of(s.network_id) == scope)
+}
+
 fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
-    let all = write.state.subnets.values().chain(&write.new_subnets);
-    let other = all.into_iter().find(|s| s.cidr.overlaps(subnet.cidr));
+    let other = rivals(write, subnet.network_id).find(|s| s.cidr.overlaps(subnet.cidr));
     if let Some(other) = other {
         let hint = match other.network_id == subnet.network_id {
             true => "",
@@ -559,7 +580,10 @@ fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
             subnet.cidr, subnet.network_id
         )));
     }
-    write.quiet(keys::subnets());
+    write.quiet(match write.state.scope_of(subnet.network_id) {
+        Scope::Routed => keys::subnets(),
+        Scope::Network(id) => keys::subnets_of(id),
+    });
     Ok(())
 }
 

@@ -234,8 +234,9 @@ fn grow(write: &Write<'_>, pool: &mut SubnetPool, prefixes: Vec<Prefix>) -> Resu
     }
     if pool.made_by_admin && !write.caller.admin {
         let known = PrefixSet::of(pool.family, pool.prefixes.iter().copied());
-        let may =
-            |p: &Prefix| known.covers(*p) || write.member_prefixes.iter().any(|m| m.covers(*p));
+        let may = |p: &Prefix| {
+            known.covers(*p) || write.policy.member_prefixes.iter().any(|m| m.covers(*p))
+        };
         if let Some(prefix) = prefixes.iter().find(|p| !may(p)) {
             return Err(ApiError::new(
                 403,

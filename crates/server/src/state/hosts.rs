@@ -1,24 +1,30 @@
 //! What each host is told, kept up to date change by change.
 //!
-//! A host is told of its own ports, of what they need, and of all subnets. Counts say what is
-//! needed how often, so that a change costs in proportion to the hosts that it concerns. What is
+//! A host is told of its own ports, of what they need, and of all subnets of routed networks. Counts say
+//! what is needed how often, so that a change costs in proportion to the hosts that it concerns. What is
 //! told by steps is always what [`State::snapshot`] would tell at once.
+
+mod members;
+mod remotes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::Hash,
     net::IpAddr,
     sync::Arc,
 };
 
 use hextet_model::{
-    intent::{Change, Group},
-    neutron::{Network, Port, SecurityGroupRule, Subnet},
+    intent::{Change, Group, Scope},
+    neutron::{Network, NetworkType, Port, Subnet},
 };
 use hextet_types::{HostId, NetworkId, PortId, SecurityGroupId, SubnetId};
 
+use self::remotes::Remotes;
 use super::{
     NAT44_OWNER, State,
-    table::{Counts, Index},
+    table::{Counts, Index, Row},
+    tunnels::TunnelRecord,
 };
 
 /// One change of a host's intent; shares what it tells with the state.
@@ -58,14 +64,18 @@ impl Step {
 pub struct HostViews {
     /// Ports bound to a host, those that are NAT44 sources apart.
     ports: Index<HostId, PortId>,
-    /// Hosts with ports on a network.
+    /// Hosts that are told ports of a network.
     networks: Counts<NetworkId, HostId>,
-    /// Hosts with ports that have a group.
+    /// Hosts that are told ports that have a group.
     groups: Counts<SecurityGroupId, HostId>,
-    /// Hosts with groups whose rules name a group as remote.
-    remotes: Counts<SecurityGroupId, HostId>,
+    /// The same, by scope of the ports.
+    scoped: Counts<SecurityGroupId, (HostId, Scope)>,
+    /// Hosts with groups whose rules name a group as remote, by scope of the ports.
+    askers: Counts<(SecurityGroupId, Scope), HostId>,
     /// Addresses of the ports that have a group.
-    members: Counts<SecurityGroupId, IpAddr>,
+    members: Counts<(SecurityGroupId, Scope), IpAddr>,
+    /// Where addresses of private networks are.
+    remotes: Remotes,
     /// NAT44 sources of a host.
     sources: Index<HostId, PortId>,
     /// Hosts that listen, and what they have not been told yet.
@@ -115,61 +125,65 @@ impl HostViews {
         }
     }
 
-    fn hosts(counts: &Counts<SecurityGroupId, HostId>, id: SecurityGroupId) -> Vec<HostId> {
-        counts.of(&id).map(|(host, _)| host.clone()).collect()
+    /// Those of the hosts that listen.
+    fn listening<K: Hash + Eq>(&self, counts: &Counts<K, HostId>, key: &K) -> Vec<HostId> {
+        let hosts = counts.of(key).map(|(host, _)| host);
+        let listening = hosts.filter(|host| self.outbox.contains_key(*host));
+        listening.cloned().collect()
     }
 }
 
-/// What a member of a remote group sends from: its own addresses, and single ones that it may use
-/// besides.
-fn member_addresses(port: &Port) -> BTreeSet<IpAddr> {
-    let own = port.fixed_ips.iter().map(|f| f.ip_address);
+/// Single addresses that a port may use besides its own.
+fn paired_addresses(port: &Port) -> impl Iterator<Item = IpAddr> + '_ {
     let pairs = port.allowed_address_pairs.iter().map(|p| p.ip_address);
-    own.chain(pairs.filter(|p| p.is_host()).map(|p| p.addr()))
-        .collect()
+    pairs.filter(|p| p.is_host()).map(|p| p.addr())
 }
 
 impl State {
     /// A host's whole intent, what is referred to first.
     pub fn snapshot(&self, host: &HostId) -> Vec<Step> {
-        let ports: Vec<_> = self
-            .views
-            .ports_of(host)
+        let bound = self.views.ports_of(host);
+        let ports: Vec<_> = bound
             .filter_map(|id| self.ports.get(id))
+            .filter(|port| self.is_taken(port))
             .collect();
         let networks: BTreeSet<_> = ports.iter().map(|p| p.network_id).collect();
         let groups: BTreeSet<_> = ports.iter().flat_map(|p| &p.security_groups).collect();
-        let remotes: BTreeSet<_> = groups
-            .iter()
-            .flat_map(|g| self.rules_of(**g))
-            .filter_map(|r| r.remote_group_id)
-            .collect();
         let sources: BTreeSet<_> = self
             .views
             .sources_of(host)
             .filter_map(|id| self.ports.get(id)?.device_id.parse().ok())
             .collect();
-        let networks = networks
-            .iter()
-            .filter_map(|id| self.networks.get(id).cloned());
-        let members = remotes.iter().filter_map(|id| self.all_members(*id));
-        networks
-            .map(Step::PutNetwork)
-            .chain(self.subnets.values().cloned().map(Step::PutSubnet))
-            .chain(
-                sources
-                    .into_iter()
-                    .map(|subnet| self.sources_step(host, subnet)),
-            )
-            .chain(members)
-            .chain(groups.iter().filter_map(|id| self.group_step(**id)))
-            .chain(ports.iter().map(|p| Step::PutPort(Arc::clone(p))))
-            .collect()
+        let mut steps = Vec::new();
+        steps.extend(self.own_endpoint(host));
+        steps.extend(networks.iter().flat_map(|id| self.network_steps(host, *id)));
+        let routed = self.subnets.values().filter(|s| self.is_for_all(s));
+        steps.extend(routed.cloned().map(Step::PutSubnet));
+        steps.extend(sources.into_iter().map(|id| self.sources_step(host, id)));
+        steps.extend(self.members_of_groups_of(&ports));
+        steps.extend(groups.iter().filter_map(|id| self.group_step(**id)));
+        steps.extend(ports.iter().map(|p| Step::PutPort(Arc::clone(p))));
+        steps
     }
 
-    fn all_members(&self, group: SecurityGroupId) -> Option<Step> {
-        let all: BTreeSet<_> = self.views.members.of(&group).map(|(a, _)| *a).collect();
-        (!all.is_empty()).then(|| Step::other(Change::AddMembers(group, all)))
+    /// A network with all that a host has to know of it before its ports.
+    fn network_steps(&self, host: &HostId, id: NetworkId) -> Vec<Step> {
+        let network = self.networks.get(&id).cloned();
+        let mut steps: Vec<_> = network.map(Step::PutNetwork).into_iter().collect();
+        if self.scope_of(id) != Scope::Routed {
+            steps.extend(self.subnets_of(id).cloned().map(Step::PutSubnet));
+            steps.extend(self.remote_steps(host, id));
+        }
+        steps
+    }
+
+    fn type_of(&self, network: NetworkId) -> Option<NetworkType> {
+        self.networks.get(&network).map(|n| n.network_type)
+    }
+
+    /// Whether all hosts are told of a subnet.
+    fn is_for_all(&self, subnet: &Subnet) -> bool {
+        self.type_of(subnet.network_id) == Some(NetworkType::Routed)
     }
 
     fn group_step(&self, id: SecurityGroupId) -> Option<Step> {
@@ -194,60 +208,71 @@ impl State {
         Step::other(Change::SetNat44Sources(subnet, sources))
     }
 
-    pub(super) fn view_network(&mut self, id: NetworkId, new: Option<Arc<Network>>) {
-        let hosts: Vec<_> = self
-            .views
-            .networks
-            .of(&id)
-            .map(|(h, _)| h.clone())
-            .collect();
-        for host in hosts {
-            self.views.emit(&host, || match &new {
-                Some(network) => Step::PutNetwork(Arc::clone(network)),
-                None => Step::other(Change::RemoveNetwork(id)),
-            });
+    /// A network changes as `set` says. What it is of never changes while it is there; when it comes or
+    /// goes, its ports and subnets (there are none, but for those that the same transaction takes along)
+    /// come to be somewhere else.
+    pub(super) fn view_network(
+        &mut self,
+        id: NetworkId,
+        new: Option<Arc<Network>>,
+        set: impl FnOnce(&mut State),
+    ) {
+        if self.type_of(id) == new.as_ref().map(|n| n.network_type) {
+            set(self);
+            for host in self.views.listening(&self.views.networks, &id) {
+                if let Some(network) = new.clone() {
+                    self.views.emit(&host, || Step::PutNetwork(network));
+                }
+            }
+            return;
+        }
+        let ports = self.ports_by_network.get(&id);
+        let ports: Vec<_> = ports.filter_map(|p| self.ports.get(p).cloned()).collect();
+        let subnets: Vec<_> = self.subnets_of(id).cloned().collect();
+        for port in &ports {
+            self.view_port(Some(port), None);
+        }
+        for subnet in &subnets {
+            self.view_subnet(Some(subnet), None);
+        }
+        set(self);
+        for subnet in &subnets {
+            self.view_subnet(None, Some(subnet));
+        }
+        for port in &ports {
+            self.view_port(None, Some(port));
         }
     }
 
-    pub(super) fn view_subnet(&mut self, id: SubnetId, new: Option<Arc<Subnet>>) {
-        for steps in self.views.outbox.values_mut() {
-            steps.push(match &new {
-                Some(subnet) => Step::PutSubnet(Arc::clone(subnet)),
-                None => Step::other(Change::RemoveSubnet(id)),
-            });
+    pub(super) fn view_subnet(&mut self, old: Option<&Arc<Subnet>>, new: Option<&Arc<Subnet>>) {
+        let Some(subnet) = new.or(old) else {
+            return;
+        };
+        let step = || match new {
+            Some(subnet) => Step::PutSubnet(Arc::clone(subnet)),
+            None => Step::other(Change::RemoveSubnet(subnet.id)),
+        };
+        match self.type_of(subnet.network_id) {
+            Some(NetworkType::Routed) => {
+                for steps in self.views.outbox.values_mut() {
+                    steps.push(step());
+                }
+            }
+            Some(NetworkType::Vxlan) => {
+                let networks = &self.views.networks;
+                for host in self.views.listening(networks, &subnet.network_id) {
+                    self.views.emit(&host, step);
+                }
+            }
+            None => {}
         }
     }
 
     pub(super) fn view_group(&mut self, id: SecurityGroupId) {
-        for host in HostViews::hosts(&self.views.groups, id) {
+        for host in self.views.listening(&self.views.groups, &id) {
             let step = self.group_step(id);
             let gone = || Step::other(Change::RemoveGroup(id));
             self.views.emit(&host, || step.unwrap_or_else(gone));
-        }
-    }
-
-    pub(super) fn view_rule(
-        &mut self,
-        old: Option<&SecurityGroupRule>,
-        new: Option<&SecurityGroupRule>,
-    ) {
-        let remote = |rule: Option<&SecurityGroupRule>| {
-            rule.and_then(|r| Some((r.security_group_id, r.remote_group_id?)))
-        };
-        if let Some((group, remote)) = remote(new) {
-            for host in HostViews::hosts(&self.views.groups, group) {
-                self.need_remote(&host, remote);
-            }
-        }
-        if let Some(rule) = new.or(old)
-            && self.groups.get(&rule.security_group_id).is_some()
-        {
-            self.view_group(rule.security_group_id);
-        }
-        if let Some((group, remote)) = remote(old) {
-            for host in HostViews::hosts(&self.views.groups, group) {
-                self.drop_remote(&host, remote);
-            }
         }
     }
 
@@ -262,15 +287,28 @@ impl State {
         };
         self.view_source(source(old), source(new.map(AsRef::as_ref)));
 
-        let old = old
-            .filter(|p| !is_source(p))
-            .and_then(|p| Some((p, place(p)?)));
-        let new = new
-            .filter(|p| !is_source(p))
-            .and_then(|p| Some((p, place(p)?)));
+        let bound = |port: &Port| place(port).filter(|_| !is_source(port));
+        if let Some((port, host)) = old.and_then(|p| Some((p, bound(p)?))) {
+            self.views.ports.remove(&host, &port.id);
+        }
+        if let Some((port, host)) = new.and_then(|p| Some((p, bound(p)?))) {
+            self.views.ports.insert(host, port.id);
+        }
+        let old = old.filter(|p| self.is_taken(p));
+        let old = old.and_then(|p| Some((p, bound(p)?)));
+        let new = new.filter(|p| self.is_taken(p));
+        let new = new.and_then(|p| Some((p, bound(p)?)));
+        self.tell_port(old, new);
+    }
+
+    /// A port that a host takes comes, changes, moves or goes.
+    fn tell_port(&mut self, old: Option<(&Port, HostId)>, new: Option<(&Arc<Port>, HostId)>) {
         if let Some((port, host)) = &new {
             self.need_port(host, port);
         }
+        let was = old.as_ref().map(|(port, host)| (*port, host));
+        let is = new.as_ref().map(|(port, host)| (port.as_ref(), host));
+        self.locate(was, is);
         if let Some((port, host)) = &old {
             let stays = new.as_ref().is_some_and(|(_, h)| h == host);
             self.drop_port(host, port, stays);
@@ -278,20 +316,18 @@ impl State {
     }
 
     fn need_port(&mut self, host: &HostId, port: &Arc<Port>) {
-        self.views.ports.insert(host.clone(), port.id);
-        if self.views.networks.up(port.network_id, host.clone())
-            && let Some(network) = self.networks.get(&port.network_id).cloned()
-        {
-            self.views.emit(host, || Step::PutNetwork(network));
+        if self.views.networks.up(port.network_id, host.clone()) {
+            self.meet_all(host, port.network_id);
+            for step in self.network_steps(host, port.network_id) {
+                self.views.emit(host, || step);
+            }
         }
+        self.need_members(host, port);
         for group in &port.security_groups {
-            if self.views.groups.up(*group, host.clone()) {
-                for remote in self.remotes_of(*group) {
-                    self.need_remote(host, remote);
-                }
-                if let Some(step) = self.group_step(*group) {
-                    self.views.emit(host, || step);
-                }
+            if self.views.groups.up(*group, host.clone())
+                && let Some(step) = self.group_step(*group)
+            {
+                self.views.emit(host, || step);
             }
         }
         self.views.emit(host, || Step::PutPort(Arc::clone(port)));
@@ -299,7 +335,6 @@ impl State {
 
     fn drop_port(&mut self, host: &HostId, port: &Port, stays: bool) {
         if !stays {
-            self.views.ports.remove(host, &port.id);
             self.views
                 .emit(host, || Step::other(Change::RemovePort(port.id)));
         }
@@ -307,70 +342,20 @@ impl State {
             if self.views.groups.down(group, host) {
                 self.views
                     .emit(host, || Step::other(Change::RemoveGroup(*group)));
-                for remote in self.remotes_of(*group) {
-                    self.drop_remote(host, remote);
-                }
             }
         }
+        self.drop_members(host, port);
         if self.views.networks.down(&port.network_id, host) {
+            self.part_from_all(host, port.network_id);
+            if self.scope_of(port.network_id) != Scope::Routed {
+                let subnets: Vec<_> = self.subnets_of(port.network_id).map(|s| s.id).collect();
+                for id in subnets {
+                    self.views
+                        .emit(host, || Step::other(Change::RemoveSubnet(id)));
+                }
+            }
             self.views
                 .emit(host, || Step::other(Change::RemoveNetwork(port.network_id)));
-        }
-    }
-
-    fn remotes_of(&self, group: SecurityGroupId) -> Vec<SecurityGroupId> {
-        self.rules_of(group)
-            .filter_map(|r| r.remote_group_id)
-            .collect()
-    }
-
-    fn need_remote(&mut self, host: &HostId, remote: SecurityGroupId) {
-        if self.views.remotes.up(remote, host.clone())
-            && let Some(step) = self.all_members(remote)
-        {
-            self.views.emit(host, || step);
-        }
-    }
-
-    fn drop_remote(&mut self, host: &HostId, remote: SecurityGroupId) {
-        if self.views.remotes.down(&remote, host) {
-            let all = self.views.members.of(&remote).map(|(a, _)| *a).collect();
-            self.views
-                .emit(host, || Step::other(Change::RemoveMembers(remote, all)));
-        }
-    }
-
-    /// Tells the hosts that need a group's members which have come and which have gone.
-    fn view_members(&mut self, old: Option<&Port>, new: Option<&Port>) {
-        let mut changed: BTreeMap<SecurityGroupId, (BTreeSet<IpAddr>, BTreeSet<IpAddr>)> =
-            BTreeMap::new();
-        if let Some(port) = new {
-            for (group, address) in memberships(port) {
-                if self.views.members.up(group, address) {
-                    changed.entry(group).or_default().0.insert(address);
-                }
-            }
-        }
-        if let Some(port) = old {
-            for (group, address) in memberships(port) {
-                if self.views.members.down(&group, &address) {
-                    changed.entry(group).or_default().1.insert(address);
-                }
-            }
-        }
-        for (group, (added, removed)) in changed {
-            for host in HostViews::hosts(&self.views.remotes, group) {
-                if !added.is_empty() {
-                    let added = added.clone();
-                    self.views
-                        .emit(&host, || Step::other(Change::AddMembers(group, added)));
-                }
-                if !removed.is_empty() {
-                    let removed = removed.clone();
-                    self.views
-                        .emit(&host, || Step::other(Change::RemoveMembers(group, removed)));
-                }
-            }
         }
     }
 
@@ -391,12 +376,6 @@ impl State {
             self.views.emit(&host, || step);
         }
     }
-}
-
-fn memberships(port: &Port) -> impl Iterator<Item = (SecurityGroupId, IpAddr)> {
-    let addresses = member_addresses(port);
-    let groups = port.security_groups.iter();
-    groups.flat_map(move |g| addresses.clone().into_iter().map(|a| (*g, a)))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod prefixes;
 pub mod ranges;
 pub mod space;
 pub mod table;
+pub mod tunnels;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,6 +18,7 @@ use std::{
     sync::Arc,
 };
 
+use hextet_model::intent::Scope;
 use hextet_model::neutron::{
     AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
@@ -35,6 +37,7 @@ use self::{
     ranges::{Ranges, number},
     space::PoolSpace,
     table::{Counts, Index, Row, Table},
+    tunnels::Tunnels,
 };
 use crate::{
     identity::directory::Directory,
@@ -122,6 +125,10 @@ pub struct State {
     pub quotas: Table<ProjectId, Limits>,
     /// Hosts that have joined.
     pub hosts: Table<HostId, HostRecord>,
+    /// Where they are reached by tunnels.
+    pub tunnels: Tunnels,
+    /// VXLAN segments that networks have.
+    pub segments: Ranges,
     /// Tokens with which hosts may join.
     pub join_tokens: Table<String, JoinToken>,
     /// Grows whenever hosts, subnets with NAT44 or NAT44 sources change.
@@ -230,6 +237,7 @@ impl State {
                 self.hosts.set(host, decode_if(kv)?);
                 self.nat44_changes += 1;
             }
+            Key::Tunnel(host) => self.set_tunnel(&host, decode_if(kv)?),
             Key::JoinToken(id) => drop(self.join_tokens.set(id, decode_if(kv)?)),
             Key::Identity(table, id) => self.identity.set(table, id, kv)?,
         }
@@ -246,14 +254,19 @@ impl State {
 
     fn set_network(&mut self, id: NetworkId, row: Option<Row<Network>>) {
         let new = row.as_ref().map(|r| Arc::clone(&r.value));
-        let old = self.networks.set(id, row);
-        if let Some(old) = &old {
+        if let Some(old) = self.networks.get(&id).cloned() {
             self.count(&old.standard.project_id, "network", false);
+            if let Some(vni) = old.segmentation_id {
+                self.segments.remove(vni.into());
+            }
         }
         if let Some(new) = &new {
             self.count(&new.standard.project_id, "network", true);
+            if let Some(vni) = new.segmentation_id {
+                self.segments.insert(vni.into());
+            }
         }
-        self.view_network(id, new);
+        self.view_network(id, new, |state| drop(state.networks.set(id, row)));
     }
 
     fn set_subnet(&mut self, id: SubnetId, row: Option<Row<Subnet>>) {
@@ -280,7 +293,7 @@ impl State {
         {
             self.nat44_changes += 1;
         }
-        self.view_subnet(id, new);
+        self.view_subnet(old.as_ref(), new.as_ref());
     }
 
     fn set_pool(&mut self, id: SubnetPoolId, row: Option<Row<SubnetPool>>) {
@@ -480,8 +493,23 @@ impl State {
         self.subnets.get(&subnet).is_some_and(|s| {
             let shared = self.networks.get(&s.network_id).is_some_and(|n| n.shared)
                 || self.grants.is_shared(s.network_id.0);
-            shared && s.nat44.is_none() && s.family() == hextet_types::Family::V4
+            let routed = self.scope_of(s.network_id) == Scope::Routed;
+            shared && routed && s.nat44.is_none() && s.family() == hextet_types::Family::V4
         })
+    }
+
+    /// Among whom addresses of the network are its ports' own.
+    pub fn scope_of(&self, network: NetworkId) -> Scope {
+        Scope::of(self.networks.get(&network).map(AsRef::as_ref))
+    }
+
+    /// Whether a host takes the port: of private networks only where it is reached by tunnels.
+    pub fn is_taken(&self, port: &Port) -> bool {
+        match (&port.binding.host_id, self.scope_of(port.network_id)) {
+            (None, _) => false,
+            (Some(_), Scope::Routed) => true,
+            (Some(host), Scope::Network(_)) => self.tunnels.endpoint(host).is_some(),
+        }
     }
 
     /// The store key of a port.

@@ -4,27 +4,56 @@ use hextet_model::neutron::Port;
 use hextet_types::Mac;
 use serde_json::{Value, json};
 
-/// The Ethernet address of a host's end of its ports (`HostConfig::gateway_mac`), until its agent has told.
-pub(super) const GATEWAY_MAC: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 1]);
+use crate::state::State;
 
-pub(super) fn vif_type(port: &Port) -> &'static str {
-    if port.binding.host_id.is_some() {
-        "tap"
-    } else {
-        "unbound"
-    }
+/// The Ethernet address of a host's end of its ports (`HostConfig::gateway_mac`), until its agent has told.
+const GATEWAY_MAC: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 1]);
+
+/// How a port is plugged.
+pub enum Plug {
+    /// Nowhere.
+    Unbound,
+    /// The host does not take it: it is of a private network, and the host has no tunnels.
+    Failed,
+    /// By a TAP.
+    Tap {
+        /// The Ethernet address of the host's end.
+        gateway: Mac,
+    },
 }
 
-/// What Nova makes a TAP by: its `mac_address` is that of the TAP, which is the host's end.
-pub(super) fn vif_details(gateway: Option<Mac>) -> Value {
-    match gateway {
-        Some(mac) => json!({
-            "port_filter": true,
-            "connectivity": "l3",
-            "mac_address": mac,
-            "bound_drivers": {"0": "hextet"},
-        }),
-        None => json!({}),
+impl Plug {
+    pub fn of(port: &Port, state: &State) -> Plug {
+        let Some(host) = &port.binding.host_id else {
+            return Plug::Unbound;
+        };
+        if !state.is_taken(port) {
+            return Plug::Failed;
+        }
+        let host = state.hosts.get(host);
+        let gateway = host.and_then(|h| h.gateway_mac).unwrap_or(GATEWAY_MAC);
+        Plug::Tap { gateway }
+    }
+
+    pub fn vif_type(&self) -> &'static str {
+        match self {
+            Plug::Unbound => "unbound",
+            Plug::Failed => "binding_failed",
+            Plug::Tap { .. } => "tap",
+        }
+    }
+
+    /// What Nova makes a TAP by: its `mac_address` is that of the TAP, which is the host's end.
+    pub fn vif_details(&self) -> Value {
+        match self {
+            Plug::Tap { gateway } => json!({
+                "port_filter": true,
+                "connectivity": "l3",
+                "mac_address": gateway,
+                "bound_drivers": {"0": "hextet"},
+            }),
+            _ => json!({}),
+        }
     }
 }
 

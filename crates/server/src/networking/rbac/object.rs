@@ -8,13 +8,13 @@ use hextet_api::{
     request::Caller,
 };
 use hextet_model::neutron::{
-    AddressScope, Network, RbacAction, RbacPolicy, RbacType, SecurityGroup, SubnetPool,
+    AddressScope, Network, NetworkType, RbacAction, RbacPolicy, RbacType, SecurityGroup, SubnetPool,
 };
 use hextet_types::ProjectId;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::super::{entity::Entity, sharing::everybody};
+use super::super::{entity::Entity, network::external, sharing::everybody};
 use crate::{
     keys,
     state::{State, table::Row},
@@ -158,6 +158,16 @@ impl Object {
             _ => format!("project_id={project}"),
         };
         policy_in_use(policy, &details)
+    }
+
+    /// # Errors
+    ///
+    /// 400: it is a private network.
+    pub fn check_can_be_external(&self) -> Result<()> {
+        match self {
+            Object::Network(r) if r.value.network_type != NetworkType::Routed => Err(external()),
+            _ => Ok(()),
+        }
     }
 
     /// The external network of choice is everybody's.

@@ -9,13 +9,14 @@ use hextet_api::{
     resources,
 };
 use hextet_model::neutron::{Network, Subnet, SubnetPool};
-use hextet_types::{AddressScopeId, Family, Prefix, ProjectId, SubnetId, SubnetPoolId};
+use hextet_types::{AddressScopeId, Family, NetworkId, Prefix, ProjectId, SubnetId, SubnetPoolId};
 
 use super::super::{
     address_scope::{family, ip_version},
     entity::Entity,
     subnet_pool::affinity_error,
 };
+use super::rivals;
 use crate::{
     keys,
     state::{State, prefixes::PrefixSet, space},
@@ -88,7 +89,7 @@ pub fn source(write: &mut Write<'_>, network: &Network, input: &Input) -> Result
     write.quiet(keys::allocations_of(pool.id));
     let cidr = match specific {
         Some(cidr) => take_specific(write, &pool, cidr)?,
-        None => take_any(write, &pool, length)?,
+        None => take_any(write, &pool, network.id, length)?,
     };
     Ok(Source {
         cidr,
@@ -264,14 +265,21 @@ fn take_specific(write: &Write<'_>, pool: &SubnetPool, cidr: Prefix) -> Result<P
     ))
 }
 
-/// The best place for a subnet that overlaps no other: routed networks share one routing table, so
-/// what somebody has by hand in a pool's prefixes is not free.
-fn take_any(write: &Write<'_>, pool: &SubnetPool, length: u8) -> Result<Prefix> {
+/// The best place for a subnet that overlaps no other of its routing table: what somebody has there by hand in
+/// a pool's prefixes is not free.
+fn take_any(
+    write: &Write<'_>,
+    pool: &SubnetPool,
+    network: NetworkId,
+    length: u8,
+) -> Result<Prefix> {
     let mut free = Cow::Borrowed(free(write, pool)?);
     let foreign = || {
-        let stored = write.state.subnets.values();
-        let foreign = stored.filter(|s| s.subnetpool_id != Some(pool.id));
-        foreign.chain(&write.new_subnets).map(|s| s.cidr)
+        let here = rivals(write, network);
+        let mine = write.new_subnets.iter();
+        here.filter(|s| s.subnetpool_id != Some(pool.id))
+            .chain(mine.filter(|s| s.subnetpool_id == Some(pool.id)))
+            .map(|s| s.cidr)
     };
     for narrowed in [false, true] {
         let Some(prefix) = free.best_fit(length) else {

@@ -2,8 +2,11 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use hextet_model::{
-    intent::Intent,
-    neutron::{Binding, Direction, FixedIp, NetworkType, SecurityGroup, Standard, Status},
+    intent::{Intent, TunnelEndpoint},
+    neutron::{
+        AddressPair, Binding, Direction, FixedIp, NetworkType, SecurityGroup, SecurityGroupRule,
+        Standard, Status,
+    },
 };
 use hextet_store::{Event, KeyValue};
 use hextet_types::{Family, Mac, ProjectId, SecurityGroupRuleId};
@@ -12,7 +15,7 @@ use proptest::prelude::*;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::*;
+use super::{members::member_addresses, *};
 use crate::keys;
 
 fn id(kind: u8, n: u8) -> Uuid {
@@ -31,7 +34,7 @@ fn standard(revision: u64) -> Standard {
     }
 }
 
-fn network(n: u8, revision: u64) -> Network {
+fn network(n: u8, private: bool, revision: u64) -> Network {
     Network {
         id: NetworkId(id(1, n)),
         standard: standard(revision),
@@ -42,9 +45,13 @@ fn network(n: u8, revision: u64) -> Network {
         is_default: false,
         mtu: 1500,
         port_security_enabled: true,
-        network_type: NetworkType::Routed,
+        network_type: if private {
+            NetworkType::Vxlan
+        } else {
+            NetworkType::Routed
+        },
         physical_network: None,
-        segmentation_id: None,
+        segmentation_id: private.then_some(n.into()),
         dns_domain: String::new(),
         availability_zone_hints: Vec::new(),
         single_homed: false,
@@ -104,12 +111,21 @@ fn mac(n: u8) -> Mac {
     Mac::new([0xfa, 0x16, 0x3e, 0, 0, n])
 }
 
+fn pair(n: &u8) -> AddressPair {
+    AddressPair {
+        ip_address: hextet_types::Prefix::host(address(*n, 0)),
+        mac_address: mac(1),
+    }
+}
+
 /// A port as a step describes it.
 #[derive(Clone, Debug)]
 struct Spec {
     n: u8,
     network: u8,
     address: u8,
+    /// Of which other port it may use the address.
+    pair: Option<u8>,
     host: Option<u8>,
     groups: BTreeSet<u8>,
     source: bool,
@@ -117,6 +133,11 @@ struct Spec {
 
 fn host(n: u8) -> HostId {
     format!("h{n}").parse().unwrap()
+}
+
+/// The same on every network.
+fn address(n: u8, address: u8) -> IpAddr {
+    [10, 0, n % 8, address].into()
 }
 
 fn port(spec: &Spec, revision: u64) -> Port {
@@ -127,7 +148,7 @@ fn port(spec: &Spec, revision: u64) -> Port {
         mac_address: mac(spec.n),
         fixed_ips: vec![FixedIp {
             subnet_id: SubnetId(id(2, spec.network)),
-            ip_address: [10, spec.network, spec.n, spec.address].into(),
+            ip_address: address(spec.n, spec.address),
         }],
         device_id: if spec.source {
             SubnetId(id(2, spec.n % 3)).to_string()
@@ -147,7 +168,7 @@ fn port(spec: &Spec, revision: u64) -> Port {
             .map(|g| SecurityGroupId(id(3, *g)))
             .collect(),
         port_security_enabled: true,
-        allowed_address_pairs: Vec::new(),
+        allowed_address_pairs: spec.pair.iter().map(pair).collect(),
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
         binding: Binding {
@@ -159,7 +180,8 @@ fn port(spec: &Spec, revision: u64) -> Port {
 
 #[derive(Clone, Debug)]
 enum Step_ {
-    Network(u8, bool),
+    Network(u8, bool, bool),
+    Tunnel(u8, u8, bool),
     Subnet(u8, bool),
     Group(u8, bool),
     Rule(u8, u8, Option<u8>, bool),
@@ -172,30 +194,33 @@ fn step() -> impl Strategy<Value = Step_> {
     let spec = (
         0u8..8,
         0u8..3,
-        0u8..3,
+        (0u8..3, prop::option::weighted(0.3, 0u8..8)),
         prop::option::of(0u8..3),
         groups,
         prop::bool::weighted(0.2),
     )
-        .prop_map(|(n, network, address, host, groups, source)| {
+        .prop_map(|(n, network, (address, pair), host, groups, source)| {
             // A port never changes its network: its number says which it is on.
             let network = (network + n) % 3;
             Spec {
                 n: n + 8 * network,
                 network,
                 address,
+                pair,
                 host,
                 groups,
                 source,
             }
         });
     prop_oneof![
-        1 => (0u8..3, there).prop_map(|(n, t)| Step_::Network(n, t)),
+        2 => (0u8..3, prop::bool::weighted(0.7), there)
+            .prop_map(|(n, private, t)| Step_::Network(n, private, t)),
+        1 => (0u8..3, 0u8..3, there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
         1 => (0u8..3, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
         1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
         3 => (0u8..8, prop::option::of(0u8..4), there)
             .prop_map(|(n, r, t)| Step_::Rule(n, n % 4, r, t)),
-        6 => (spec, there).prop_map(|(s, t)| Step_::Port(s, t)),
+        9 => (spec, there).prop_map(|(s, t)| Step_::Port(s, t)),
     ]
 }
 
@@ -215,13 +240,23 @@ fn event(step: &Step_, revision: u64) -> Event {
         if there { event } else { Event::Delete { key } }
     };
     match step {
-        Step_::Network(n, there) => {
+        Step_::Network(n, private, there) => {
             let key = keys::network(NetworkId(id(1, *n)));
-            put_or_delete(
-                key.clone(),
-                put(key, &network(*n, revision), revision),
-                *there,
-            )
+            let network = network(*n, *private, revision);
+            put_or_delete(key.clone(), put(key, &network, revision), *there)
+        }
+        Step_::Tunnel(n, address, there) => {
+            let key = keys::tunnel(&host(*n));
+            let address = [
+                Some("2001:db8::1".parse().unwrap()),
+                Some("192.0.2.1".parse().unwrap()),
+                None,
+            ][usize::from(*address)];
+            let record = TunnelRecord {
+                number: 1 + u32::from(*n),
+                address,
+            };
+            put_or_delete(key.clone(), put(key, &record, revision), *there)
         }
         Step_::Subnet(n, there) => {
             let key = keys::subnet(NetworkId(id(1, *n)), SubnetId(id(2, *n)));
@@ -267,15 +302,51 @@ fn whole(state: &State, host: &HostId) -> Intent {
 /// What a host must be told, written down from the state's tables alone, without any of its counts.
 fn from_tables(state: &State, host: &HostId) -> Intent {
     let mut intent = Intent::default();
-    for subnet in state.subnets.values() {
-        intent.subnets.insert(subnet.id, subnet.as_ref().clone());
-    }
-    let bound = || {
-        state
-            .ports
-            .values()
-            .filter(|p| p.binding.host_id.as_ref() == Some(host))
+    let private = |id: NetworkId| {
+        let network = state.networks.get(&id);
+        network.is_some_and(|n| n.network_type == NetworkType::Vxlan)
     };
+    // What a host takes.
+    let bound_to = |host: HostId| {
+        let takes_private = state.tunnels.endpoint(&host).is_some();
+        let ports = state.ports.values();
+        ports.filter(move |p| {
+            let source = p.device_owner == NAT44_OWNER;
+            p.binding.host_id.as_ref() == Some(&host)
+                && (source || takes_private || !private(p.network_id))
+        })
+    };
+    let bound = || bound_to(host.clone());
+    let theirs = |host: HostId| bound_to(host).filter(|p| p.device_owner != NAT44_OWNER);
+    for subnet in state.subnets.values() {
+        let network = state.networks.get(&subnet.network_id);
+        let has_port = theirs(host.clone()).any(|p| p.network_id == subnet.network_id);
+        if network.is_some() && (has_port || !private(subnet.network_id)) {
+            intent.subnets.insert(subnet.id, subnet.as_ref().clone());
+        }
+    }
+    let own = state.tunnels.endpoint(host);
+    intent.hosts.extend(own.map(|own| (host.clone(), own)));
+    let mine: BTreeSet<_> = theirs(host.clone()).map(|p| p.network_id).collect();
+    for network in mine.into_iter().filter(|id| private(*id)) {
+        // By whom an address is had first: as its own, and of those by the port that comes first.
+        let mut all: BTreeMap<IpAddr, (bool, PortId, HostId)> = BTreeMap::new();
+        for at in (0..3).map(self::host) {
+            for port in theirs(at.clone()).filter(|p| p.network_id == network) {
+                for addr in member_addresses(port) {
+                    let own = port.fixed_ips.iter().any(|f| f.ip_address == addr);
+                    let claim = (!own, port.id, at.clone());
+                    let had = all.entry(addr).or_insert_with(|| claim.clone());
+                    *had = claim.min(had.clone());
+                }
+            }
+        }
+        for (addr, (_, _, at)) in all.into_iter().filter(|(_, (_, _, at))| at != host) {
+            let endpoint: TunnelEndpoint = state.tunnels.endpoint(&at).unwrap();
+            intent.hosts.insert(at.clone(), endpoint);
+            intent.remotes.entry(network).or_default().insert(addr, at);
+        }
+    }
     for source in bound().filter(|p| p.device_owner == NAT44_OWNER) {
         let sources = intent
             .nat44_sources
@@ -296,13 +367,13 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
                 .map(|r| (r.id, r.as_ref().clone()))
                 .collect();
             for remote in rules.values().filter_map(|r| r.remote_group_id) {
-                let members = state
-                    .ports
-                    .values()
-                    .filter(|p| p.security_groups.contains(&remote));
+                let scope = state.scope_of(port.network_id);
+                let members = state.ports.values().filter(|p| {
+                    p.security_groups.contains(&remote) && state.scope_of(p.network_id) == scope
+                });
                 let members: BTreeSet<_> = members.flat_map(|p| member_addresses(p)).collect();
                 if !members.is_empty() {
-                    intent.members.insert(remote, members);
+                    intent.members.insert((remote, scope), members);
                 }
             }
             if let Some(group) = state.groups.get(id) {
@@ -359,12 +430,13 @@ fn a_change_is_told_to_the_hosts_that_it_concerns() {
         n,
         network: 0,
         address: 1,
+        pair: None,
         host: Some(host),
         groups: BTreeSet::from([group]),
         source: false,
     };
     (0..3).for_each(|n| state.views.listen(host(n)));
-    apply(&mut state, Step_::Network(0, true));
+    apply(&mut state, Step_::Network(0, false, true));
     apply(&mut state, Step_::Group(0, true));
     apply(&mut state, Step_::Group(1, true));
     apply(&mut state, Step_::Rule(0, 0, Some(1), true));
@@ -390,4 +462,108 @@ fn a_change_is_told_to_the_hosts_that_it_concerns() {
         ),
     );
     assert_eq!(told.len(), 1, "nobody needs that one's address: {told:?}");
+}
+
+/// A cloud of three hosts with tunnels, and a private network with a port on each; all the hosts listen.
+fn private_cloud() -> (
+    State,
+    impl FnMut(&mut State, Step_) -> BTreeMap<HostId, Vec<Change>>,
+) {
+    let mut revision = 0;
+    let mut apply = move |state: &mut State, step: Step_| {
+        revision += 1;
+        state.apply(&event(&step, revision)).unwrap();
+        let told = state.views.take().into_iter();
+        let changes = |steps: Vec<Step>| steps.iter().map(Step::to_change).collect();
+        told.map(|(host, steps)| (host, changes(steps))).collect()
+    };
+    let mut state = State::default();
+    (0..3).for_each(|n| state.views.listen(host(n)));
+    apply(&mut state, Step_::Network(1, true, true));
+    apply(&mut state, Step_::Subnet(1, true));
+    for n in 0..3 {
+        apply(&mut state, Step_::Tunnel(n, 0, true));
+        apply(&mut state, Step_::Port(on_private(n, n), true));
+    }
+    (state, apply)
+}
+
+fn on_private(n: u8, host: u8) -> Spec {
+    Spec {
+        n: n + 8,
+        network: 1,
+        address: 0,
+        pair: None,
+        host: Some(host),
+        groups: BTreeSet::new(),
+        source: false,
+    }
+}
+
+#[test]
+fn an_address_that_moves_is_nobody_s_at_no_time() {
+    let (mut state, mut apply) = private_cloud();
+    let told = apply(&mut state, Step_::Port(on_private(0, 1), true));
+    let network = NetworkId(id(1, 1));
+    let moved = address(0, 0);
+    let elsewhere = Change::PutRemotes(network, [(moved, host(1))].into());
+    // The third host is told in one step; it knows both of them.
+    assert_eq!(told[&host(2)][0], elsewhere);
+    assert_eq!(told[&host(2)][1..], [Change::RemoveHost(host(0))]);
+    // Whose it was: it is elsewhere first, then it is not here any more.
+    let at = |host: &HostId, wanted: &dyn Fn(&Change) -> bool| {
+        told[host].iter().position(wanted).unwrap()
+    };
+    let port = PortId(id(5, 8));
+    let away = at(&host(0), &|c| *c == elsewhere);
+    assert!(away < at(&host(0), &|c| *c == Change::RemovePort(port)));
+    // Whose it is: it is here first, then it is not elsewhere any more.
+    let here = at(
+        &host(1),
+        &|c| matches!(c, Change::PutPort(p) if p.id == port),
+    );
+    let gone = Change::RemoveRemotes(network, [moved].into());
+    assert!(here < at(&host(1), &|c| *c == gone));
+}
+
+#[test]
+fn a_port_more_costs_each_host_of_its_network_one_step() {
+    let (mut state, mut apply) = private_cloud();
+    let told = apply(&mut state, Step_::Port(on_private(5, 1), true));
+    let counts: Vec<_> = told.iter().map(|(h, c)| (h.as_str(), c.len())).collect();
+    assert_eq!(counts, [("h0", 1), ("h1", 1), ("h2", 1)], "{told:?}");
+    apply(&mut state, Step_::Network(0, true, true));
+    let elsewhere = Spec {
+        n: 6,
+        network: 0,
+        ..on_private(6, 2)
+    };
+    let told = apply(&mut state, Step_::Port(elsewhere, true));
+    let counts: Vec<_> = told.iter().map(|(h, c)| (h.as_str(), c.len())).collect();
+    assert_eq!(
+        counts,
+        [("h2", 2)],
+        "a network that others have nothing of: {told:?}"
+    );
+}
+
+#[test]
+fn a_host_s_other_endpoint_is_told_to_those_that_send_to_it() {
+    let (mut state, mut apply) = private_cloud();
+    apply(&mut state, Step_::Port(on_private(1, 1), false));
+    let key = keys::tunnel(&host(0));
+    let record = TunnelRecord {
+        number: 1,
+        address: Some("2001:db8::99".parse().unwrap()),
+    };
+    state.apply(&put(key, &record, 99)).unwrap();
+    let told: Vec<_> = state.views.take();
+    let hosts: Vec<_> = told.iter().map(|(h, s)| (h.as_str(), s.len())).collect();
+    assert_eq!(hosts, [("h0", 1), ("h2", 1)]);
+    // And without one, its ports are nowhere.
+    let told = apply(&mut state, Step_::Tunnel(0, 2, true));
+    let gone = Change::RemoveRemotes(NetworkId(id(1, 1)), [address(0, 0)].into());
+    assert_eq!(told[&host(2)], [gone, Change::RemoveHost(host(0))]);
+    assert!(whole(&state, &host(0)).ports.is_empty());
+    assert!(!state.is_taken(state.ports.get(&PortId(id(5, 8))).unwrap()));
 }

@@ -1,0 +1,174 @@
+//! The addresses of remote groups' members. A host is told those of a scope only if it has a port in that
+//! scope with a rule that asks for them: what is somebody's in one private network says nothing about
+//! another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use hextet_model::{
+    intent::{Change, Scope},
+    neutron::{Port, SecurityGroupRule},
+};
+use hextet_types::{HostId, SecurityGroupId};
+
+use super::{Step, paired_addresses};
+use crate::state::State;
+
+/// What a member of a remote group sends from: its own addresses, and single ones that it may use
+/// besides.
+pub fn member_addresses(port: &Port) -> BTreeSet<IpAddr> {
+    let own = port.fixed_ips.iter().map(|f| f.ip_address);
+    own.chain(paired_addresses(port)).collect()
+}
+
+fn memberships(port: &Port) -> impl Iterator<Item = (SecurityGroupId, IpAddr)> {
+    let addresses = member_addresses(port);
+    let groups = port.security_groups.iter();
+    groups.flat_map(move |g| addresses.clone().into_iter().map(|a| (*g, a)))
+}
+
+impl State {
+    /// Members of all remote groups that these ports' groups name, each in the port's scope.
+    pub(super) fn members_of_groups_of(&self, ports: &[&Arc<Port>]) -> Vec<Step> {
+        let scoped = |port: &&&Arc<Port>| self.scope_of(port.network_id);
+        let asked: BTreeSet<_> = ports
+            .iter()
+            .flat_map(|port| {
+                let scope = scoped(&port);
+                port.security_groups.iter().map(move |g| (*g, scope))
+            })
+            .collect();
+        let remotes: BTreeSet<_> = asked
+            .into_iter()
+            .flat_map(|(group, scope)| {
+                let remotes = self.rules_of(group).filter_map(|r| r.remote_group_id);
+                remotes.map(move |remote| (remote, scope))
+            })
+            .collect();
+        let steps = remotes.into_iter().filter_map(|r| self.all_members(r));
+        steps.collect()
+    }
+
+    fn all_members(&self, remote: (SecurityGroupId, Scope)) -> Option<Step> {
+        let members = self.views.members.of(&remote);
+        let all: BTreeSet<_> = members.map(|(addr, _)| *addr).collect();
+        let (group, scope) = remote;
+        (!all.is_empty()).then(|| Step::other(Change::AddMembers(group, scope, all)))
+    }
+
+    fn remotes_of(&self, group: SecurityGroupId) -> Vec<SecurityGroupId> {
+        let rules = self.rules_of(group);
+        rules.filter_map(|r| r.remote_group_id).collect()
+    }
+
+    /// A host comes to have a port.
+    pub(super) fn need_members(&mut self, host: &HostId, port: &Port) {
+        let scope = self.scope_of(port.network_id);
+        for group in &port.security_groups {
+            if self.views.scoped.up(*group, (host.clone(), scope)) {
+                for remote in self.remotes_of(*group) {
+                    self.need_remote(host, (remote, scope));
+                }
+            }
+        }
+    }
+
+    /// A host has a port no longer.
+    pub(super) fn drop_members(&mut self, host: &HostId, port: &Port) {
+        let scope = self.scope_of(port.network_id);
+        for group in &port.security_groups {
+            if self.views.scoped.down(group, &(host.clone(), scope)) {
+                for remote in self.remotes_of(*group) {
+                    self.drop_remote(host, (remote, scope));
+                }
+            }
+        }
+    }
+
+    fn need_remote(&mut self, host: &HostId, remote: (SecurityGroupId, Scope)) {
+        if self.views.askers.up(remote, host.clone())
+            && let Some(step) = self.all_members(remote)
+        {
+            self.views.emit(host, || step);
+        }
+    }
+
+    fn drop_remote(&mut self, host: &HostId, remote: (SecurityGroupId, Scope)) {
+        if self.views.askers.down(&remote, host) {
+            let (group, scope) = remote;
+            let all = self.views.members.of(&remote).map(|(a, _)| *a).collect();
+            let step = Step::other(Change::RemoveMembers(group, scope, all));
+            self.views.emit(host, || step);
+        }
+    }
+
+    /// A rule comes, changes or goes.
+    pub(in crate::state) fn view_rule(
+        &mut self,
+        old: Option<&SecurityGroupRule>,
+        new: Option<&SecurityGroupRule>,
+    ) {
+        let remote = |rule: Option<&SecurityGroupRule>| {
+            rule.and_then(|r| Some((r.security_group_id, r.remote_group_id?)))
+        };
+        if let Some((group, remote)) = remote(new) {
+            for (host, scope) in self.users_of(group) {
+                self.need_remote(&host, (remote, scope));
+            }
+        }
+        if let Some(rule) = new.or(old)
+            && self.groups.get(&rule.security_group_id).is_some()
+        {
+            self.view_group(rule.security_group_id);
+        }
+        if let Some((group, remote)) = remote(old) {
+            for (host, scope) in self.users_of(group) {
+                self.drop_remote(&host, (remote, scope));
+            }
+        }
+    }
+
+    /// Whoever has ports with the group, and where.
+    fn users_of(&self, group: SecurityGroupId) -> Vec<(HostId, Scope)> {
+        let users = self.views.scoped.of(&group);
+        users.map(|(user, _)| user.clone()).collect()
+    }
+
+    /// Tells the hosts that need a group's members which have come and which have gone.
+    pub(super) fn view_members(&mut self, old: Option<&Port>, new: Option<&Port>) {
+        type Changed = (BTreeSet<IpAddr>, BTreeSet<IpAddr>);
+        let mut changed: BTreeMap<(SecurityGroupId, Scope), Changed> = BTreeMap::new();
+        if let Some(port) = new {
+            let scope = self.scope_of(port.network_id);
+            for (group, address) in memberships(port) {
+                if self.views.members.up((group, scope), address) {
+                    changed.entry((group, scope)).or_default().0.insert(address);
+                }
+            }
+        }
+        if let Some(port) = old {
+            let scope = self.scope_of(port.network_id);
+            for (group, address) in memberships(port) {
+                if self.views.members.down(&(group, scope), &address) {
+                    changed.entry((group, scope)).or_default().1.insert(address);
+                }
+            }
+        }
+        for (remote, (added, removed)) in changed {
+            let (group, scope) = remote;
+            let more = Step::other(Change::AddMembers(group, scope, added.clone()));
+            let fewer = Step::other(Change::RemoveMembers(group, scope, removed.clone()));
+            for host in self.views.listening(&self.views.askers, &remote) {
+                if !added.is_empty() {
+                    self.views.emit(&host, || more.clone());
+                }
+                if !removed.is_empty() {
+                    self.views.emit(&host, || fewer.clone());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Where the addresses of private networks are, and where those hosts are reached.
+//!
+//! An address is where a port is that has it as its own; else where one is that may use it besides. A host
+//! that has a port of a network is told the addresses that are on other hosts, and those hosts. When an
+//! address moves, a third host is told in one step.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use hextet_model::{
+    intent::{Change, Scope},
+    neutron::Port,
+};
+use hextet_types::{HostId, NetworkId, PortId};
+
+use super::{Counts, Row, Step, TunnelRecord, paired_addresses};
+use crate::state::State;
+
+/// Who may have an address; the least one has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Holder {
+    /// Not as its own.
+    paired: bool,
+    port: PortId,
+    host: HostId,
+}
+
+type Holdings = BTreeMap<IpAddr, Holder>;
+
+/// Where addresses of private networks are.
+#[derive(Debug, Default)]
+pub struct Remotes {
+    /// Who may have each address; never an empty set.
+    holders: HashMap<NetworkId, BTreeMap<IpAddr, BTreeSet<Holder>>>,
+    /// How many addresses of a network are on a host.
+    residents: Counts<NetworkId, HostId>,
+    /// In how many networks a host has to be known: it → to whom.
+    known: Counts<HostId, HostId>,
+}
+
+impl Remotes {
+    /// Where an address is.
+    fn at(&self, network: NetworkId, address: IpAddr) -> Option<HostId> {
+        let holders = self.holders.get(&network)?.get(&address)?;
+        holders.first().map(|holder| holder.host.clone())
+    }
+
+    fn insert(&mut self, network: NetworkId, address: IpAddr, holder: Holder) {
+        let addresses = self.holders.entry(network).or_default();
+        addresses.entry(address).or_default().insert(holder);
+    }
+
+    fn remove(&mut self, network: NetworkId, address: IpAddr, holder: &Holder) {
+        let Some(addresses) = self.holders.get_mut(&network) else {
+            return;
+        };
+        if let Some(holders) = addresses.get_mut(&address) {
+            holders.remove(holder);
+            if holders.is_empty() {
+                addresses.remove(&address);
+            }
+        }
+        if addresses.is_empty() {
+            self.holders.remove(&network);
+        }
+    }
+
+    /// Addresses that are not on this host, and where they are.
+    fn elsewhere(&self, network: NetworkId, host: &HostId) -> BTreeMap<IpAddr, HostId> {
+        let addresses = self.holders.get(&network).into_iter().flatten();
+        let places = addresses.filter_map(|(addr, holders)| Some((*addr, holders.first()?)));
+        let elsewhere = places.filter(|(_, holder)| holder.host != *host);
+        elsewhere.map(|(addr, h)| (addr, h.host.clone())).collect()
+    }
+
+    /// Other hosts that have addresses of the network.
+    fn others(&self, network: NetworkId, host: &HostId) -> Vec<HostId> {
+        let hosts = self.residents.of(&network).map(|(other, _)| other);
+        hosts.filter(|other| *other != host).cloned().collect()
+    }
+}
+
+fn holdings(port: &Port, host: &HostId) -> Holdings {
+    let holder = |paired| Holder {
+        paired,
+        port: port.id,
+        host: host.clone(),
+    };
+    let paired = paired_addresses(port).map(|addr| (addr, holder(true)));
+    let own = port.fixed_ips.iter();
+    let own = own.map(|fixed| (fixed.ip_address, holder(false)));
+    paired.chain(own).collect()
+}
+
+/// An address that was and is somewhere.
+struct Move {
+    address: IpAddr,
+    was: Option<HostId>,
+    is: Option<HostId>,
+}
+
+impl State {
+    /// The host's own end of tunnels.
+    pub(super) fn own_endpoint(&self, host: &HostId) -> Option<Step> {
+        let endpoint = self.tunnels.endpoint(host)?;
+        Some(Step::other(Change::PutHost(host.clone(), endpoint)))
+    }
+
+    /// A network's addresses elsewhere, and the hosts that they are on.
+    pub(super) fn remote_steps(&self, host: &HostId, network: NetworkId) -> Vec<Step> {
+        let remotes = &self.views.remotes;
+        let others = remotes.others(network, host);
+        let mut steps: Vec<_> = others.iter().filter_map(|h| self.own_endpoint(h)).collect();
+        let all = remotes.elsewhere(network, host);
+        if !all.is_empty() {
+            steps.push(Step::other(Change::PutRemotes(network, all)));
+        }
+        steps
+    }
+
+    /// A host comes to have ports of a network; what it is told of it follows.
+    pub(super) fn meet_all(&mut self, host: &HostId, network: NetworkId) {
+        for other in self.views.remotes.others(network, host) {
+            self.views.remotes.known.up(other, host.clone());
+        }
+    }
+
+    /// A host has no ports of a network any more: its addresses elsewhere are nothing to it.
+    pub(super) fn part_from_all(&mut self, host: &HostId, network: NetworkId) {
+        let all = self.views.remotes.elsewhere(network, host);
+        if !all.is_empty() {
+            let gone = all.into_keys().collect();
+            let step = Step::other(Change::RemoveRemotes(network, gone));
+            self.views.emit(host, || step);
+        }
+        for other in self.views.remotes.others(network, host) {
+            self.forget_host(host, other);
+        }
+    }
+
+    fn forget_host(&mut self, host: &HostId, other: HostId) {
+        if self.views.remotes.known.down(&other, host) {
+            let step = Step::other(Change::RemoveHost(other));
+            self.views.emit(host, || step);
+        }
+    }
+
+    /// A port's addresses come, move or go.
+    pub(super) fn locate(&mut self, old: Option<(&Port, &HostId)>, new: Option<(&Port, &HostId)>) {
+        let networks = [old, new].map(|p| p.map(|(port, _)| port.network_id));
+        let networks: BTreeSet<NetworkId> = networks.into_iter().flatten().collect();
+        for network in networks {
+            if self.scope_of(network) == Scope::Routed {
+                continue;
+            }
+            let here = |p: Option<(&Port, &HostId)>| {
+                let here = p.filter(|(port, _)| port.network_id == network);
+                here.map_or_else(Holdings::new, |(port, host)| holdings(port, host))
+            };
+            self.relocate(network, here(old), here(new));
+        }
+    }
+
+    fn relocate(&mut self, network: NetworkId, old: Holdings, new: Holdings) {
+        let remotes = &mut self.views.remotes;
+        let addresses: BTreeSet<IpAddr> = old.keys().chain(new.keys()).copied().collect();
+        let mut moves = Vec::new();
+        for address in addresses {
+            let (former, latter) = (old.get(&address), new.get(&address));
+            if former == latter {
+                continue;
+            }
+            let was = remotes.at(network, address);
+            if let Some(holder) = former {
+                remotes.remove(network, address, holder);
+            }
+            if let Some(holder) = latter {
+                remotes.insert(network, address, holder.clone());
+            }
+            let is = remotes.at(network, address);
+            if was != is {
+                moves.push(Move { address, was, is });
+            }
+        }
+        for host in moves.iter().filter_map(|m| m.is.as_ref()) {
+            if self.views.remotes.residents.up(network, host.clone()) {
+                self.introduce(network, host);
+            }
+        }
+        self.tell_moves(network, &moves);
+        for host in moves.iter().filter_map(|m| m.was.as_ref()) {
+            if self.views.remotes.residents.down(&network, host) {
+                let to = self.views.networks.of(&network).map(|(to, _)| to);
+                let to: Vec<_> = to.filter(|to| *to != host).cloned().collect();
+                for to in to {
+                    self.forget_host(&to, host.clone());
+                }
+            }
+        }
+    }
+
+    /// A host comes to have addresses of a network: those with ports of it have to know where it is.
+    fn introduce(&mut self, network: NetworkId, host: &HostId) {
+        let step = self.own_endpoint(host);
+        let to = self.views.networks.of(&network).map(|(to, _)| to);
+        let to: Vec<_> = to.filter(|to| *to != host).cloned().collect();
+        for to in to {
+            if self.views.remotes.known.up(host.clone(), to.clone())
+                && let Some(step) = &step
+            {
+                self.views.emit(&to, || step.clone());
+            }
+        }
+    }
+
+    fn tell_moves(&mut self, network: NetworkId, moves: &[Move]) {
+        if moves.is_empty() {
+            return;
+        }
+        let concerned = moves.iter().flat_map(|m| [&m.was, &m.is]).flatten();
+        let concerned: BTreeSet<_> = concerned.cloned().collect();
+        let to_others = steps(network, moves, None);
+        for host in self.views.listening(&self.views.networks, &network) {
+            let own;
+            let steps = if concerned.contains(&host) {
+                own = steps(network, moves, Some(&host));
+                &own
+            } else {
+                &to_others
+            };
+            for step in steps {
+                self.views.emit(&host, || step.clone());
+            }
+        }
+    }
+
+    /// A host's part in tunnels changes. Where it begins or ends, the host begins or ceases to take ports of
+    /// private networks.
+    pub(in crate::state) fn set_tunnel(&mut self, host: &HostId, row: Option<Row<TunnelRecord>>) {
+        let ports = self.views.ports_of(host);
+        let ports = ports.filter_map(|id| self.ports.get(id));
+        let ports: Vec<Arc<Port>> = ports
+            .filter(|p| self.scope_of(p.network_id) != Scope::Routed)
+            .cloned()
+            .collect();
+        let was = self.tunnels.endpoint(host);
+        let is = row.as_ref();
+        let is = is.and_then(|r| self.tunnels.endpoint_of(&r.value));
+        if was.is_some() && is.is_none() {
+            for port in &ports {
+                self.tell_port(Some((port, host.clone())), None);
+            }
+        }
+        self.tunnels.set(host.clone(), row);
+        if was == is {
+            return;
+        }
+        let Some(step) = self.own_endpoint(host) else {
+            let gone = || Step::other(Change::RemoveHost(host.clone()));
+            self.views.emit(host, gone);
+            return;
+        };
+        self.views.emit(host, || step.clone());
+        for to in self.views.listening(&self.views.remotes.known, host) {
+            self.views.emit(&to, || step.clone());
+        }
+        if was.is_none() {
+            for port in &ports {
+                self.tell_port(None, Some((port, host.clone())));
+            }
+        }
+    }
+}
+
+/// How that host (another than all concerned, if none) sees the moves.
+fn steps(network: NetworkId, moves: &[Move], host: Option<&HostId>) -> Vec<Step> {
+    let elsewhere = |at: &Option<HostId>| at.clone().filter(|at| Some(at) != host);
+    let mut here = BTreeMap::new();
+    let mut gone = BTreeSet::new();
+    for Move { address, was, is } in moves {
+        match (elsewhere(was), elsewhere(is)) {
+            (_, Some(is)) => drop(here.insert(*address, is)),
+            (Some(_), None) => drop(gone.insert(*address)),
+            (None, None) => {}
+        }
+    }
+    let mut steps = Vec::new();
+    if !here.is_empty() {
+        steps.push(Step::other(Change::PutRemotes(network, here)));
+    }
+    if !gone.is_empty() {
+        steps.push(Step::other(Change::RemoveRemotes(network, gone)));
+    }
+    steps
+}
