@@ -184,7 +184,7 @@ fn read(file: &File, path: &Path) -> io::Result<(Intent, u64, u64)> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use hextet_model::intent::Scope;
+    use hextet_model::intent::RoutingDomain;
     use hextet_types::SecurityGroupId;
     use uuid::Uuid;
 
@@ -194,7 +194,7 @@ mod tests {
         let addr = std::net::IpAddr::from([10, 0, 0, n]);
         Change::AddMembers(
             SecurityGroupId(Uuid::from_u128(1)),
-            Scope::Routed,
+            RoutingDomain::Routed,
             BTreeSet::from([addr]),
         )
     }

@@ -106,7 +106,7 @@ impl Group {
 mod tests {
     use std::collections::BTreeSet;
 
-    use hextet_model::intent::Scope;
+    use hextet_model::intent::RoutingDomain;
     use hextet_types::SecurityGroupId;
     use uuid::Uuid;
 
@@ -115,7 +115,7 @@ mod tests {
     fn change() -> Change {
         Change::AddMembers(
             SecurityGroupId(Uuid::nil()),
-            Scope::Routed,
+            RoutingDomain::Routed,
             BTreeSet::from([[10, 0, 0, 1].into()]),
         )
     }

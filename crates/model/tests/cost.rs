@@ -8,7 +8,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use hextet_model::{
-    intent::{Change, Scope},
+    intent::{Change, RoutingDomain},
     neutron::{Direction, Port, Protocol, SecurityGroupRule},
     plan::Planner,
     state::{Changed, Key},
@@ -60,7 +60,7 @@ fn host(ports: u16, members: u16) -> Planner {
         Change::PutGroup(Box::new(group(1, (1..20).map(web)))),
         Change::AddMembers(
             group_id(2),
-            Scope::Routed,
+            RoutingDomain::Routed,
             (0..members).map(member).collect(),
         ),
     ];
@@ -83,8 +83,8 @@ fn costs(ports: u16, members: u16) -> Vec<u64> {
     for change in [
         Change::PutPort(Box::new(numbered_port(20_000))),
         Change::RemovePort(numbered_port(1).id),
-        Change::AddMembers(group_id(2), Scope::Routed, [member(20_000)].into()),
-        Change::RemoveMembers(group_id(2), Scope::Routed, gone),
+        Change::AddMembers(group_id(2), RoutingDomain::Routed, [member(20_000)].into()),
+        Change::RemoveMembers(group_id(2), RoutingDomain::Routed, gone),
         Change::PutGroup(Box::new(group(1, (1..21).map(web)))),
     ] {
         let (units, changed) = cost(&mut planner, change.clone());
@@ -111,7 +111,7 @@ fn one_member_more_is_one_element() {
     let mut planner = host(2, 10_000);
     let (units, changed) = cost(
         &mut planner,
-        Change::AddMembers(group_id(2), Scope::Routed, [member(20_000)].into()),
+        Change::AddMembers(group_id(2), RoutingDomain::Routed, [member(20_000)].into()),
     );
     assert_eq!(units, 1);
     let keys: Vec<_> = changed.objects.iter().collect();

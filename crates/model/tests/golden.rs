@@ -7,7 +7,7 @@ mod world;
 use std::fmt::Write as _;
 
 use hextet_model::{
-    intent::{Change, Scope},
+    intent::{Change, RoutingDomain},
     neutron::{AddressPair, Direction, Protocol, SecurityGroupRule},
     plan::Planner,
     state::{HostState, Netns, Object, table_text},
@@ -73,7 +73,7 @@ fn small_host() -> Planner {
         ),
         Change::AddMembers(
             group_id(1),
-            Scope::Routed,
+            RoutingDomain::Routed,
             [ip("2001:db8:1::b"), ip("10.1.0.11")].into(),
         ),
         Change::PutGroup(Box::new(group(0, web_and_ping()))),

@@ -11,7 +11,7 @@ use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 use fate::{Fate, Judge};
 use hextet_model::{
     explain::{Machine, Outcome, Packet, Payload, Reason, port_of_link},
-    intent::{Change, Intent, Scope},
+    intent::{Change, Intent, RoutingDomain},
     neutron::{Direction, NetworkType, SecurityGroupRule},
     plan::{HostConfig, Planner},
     state::CtState,
@@ -204,7 +204,7 @@ fn well_set_up() -> Vec<Change> {
     let sources = Change::SetNat44Sources(world::subnet_id(1), [ip("192.0.2.9")].into());
     let members = (0..4).map(|g| {
         let all = ADDRESSES[..6].iter().map(|(_, a)| ip(a)).collect();
-        Change::AddMembers(world::group_id(g), Scope::Routed, all)
+        Change::AddMembers(world::group_id(g), RoutingDomain::Routed, all)
     });
     let groups = (0..4).map(|n| {
         let any = Family::BOTH.map(|family| world::rule(0, Direction::Egress, family));

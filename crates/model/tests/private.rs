@@ -10,12 +10,12 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, TunnelEndpoint},
-    neutron::{Network, NetworkType, Port, Subnet},
+    intent::{Change, RoutingDomain, TunnelEndpoint},
+    neutron::{Direction, Network, NetworkType, Port, SecurityGroupRule, Subnet},
     plan::{Planner, REMOTE_METRIC, plan},
-    state::{HostState, Key, Netns, Object},
+    state::{HostState, Key, Netns, Object, Value},
 };
-use hextet_types::{HostId, PortId, SubnetId};
+use hextet_types::{Family, HostId, PortId, SubnetId};
 use uuid::Uuid;
 use world::{config, fixed, group, group_id, ip, network, network_id, port, subnet};
 
@@ -170,6 +170,32 @@ fn a_group_has_chains_where_its_ports_are_and_nowhere_else() {
     let private = |netns: &Netns| *netns != Netns::Main;
     assert_eq!((chains(&main, 0), chains(&private, 0)), (0, 2));
     assert_eq!((chains(&main, 1), chains(&private, 1)), (2, 0));
+}
+
+/// Who is a member in one network is nobody in another, whatever its address.
+#[test]
+fn members_of_one_network_are_none_of_another() {
+    let rule = SecurityGroupRule {
+        remote_group_id: Some(group_id(1)),
+        ..world::rule(0, Direction::Ingress, Family::V4)
+    };
+    let member = ip("10.1.0.77");
+    let here = RoutingDomain::Network(network_id(0));
+    let changes = || {
+        let members = Change::AddMembers(group_id(1), here, [member].into());
+        [
+            Change::PutGroup(Box::new(group(0, [rule.clone()]))),
+            members,
+        ]
+    };
+    let state = state(tenant(0).into_iter().chain(tenant(1)).chain(changes()));
+    let with_member = state.objects.values().filter(|object| match object {
+        Object::Element(_, element) => element.key.contains(&Value::Addr(member)),
+        _ => false,
+    });
+    let places: Vec<_> = with_member.map(|o| o.key().netns().clone()).collect();
+    let named = Netns::Named(hextet_model::plan::namespace(network_id(0)));
+    assert_eq!(places, [named]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use hextet_model::{
-    intent::{Change, Group, Scope},
+    intent::{Change, Group, RoutingDomain},
     neutron::{AddressPair, Direction, Port, Protocol, SecurityGroupRule},
     plan::Planner,
     state::{Netns, Object},
@@ -59,7 +59,7 @@ fn planner() -> Planner {
         Change::PutGroup(Box::new(group(2, [from_members]))),
         Change::AddMembers(
             group_id(3),
-            Scope::Routed,
+            RoutingDomain::Routed,
             [ip("10.1.0.77"), ip("10.1.0.78")].into(),
         ),
         Change::SetNat44Sources(
@@ -145,12 +145,12 @@ fn closing_asks_and_opening_does_not() {
         ("a network down", down, &BOTH),
         (
             "a member added",
-            Change::AddMembers(group_id(3), Scope::Routed, [ip("10.1.0.79")].into()),
+            Change::AddMembers(group_id(3), RoutingDomain::Routed, [ip("10.1.0.79")].into()),
             &[],
         ),
         (
             "a member removed",
-            Change::RemoveMembers(group_id(3), Scope::Routed, [ip("10.1.0.77")].into()),
+            Change::RemoveMembers(group_id(3), RoutingDomain::Routed, [ip("10.1.0.77")].into()),
             &["10.1.0.77"],
         ),
         (

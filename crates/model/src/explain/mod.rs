@@ -19,7 +19,7 @@ pub use packet::{Packet, Payload};
 pub use step::{Outcome, Reason, RuleStep, Step};
 
 use crate::{
-    intent::{Group, Intent, Scope},
+    intent::{Group, Intent, RoutingDomain},
     neutron::{Direction, SecurityGroupRule},
     plan::{self, Planner, index::has_interface, rules},
     state::{CtState, PktType, Value},
@@ -213,7 +213,7 @@ fn allows(intent: &Intent, rule: &SecurityGroupRule, packet: &Packet) -> bool {
     let is_member = |group: SecurityGroupId| match flight.field(other_end) {
         Some(Value::Addr(addr)) => intent
             .members
-            .get(&(group, Scope::Routed))
+            .get(&(group, RoutingDomain::Routed))
             .is_some_and(|m| m.contains(&addr)),
         _ => false,
     };

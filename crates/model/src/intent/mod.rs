@@ -26,9 +26,9 @@ pub struct Intent {
     pub ports: BTreeMap<PortId, Port>,
     /// Groups of its ports.
     pub groups: BTreeMap<SecurityGroupId, Group>,
-    /// For each group that a rule of one of those names as remote, and each scope that a port with that rule is
+    /// For each group that a rule of one of those names as remote, and each domain that a port with that rule is
     /// in: its members' addresses there; never an empty set.
-    pub members: BTreeMap<(SecurityGroupId, Scope), BTreeSet<IpAddr>>,
+    pub members: BTreeMap<(SecurityGroupId, RoutingDomain), BTreeSet<IpAddr>>,
     /// For each subnet with NAT44: this host's source addresses.
     pub nat44_sources: BTreeMap<SubnetId, BTreeSet<IpAddr>>,
     /// Where hosts are reached by tunnels: this one, and those that [`Intent::remotes`] names.
@@ -37,23 +37,23 @@ pub struct Intent {
     pub remotes: BTreeMap<NetworkId, BTreeMap<IpAddr, HostId>>,
 }
 
-/// Among whom an address is one's own: in two scopes it may be two ports'. What is a member of a group in one
-/// scope says nothing about another.
+/// Among whom an address is one's own: in two domains it may be two ports'. What is a member of a group in one
+/// domain says nothing about another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scope {
+pub enum RoutingDomain {
     /// All routed networks together.
     Routed,
     /// A private network.
     Network(NetworkId),
 }
 
-impl Scope {
-    /// The scope of a network's ports; of one that is not known (yet), that of routed networks.
-    pub fn of(network: Option<&Network>) -> Scope {
+impl RoutingDomain {
+    /// The domain of a network's ports; of one that is not known (yet), that of routed networks.
+    pub fn of(network: Option<&Network>) -> RoutingDomain {
         match network {
-            Some(n) if n.network_type == NetworkType::Vxlan => Scope::Network(n.id),
-            _ => Scope::Routed,
+            Some(n) if n.network_type == NetworkType::Vxlan => RoutingDomain::Network(n.id),
+            _ => RoutingDomain::Routed,
         }
     }
 }
@@ -97,10 +97,10 @@ pub enum Change {
     PutGroup(Box<Group>),
     /// A group is not used here any more.
     RemoveGroup(SecurityGroupId),
-    /// A remote group has these members besides, in that scope.
-    AddMembers(SecurityGroupId, Scope, BTreeSet<IpAddr>),
-    /// A remote group has these members no longer, in that scope.
-    RemoveMembers(SecurityGroupId, Scope, BTreeSet<IpAddr>),
+    /// A remote group has these members besides, in that domain.
+    AddMembers(SecurityGroupId, RoutingDomain, BTreeSet<IpAddr>),
+    /// A remote group has these members no longer, in that domain.
+    RemoveMembers(SecurityGroupId, RoutingDomain, BTreeSet<IpAddr>),
     /// A subnet's NAT44 sources on this host; none when it has none.
     SetNat44Sources(SubnetId, BTreeSet<IpAddr>),
     /// A host has this endpoint.
@@ -126,11 +126,14 @@ impl Intent {
             Change::PutGroup(group) => drop(self.groups.insert(group.group.id, *group)),
             Change::RemoveGroup(id) => drop(self.groups.remove(&id)),
             Change::AddMembers(_, _, members) if members.is_empty() => {}
-            Change::AddMembers(id, scope, members) => {
-                self.members.entry((id, scope)).or_default().extend(members);
+            Change::AddMembers(id, domain, members) => {
+                self.members
+                    .entry((id, domain))
+                    .or_default()
+                    .extend(members);
             }
-            Change::RemoveMembers(id, scope, members) => {
-                self.remove_members((id, scope), &members);
+            Change::RemoveMembers(id, domain, members) => {
+                self.remove_members((id, domain), &members);
             }
             Change::SetNat44Sources(id, sources) if sources.is_empty() => {
                 self.nat44_sources.remove(&id);
@@ -157,7 +160,7 @@ impl Intent {
         }
     }
 
-    fn remove_members(&mut self, id: (SecurityGroupId, Scope), members: &BTreeSet<IpAddr>) {
+    fn remove_members(&mut self, id: (SecurityGroupId, RoutingDomain), members: &BTreeSet<IpAddr>) {
         if let Some(present) = self.members.get_mut(&id) {
             for member in members {
                 present.remove(member);
@@ -185,7 +188,7 @@ impl Intent {
         let members = self
             .members
             .iter()
-            .map(|((id, scope), m)| Change::AddMembers(*id, *scope, m.clone()));
+            .map(|((id, domain), m)| Change::AddMembers(*id, *domain, m.clone()));
         let groups = self
             .groups
             .values()
@@ -221,7 +224,7 @@ impl Intent {
             .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
             .chain(subnets.map(Change::PutSubnet))
             .chain(sources.map(|(id, s)| Change::SetNat44Sources(id, s)))
-            .chain(members.map(|((id, scope), m)| Change::AddMembers(id, scope, m)))
+            .chain(members.map(|((id, domain), m)| Change::AddMembers(id, domain, m)))
             .chain(groups.map(Change::PutGroup))
             .chain(ports.map(Change::PutPort))
     }
@@ -230,14 +233,14 @@ impl Intent {
     pub fn changes_to(&self, to: &Intent) -> Vec<Change> {
         let news = to.as_changes().filter(|change| !self.has(change));
         let mut changes: Vec<Change> = news.map(|change| self.without_present(change)).collect();
-        for ((id, scope), members) in &self.members {
-            let kept = to.members.get(&(*id, *scope));
+        for ((id, domain), members) in &self.members {
+            let kept = to.members.get(&(*id, *domain));
             let gone = members
                 .iter()
                 .filter(|m| kept.is_none_or(|k| !k.contains(m)));
             let gone: BTreeSet<IpAddr> = gone.copied().collect();
             if !gone.is_empty() || kept.is_none() {
-                changes.push(Change::RemoveMembers(*id, *scope, gone));
+                changes.push(Change::RemoveMembers(*id, *domain, gone));
             }
         }
         let sources = gone(&self.nat44_sources, &to.nat44_sources);
@@ -264,11 +267,11 @@ impl Intent {
 
     fn without_present(&self, change: Change) -> Change {
         match change {
-            Change::AddMembers(id, scope, mut new) => {
-                if let Some(present) = self.members.get(&(id, scope)) {
+            Change::AddMembers(id, domain, mut new) => {
+                if let Some(present) = self.members.get(&(id, domain)) {
                     new.retain(|member| !present.contains(member));
                 }
-                Change::AddMembers(id, scope, new)
+                Change::AddMembers(id, domain, new)
             }
             Change::PutRemotes(id, mut new) => {
                 if let Some(present) = self.remotes.get(&id) {
@@ -287,8 +290,8 @@ impl Intent {
             Change::PutSubnet(s) => self.subnets.get(&s.id) == Some(&**s),
             Change::PutPort(p) => self.ports.get(&p.id) == Some(&**p),
             Change::PutGroup(g) => self.groups.get(&g.group.id) == Some(&**g),
-            Change::AddMembers(id, scope, new) => {
-                let present = self.members.get(&(*id, *scope));
+            Change::AddMembers(id, domain, new) => {
+                let present = self.members.get(&(*id, *domain));
                 new.is_empty() || present.is_some_and(|m| new.is_subset(m))
             }
             Change::SetNat44Sources(id, new) => self.nat44_sources.get(id) == Some(new),
@@ -307,9 +310,9 @@ impl Intent {
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),
             Change::RemoveGroup(id) => !self.groups.contains_key(id),
-            Change::RemoveMembers(id, scope, old) => self
+            Change::RemoveMembers(id, domain, old) => self
                 .members
-                .get(&(*id, *scope))
+                .get(&(*id, *domain))
                 .is_none_or(|present| present.is_disjoint(old)),
         }
     }

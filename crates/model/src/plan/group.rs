@@ -147,7 +147,7 @@ pub fn member(view: View<'_>, id: SecurityGroupId, addr: IpAddr) -> Vec<Object> 
     let present = view
         .intent
         .members
-        .get(&(id, view.place.scope()))
+        .get(&(id, view.place.domain()))
         .is_some_and(|m| m.contains(&addr));
     if !present || !view.index.is_named(&Name::Members(id)) {
         return Vec::new();

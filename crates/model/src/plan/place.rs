@@ -11,7 +11,7 @@ use hextet_types::{IfName, NetworkId, PortId};
 
 use super::index::{Index, has_interface};
 use crate::{
-    intent::{Intent, Scope},
+    intent::{Intent, RoutingDomain},
     neutron::{Network, NetworkType},
     state::{Namespace, Netns, Object},
 };
@@ -35,10 +35,10 @@ impl Place {
     }
 
     /// Which of a remote group's members count here.
-    pub fn scope(self) -> Scope {
+    pub fn domain(self) -> RoutingDomain {
         match self {
-            Place::Main => Scope::Routed,
-            Place::Network(id) => Scope::Network(id),
+            Place::Main => RoutingDomain::Routed,
+            Place::Network(id) => RoutingDomain::Network(id),
         }
     }
 

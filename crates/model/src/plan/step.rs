@@ -14,7 +14,7 @@ use super::{
     unit::Unit,
 };
 use crate::{
-    intent::{Change, Group, Intent, Scope},
+    intent::{Change, Group, Intent, RoutingDomain},
     neutron::{Direction, Network, Port, Subnet},
 };
 
@@ -49,10 +49,10 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::RemovePort(id) => step.port(*id, None),
         Change::PutGroup(group) => step.group(group.group.id, Some(group)),
         Change::RemoveGroup(id) => step.group(*id, None),
-        Change::AddMembers(id, scope, members) => step.members(*id, *scope, members),
-        Change::RemoveMembers(id, scope, members) => {
-            step.members(*id, *scope, members);
-            step.recheck_members(*id, *scope, members);
+        Change::AddMembers(id, domain, members) => step.members(*id, *domain, members),
+        Change::RemoveMembers(id, domain, members) => {
+            step.members(*id, *domain, members);
+            step.recheck_members(*id, *domain, members);
         }
         Change::SetNat44Sources(id, sources) => step.sources(*id, sources),
         Change::PutHost(host, _) | Change::RemoveHost(host) => step.host(host),
@@ -85,7 +85,7 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
                     more.extend(fixed.map(|f| Unit::Address(f.ip_address)));
                 }
                 Unit::MemberSets(id) => {
-                    let members = intent.members.get(&(*id, place.scope()));
+                    let members = intent.members.get(&(*id, place.domain()));
                     let members = members.into_iter().flatten();
                     more.extend(members.map(|addr| Unit::Member(*id, *addr)));
                 }
@@ -299,30 +299,35 @@ impl Step<'_> {
         }
     }
 
-    fn members(&mut self, id: SecurityGroupId, scope: Scope, members: &BTreeSet<IpAddr>) {
-        for place in self.places_of_members(id, scope) {
+    fn members(&mut self, id: SecurityGroupId, domain: RoutingDomain, members: &BTreeSet<IpAddr>) {
+        for place in self.places_of_members(id, domain) {
             self.touched
                 .units_of(place)
                 .extend(members.iter().map(|addr| Unit::Member(id, *addr)));
         }
     }
 
-    fn recheck_members(&mut self, id: SecurityGroupId, scope: Scope, members: &BTreeSet<IpAddr>) {
-        for place in self.places_of_members(id, scope) {
+    fn recheck_members(
+        &mut self,
+        id: SecurityGroupId,
+        domain: RoutingDomain,
+        members: &BTreeSet<IpAddr>,
+    ) {
+        for place in self.places_of_members(id, domain) {
             self.touched
                 .recheck
                 .extend(members.iter().map(|addr| (place, *addr)));
         }
     }
 
-    /// Where the group's members of that scope are asked for, or were before this run of changes.
-    fn places_of_members(&self, id: SecurityGroupId, scope: Scope) -> BTreeSet<Place> {
+    /// Where the group's members of that domain are asked for, or were before this run of changes.
+    fn places_of_members(&self, id: SecurityGroupId, domain: RoutingDomain) -> BTreeSet<Place> {
         let asked = self.places_with(&Name::Members(id)).into_iter();
         let touched = self.touched.units.iter();
         let were = touched.filter(|(_, units)| units.contains(&Unit::MemberSets(id)));
         let were = were.map(|(place, _)| *place);
         let all = asked.chain(were);
-        all.filter(|place| place.scope() == scope).collect()
+        all.filter(|place| place.domain() == domain).collect()
     }
 
     /// Its endpoint is there, another, or gone.

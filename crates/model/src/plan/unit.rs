@@ -174,7 +174,7 @@ impl<'a> View<'a> {
         }));
         for name in self.index.names() {
             if let Name::Members(id) = name {
-                let members = self.intent.members.get(&(*id, self.place.scope()));
+                let members = self.intent.members.get(&(*id, self.place.domain()));
                 let members = members.into_iter().flatten();
                 units.extend(members.map(|addr| Unit::Member(*id, *addr)));
             }

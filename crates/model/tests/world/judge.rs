@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hextet_model::{
     explain::{Packet, Payload},
-    intent::{Intent, Scope},
+    intent::{Intent, RoutingDomain},
     neutron::{Direction, Port, SecurityGroupRule, Subnet},
     plan::HostConfig,
     state::CtState,
@@ -218,7 +218,7 @@ impl Judge<'_> {
         };
         let in_prefix = rule.remote_ip_prefix.is_none_or(|p| p.contains(other_end));
         let in_group = rule.remote_group_id.is_none_or(|group| {
-            let members = self.intent.members.get(&(group, Scope::Routed));
+            let members = self.intent.members.get(&(group, RoutingDomain::Routed));
             members.is_some_and(|m| m.contains(&other_end))
         });
         let same_family = rule.ethertype == packet.family()

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use hextet_model::{
-    intent::{Change, Group, Scope, TunnelEndpoint},
+    intent::{Change, Group, RoutingDomain, TunnelEndpoint},
     neutron::{
         AddressPair, Binding, Direction, FixedIp, Ipv6Mode, Nat44, Network, NetworkType, Port,
         Protocol, SecurityGroup, SecurityGroupRule, Standard, Status, Subnet,
@@ -375,9 +375,9 @@ fn some_sources() -> impl Strategy<Value = BTreeSet<IpAddr>> {
     prop::collection::btree_set(select(all.to_vec()).prop_map(ip), 0..4)
 }
 
-fn some_scope() -> impl Strategy<Value = Scope> {
-    let network = (0u8..2).prop_map(|n| Scope::Network(network_id(n)));
-    prop_oneof![2 => Just(Scope::Routed), 1 => network]
+fn some_domain() -> impl Strategy<Value = RoutingDomain> {
+    let network = (0u8..2).prop_map(|n| RoutingDomain::Network(network_id(n)));
+    prop_oneof![2 => Just(RoutingDomain::Routed), 1 => network]
 }
 
 pub fn some_change() -> impl Strategy<Value = Change> {
@@ -386,8 +386,8 @@ pub fn some_change() -> impl Strategy<Value = Change> {
         4 => some_subnet().prop_map(|s| Change::PutSubnet(Box::new(s))),
         8 => some_port().prop_map(|p| Change::PutPort(Box::new(p))),
         6 => some_group().prop_map(|g| Change::PutGroup(Box::new(g))),
-        4 => (0u8..4, some_scope(), some_addresses())
-            .prop_map(|(g, s, a)| Change::AddMembers(group_id(g), s, a)),
+        4 => (0u8..4, some_domain(), some_addresses())
+            .prop_map(|(g, d, a)| Change::AddMembers(group_id(g), d, a)),
         2 => (0u8..4, some_sources()).prop_map(|(s, a)| Change::SetNat44Sources(subnet_id(s), a)),
         1 => (0u8..2).prop_map(|n| Change::RemoveNetwork(network_id(n))),
         1 => (0u8..4).prop_map(|n| Change::RemoveSubnet(subnet_id(n))),
@@ -404,7 +404,7 @@ pub fn some_change() -> impl Strategy<Value = Change> {
             Change::PutRemotes(network_id(n), remotes.collect())
         }),
         1 => (0u8..2, some_addresses()).prop_map(|(n, a)| Change::RemoveRemotes(network_id(n), a)),
-        2 => (0u8..4, some_scope(), some_addresses())
-            .prop_map(|(g, s, a)| Change::RemoveMembers(group_id(g), s, a)),
+        2 => (0u8..4, some_domain(), some_addresses())
+            .prop_map(|(g, d, a)| Change::RemoveMembers(group_id(g), d, a)),
     ]
 }

@@ -15,7 +15,7 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::intent::Scope;
+use hextet_model::intent::RoutingDomain;
 use hextet_model::neutron::{AddressPair, Binding, Network, Port, Standard, Status};
 use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId};
 use serde_json::{Value, json};
@@ -473,7 +473,7 @@ fn check_allowed(write: &Write<'_>, network: &Network, input: &Input, create: bo
 /// A member's port on a routed network sends from addresses of that network alone; what else it may send
 /// from, an administrator decides. Within a private network that is its owner's business.
 fn check_member_sources(write: &Write<'_>, port: &Port) -> Result<()> {
-    if write.caller.admin || write.state.scope_of(port.network_id) != Scope::Routed {
+    if write.caller.admin || write.state.domain_of(port.network_id) != RoutingDomain::Routed {
         return Ok(());
     }
     if !port.port_security_enabled {

@@ -12,7 +12,7 @@ use hextet_api::{
     request::{Caller, Input},
     resources, value,
 };
-use hextet_model::intent::Scope;
+use hextet_model::intent::RoutingDomain;
 use hextet_model::neutron::{
     AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, NetworkType, Standard, Subnet,
 };
@@ -536,7 +536,7 @@ fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()>
     let Some(pool) = write.state.subnets.get(&nat.pool_subnet_id) else {
         return Err(resources::SUBNET.missing(nat.pool_subnet_id));
     };
-    let is_private = |s: &Subnet| write.state.scope_of(s.network_id) != Scope::Routed;
+    let is_private = |s: &Subnet| write.state.domain_of(s.network_id) != RoutingDomain::Routed;
     if is_private(subnet) || is_private(pool) {
         return refuse(
             "the subnet and the pool must both be of routed networks: what leaves a private network is \
@@ -557,15 +557,15 @@ fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()>
 /// has its own.
 fn rivals<'w>(write: &'w Write<'_>, network: NetworkId) -> impl Iterator<Item = &'w Arc<Subnet>> {
     let state = write.state;
-    let scope = state.scope_of(network);
-    let (own, all) = match scope {
-        Scope::Routed => (None, Some(state.subnets.values())),
-        Scope::Network(id) => (Some(state.subnets_of(id)), None),
+    let domain = state.domain_of(network);
+    let (own, all) = match domain {
+        RoutingDomain::Routed => (None, Some(state.subnets.values())),
+        RoutingDomain::Network(id) => (Some(state.subnets_of(id)), None),
     };
     let stored = own.into_iter().flatten().chain(all.into_iter().flatten());
     stored
         .chain(&write.new_subnets)
-        .filter(move |s| state.scope_of(s.network_id) == scope)
+        .filter(move |s| state.domain_of(s.network_id) == domain)
 }
 
 fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
@@ -580,9 +580,9 @@ fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
             subnet.cidr, subnet.network_id
         )));
     }
-    write.quiet(match write.state.scope_of(subnet.network_id) {
-        Scope::Routed => keys::subnets(),
-        Scope::Network(id) => keys::subnets_of(id),
+    write.quiet(match write.state.domain_of(subnet.network_id) {
+        RoutingDomain::Routed => keys::subnets(),
+        RoutingDomain::Network(id) => keys::subnets_of(id),
     });
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, Group, Scope},
+    intent::{Change, Group, RoutingDomain},
     neutron::{Network, NetworkType, Port, Subnet},
 };
 use hextet_types::{HostId, NetworkId, PortId, SecurityGroupId, SubnetId};
@@ -68,12 +68,12 @@ pub struct HostViews {
     networks: Counts<NetworkId, HostId>,
     /// Hosts that are told ports that have a group.
     groups: Counts<SecurityGroupId, HostId>,
-    /// The same, by scope of the ports.
-    scoped: Counts<SecurityGroupId, (HostId, Scope)>,
-    /// Hosts with groups whose rules name a group as remote, by scope of the ports.
-    askers: Counts<(SecurityGroupId, Scope), HostId>,
+    /// The same, by domain of the ports.
+    placed: Counts<SecurityGroupId, (HostId, RoutingDomain)>,
+    /// Hosts with groups whose rules name a group as remote, by domain of the ports.
+    askers: Counts<(SecurityGroupId, RoutingDomain), HostId>,
     /// Addresses of the ports that have a group.
-    members: Counts<(SecurityGroupId, Scope), IpAddr>,
+    members: Counts<(SecurityGroupId, RoutingDomain), IpAddr>,
     /// Where addresses of private networks are.
     remotes: Remotes,
     /// NAT44 sources of a host.
@@ -170,7 +170,7 @@ impl State {
     fn network_steps(&self, host: &HostId, id: NetworkId) -> Vec<Step> {
         let network = self.networks.get(&id).cloned();
         let mut steps: Vec<_> = network.map(Step::PutNetwork).into_iter().collect();
-        if self.scope_of(id) != Scope::Routed {
+        if self.domain_of(id) != RoutingDomain::Routed {
             steps.extend(self.subnets_of(id).cloned().map(Step::PutSubnet));
             steps.extend(self.remote_steps(host, id));
         }
@@ -347,7 +347,7 @@ impl State {
         self.drop_members(host, port);
         if self.views.networks.down(&port.network_id, host) {
             self.part_from_all(host, port.network_id);
-            if self.scope_of(port.network_id) != Scope::Routed {
+            if self.domain_of(port.network_id) != RoutingDomain::Routed {
                 let subnets: Vec<_> = self.subnets_of(port.network_id).map(|s| s.id).collect();
                 for id in subnets {
                     self.views

@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use hextet_model::intent::Scope;
+use hextet_model::intent::RoutingDomain;
 use hextet_model::neutron::{
     AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
@@ -493,22 +493,22 @@ impl State {
         self.subnets.get(&subnet).is_some_and(|s| {
             let shared = self.networks.get(&s.network_id).is_some_and(|n| n.shared)
                 || self.grants.is_shared(s.network_id.0);
-            let routed = self.scope_of(s.network_id) == Scope::Routed;
+            let routed = self.domain_of(s.network_id) == RoutingDomain::Routed;
             shared && routed && s.nat44.is_none() && s.family() == hextet_types::Family::V4
         })
     }
 
     /// Among whom addresses of the network are its ports' own.
-    pub fn scope_of(&self, network: NetworkId) -> Scope {
-        Scope::of(self.networks.get(&network).map(AsRef::as_ref))
+    pub fn domain_of(&self, network: NetworkId) -> RoutingDomain {
+        RoutingDomain::of(self.networks.get(&network).map(AsRef::as_ref))
     }
 
     /// Whether a host takes the port: of private networks only where it is reached by tunnels.
     pub fn is_taken(&self, port: &Port) -> bool {
-        match (&port.binding.host_id, self.scope_of(port.network_id)) {
+        match (&port.binding.host_id, self.domain_of(port.network_id)) {
             (None, _) => false,
-            (Some(_), Scope::Routed) => true,
-            (Some(host), Scope::Network(_)) => self.tunnels.endpoint(host).is_some(),
+            (Some(_), RoutingDomain::Routed) => true,
+            (Some(host), RoutingDomain::Network(_)) => self.tunnels.endpoint(host).is_some(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! The addresses of remote groups' members. A host is told those of a scope only if it has a port in that
-//! scope with a rule that asks for them: what is somebody's in one private network says nothing about
+//! The addresses of remote groups' members. A host is told those of a domain only if it has a port in that
+//! domain with a rule that asks for them: what is somebody's in one private network says nothing about
 //! another.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, Scope},
+    intent::{Change, RoutingDomain},
     neutron::{Port, SecurityGroupRule},
 };
 use hextet_types::{HostId, SecurityGroupId};
@@ -31,32 +31,32 @@ fn memberships(port: &Port) -> impl Iterator<Item = (SecurityGroupId, IpAddr)> {
 }
 
 impl State {
-    /// Members of all remote groups that these ports' groups name, each in the port's scope.
+    /// Members of all remote groups that these ports' groups name, each in the port's domain.
     pub(super) fn members_of_groups_of(&self, ports: &[&Arc<Port>]) -> Vec<Step> {
-        let scoped = |port: &&&Arc<Port>| self.scope_of(port.network_id);
+        let placed = |port: &&&Arc<Port>| self.domain_of(port.network_id);
         let asked: BTreeSet<_> = ports
             .iter()
             .flat_map(|port| {
-                let scope = scoped(&port);
-                port.security_groups.iter().map(move |g| (*g, scope))
+                let domain = placed(&port);
+                port.security_groups.iter().map(move |g| (*g, domain))
             })
             .collect();
         let remotes: BTreeSet<_> = asked
             .into_iter()
-            .flat_map(|(group, scope)| {
+            .flat_map(|(group, domain)| {
                 let remotes = self.rules_of(group).filter_map(|r| r.remote_group_id);
-                remotes.map(move |remote| (remote, scope))
+                remotes.map(move |remote| (remote, domain))
             })
             .collect();
         let steps = remotes.into_iter().filter_map(|r| self.all_members(r));
         steps.collect()
     }
 
-    fn all_members(&self, remote: (SecurityGroupId, Scope)) -> Option<Step> {
+    fn all_members(&self, remote: (SecurityGroupId, RoutingDomain)) -> Option<Step> {
         let members = self.views.members.of(&remote);
         let all: BTreeSet<_> = members.map(|(addr, _)| *addr).collect();
-        let (group, scope) = remote;
-        (!all.is_empty()).then(|| Step::other(Change::AddMembers(group, scope, all)))
+        let (group, domain) = remote;
+        (!all.is_empty()).then(|| Step::other(Change::AddMembers(group, domain, all)))
     }
 
     fn remotes_of(&self, group: SecurityGroupId) -> Vec<SecurityGroupId> {
@@ -66,11 +66,11 @@ impl State {
 
     /// A host comes to have a port.
     pub(super) fn need_members(&mut self, host: &HostId, port: &Port) {
-        let scope = self.scope_of(port.network_id);
+        let domain = self.domain_of(port.network_id);
         for group in &port.security_groups {
-            if self.views.scoped.up(*group, (host.clone(), scope)) {
+            if self.views.placed.up(*group, (host.clone(), domain)) {
                 for remote in self.remotes_of(*group) {
-                    self.need_remote(host, (remote, scope));
+                    self.need_remote(host, (remote, domain));
                 }
             }
         }
@@ -78,17 +78,17 @@ impl State {
 
     /// A host has a port no longer.
     pub(super) fn drop_members(&mut self, host: &HostId, port: &Port) {
-        let scope = self.scope_of(port.network_id);
+        let domain = self.domain_of(port.network_id);
         for group in &port.security_groups {
-            if self.views.scoped.down(group, &(host.clone(), scope)) {
+            if self.views.placed.down(group, &(host.clone(), domain)) {
                 for remote in self.remotes_of(*group) {
-                    self.drop_remote(host, (remote, scope));
+                    self.drop_remote(host, (remote, domain));
                 }
             }
         }
     }
 
-    fn need_remote(&mut self, host: &HostId, remote: (SecurityGroupId, Scope)) {
+    fn need_remote(&mut self, host: &HostId, remote: (SecurityGroupId, RoutingDomain)) {
         if self.views.askers.up(remote, host.clone())
             && let Some(step) = self.all_members(remote)
         {
@@ -96,11 +96,11 @@ impl State {
         }
     }
 
-    fn drop_remote(&mut self, host: &HostId, remote: (SecurityGroupId, Scope)) {
+    fn drop_remote(&mut self, host: &HostId, remote: (SecurityGroupId, RoutingDomain)) {
         if self.views.askers.down(&remote, host) {
-            let (group, scope) = remote;
+            let (group, domain) = remote;
             let all = self.views.members.of(&remote).map(|(a, _)| *a).collect();
-            let step = Step::other(Change::RemoveMembers(group, scope, all));
+            let step = Step::other(Change::RemoveMembers(group, domain, all));
             self.views.emit(host, || step);
         }
     }
@@ -115,8 +115,8 @@ impl State {
             rule.and_then(|r| Some((r.security_group_id, r.remote_group_id?)))
         };
         if let Some((group, remote)) = remote(new) {
-            for (host, scope) in self.users_of(group) {
-                self.need_remote(&host, (remote, scope));
+            for (host, domain) in self.users_of(group) {
+                self.need_remote(&host, (remote, domain));
             }
         }
         if let Some(rule) = new.or(old)
@@ -125,42 +125,50 @@ impl State {
             self.view_group(rule.security_group_id);
         }
         if let Some((group, remote)) = remote(old) {
-            for (host, scope) in self.users_of(group) {
-                self.drop_remote(&host, (remote, scope));
+            for (host, domain) in self.users_of(group) {
+                self.drop_remote(&host, (remote, domain));
             }
         }
     }
 
     /// Whoever has ports with the group, and where.
-    fn users_of(&self, group: SecurityGroupId) -> Vec<(HostId, Scope)> {
-        let users = self.views.scoped.of(&group);
+    fn users_of(&self, group: SecurityGroupId) -> Vec<(HostId, RoutingDomain)> {
+        let users = self.views.placed.of(&group);
         users.map(|(user, _)| user.clone()).collect()
     }
 
     /// Tells the hosts that need a group's members which have come and which have gone.
     pub(super) fn view_members(&mut self, old: Option<&Port>, new: Option<&Port>) {
         type Changed = (BTreeSet<IpAddr>, BTreeSet<IpAddr>);
-        let mut changed: BTreeMap<(SecurityGroupId, Scope), Changed> = BTreeMap::new();
+        let mut changed: BTreeMap<(SecurityGroupId, RoutingDomain), Changed> = BTreeMap::new();
         if let Some(port) = new {
-            let scope = self.scope_of(port.network_id);
+            let domain = self.domain_of(port.network_id);
             for (group, address) in memberships(port) {
-                if self.views.members.up((group, scope), address) {
-                    changed.entry((group, scope)).or_default().0.insert(address);
+                if self.views.members.up((group, domain), address) {
+                    changed
+                        .entry((group, domain))
+                        .or_default()
+                        .0
+                        .insert(address);
                 }
             }
         }
         if let Some(port) = old {
-            let scope = self.scope_of(port.network_id);
+            let domain = self.domain_of(port.network_id);
             for (group, address) in memberships(port) {
-                if self.views.members.down(&(group, scope), &address) {
-                    changed.entry((group, scope)).or_default().1.insert(address);
+                if self.views.members.down(&(group, domain), &address) {
+                    changed
+                        .entry((group, domain))
+                        .or_default()
+                        .1
+                        .insert(address);
                 }
             }
         }
         for (remote, (added, removed)) in changed {
-            let (group, scope) = remote;
-            let more = Step::other(Change::AddMembers(group, scope, added.clone()));
-            let fewer = Step::other(Change::RemoveMembers(group, scope, removed.clone()));
+            let (group, domain) = remote;
+            let more = Step::other(Change::AddMembers(group, domain, added.clone()));
+            let fewer = Step::other(Change::RemoveMembers(group, domain, removed.clone()));
             for host in self.views.listening(&self.views.askers, &remote) {
                 if !added.is_empty() {
                     self.views.emit(&host, || more.clone());

@@ -11,7 +11,7 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, Scope},
+    intent::{Change, RoutingDomain},
     neutron::Port,
 };
 use hextet_types::{HostId, NetworkId, PortId};
@@ -153,7 +153,7 @@ impl State {
         let networks = [old, new].map(|p| p.map(|(port, _)| port.network_id));
         let networks: BTreeSet<NetworkId> = networks.into_iter().flatten().collect();
         for network in networks {
-            if self.scope_of(network) == Scope::Routed {
+            if self.domain_of(network) == RoutingDomain::Routed {
                 continue;
             }
             let here = |p: Option<(&Port, &HostId)>| {
@@ -243,7 +243,7 @@ impl State {
         let ports = self.views.ports_of(host);
         let ports = ports.filter_map(|id| self.ports.get(id));
         let ports: Vec<Arc<Port>> = ports
-            .filter(|p| self.scope_of(p.network_id) != Scope::Routed)
+            .filter(|p| self.domain_of(p.network_id) != RoutingDomain::Routed)
             .cloned()
             .collect();
         let was = self.tunnels.endpoint(host);

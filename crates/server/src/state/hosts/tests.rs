@@ -367,13 +367,13 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
                 .map(|r| (r.id, r.as_ref().clone()))
                 .collect();
             for remote in rules.values().filter_map(|r| r.remote_group_id) {
-                let scope = state.scope_of(port.network_id);
+                let domain = state.domain_of(port.network_id);
                 let members = state.ports.values().filter(|p| {
-                    p.security_groups.contains(&remote) && state.scope_of(p.network_id) == scope
+                    p.security_groups.contains(&remote) && state.domain_of(p.network_id) == domain
                 });
                 let members: BTreeSet<_> = members.flat_map(|p| member_addresses(p)).collect();
                 if !members.is_empty() {
-                    intent.members.insert((remote, scope), members);
+                    intent.members.insert((remote, domain), members);
                 }
             }
             if let Some(group) = state.groups.get(id) {
