@@ -49,7 +49,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-pub use crate::config::{ConfigError, ServerConfig, StoreKind, TlsFiles};
+pub use crate::config::{ConfigError, ServerConfig, StoreKind, TlsFiles, VniRange};
 use crate::{
     agents::pki::{Pki, PkiError},
     app::{App, Gate, Settings},

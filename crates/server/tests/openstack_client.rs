@@ -189,6 +189,7 @@ async fn the_openstack_client_works() {
         // The client keeps its connection to the networking API, so another user needs another one.
         let mut ann = Session::start(&program, &clouds, "ann");
         networking(&mut session);
+        private_networks(&mut session, &mut ann);
         security_groups(&mut session);
         ports(&mut session);
         identity(&mut session, &mut ann);
@@ -225,6 +226,42 @@ fn networking(os: &mut Session) {
     );
     assert_eq!(os.json("network agent list"), json!([]));
     assert_eq!(os.list("availability zone list --network", |_| true), 2);
+}
+
+fn private_networks(os: &mut Session, ann: &mut Session) {
+    let network = os.json(
+        "network create inner --provider-network-type vxlan --provider-segment 4711 --mtu 1400",
+    );
+    assert_eq!(
+        (
+            &network["provider:network_type"],
+            &network["provider:segmentation_id"],
+            &network["mtu"]
+        ),
+        (&json!("vxlan"), &json!(4711), &json!(1400))
+    );
+    let words =
+        os.fails("network create twin --provider-network-type vxlan --provider-segment 4711");
+    assert!(words.contains("tunnel ID 4711 is in use"), "{words}");
+    let words =
+        os.fails("network create far --provider-network-type vxlan --provider-physical-network x");
+    assert!(words.contains("physical_network"), "{words}");
+    os.json("subnet create inner-v4 --network inner --subnet-range 10.7.0.0/24");
+    let port = os.json("port create inner-port --network inner --host h7");
+    assert_eq!(port["binding_vif_type"], "binding_failed");
+    for command in [
+        "port delete inner-port",
+        "network set --mtu 1300 inner",
+        "network delete inner",
+    ] {
+        os.quiet(command);
+    }
+    let again =
+        os.json("network create inner --provider-network-type vxlan --provider-segment 4711");
+    os.quiet(&format!("network delete {}", again["id"].as_str().unwrap()));
+    let own = ann.json("network create hers");
+    assert_eq!(own["provider:network_type"], Value::Null);
+    ann.quiet("network delete hers");
 }
 
 fn security_groups(os: &mut Session) {

@@ -23,11 +23,11 @@ use crate::{
 pub async fn keep(cloud: &Cloud, host: &HostId, address: Option<IpAddr>) -> Result<()> {
     {
         let state = cloud.state();
+        check(&state, host, address)?;
         let record = state.tunnels.row(host);
         if record.and_then(|r| r.value.address) == address {
             return Ok(());
         }
-        check(&state, host, address)?;
     }
     let caller = server();
     let done = cloud.write(&caller, |write| set(write, host, address));

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod host;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -44,8 +46,14 @@ pub fn config(directory: &TempDir, store: StoreKind) -> ServerConfig {
 
 impl TestCloud {
     pub async fn start(store: StoreKind) -> TestCloud {
+        TestCloud::start_with(store, |_| {}).await
+    }
+
+    /// With something else in its configuration.
+    pub async fn start_with(store: StoreKind, change: impl FnOnce(&mut ServerConfig)) -> TestCloud {
         let directory = TempDir::new().unwrap();
-        let config = config(&directory, store);
+        let mut config = config(&directory, store);
+        change(&mut config);
         let server = Server::start(config.clone()).await.unwrap();
         TestCloud {
             server,
