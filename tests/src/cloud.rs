@@ -7,7 +7,7 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Group, Intent},
+    intent::{Group, Intent, RoutingDomain},
     neutron::{
         AddressPair, Binding, Direction, FixedIp, Nat44, Network, NetworkType, Port, Protocol,
         SecurityGroup, SecurityGroupRule, Standard, Status, Subnet,
@@ -198,15 +198,12 @@ impl Cloud {
         let rules = self.intent.groups.values().flat_map(|g| g.rules.values());
         let remote: BTreeSet<_> = rules.filter_map(|rule| rule.remote_group_id).collect();
         for group in remote {
-            let ports = self
-                .intent
-                .ports
-                .values()
-                .filter(|p| p.security_groups.contains(&group));
-            let members = ports
-                .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address))
-                .collect();
-            self.intent.members.insert(group, members);
+            let ports = self.intent.ports.values();
+            for port in ports.filter(|p| p.security_groups.contains(&group)) {
+                let domain = RoutingDomain::of(self.intent.networks.get(&port.network_id));
+                let members = self.intent.members.entry((group, domain)).or_default();
+                members.extend(port.fixed_ips.iter().map(|f| f.ip_address));
+            }
         }
         self.intent
     }

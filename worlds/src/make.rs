@@ -101,7 +101,7 @@ fn part(
     part.groups.retain(|id, _| used.contains(id));
     let rules = part.groups.values().flat_map(|g| g.rules.values());
     let remote: BTreeSet<_> = rules.filter_map(|rule| rule.remote_group_id).collect();
-    part.members.retain(|id, _| remote.contains(id));
+    part.members.retain(|(id, _), _| remote.contains(id));
     part.nat44_sources.clear();
     if !sources.is_empty() {
         part.nat44_sources.insert(private, sources);

@@ -98,9 +98,10 @@ pub async fn run(
     while standing.has_changed().is_ok() {
         if let Err(error) = report(&server, host, &identity, &mut standing).await {
             let error = format!("{error:#}");
-            debug!(error, "the server was not told how ports fare");
-            if error != last {
-                warn!(error, "reports do not reach the server, or it refuses them");
+            if error == last {
+                debug!(error, "the server was not told how ports fare");
+            } else {
+                warn!(error, "the server was not told how ports fare");
             }
             last = error;
             sleep(RETRY).await;

@@ -73,7 +73,7 @@ pub fn leave(config: &AgentConfig) -> Result<usize> {
     planner.replace(&intent);
     let expected = planner.state().objects.clone();
     let standing = kernel
-        .dump(&RoutingDomain::of(&expected))
+        .dump(&Scope::of(&expected))
         .context("read the kernel")?;
     let report = kernel.apply(hextet_kernel::diff(&BTreeMap::new(), &standing));
     if let Some((op, error)) = report.failed.first() {

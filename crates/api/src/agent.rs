@@ -96,6 +96,16 @@ pub struct StatusReport {
     pub configurations: BTreeMap<String, serde_json::Value>,
 }
 
+/// Whether other hosts can send to it with nothing but a route: one host's address, the same on every link.
+pub fn is_tunnel_address(address: IpAddr) -> bool {
+    let of_one_link = match address {
+        IpAddr::V4(a) => a.is_link_local() || a.is_broadcast() || a.octets()[0] == 0,
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    let nobody = address.is_unspecified() || address.is_multicast() || address.is_loopback();
+    !(nobody || of_one_link || address.to_canonical() != address)
+}
+
 /// A port on its host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
@@ -107,4 +117,31 @@ pub enum PortState {
         /// For people.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_end_at_addresses_that_routes_lead_to() {
+        for good in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"] {
+            assert!(is_tunnel_address(good.parse().unwrap()), "{good}");
+        }
+        for bad in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "169.254.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:192.0.2.1",
+        ] {
+            assert!(!is_tunnel_address(bad.parse().unwrap()), "{bad}");
+        }
+    }
 }

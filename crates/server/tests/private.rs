@@ -58,6 +58,13 @@ fn hello(tunnel: Option<&str>) -> StatusReport {
     }
 }
 
+async fn number(host: &Host, name: &str) -> u32 {
+    let mut told = host.intent().await;
+    told.until("its own endpoint", |i| !i.hosts.is_empty())
+        .await;
+    told.intent.hosts[&host_id(name)].number
+}
+
 /// A host that has joined and said its end of tunnels.
 async fn host(cloud: &TestCloud, name: &str, tunnel: Option<&str>) -> Host {
     let host = Host::joined(cloud, name).await;
@@ -198,7 +205,6 @@ async fn many_writers_want_the_last_segments() {
 async fn what_cannot_be_is_refused() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let admin = cloud.admin().await;
-    let network = admin.network(vxlan()).await;
     let with = |more: Value| {
         let mut all = vxlan();
         all.as_object_mut()
@@ -248,6 +254,13 @@ async fn what_cannot_be_is_refused() {
         let said = answer.body.to_string();
         assert!(said.contains(words), "{attributes}: {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_routed_networks_refuses_private_ones() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    let network = admin.network(vxlan()).await;
     for (change, words) in [
         (json!({"mtu": 1431}), "maximum is 1430"),
         (json!({"router:external": true}), "router:external"),
@@ -369,10 +382,10 @@ async fn a_host_without_tunnels_takes_no_ports_of_private_networks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_host_has_a_number_and_an_address_of_its_own_for_ever() {
-    let cloud = TestCloud::start_with(StoreKind::Redb, tenants_get_vxlan).await;
+async fn a_host_s_end_of_tunnels_is_its_own_and_of_the_cloud_s_family() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
     let admin = cloud.admin().await;
-    let h1 = host(&cloud, "h1", Some("2001:db8::1")).await;
+    let _h1 = host(&cloud, "h1", Some("2001:db8::1")).await;
     let h2 = host(&cloud, "h2", Some("2001:db8::2")).await;
     // A second family, and another host's address, are refused; the rest of the report counts.
     for (address, words) in [
@@ -395,12 +408,21 @@ async fn each_host_has_a_number_and_an_address_of_its_own_for_ever() {
             (&json!("said"), &json!("2001:db8::2"))
         );
     }
-    let number = async |host: &Host, name: &str| {
-        let mut told = host.intent().await;
-        told.until("its own endpoint", |i| !i.hosts.is_empty())
-            .await;
-        told.intent.hosts[&host_id(name)].number
-    };
+    for nobody in ["ff02::1", "fe80::1", "::"] {
+        assert_eq!(
+            h2.post("/v1/status", &hello(Some(nobody))).await.0,
+            400,
+            "{nobody}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_host_has_a_number_of_its_own_for_ever() {
+    let cloud = TestCloud::start_with(StoreKind::Redb, tenants_get_vxlan).await;
+    let admin = cloud.admin().await;
+    let h1 = host(&cloud, "h1", Some("2001:db8::1")).await;
+    let h2 = host(&cloud, "h2", Some("2001:db8::2")).await;
     let (first, second) = (number(&h1, "h1").await, number(&h2, "h2").await);
     assert!(first != second && first != 0 && second != 0);
     // Another address, the agent deleted and joined again, another server: the number stays.
@@ -548,8 +570,22 @@ async fn hosts_are_told_of_the_networks_of_their_ports_and_of_nothing_else() {
         ),
         (0, 0, 1)
     );
+    world.cloud.server.stop().await.unwrap();
+}
 
-    // It moves to the third host, which is told all of the network; the second is told nothing more of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_moves_is_told_to_all_hosts_of_its_network() {
+    let mut world = World::new().await;
+    let id = network_id(&world.networks[0]);
+    world.port(0, "h1", "10.0.0.5").await;
+    let a2 = world.port(0, "h2", "10.0.0.6").await;
+    let [h1, h2, h3] = world.told.as_mut_slice() else {
+        panic!("three hosts")
+    };
+    let elsewhere = |i: &Intent| i.remotes.get(&id).map_or(0, |all| all.len());
+    h1.until("what is on h2", |i| elsewhere(i) == 2).await;
+    h2.until("what is on h1", |i| elsewhere(i) == 2).await;
+    // The third host is told all of the network; the second is told nothing more of it.
     let there = json!({"binding:host_id": "h3"});
     world
         .admin
@@ -558,12 +594,12 @@ async fn hosts_are_told_of_the_networks_of_their_ports_and_of_nothing_else() {
         .ok(200);
     h1.until("it is on h3", |i| {
         i.remotes
-            .get(&ids[0])
+            .get(&id)
             .is_some_and(|all| all.values().all(|h| *h == host_id("h3")))
     })
     .await;
     assert!(!h1.intent.hosts.contains_key(&host_id("h2")));
-    h3.until("what is on h1", |i| i.ports.len() == 1 && at_h2(i) == 2)
+    h3.until("what is on h1", |i| i.ports.len() == 1 && elsewhere(i) == 2)
         .await;
     h2.until("nothing", |i| i.networks.is_empty()).await;
     assert!(

@@ -38,11 +38,11 @@ pub fn apply(site: &Site, ports: &[site::Port], tcx: bool) -> Result<()> {
             sysctls: vec!["net/".to_owned()],
             tcx,
         })?;
-        kernel.reconcile(&RoutingDomain::of(&two.objects))?;
+        kernel.reconcile(&Scope::of(&two.objects))?;
         while kernel.programs_to_move() > 0 {
             kernel.move_program()?;
         }
-        kernel.reconcile(&RoutingDomain::of(&all.objects))
+        kernel.reconcile(&Scope::of(&all.objects))
     })??;
     let failed: Vec<String> = report
         .failed
@@ -82,7 +82,10 @@ fn intent(ports: &[site::Port]) -> Result<Intent> {
     }
     let addresses = |port: &site::Port| Family::BOTH.map(|family| port.address(family));
     let members: BTreeSet<IpAddr> = ports.iter().flat_map(addresses).collect();
-    intent.members.insert((SecurityGroupId(GROUP), intent::RoutingDomain::Routed), members);
+    intent.members.insert(
+        (SecurityGroupId(GROUP), intent::RoutingDomain::Routed),
+        members,
+    );
     let group = default_group()?;
     intent.groups.insert(group.group.id, group);
     for described in ports {

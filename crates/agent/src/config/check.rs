@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use anyhow::{Result, bail, ensure};
+use hextet_api::agent::is_tunnel_address;
 use hextet_model::plan::HostConfig;
 use hextet_types::{Asn, IfName, Prefix};
 
@@ -113,14 +114,8 @@ fn check_tunnel(address: Option<IpAddr>) -> Result<()> {
     let Some(address) = address else {
         return Ok(());
     };
-    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
-    let link_local = match address {
-        IpAddr::V4(a) => a.is_link_local(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
-    };
-    let nobody = address.is_unspecified() || address.is_multicast() || address.is_loopback();
     ensure!(
-        !(nobody || broadcast || link_local),
+        is_tunnel_address(address),
         "tunnel_address = \"{address}\": other hosts reach nobody there: name an address of this host that they have a route to, or leave it out"
     );
     Ok(())
@@ -295,11 +290,20 @@ mod tests {
         let host = |more: &str| with("uplinks = ['eth0']", &format!("uplinks = ['eth0']\n{more}"));
         let bgp = |more: &str| with("asn = 64512", &format!("asn = 64512\n{more}"));
         let peer = |more: &str| with("name = 's1'", &format!("name = 's1'\n{more}"));
+        let tunnel = |at: &str| {
+            with(
+                "server = '",
+                &format!("tunnel_address = '{at}'\nserver = '"),
+            )
+        };
+        assert!(tunnel("2001:db8::1").is_ok());
         let long = format!("control_socket = '/{}'\nserver = '", "x".repeat(107));
         for (refused, words) in [
             (with("server = '", &long), "1 to 107 octets"),
             (host("gateway_mac = '01:00:5e:00:00:01'"), "gateway_mac"),
             (host("link_local_v4 = '0.0.0.0'"), "link_local_v4"),
+            (tunnel("fe80::1"), "tunnel_address"),
+            (tunnel("224.0.0.1"), "tunnel_address"),
             (
                 host("max_connections_per_port = 0"),
                 "leave it out for 16384",

@@ -3,7 +3,10 @@
 
 use std::net::IpAddr;
 
-use hextet_api::error::{ApiError, Result};
+use hextet_api::{
+    agent::is_tunnel_address,
+    error::{ApiError, Result},
+};
 use hextet_types::{Family, HostId};
 use tracing::info;
 
@@ -19,7 +22,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// 409: it is of the wrong family, or another host's. 503: the store fails.
+/// 400: nobody can be reached there. 409: it is of the wrong family, or another host's. 503: the store fails.
 pub async fn keep(cloud: &Cloud, host: &HostId, address: Option<IpAddr>) -> Result<()> {
     {
         let state = cloud.state();
@@ -43,6 +46,11 @@ fn check(state: &State, host: &HostId, address: Option<IpAddr>) -> Result<()> {
     let Some(address) = address else {
         return Ok(());
     };
+    if !is_tunnel_address(address) {
+        return Err(ApiError::invalid_input(format!(
+            "tunnel_address = \"{address}\" of {host}: other hosts reach nobody there"
+        )));
+    }
     let family = state.tunnels.family();
     if Family::of(address) != family {
         return Err(ApiError::conflict(

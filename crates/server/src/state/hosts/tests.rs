@@ -299,40 +299,92 @@ fn whole(state: &State, host: &HostId) -> Intent {
     intent
 }
 
+/// Whether the network is there, and private.
+fn is_private(state: &State, id: NetworkId) -> bool {
+    let network = state.networks.get(&id);
+    network.is_some_and(|n| n.network_type == NetworkType::Vxlan)
+}
+
+/// The ports that a host takes.
+fn taken<'s>(state: &'s State, host: &HostId) -> Vec<&'s Arc<Port>> {
+    let takes_private = state.tunnels.endpoint(host).is_some();
+    let ports = state.ports.values().filter(|p| {
+        p.binding.host_id.as_ref() == Some(host)
+            && p.device_owner != NAT44_OWNER
+            && (takes_private || !is_private(state, p.network_id))
+    });
+    ports.collect()
+}
+
 /// What a host must be told, written down from the state's tables alone, without any of its counts.
 fn from_tables(state: &State, host: &HostId) -> Intent {
     let mut intent = Intent::default();
-    let private = |id: NetworkId| {
-        let network = state.networks.get(&id);
-        network.is_some_and(|n| n.network_type == NetworkType::Vxlan)
-    };
-    // What a host takes.
-    let bound_to = |host: HostId| {
-        let takes_private = state.tunnels.endpoint(&host).is_some();
-        let ports = state.ports.values();
-        ports.filter(move |p| {
-            let source = p.device_owner == NAT44_OWNER;
-            p.binding.host_id.as_ref() == Some(&host)
-                && (source || takes_private || !private(p.network_id))
-        })
-    };
-    let bound = || bound_to(host.clone());
-    let theirs = |host: HostId| bound_to(host).filter(|p| p.device_owner != NAT44_OWNER);
+    let ports = taken(state, host);
     for subnet in state.subnets.values() {
         let network = state.networks.get(&subnet.network_id);
-        let has_port = theirs(host.clone()).any(|p| p.network_id == subnet.network_id);
-        if network.is_some() && (has_port || !private(subnet.network_id)) {
+        let has_port = ports.iter().any(|p| p.network_id == subnet.network_id);
+        if network.is_some() && (has_port || !is_private(state, subnet.network_id)) {
             intent.subnets.insert(subnet.id, subnet.as_ref().clone());
         }
     }
+    let sources = state
+        .ports
+        .values()
+        .filter(|p| p.device_owner == NAT44_OWNER && p.binding.host_id.as_ref() == Some(host));
+    for source in sources {
+        let sources = intent
+            .nat44_sources
+            .entry(source.device_id.parse().unwrap())
+            .or_default();
+        sources.extend(source.fixed_ips.iter().map(|f| f.ip_address));
+    }
+    remotes_from_tables(state, host, &mut intent);
+    for port in ports {
+        intent.ports.insert(port.id, port.as_ref().clone());
+        if let Some(network) = state.networks.get(&port.network_id) {
+            intent.networks.insert(network.id, network.as_ref().clone());
+        }
+        groups_from_tables(state, port, &mut intent);
+    }
+    intent
+}
+
+fn groups_from_tables(state: &State, port: &Port, intent: &mut Intent) {
+    for id in &port.security_groups {
+        let rules: BTreeMap<_, _> = state
+            .rules
+            .values()
+            .filter(|r| r.security_group_id == *id)
+            .map(|r| (r.id, r.as_ref().clone()))
+            .collect();
+        for remote in rules.values().filter_map(|r| r.remote_group_id) {
+            let domain = state.domain_of(port.network_id);
+            let members = state.ports.values().filter(|p| {
+                p.security_groups.contains(&remote) && state.domain_of(p.network_id) == domain
+            });
+            let members: BTreeSet<_> = members.flat_map(|p| member_addresses(p)).collect();
+            if !members.is_empty() {
+                intent.members.insert((remote, domain), members);
+            }
+        }
+        if let Some(group) = state.groups.get(id) {
+            let group = group.as_ref().clone();
+            intent.groups.insert(*id, Group { group, rules });
+        }
+    }
+}
+
+fn remotes_from_tables(state: &State, host: &HostId, intent: &mut Intent) {
     let own = state.tunnels.endpoint(host);
     intent.hosts.extend(own.map(|own| (host.clone(), own)));
-    let mine: BTreeSet<_> = theirs(host.clone()).map(|p| p.network_id).collect();
-    for network in mine.into_iter().filter(|id| private(*id)) {
+    let mine = taken(state, host).into_iter().map(|p| p.network_id);
+    let mine: BTreeSet<_> = mine.filter(|id| is_private(state, *id)).collect();
+    for network in mine {
         // By whom an address is had first: as its own, and of those by the port that comes first.
         let mut all: BTreeMap<IpAddr, (bool, PortId, HostId)> = BTreeMap::new();
         for at in (0..3).map(self::host) {
-            for port in theirs(at.clone()).filter(|p| p.network_id == network) {
+            let theirs = taken(state, &at).into_iter();
+            for port in theirs.filter(|p| p.network_id == network) {
                 for addr in member_addresses(port) {
                     let own = port.fixed_ips.iter().any(|f| f.ip_address == addr);
                     let claim = (!own, port.id, at.clone());
@@ -347,47 +399,6 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
             intent.remotes.entry(network).or_default().insert(addr, at);
         }
     }
-    for source in bound().filter(|p| p.device_owner == NAT44_OWNER) {
-        let sources = intent
-            .nat44_sources
-            .entry(source.device_id.parse().unwrap())
-            .or_default();
-        sources.extend(source.fixed_ips.iter().map(|f| f.ip_address));
-    }
-    for port in bound().filter(|p| p.device_owner != NAT44_OWNER) {
-        intent.ports.insert(port.id, port.as_ref().clone());
-        if let Some(network) = state.networks.get(&port.network_id) {
-            intent.networks.insert(network.id, network.as_ref().clone());
-        }
-        for id in &port.security_groups {
-            let rules: BTreeMap<_, _> = state
-                .rules
-                .values()
-                .filter(|r| r.security_group_id == *id)
-                .map(|r| (r.id, r.as_ref().clone()))
-                .collect();
-            for remote in rules.values().filter_map(|r| r.remote_group_id) {
-                let domain = state.domain_of(port.network_id);
-                let members = state.ports.values().filter(|p| {
-                    p.security_groups.contains(&remote) && state.domain_of(p.network_id) == domain
-                });
-                let members: BTreeSet<_> = members.flat_map(|p| member_addresses(p)).collect();
-                if !members.is_empty() {
-                    intent.members.insert((remote, domain), members);
-                }
-            }
-            if let Some(group) = state.groups.get(id) {
-                intent.groups.insert(
-                    *id,
-                    Group {
-                        group: group.as_ref().clone(),
-                        rules,
-                    },
-                );
-            }
-        }
-    }
-    intent
 }
 
 proptest! {
