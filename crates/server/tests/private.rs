@@ -338,6 +338,37 @@ async fn subnets_overlap_those_of_other_networks_but_not_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pool_gives_private_networks_what_no_routed_one_has() {
+    let cloud = TestCloud::start_with(StoreKind::Memory, tenants_get_vxlan).await;
+    let admin = cloud.admin().await;
+    let pool = json!({"name": "p", "prefixes": ["2001:db8:8::/62"], "default_prefixlen": 64, "shared": true});
+    let pool = admin.create("subnetpools", "subnetpool", pool).await;
+    let routed = admin
+        .network(json!({"provider:network_type": "routed"}))
+        .await;
+    admin.subnet(&routed, "2001:db8:8::/64", json!({})).await;
+    let (member, _) = cloud.project("alpha", "member").await;
+    let mut got = BTreeSet::new();
+    for _ in 0..3 {
+        let network = member.network(json!({})).await;
+        let subnet =
+            json!({"network_id": network["id"], "ip_version": 6, "subnetpool_id": pool["id"]});
+        let subnet = member.create("subnets", "subnet", subnet).await;
+        got.insert(subnet["cidr"].as_str().unwrap().to_owned());
+    }
+    let rest = [
+        "2001:db8:8:1::/64",
+        "2001:db8:8:2::/64",
+        "2001:db8:8:3::/64",
+    ];
+    assert_eq!(got, rest.map(str::to_owned).into());
+    let network = member.network(json!({})).await;
+    let subnet = json!({"network_id": network["id"], "ip_version": 6, "subnetpool_id": pool["id"]});
+    let answer = member.try_create("subnets", "subnet", subnet).await;
+    answer.refused(409, "SubnetAllocationError");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_without_tunnels_takes_no_ports_of_private_networks() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let admin = cloud.admin().await;

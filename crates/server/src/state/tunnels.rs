@@ -72,10 +72,12 @@ impl Tunnels {
     /// Where a host with that record is reached, if it is.
     pub fn endpoint_of(&self, record: &TunnelRecord) -> Option<TunnelEndpoint> {
         let address = record.address.filter(|a| Family::of(*a) == self.family)?;
-        Some(TunnelEndpoint {
-            number: record.number,
-            address,
-        })
+        (1..=MAX_NUMBER)
+            .contains(&record.number)
+            .then_some(TunnelEndpoint {
+                number: record.number,
+                address,
+            })
     }
 
     /// The host that has an address.
@@ -153,6 +155,10 @@ mod tests {
             let mut tunnels = Tunnels::of(family);
             tunnels.set(host.clone(), row(7, "192.0.2.1"));
             assert_eq!(tunnels.endpoint(&host).is_some(), counts);
+            for number in [0, MAX_NUMBER + 1] {
+                tunnels.set(host.clone(), row(number, "192.0.2.1"));
+                assert_eq!(tunnels.endpoint(&host), None, "no number: {number}");
+            }
             tunnels.set(host.clone(), None);
             assert_eq!(tunnels.endpoint(&host), None);
         }

@@ -8,7 +8,10 @@ use hextet_api::{
     request::Input,
     resources,
 };
-use hextet_model::neutron::{Network, Subnet, SubnetPool};
+use hextet_model::{
+    intent::RoutingDomain,
+    neutron::{Network, Subnet, SubnetPool},
+};
 use hextet_types::{AddressScopeId, Family, NetworkId, Prefix, ProjectId, SubnetId, SubnetPoolId};
 
 use super::super::{
@@ -266,7 +269,8 @@ fn take_specific(write: &Write<'_>, pool: &SubnetPool, cidr: Prefix) -> Result<P
 }
 
 /// The best place for a subnet that overlaps no other of its routing table: what somebody has there by hand in
-/// a pool's prefixes is not free.
+/// a pool's prefixes is not free. Nor is what routed networks have, for a private one either: a router may have
+/// its addresses reached from everywhere.
 fn take_any(
     write: &Write<'_>,
     pool: &SubnetPool,
@@ -275,7 +279,10 @@ fn take_any(
 ) -> Result<Prefix> {
     let mut free = Cow::Borrowed(free(write, pool)?);
     let foreign = || {
-        let here = rivals(write, network);
+        let stored = write.state.subnets.values();
+        let routed =
+            stored.filter(|s| write.state.domain_of(s.network_id) == RoutingDomain::Routed);
+        let here = rivals(write, network).chain(routed);
         let mine = write.new_subnets.iter();
         here.filter(|s| s.subnetpool_id != Some(pool.id))
             .chain(mine.filter(|s| s.subnetpool_id == Some(pool.id)))
