@@ -8,7 +8,7 @@
 
 mod cloud;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use cloud::{
     Answer, Client, TestCloud, addresses,
@@ -497,6 +497,59 @@ async fn each_host_has_a_number_of_its_own_for_ever() {
         204
     );
     assert_eq!(number(&h2, "h2").await, second);
+    again.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_come_at_once_share_neither_number_nor_address() {
+    let cloud = TestCloud::start(StoreKind::Redb).await;
+    let names: Vec<_> = (1..=8).map(|n| format!("h{n}")).collect();
+    let mut hosts = Vec::new();
+    for name in &names {
+        hosts.push(Arc::new(Host::joined(&cloud, name).await));
+    }
+    let at_once = async |address: &dyn Fn(usize) -> String| {
+        let mut tasks = JoinSet::new();
+        for (n, host) in hosts.iter().enumerate() {
+            let (host, report) = (Arc::clone(host), hello(Some(&address(n))));
+            tasks.spawn(async move { host.post("/v1/status", &report).await.0 });
+        }
+        let mut all = tasks.join_all().await;
+        all.sort_unstable();
+        all
+    };
+    let all_want = at_once(&|_| "2001:db8::99".to_owned()).await;
+    assert_eq!(all_want, [204, 409, 409, 409, 409, 409, 409, 409]);
+    assert_eq!(at_once(&|n| format!("2001:db8::{n}:1")).await, [204; 8]);
+    let mut numbers = BTreeSet::new();
+    for (name, host) in names.iter().zip(&hosts) {
+        numbers.insert(number(host, name).await);
+    }
+    assert_eq!(numbers.len(), hosts.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_keeps_its_mtu_when_tunnels_carry_less() {
+    let cloud =
+        TestCloud::start_with(StoreKind::Redb, |config| config.overlay_ip_version = 4).await;
+    let admin = cloud.admin().await;
+    let network = admin.network(vxlan()).await;
+    cloud.server.stop().await.unwrap();
+    let mut config = cloud.config.clone();
+    config.overlay_ip_version = 6;
+    let again = Server::start(config).await.unwrap();
+    let client = Client {
+        address: again.addresses.clients,
+        token: admin.token.clone(),
+    };
+    let set = async |attributes: Value| {
+        let answer = client.update("networks", "network", &network["id"], attributes);
+        answer.await
+    };
+    let renamed = set(json!({"name": "n"})).await.ok(200);
+    assert_eq!(renamed["network"]["mtu"], 1450);
+    set(json!({"mtu": 1440})).await.refused(400, "InvalidInput");
+    set(json!({"mtu": 1430})).await.ok(200);
     again.stop().await.unwrap();
 }
 

@@ -177,7 +177,7 @@ impl Entity for Network {
             availability_zone_hints: zone_hints(input)?,
             single_homed: input.take("hextet:single_homed")?,
         };
-        segment::check_private(write, &network)?;
+        segment::check_private(write, &network, None)?;
         if network.is_default {
             claim_default(write, &network)?;
         }
@@ -201,7 +201,7 @@ impl Entity for Network {
         input.put("hextet:single_homed", &mut network.single_homed)?;
         let network = with_status(network);
         check_mtu(write, &network)?;
-        segment::check_private(write, &network)?;
+        segment::check_private(write, &network, Some(&old.value))?;
         if old.value.shared && !network.shared {
             check_unshare(write, &network)?;
             take_away(write, network.id.0, |action, target| {

@@ -171,17 +171,18 @@ pub fn release(write: &mut Write<'_>, network: &Network) {
     }
 }
 
-/// What a private network cannot be.
+/// What a private network cannot be, or come to be.
 ///
 /// # Errors
 ///
 /// 400: its packets are larger than tunnels carry, or it is to be what only routed networks are.
-pub fn check_private(write: &Write<'_>, network: &Network) -> Result<()> {
+pub fn check_private(write: &Write<'_>, network: &Network, old: Option<&Network>) -> Result<()> {
     if network.network_type != NetworkType::Vxlan {
         return Ok(());
     }
     let max = write.policy.max_mtu(network.network_type);
-    if network.mtu > max {
+    // What it has stays, although the configuration says something else by now.
+    if network.mtu > max && old.is_none_or(|old| old.mtu != network.mtu) {
         return Err(ApiError::invalid_input(format!(
             "Requested MTU is too big, maximum is {max}"
         )));
