@@ -550,7 +550,7 @@ fn route_to_another(state: &mut HostState, rng: &mut StdRng) -> bool {
         .filter_map(|object| match object {
             Object::Route(route) => match &mut route.kind {
                 RouteKind::Unicast(hops) => hops.first_mut(),
-                RouteKind::Blackhole => None,
+                RouteKind::Blackhole | RouteKind::Throw => None,
             },
             _ => None,
         });

@@ -92,6 +92,7 @@ fn rule(family: Family, priority: u32, action: RuleAction) -> Object {
         family,
         priority,
         fwmark: mark,
+        iif: None,
         action,
     })
 }

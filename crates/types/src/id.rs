@@ -54,6 +54,14 @@ uuid_ids! {
     AddressScopeId;
     /// A Neutron RBAC policy.
     RbacPolicyId;
+    /// A Neutron router.
+    RouterId;
+    /// A Neutron floating IP.
+    FloatingIpId;
+    /// A port forwarding of a floating IP.
+    PortForwardingId;
+    /// A Neutron NDP proxy.
+    NdpProxyId;
 }
 
 macro_rules! text_ids {

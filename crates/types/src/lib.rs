@@ -12,8 +12,9 @@ mod time;
 
 pub use addr::{Family, Prefix, PrefixError};
 pub use id::{
-    AddressGroupId, AddressScopeId, HostId, HostIdError, IfName, IfNameError, NetworkId, PortId,
-    ProjectId, RbacPolicyId, SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId, UserId,
+    AddressGroupId, AddressScopeId, FloatingIpId, HostId, HostIdError, IfName, IfNameError,
+    NdpProxyId, NetworkId, PortForwardingId, PortId, ProjectId, RbacPolicyId, RouterId,
+    SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId, UserId,
 };
 pub use mac::{Mac, MacError};
 pub use number::{Asn, Vni, VniError};

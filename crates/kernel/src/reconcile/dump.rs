@@ -221,7 +221,7 @@ fn dump_links(
 ) {
     for is in links.found() {
         let key = Key::Link(netns.clone(), is.name.clone());
-        let made_by_us = is.group == made::OURS;
+        let made_by_us = matches!(is.group, made::OURS | made::PEER);
         if scope.expected.contains_key(&key) || (hung.is_ours(is.index) && !made_by_us) {
             found.insert(key, link_standing(netns, is));
         }
@@ -401,7 +401,13 @@ fn dump_rules(
         let mut request = Batch::default();
         rule::request_all(&mut request, family);
         for is in namespace.route.dump(&mut request, rule::read)? {
-            let key = Key::Rule(netns.clone(), family, is.priority, is.fwmark);
+            let key = Key::Rule(
+                netns.clone(),
+                family,
+                is.priority,
+                is.fwmark,
+                is.iif.clone(),
+            );
             let rule = is.rule(netns).map(Object::Rule);
             if is.ours {
                 let standing = match rule {

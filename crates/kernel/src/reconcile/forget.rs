@@ -77,7 +77,7 @@ fn stands_on(key: &Key, standing: &Standing, is: impl Fn(&Netns, &IfName) -> boo
     match standing {
         Standing::As(Object::Route(route)) => match &route.kind {
             RouteKind::Unicast(hops) => hops.iter().any(|hop| is(&route.key.netns, &hop.link)),
-            RouteKind::Blackhole => false,
+            RouteKind::Blackhole | RouteKind::Throw => false,
         },
         _ => false,
     }

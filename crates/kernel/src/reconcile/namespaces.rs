@@ -20,8 +20,11 @@ use crate::{
 /// So many named namespaces are held open at a time, each by four descriptors.
 const MOST_OPEN: usize = 32;
 
-/// What links in a namespace of ours are to be like from the beginning: they make no addresses by themselves.
-const DEFAULTS: [(&str, &str); 2] = [
+/// What links in a namespace of ours are to be like from the beginning: they make no addresses by themselves, and
+/// take what comes another way than its answers go, as between two networks of a router it does.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
     ("net/ipv6/conf/default/addr_gen_mode", "1"),
     ("net/ipv6/conf/default/accept_ra", "0"),
 ];

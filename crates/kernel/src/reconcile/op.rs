@@ -273,6 +273,7 @@ pub(super) fn describe(object: &Object) -> String {
         Object::Route(o) => {
             let mut text = match &o.kind {
                 RouteKind::Blackhole => format!("{name} blackhole"),
+                RouteKind::Throw => format!("{name} throw"),
                 RouteKind::Unicast(hops) => hops.iter().fold(name, |text, hop| text + &way(hop)),
             };
             if let Some(source) = o.prefsrc {
@@ -302,10 +303,16 @@ pub(super) fn describe_key(key: &Key) -> String {
         Key::XfrmPolicy(_, family, (value, mask)) => {
             format!("{family} xfrm policy in mark {value:#x}/{mask:#x}")
         }
-        Key::Rule(_, family, priority, mark) => match mark {
-            None => format!("{family} rule {priority}"),
-            Some((value, mask)) => format!("{family} rule {priority} fwmark {value:#x}/{mask:#x}"),
-        },
+        Key::Rule(_, family, priority, mark, iif) => {
+            let mut text = format!("{family} rule {priority}");
+            if let Some((value, mask)) = mark {
+                let _ = write!(text, " fwmark {value:#x}/{mask:#x}");
+            }
+            if let Some(link) = iif {
+                let _ = write!(text, " iif {link}");
+            }
+            text
+        }
         Key::Set(_, set) => format!("nft set {set}"),
         Key::Chain(_, chain) => format!("nft chain {chain}"),
         Key::Element(_, set, values) => {

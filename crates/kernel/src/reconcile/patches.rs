@@ -319,9 +319,11 @@ fn far_ends(found: &BTreeMap<Key, Standing>) -> BTreeMap<IfName, Netns> {
     };
     let pairs = found.iter().take_while(made);
     let near = pairs.filter_map(|(_, standing)| match standing {
-        Standing::As(Object::Veth(veth)) if veth.peer_netns == Netns::Main => {
-            Some((veth.peer.clone(), veth.netns.clone()))
-        }
+        Standing::As(Object::Veth(veth)) => match (&veth.netns, &veth.peer_netns) {
+            (Netns::Main, Netns::Named(_)) => Some((veth.name.clone(), veth.peer_netns.clone())),
+            (Netns::Named(_), Netns::Main) => Some((veth.peer.clone(), veth.netns.clone())),
+            _ => None,
+        },
         _ => None,
     });
     near.collect()

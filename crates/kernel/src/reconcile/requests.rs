@@ -162,10 +162,10 @@ pub(super) fn apply_rule(namespace: &mut Namespace, op: &Op) -> Result<(), Error
         Op::Create(_) => None,
         _ => Some(op.key()),
     };
-    if let Some(Key::Rule(_, family, priority, fwmark)) = old {
+    if let Some(Key::Rule(_, family, priority, fwmark, iif)) = old {
         for _ in 0..PILED_UP {
             let mut batch = Batch::default();
-            rule::delete(&mut batch, family, priority, fwmark);
+            rule::delete(&mut batch, family, priority, fwmark, iif.as_ref());
             match namespace.route.request(&mut batch)?.into_iter().next() {
                 None => {}
                 Some((_, refusal)) if refusal.errno == libc::ENOENT => break,

@@ -26,6 +26,7 @@ const RTA_ENCAP_TYPE: u16 = 21;
 const RTA_NH_ID: u16 = 30;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;
+const RTN_THROW: u8 = 9;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const SCOPE_NOWHERE: u8 = 255;
@@ -87,6 +88,7 @@ pub fn read(
     let kind = match head[7] {
         RTN_UNICAST => read_hops(attrs, links).map(RouteKind::Unicast),
         RTN_BLACKHOLE => Some(RouteKind::Blackhole),
+        RTN_THROW => Some(RouteKind::Throw),
         _ => None,
     };
     let prefsrc = attrs.get(RTA_PREFSRC).and_then(addr);
@@ -141,7 +143,7 @@ pub fn put<'a>(
     let family = route.key.prefix.family();
     let hops = match &route.kind {
         RouteKind::Unicast(hops) => hops.as_slice(),
-        RouteKind::Blackhole => &[],
+        RouteKind::Blackhole | RouteKind::Throw => &[],
     };
     let mut indexed = Vec::with_capacity(hops.len());
     for hop in hops {
@@ -149,10 +151,10 @@ pub fn put<'a>(
     }
     let on_link = family == Family::V4 && !hops.is_empty() && hops.iter().all(|h| h.via.is_none());
     let scope = if on_link { SCOPE_LINK } else { SCOPE_UNIVERSE };
-    let kind = if hops.is_empty() {
-        RTN_BLACKHOLE
-    } else {
-        RTN_UNICAST
+    let kind = match &route.kind {
+        RouteKind::Unicast(_) => RTN_UNICAST,
+        RouteKind::Blackhole => RTN_BLACKHOLE,
+        RouteKind::Throw => RTN_THROW,
     };
     let how = match how {
         How::Create => flags::CREATE | flags::EXCL,

@@ -254,9 +254,11 @@ impl<'a> Machine<'a> {
         if self.ways.locals.contains(&destination) || is_for_many(destination) {
             return Ok(Way::Local);
         }
-        let found = self.best_route(destination);
+        let found = self
+            .best_route(destination)
+            .filter(|(_, kind)| **kind != RouteKind::Throw);
         let link = match found {
-            Some((_, RouteKind::Blackhole)) => None,
+            Some((_, RouteKind::Blackhole | RouteKind::Throw)) => None,
             Some((_, RouteKind::Unicast(hops))) => {
                 hops.first().map(|hop: &NextHop| hop.link.clone())
             }

@@ -9,18 +9,22 @@ use std::{
     net::IpAddr,
 };
 
-use hextet_types::{HostId, NetworkId, PortId, SecurityGroupId, SecurityGroupRuleId, SubnetId};
+use hextet_types::{
+    HostId, Mac, NetworkId, PortId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::neutron::{Network, NetworkType, Port, SecurityGroup, SecurityGroupRule, Subnet};
+use crate::neutron::{
+    self, FixedIp, Network, NetworkType, Port, SecurityGroup, SecurityGroupRule, Subnet,
+};
 
 /// The cloud as one host sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
-    /// Networks of its ports.
+    /// Networks of its ports and of its routers.
     pub networks: BTreeMap<NetworkId, Network>,
-    /// All subnets of all routed networks: what lies inside the cloud is not translated. Of private networks,
-    /// those of its ports.
+    /// All subnets of all routed networks: what lies inside the cloud is not translated. And all subnets of those
+    /// private networks that it is told of.
     pub subnets: BTreeMap<SubnetId, Subnet>,
     /// Ports bound to it.
     pub ports: BTreeMap<PortId, Port>,
@@ -33,8 +37,34 @@ pub struct Intent {
     pub nat44_sources: BTreeMap<SubnetId, BTreeSet<IpAddr>>,
     /// Where hosts are reached by tunnels: this one, and those that [`Intent::remotes`] names.
     pub hosts: BTreeMap<HostId, TunnelEndpoint>,
-    /// For each private network of its ports: the addresses of ports on other hosts; never an empty map.
+    /// For each private network that it is told of: the addresses of ports on other hosts; never an empty map.
+    /// A router's own ports are on no host.
     pub remotes: BTreeMap<NetworkId, BTreeMap<IpAddr, HostId>>,
+    /// Routers with an interface on a network of one of its ports; and those whose interface is the next hop of
+    /// an extra route of such a one.
+    pub routers: BTreeMap<RouterId, Router>,
+}
+
+/// A router with its interfaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// The router.
+    pub router: neutron::Router,
+    /// Its interfaces, by their ports; on networks of which all are told.
+    pub interfaces: BTreeMap<PortId, RouterInterface>,
+}
+
+/// What a host needs to know of a router's port on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterInterface {
+    /// The network.
+    pub network_id: NetworkId,
+    /// The port's Ethernet address.
+    pub mac_address: Mac,
+    /// Its addresses; of each subnet, the gateway's as a rule.
+    pub fixed_ips: Vec<FixedIp>,
+    /// While false nothing passes it.
+    pub admin_state_up: bool,
 }
 
 /// Among whom an address is one's own: in two domains it may be two ports'. What is a member of a group in one
@@ -44,7 +74,7 @@ pub struct Intent {
 pub enum RoutingDomain {
     /// All routed networks together.
     Routed,
-    /// A private network.
+    /// A private network, with those that its routers lead to.
     Network(NetworkId),
 }
 
@@ -111,6 +141,10 @@ pub enum Change {
     PutRemotes(NetworkId, BTreeMap<IpAddr, HostId>),
     /// Addresses of a private network that are on no other host any more.
     RemoveRemotes(NetworkId, BTreeSet<IpAddr>),
+    /// A router concerns this host, or is another now.
+    PutRouter(Box<Router>),
+    /// A router is gone, or concerns this host no longer.
+    RemoveRouter(RouterId),
 }
 
 impl Intent {
@@ -146,6 +180,8 @@ impl Intent {
                 self.remotes.entry(id).or_default().extend(remotes);
             }
             Change::RemoveRemotes(id, addrs) => self.remove_remotes(id, &addrs),
+            Change::PutRouter(router) => drop(self.routers.insert(router.router.id, *router)),
+            Change::RemoveRouter(id) => drop(self.routers.remove(&id)),
         }
     }
 
@@ -197,12 +233,17 @@ impl Intent {
             .ports
             .values()
             .map(|p| Change::PutPort(Box::new(p.clone())));
+        let routers = self
+            .routers
+            .values()
+            .map(|r| Change::PutRouter(Box::new(r.clone())));
         let hosts = self.hosts.iter();
         let remotes = self.remotes.iter();
         networks
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host.clone(), *endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(*id, all.clone())))
             .chain(subnets)
+            .chain(routers)
             .chain(sources)
             .chain(members)
             .chain(groups)
@@ -215,6 +256,7 @@ impl Intent {
         let subnets = self.subnets.into_values().map(Box::new);
         let groups = self.groups.into_values().map(Box::new);
         let ports = self.ports.into_values().map(Box::new);
+        let routers = self.routers.into_values().map(Box::new);
         let sources = self.nat44_sources.into_iter();
         let members = self.members.into_iter();
         let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
@@ -223,6 +265,7 @@ impl Intent {
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host, endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
             .chain(subnets.map(Change::PutSubnet))
+            .chain(routers.map(Change::PutRouter))
             .chain(sources.map(|(id, s)| Change::SetNat44Sources(id, s)))
             .chain(members.map(|((id, domain), m)| Change::AddMembers(id, domain, m)))
             .chain(groups.map(Change::PutGroup))
@@ -260,6 +303,7 @@ impl Intent {
         changes.extend(hosts.cloned().map(Change::RemoveHost));
         changes.extend(gone(&self.ports, &to.ports).map(Change::RemovePort));
         changes.extend(gone(&self.groups, &to.groups).map(Change::RemoveGroup));
+        changes.extend(gone(&self.routers, &to.routers).map(Change::RemoveRouter));
         changes.extend(gone(&self.subnets, &to.subnets).map(Change::RemoveSubnet));
         changes.extend(gone(&self.networks, &to.networks).map(Change::RemoveNetwork));
         changes
@@ -306,6 +350,8 @@ impl Intent {
                 .remotes
                 .get(id)
                 .is_none_or(|present| old.iter().all(|addr| !present.contains_key(addr))),
+            Change::PutRouter(r) => self.routers.get(&r.router.id) == Some(&**r),
+            Change::RemoveRouter(id) => !self.routers.contains_key(id),
             Change::RemoveNetwork(id) => !self.networks.contains_key(id),
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),

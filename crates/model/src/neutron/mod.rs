@@ -1,4 +1,4 @@
-//! Networks, subnets, ports and security groups, with the names and shapes of the OpenStack
+//! Networks, subnets, ports, routers and security groups, with the names and shapes of the OpenStack
 //! Networking API v2.0.
 //!
 //! These are the stored and the shown form at once. A value of these types has been validated: what
@@ -8,6 +8,7 @@ mod address_scope;
 mod network;
 mod port;
 mod rbac;
+mod router;
 mod security_group;
 mod subnet;
 mod subnet_pool;
@@ -22,6 +23,7 @@ pub use port::{
     AddressPair, Binding, DhcpOption, FixedIp, Port, SINGLE_HOMED_EXEMPT_OWNERS, VnicType,
 };
 pub use rbac::{RbacAction, RbacPolicy, RbacType};
+pub use router::{Router, RouterGateway};
 pub use security_group::{AsWritten, Direction, Protocol, SecurityGroup, SecurityGroupRule};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Nat44, Subnet};
 pub use subnet_pool::SubnetPool;

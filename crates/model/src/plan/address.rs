@@ -19,8 +19,14 @@ use crate::{
 const MAIN: u32 = 254;
 /// Metric of routes to ports; better than what any routing protocol brings.
 pub const PORT_METRIC: u32 = 100;
+/// Metric of routes to routers' addresses: a port that has the same is nearer.
+pub const GATEWAY_METRIC: u32 = 120;
 /// Metric of routes to a private network's ports on other hosts: a port here is nearer.
 pub const REMOTE_METRIC: u32 = 150;
+/// Metric of extra routes: what is connected is better.
+pub const EXTRA_METRIC: u32 = 200;
+/// Metric of a private network's way to everything else.
+pub const DEFAULT_METRIC: u32 = 500;
 /// Metric of the black hole under a NAT44 source, which only connections that are being translated pass.
 pub const SOURCE_METRIC: u32 = 900_000;
 /// Metric of the black holes under subnets and aggregates: anything else is better.
@@ -97,9 +103,20 @@ pub fn blackhole(prefix: Prefix) -> Object {
 
 /// In the place's main table.
 pub fn route(prefix: Prefix, metric: u32, kind: RouteKind, prefsrc: Option<IpAddr>) -> Object {
+    route_in(MAIN, prefix, metric, kind, prefsrc)
+}
+
+/// In a table of the place.
+pub fn route_in(
+    table: u32,
+    prefix: Prefix,
+    metric: u32,
+    kind: RouteKind,
+    prefsrc: Option<IpAddr>,
+) -> Object {
     let key = RouteKey {
         netns: Netns::Main,
-        table: MAIN,
+        table,
         prefix,
         metric,
     };

@@ -108,7 +108,7 @@ pub fn host(view: View<'_>) -> Output {
     let mut output = Output::default();
     let errors: &[_] = match view.place {
         Place::Main => &report::SYSCTLS,
-        Place::Network(_) => &[],
+        Place::Network(_) | Place::Router(_) => &[],
     };
     let sysctls = SYSCTLS.iter().chain(errors);
     output.objects.extend(sysctls.map(|(path, value)| {

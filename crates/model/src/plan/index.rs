@@ -261,6 +261,17 @@ impl Index {
         })
     }
 
+    /// The subnets of that network, in order.
+    pub fn subnets(&self, network: NetworkId) -> impl Iterator<Item = SubnetId> + '_ {
+        let first = Referrer::Subnet(SubnetId(Default::default()));
+        let named = self.names.get(&Name::Network(network)).into_iter();
+        let from_first = named.flat_map(move |all| all.range(first..));
+        from_first.map_while(|who| match who {
+            Referrer::Subnet(id) => Some(*id),
+            _ => None,
+        })
+    }
+
     /// All names, in order.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         self.names.keys()

@@ -20,6 +20,7 @@ mod place;
 mod port;
 mod report;
 mod responder;
+mod router;
 pub(crate) mod rules;
 mod source;
 mod step;
@@ -38,7 +39,10 @@ use crate::{
     state::{Changed, HostState},
 };
 
-pub use address::{BLACKHOLE_METRIC, PORT_METRIC, REMOTE_METRIC, SOURCE_METRIC};
+pub use address::{
+    BLACKHOLE_METRIC, DEFAULT_METRIC, EXTRA_METRIC, GATEWAY_METRIC, PORT_METRIC, REMOTE_METRIC,
+    SOURCE_METRIC,
+};
 pub use config::{Aggregate, HostConfig};
 pub use place::namespace;
 
@@ -59,6 +63,7 @@ pub fn plan(intent: &Intent, config: &HostConfig) -> HostState {
             intent,
             index,
             interfaces: places.interfaces(),
+            routers: places.routers(),
         };
         ledger.replace(compute(view, view.all_units()));
     }
@@ -91,7 +96,7 @@ impl Configs {
     fn of_place(&self, place: Place) -> &HostConfig {
         match place {
             Place::Main => &self.main,
-            Place::Network(_) => &self.inside,
+            Place::Network(_) | Place::Router(_) => &self.inside,
         }
     }
 }
@@ -116,7 +121,8 @@ impl Planner {
             ledger: Ledger::default(),
             units_computed: 0,
         };
-        planner.compute([(Place::Main, Unit::ALWAYS.into())].into());
+        let always = Unit::always(Place::Main).iter().cloned().collect();
+        planner.compute([(Place::Main, always)].into());
         planner
     }
 
@@ -184,6 +190,7 @@ impl Planner {
             intent: &self.intent,
             index: self.places.get(place)?,
             interfaces: self.places.interfaces(),
+            routers: self.places.routers(),
         })
     }
 

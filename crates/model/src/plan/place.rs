@@ -1,5 +1,5 @@
 //! Where on a host a part of the cloud lives: routed networks in the host's own namespace, and each private
-//! network in one of its own.
+//! network, and each router, in one of its own.
 //!
 //! All places are planned alike, each with an index and units of its own, as if it were the only one; what they
 //! make is put into the place's namespace afterwards ([`Object::put_into`]). So no two places share an object,
@@ -7,9 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hextet_types::{IfName, NetworkId, PortId};
+use hextet_types::{IfName, NetworkId, PortId, RouterId};
 
-use super::index::{Index, has_interface};
+use super::{
+    index::{Index, has_interface},
+    router::{self, Routers},
+};
 use crate::{
     intent::{Intent, RoutingDomain},
     neutron::{Network, NetworkType},
@@ -23,6 +26,8 @@ pub enum Place {
     Main,
     /// A private network's.
     Network(NetworkId),
+    /// A router's.
+    Router(RouterId),
 }
 
 impl Place {
@@ -37,7 +42,8 @@ impl Place {
     /// Which of a remote group's members count here.
     pub fn domain(self) -> RoutingDomain {
         match self {
-            Place::Main => RoutingDomain::Routed,
+            // No port lives in a router's place.
+            Place::Main | Place::Router(_) => RoutingDomain::Routed,
             Place::Network(id) => RoutingDomain::Network(id),
         }
     }
@@ -47,6 +53,7 @@ impl Place {
         match self {
             Place::Main => Netns::Main,
             Place::Network(id) => Netns::Named(namespace(id)),
+            Place::Router(id) => Netns::Named(router::namespace(id)),
         }
     }
 }
@@ -57,11 +64,12 @@ pub fn namespace(id: NetworkId) -> String {
     format!("{}{}", Namespace::PREFIXES[0], &hex[22..])
 }
 
-/// The index of each place that stands, and whose the interfaces are.
+/// The index of each place that stands, whose the interfaces are, and where the routers are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     indexes: BTreeMap<Place, Index>,
     interfaces: Interfaces,
+    routers: Routers,
 }
 
 /// The ports that have an interface; two whose identifiers begin alike would share it, wherever they are.
@@ -98,6 +106,7 @@ impl Default for Places {
         Places {
             indexes: [(Place::Main, Index::default())].into(),
             interfaces: Interfaces::default(),
+            routers: Routers::default(),
         }
     }
 }
@@ -108,6 +117,10 @@ impl Places {
         let mut places = Places::default();
         for network in intent.networks.values() {
             places.make(Place::of(Some(network)));
+        }
+        for (id, router) in &intent.routers {
+            places.make(Place::Router(*id));
+            places.routers.set(*id, None, Some(router));
         }
         for port in intent.ports.values() {
             places.interfaces.set(port.id, has_interface(port));
@@ -141,6 +154,16 @@ impl Places {
     /// Whose the interfaces are.
     pub fn interfaces_mut(&mut self) -> &mut Interfaces {
         &mut self.interfaces
+    }
+
+    /// Where the routers are.
+    pub fn routers(&self) -> &Routers {
+        &self.routers
+    }
+
+    /// Where the routers are.
+    pub fn routers_mut(&mut self) -> &mut Routers {
+        &mut self.routers
     }
 
     /// A place that is empty stands no longer.

@@ -90,7 +90,7 @@ fn link(view: View<'_>, port: &Port, up: bool) -> Output {
     let mut output = Output::from(vec![Object::EdgeProgram(edge)]);
     match view.place {
         Place::Main => output.objects.push(Object::Link(link)),
-        Place::Network(_) => {
+        Place::Network(_) | Place::Router(_) => {
             output.joints.extend(pair(view, port, &link));
             output.joints.push(Object::Link(link));
         }

@@ -1,5 +1,7 @@
 //! What one change of the intent touches: units to compute again, and flows to look at again.
 
+mod router;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -10,6 +12,7 @@ use hextet_types::{Family, HostId, NetworkId, PortId, SecurityGroupId, SubnetId}
 use super::{
     index::{Name, Referrer, has_interface, names_of_port, names_of_sources, names_of_subnet},
     place::{Place, Places},
+    router::network::next_hops,
     rules::{self, Match},
     unit::Unit,
 };
@@ -66,6 +69,8 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
                 step.remote(*id, *addr, None);
             }
         }
+        Change::PutRouter(router) => step.router(router.router.id, Some(router)),
+        Change::RemoveRouter(id) => step.router(*id, None),
     }
     intent.apply(change);
 }
@@ -93,7 +98,28 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
             }
         }
         units.extend(more);
+        if let Place::Network(id) = place
+            && leads_on(intent, places, *id, units)
+        {
+            units.insert(Unit::Routers);
+        }
     }
+}
+
+/// Whether a route may go by way of one of those that have changed.
+fn leads_on(intent: &Intent, places: &Places, id: NetworkId, units: &BTreeSet<Unit>) -> bool {
+    let mut addrs = units
+        .iter()
+        .filter_map(|unit| match unit {
+            Unit::Address(addr) | Unit::Remote(addr) => Some(addr),
+            _ => None,
+        })
+        .peekable();
+    if units.contains(&Unit::Routers) || addrs.peek().is_none() {
+        return false;
+    }
+    let hops = next_hops(intent, places, id);
+    !hops.is_empty() && addrs.any(|addr| hops.contains(addr))
 }
 
 struct Step<'a> {
@@ -152,6 +178,11 @@ impl Step<'_> {
         if from != to {
             self.moves(id, from, to);
         }
+        let shape = |n: &Network| (n.mtu, n.network_type);
+        if old.map(shape) != new.map(shape) {
+            self.touch_routers_on(id);
+            self.touch_network(id);
+        }
         let segment = |n: &Network| (n.segmentation_id, n.mtu);
         if old.map(segment) != new.map(segment) {
             self.touched.units_of(to).insert(Unit::Tunnel);
@@ -173,7 +204,9 @@ impl Step<'_> {
         let index = self.places.get(from).into_iter();
         let who: Vec<Referrer> = index.flat_map(|index| index.referrers(&name)).collect();
         self.places.make(to);
-        self.touched.units_of(to).extend(Unit::ALWAYS);
+        self.touched
+            .units_of(to)
+            .extend(Unit::always(to).iter().cloned());
         for who in who {
             match who {
                 Referrer::Port(port) => {
@@ -190,7 +223,9 @@ impl Step<'_> {
         self.move_remotes(id, from, to);
         if from != Place::Main {
             self.places.remove(from);
-            self.touched.units_of(from).extend(Unit::ALWAYS);
+            self.touched
+                .units_of(from)
+                .extend(Unit::always(from).iter().cloned());
         }
     }
 
@@ -215,6 +250,15 @@ impl Step<'_> {
         let at_home = |s: &Subnet| self.home(s.network_id);
         let (was, is) = (old.map(at_home), new.map(at_home));
         self.move_subnet(was.zip(old), is.zip(new));
+        let on: BTreeSet<NetworkId> = [old, new]
+            .into_iter()
+            .flatten()
+            .map(|s| s.network_id)
+            .collect();
+        for network in on {
+            self.touch_routers_on(network);
+            self.touch_network(network);
+        }
     }
 
     fn move_subnet(&mut self, old: Option<(Place, &Subnet)>, new: Option<(Place, &Subnet)>) {

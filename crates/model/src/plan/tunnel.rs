@@ -82,19 +82,23 @@ pub fn peer(view: View<'_>, host: &HostId) -> Vec<Object> {
     vec![Object::Neighbour(neighbour), Object::Fdb(entry)]
 }
 
+/// The way to an address on another host.
+pub fn way(view: View<'_>, addr: IpAddr) -> Option<NextHop> {
+    let Place::Network(id) = view.place else {
+        return None;
+    };
+    let host = view.intent.remotes.get(&id)?.get(&addr)?;
+    let endpoint = view.intent.hosts.get(host)?;
+    Some(NextHop {
+        via: Some(gateway_of(endpoint)),
+        link: device()?,
+    })
+}
+
 /// An address on another host.
 pub fn remote(view: View<'_>, addr: IpAddr) -> Vec<Object> {
-    let Place::Network(id) = view.place else {
+    let Some(hop) = way(view, addr) else {
         return Vec::new();
-    };
-    let host = view.intent.remotes.get(&id).and_then(|all| all.get(&addr));
-    let endpoint = host.and_then(|host| view.intent.hosts.get(host));
-    let (Some(endpoint), Some(link)) = (endpoint, device()) else {
-        return Vec::new();
-    };
-    let hop = NextHop {
-        via: Some(gateway_of(endpoint)),
-        link,
     };
     let kind = RouteKind::Unicast(vec![hop]);
     vec![address::route(

@@ -13,7 +13,9 @@ use super::{
     index::{Index, Name, Referrer, units_of_name},
     nat, place,
     place::{Interfaces, Place},
-    port, source, tunnel,
+    port,
+    router::{self, Routers},
+    source, tunnel,
 };
 use crate::{
     intent::Intent,
@@ -77,6 +79,10 @@ pub enum Unit {
     Peer(HostId),
     /// An address of a port there.
     Remote(IpAddr),
+    /// The ways to a private network's routers, and by way of its ports.
+    Routers,
+    /// A router, in its place.
+    Router,
 }
 
 /// What units are computed from.
@@ -92,6 +98,8 @@ pub struct View<'a> {
     pub index: &'a Index,
     /// Whose the interfaces are.
     pub interfaces: &'a Interfaces,
+    /// Where the routers are.
+    pub routers: &'a Routers,
 }
 
 /// What a unit makes.
@@ -117,14 +125,20 @@ impl From<Vec<Object>> for Output {
 }
 
 impl Unit {
-    /// What stands in each place, whatever the intent is.
-    pub const ALWAYS: [Unit; 5] = [
-        Unit::Host,
-        Unit::SourceCheck,
-        Unit::Established,
-        Unit::Translation,
-        Unit::Tunnel,
-    ];
+    /// What stands in such a place, whatever the intent is.
+    pub const fn always(place: Place) -> &'static [Unit] {
+        match place {
+            Place::Router(_) => &[Unit::Router],
+            Place::Main | Place::Network(_) => &[
+                Unit::Host,
+                Unit::SourceCheck,
+                Unit::Established,
+                Unit::Translation,
+                Unit::Tunnel,
+                Unit::Routers,
+            ],
+        }
+    }
 
     /// What it makes of that, where it has to be; nothing where it does not stand.
     pub fn compute(&self, view: View<'_>) -> Output {
@@ -153,6 +167,8 @@ impl Unit {
             Unit::Tunnel => tunnel::tunnel(view).into(),
             Unit::Peer(host) => tunnel::peer(view, host).into(),
             Unit::Remote(addr) => tunnel::remote(view, *addr).into(),
+            Unit::Routers => router::network::network(view),
+            Unit::Router => router::router(view),
         }
     }
 }
@@ -160,7 +176,7 @@ impl Unit {
 impl<'a> View<'a> {
     /// Every unit that stands.
     pub fn all_units(self) -> Vec<Unit> {
-        let mut units = Unit::ALWAYS.to_vec();
+        let mut units = Unit::always(self.place).to_vec();
         units.extend(self.index.names().flat_map(units_of_name));
         let referrers = self
             .index

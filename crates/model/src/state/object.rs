@@ -221,6 +221,8 @@ pub enum RouteKind {
     Unicast(Vec<NextHop>),
     /// Drops silently.
     Blackhole,
+    /// Leaves it to the next policy rule, as if the table had no route.
+    Throw,
 }
 
 /// A route, with our protocol number on it.
@@ -255,6 +257,8 @@ pub struct Rule {
     pub priority: u32,
     /// `mark & mask == value`, as (value, mask).
     pub fwmark: Option<(u32, u32)>,
+    /// Only what comes in by this link.
+    pub iif: Option<IfName>,
     /// What it does.
     pub action: RuleAction,
 }
@@ -340,8 +344,8 @@ pub enum Key {
     Sysctl(Netns, String),
     /// By family and mark.
     XfrmPolicy(Netns, Family, (u32, u32)),
-    /// By family, priority and mark.
-    Rule(Netns, Family, u32, Option<(u32, u32)>),
+    /// By family, priority, mark and link.
+    Rule(Netns, Family, u32, Option<(u32, u32)>, Option<IfName>),
     /// By name.
     Set(Netns, SetName),
     /// By name.
@@ -375,7 +379,10 @@ impl Object {
             Object::Veth(v) => Key::Veth(v.netns.clone(), v.name.clone()),
             Object::Sysctl(s) => Key::Sysctl(s.netns.clone(), s.path.clone()),
             Object::XfrmPolicy(p) => Key::XfrmPolicy(p.netns.clone(), p.family, p.mark),
-            Object::Rule(r) => Key::Rule(r.netns.clone(), r.family, r.priority, r.fwmark),
+            Object::Rule(r) => {
+                let iif = r.iif.clone();
+                Key::Rule(r.netns.clone(), r.family, r.priority, r.fwmark, iif)
+            }
             Object::Set(ns, s) => Key::Set(ns.clone(), s.name.clone()),
             Object::Chain(ns, c) => Key::Chain(ns.clone(), c.name.clone()),
             Object::Element(ns, e) => Key::Element(ns.clone(), e.set.clone(), e.key.clone()),

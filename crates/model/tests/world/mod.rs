@@ -1,13 +1,15 @@
 //! Small random clouds: few of each thing, so that they meet, repeat and contradict one another.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod routers;
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use hextet_model::{
-    intent::{Change, Group, RoutingDomain, TunnelEndpoint},
+    intent::{Change, Group, Router, RoutingDomain, TunnelEndpoint},
     neutron::{
-        AddressPair, Binding, Direction, FixedIp, Ipv6Mode, Nat44, Network, NetworkType, Port,
-        Protocol, SecurityGroup, SecurityGroupRule, Standard, Status, Subnet,
+        AddressPair, Binding, Direction, FixedIp, HostRoute, Ipv6Mode, Nat44, Network, NetworkType,
+        Port, Protocol, SecurityGroup, SecurityGroupRule, Standard, Status, Subnet,
     },
     plan::{Aggregate, HostConfig},
     state::Scope,
@@ -329,9 +331,12 @@ pub fn some_subnet() -> impl Strategy<Value = Subnet> {
         option::weighted(0.5, 1u32..3),
         select(modes),
         any::<bool>(),
+        (option::of(select(&GATEWAYS[..])), vec(some_route(), 0..2)),
     )
-        .prop_map(|(n, nat, mode, other_cidr)| {
+        .prop_map(|(n, nat, mode, other_cidr, (gateway, routes))| {
             let mut subnet = subnet(n);
+            subnet.gateway_ip = gateway.map(|(_, addr)| ip(addr));
+            subnet.host_routes = routes;
             subnet.nat44 = nat.map(nat44);
             subnet.ipv6_ra_mode = mode;
             subnet.ipv6_address_mode = mode;
@@ -340,6 +345,58 @@ pub fn some_subnet() -> impl Strategy<Value = Subnet> {
             }
             subnet
         })
+}
+
+/// Addresses of routers, some of which two may have.
+pub const GATEWAYS: [(u8, &str); 7] = [
+    (0, "2001:db8:1::1"),
+    (1, "10.1.0.1"),
+    (1, "10.1.0.2"),
+    (2, "192.0.2.3"),
+    (3, "2001:db8:2::1"),
+    (0, "fe80::9"),
+    (1, "10.1.0.10"),
+];
+
+const BEYOND: [&str; 6] = [
+    "0.0.0.0/0",
+    "::/0",
+    "10.1.0.0/24",
+    "10.1.0.8/29",
+    "10.9.0.0/16",
+    "2001:db8:9::/48",
+];
+
+fn some_route() -> impl Strategy<Value = HostRoute> {
+    let by = (0..ADDRESSES.len() + GATEWAYS.len()).prop_map(|n| {
+        let mut all = ADDRESSES.iter().chain(&GATEWAYS);
+        ip(all.nth(n).unwrap().1)
+    });
+    (select(&BEYOND[..]), by).prop_map(|(to, nexthop)| HostRoute {
+        destination: prefix(to),
+        nexthop,
+    })
+}
+
+/// Also with interfaces on networks that are not there, and several on one subnet.
+fn some_router() -> impl Strategy<Value = Router> {
+    let up = || prop::bool::weighted(0.9);
+    let addresses = prop::sample::subsequence(&GATEWAYS[..], 0..3);
+    let interfaces = vec((0u8..3, addresses, up()), 0..3);
+    let routes = vec(some_route(), 0..4);
+    (0u8..4, interfaces, routes, up()).prop_map(|(n, interfaces, routes, up)| {
+        let mut router = routers::router(n);
+        router.router.admin_state_up = up;
+        router.router.routes = routes;
+        for (i, (on, addresses, _)) in (0..).zip(&interfaces) {
+            let fixed_ips = addresses.iter().map(|(s, a)| fixed(*s, a)).collect();
+            routers::add_interface(&mut router, i, network_id(*on), fixed_ips);
+        }
+        for (interface, (.., up)) in router.interfaces.values_mut().zip(interfaces) {
+            interface.admin_state_up = up;
+        }
+        router
+    })
 }
 
 pub fn some_network() -> impl Strategy<Value = Network> {
@@ -404,6 +461,8 @@ pub fn some_change() -> impl Strategy<Value = Change> {
             Change::PutRemotes(network_id(n), remotes.collect())
         }),
         1 => (0u8..2, some_addresses()).prop_map(|(n, a)| Change::RemoveRemotes(network_id(n), a)),
+        4 => some_router().prop_map(|r| Change::PutRouter(Box::new(r))),
+        1 => (0u8..4).prop_map(|n| Change::RemoveRouter(routers::router_id(n))),
         2 => (0u8..4, some_domain(), some_addresses())
             .prop_map(|(g, d, a)| Change::RemoveMembers(group_id(g), d, a)),
     ]
