@@ -338,6 +338,12 @@ fn a_router_on_one_host_forwards_and_answers() {
             // Three namespaces forward, and each is a hop.
             assert_eq!(ttl_of(a, there), Some(61), "{there}");
         }
+        // Past the first of them, the router reports by its own address.
+        for (there, gateway) in addrs(2, 11).into_iter().zip(addrs(1, 1)) {
+            let ping = format!("ip netns exec {} ping -n -c 1 -W 2 -t 2 {there}", a.0);
+            let text = run(&format!("{ping} || true"));
+            assert!(text.contains(&format!("From {gateway} ")), "{text}");
+        }
         for addr in addrs(1, 1).into_iter().chain(addrs(2, 1)) {
             assert!(a.reaches(&addr, 56), "the router's {addr}");
         }

@@ -414,6 +414,9 @@ fn the_journal_holds_routers() {
     }
 }
 
+/// A router: its networks, its routes (a network, where to, a station), and whether it is up.
+type Described = (Vec<u8>, Vec<(u8, &'static str, u8)>, bool);
+
 /// Interfaces on networks, with the station number of their addresses; and routes by way of stations.
 fn some_routers() -> impl Strategy<Value = Vec<Router>> {
     let station = select(vec![1u8, 2, 10, 20, 30]);
@@ -431,7 +434,7 @@ fn some_routers() -> impl Strategy<Value = Vec<Router>> {
     let one = (on, vec(route, 0..4), prop::bool::weighted(0.9));
     vec(one, 1..4).prop_map(|all| {
         let mut taken = [0; 4];
-        let build = |(n, (on, routes, up)): (u8, (Vec<u8>, Vec<(u8, &str, u8)>, bool))| {
+        let build = |(n, (on, routes, up)): (u8, Described)| {
             let mut made = router(n);
             made.router.admin_state_up = up;
             for network in on {
