@@ -533,6 +533,44 @@ fn a_router_sends_to_a_guest_what_its_extra_routes_say() {
     });
 }
 
+#[test]
+fn routers_on_one_network_send_by_each_other() {
+    one_host().run(|host| {
+        host.apply(network(3, 1430));
+        let far = Station {
+            network: 3,
+            n: 12,
+            group: 0,
+        };
+        host.plug(&[far]);
+        let by = |station| addrs(2, station);
+        let first = [("10.0.3.0/24", by(2)[0]), ("fd00:3::/64", by(2)[1])];
+        let second = [("10.0.1.0/24", by(1)[0]), ("fd00:1::/64", by(1)[1])];
+        let Change::PutRouter(mut other) = router(2, &[2, 3], &second) else {
+            panic!("a router")
+        };
+        let interfaces = other.interfaces.values_mut();
+        for interface in interfaces.filter(|i| i.network_id == network_id(2)) {
+            for (fixed, addr) in interface.fixed_ips.iter_mut().zip(by(2)) {
+                fixed.ip_address = addr;
+            }
+        }
+        host.apply([router(1, &[1, 2], &first), Change::PutRouter(other)]);
+        let [a, b, c] = &host.guests[..] else {
+            panic!("three")
+        };
+        for (there, back) in addrs(3, 12).into_iter().zip(addrs(1, 10)) {
+            assert_eq!(ttl_of(a, there), Some(59), "{there}: five namespaces");
+            assert!(c.reaches(&back, 1300), "{back}");
+            // Its gateway is the first router, which sends it back to the second.
+            assert!(b.reaches(&there, 56), "{there}");
+        }
+        for addr in addrs(2, 11) {
+            assert!(a.reaches(&addr, 56) && c.reaches(&addr, 56), "{addr}");
+        }
+    });
+}
+
 /// What both hosts know, and what each has.
 fn clouds(addrs_of_hosts: [&'static str; 2]) -> [Machine; 2] {
     let machines = [Machine::start("h1"), Machine::start("h2")];
