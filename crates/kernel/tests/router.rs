@@ -492,7 +492,12 @@ fn a_router_sends_to_a_guest_what_its_extra_routes_say() {
         }
         host.guests.push(guest);
         let by = addrs(2, 20);
-        let routes = [("192.0.2.0/24", by[0]), ("2001:db8:9::/48", by[1])];
+        // Also some by several next hops, on one network and on two.
+        let mut routes = vec![("192.0.2.0/24", by[0]), ("2001:db8:9::/48", by[1])];
+        for (network, station) in [(2, 20), (2, 11), (1, 10)] {
+            let [v4, v6] = addrs(network, station);
+            routes.extend([("198.51.100.0/24", v4), ("2001:db8:a::/48", v6)]);
+        }
         host.apply([Change::PutPort(appliance), router(1, &[1, 2], &routes)]);
         for addr in beyond {
             let addr = addr

@@ -77,7 +77,7 @@ fn port(network: u8, station: u8) -> Port {
     Port {
         id: port_id(network, station),
         network_id: network_id(network),
-        mac_address: mac(16 * network + station),
+        mac_address: mac(station.wrapping_add(16 * network)),
         fixed_ips: both(network, station),
         ..world::port(9, Vec::new(), &[])
     }
@@ -400,6 +400,25 @@ fn what_makes_no_sense_leads_nowhere() {
         let to = addr(1, 1, station);
         assert_eq!(ends(&planner, 1, to), [End::Router(router_id(2))].into());
     }
+}
+
+/// Units that a change computes, where so many ports are on a router's network.
+fn cost(ports: u8, change: impl Fn(u8) -> Change) -> u64 {
+    let mut router = between(2, &[1, 2]);
+    router.router.routes = vec![via("192.0.2.0/24", addr(1, 1, 20))];
+    let mut planner = planner([put(&router)]);
+    planner.apply_all((100..100 + ports).map(|n| Change::PutPort(Box::new(port(1, n)))));
+    let before = planner.units_computed();
+    planner.apply(change(ports));
+    planner.units_computed() - before
+}
+
+#[test]
+fn what_a_change_costs_does_not_grow_with_the_ports() {
+    let attached = |_| put(&between(2, &[1, 2, 3]));
+    assert_eq!(cost(2, attached), cost(100, attached));
+    let new_port = |ports| Change::PutPort(Box::new(port(1, 100 + ports)));
+    assert_eq!(cost(2, new_port), cost(100, new_port));
 }
 
 #[test]
