@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hextet_kernel::Scope;
 use hextet_model::{
     intent::{Change, Intent, TunnelEndpoint},
     plan::{HostConfig, Planner},
@@ -642,6 +643,34 @@ fn what_a_host_was_told_is_there_again_after_a_restart() {
         again.planner.replace(&intent);
         let todo = again.kernel.todo(&again.planner.state().objects);
         assert_eq!(todo, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_router_that_somebody_takes_away_is_made_again() {
+    one_host().run(|host| {
+        let routes = [("192.0.2.0/24", addrs(2, 11)[0])];
+        host.apply([router(1, &[1, 2], &routes)]);
+        let reaches = |host: &Compute| {
+            let mut all = addrs(2, 11).into_iter().chain(addrs(2, 1));
+            all.all(|addr| host.guests[0].reaches(&addr, 56))
+        };
+        assert!(reaches(host));
+        let names = run("ip netns list");
+        let hr = names.lines().find(|line| line.starts_with("hr-"));
+        let hr = hr.and_then(|line| line.split(' ').next()).expect("one");
+        run(&format!("ip netns del {hr}"));
+        // We hold it until we look, and then its end, and that of its links, takes its time.
+        let objects = host.planner.state().objects.clone();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let report = host.kernel.kernel.reconcile(&Scope::of(&objects));
+            report.expect("a dump");
+            if host.kernel.todo(&objects).is_empty() && reaches(host) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "it is not made again");
+        }
     });
 }
 
