@@ -6,18 +6,19 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use hextet_kernel::Scope;
+use hextet_kernel::{Scope, netns::Handle};
 use hextet_model::{
     intent::{Change, Intent, TunnelEndpoint},
     plan::{HostConfig, Planner},
-    state::Key,
+    state::{Key, Netns},
 };
 use hextet_types::{HostId, IfName, Mac, NetworkId, PortId, RouterId};
 use nix::{
@@ -608,6 +609,34 @@ fn clouds(addrs_of_hosts: [&'static str; 2]) -> [Machine; 2] {
     machines
 }
 
+/// So much goes over a connection.
+const OCTETS: usize = 4 << 20;
+
+fn inside<T: Send>(guest: &Guest, work: impl FnOnce() -> T + Send) -> T {
+    let handle = Handle::open(&Netns::Named(guest.0.clone())).expect("a namespace");
+    handle.run(work).expect("inside")
+}
+
+/// Whether all of a long stream arrives, of which each host's part of the target network sees one direction.
+fn stream(from: &Machine, to: &Machine, addr: IpAddr) {
+    let received = to.run(move |host| {
+        let listen = || TcpListener::bind((addr, 7)).expect("a listener");
+        let listener = inside(&host.guests[0], listen);
+        thread::spawn(move || {
+            let (mut connection, _) = listener.accept().expect("a connection");
+            let mut octets = Vec::new();
+            connection.read_to_end(&mut octets).expect("a stream");
+            octets.len()
+        })
+    });
+    from.run(move |host| {
+        let connect = || TcpStream::connect((addr, 7)).expect("connected");
+        let mut sender = inside(&host.guests[0], connect);
+        sender.write_all(&vec![0x68; OCTETS]).expect("sent");
+    });
+    assert_eq!(received.join().expect("received"), OCTETS, "to {addr}");
+}
+
 fn between_hosts(addrs_of_hosts: [&'static str; 2]) {
     let [first, second] = clouds(addrs_of_hosts);
     first.run(|host| {
@@ -622,6 +651,9 @@ fn between_hosts(addrs_of_hosts: [&'static str; 2]) {
             assert!(host.guests[0].reaches(&addr, 1300), "{addr}");
         }
     });
+    for addr in addrs(2, 11) {
+        stream(&first, &second, addr);
+    }
 }
 
 #[test]
