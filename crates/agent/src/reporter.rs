@@ -99,9 +99,9 @@ pub async fn run(
         if let Err(error) = report(&server, host, &identity, &mut standing).await {
             let error = format!("{error:#}");
             if error == last {
-                debug!(error, "the server was not told how ports fare");
+                debug!(error, "a report to the server failed");
             } else {
-                warn!(error, "the server was not told how ports fare");
+                warn!(error, "a report to the server failed");
             }
             last = error;
             sleep(RETRY).await;
