@@ -52,6 +52,8 @@ pub enum Defence {
     BlackHoles,
     /// Neighbours of ports are entered by hand.
     Neighbours,
+    /// What a port opens, and others open to it, is counted.
+    Floods,
     /// A chain of the table, by name.
     Chain(&'static str),
     /// A setting, by its path below `/proc/sys`.
@@ -110,6 +112,11 @@ impl Defence {
             Defence::UnknownPorts => each_chain(objects, |chain| {
                 chain.rules.retain(|rule| !is_about_unknown_ports(rule));
             }),
+            Defence::Floods => {
+                for name in ["flood", "flood-from"] {
+                    rewrite(objects, name, Vec::new());
+                }
+            }
             Defence::Chain(name) => rewrite(objects, name, Vec::new()),
             Defence::Sysctl(path) => {
                 objects.retain(|key, _| !matches!(key, Key::Sysctl(_, p) if p == path));
@@ -163,8 +170,8 @@ fn rewrite(objects: &mut BTreeMap<Key, Object>, name: &str, rules: Vec<NftRule>)
 /// Sends all ports of a direction past their profiles.
 fn judged_by(objects: &mut BTreeMap<Key, Object>, direction: Direction, chain: &str) {
     let map = match direction {
-        Direction::Egress => "port-egress",
-        Direction::Ingress => "port-ingress",
+        Direction::Egress => "profile-egress",
+        Direction::Ingress => "profile-ingress",
     };
     for object in objects.values_mut() {
         if let Object::Element(

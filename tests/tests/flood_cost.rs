@@ -53,7 +53,7 @@ fn open(host: &mut Hypervisor, port: PortId, n: u32) -> Duration {
 #[test]
 #[ignore = "a measurement"]
 fn connections_of_a_port_beyond_its_limit() {
-    for left_out in [vec![], vec![Defence::Chain("flood")]] {
+    for left_out in [vec![], vec![Defence::Floods]] {
         println!("without {left_out:?}");
         in_own_namespace(|| {
             let (mut host, busy, other) = host(&left_out);

@@ -164,7 +164,7 @@ fn can_be_met(rule: &NftRule, before: Option<&NftRule>) -> bool {
     let of_ports = |s: &Statement| match s {
         Statement::VerdictMap(key, _) => key
             .iter()
-            .any(|part| matches!(part.field, Field::IifName | Field::OifName)),
+            .any(|part| matches!(part.field, Field::IifGroup | Field::OifGroup)),
         _ => false,
     };
     let behind_ports = before.is_some_and(|before| before.statements.iter().any(of_ports));

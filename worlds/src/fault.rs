@@ -275,13 +275,22 @@ fn spoofers_pass(state: &mut HostState, _: &mut StdRng) -> bool {
 }
 
 fn profile_of_another(state: &mut HostState, rng: &mut StdRng) -> bool {
-    let [a, b] = [(); 2].map(|()| element(state, rng, |e| e.set.0 == "port-ingress"));
-    let verdict = b.and_then(|b| b.verdict);
-    change(state, a, |a| {
-        let other = a.verdict != verdict;
-        a.verdict.clone_from(&verdict);
-        other
-    })
+    let links = state
+        .objects
+        .iter()
+        .filter_map(|(key, object)| match object {
+            Object::Link(link) => Some((key.clone(), link.group)),
+            _ => None,
+        });
+    let links: Vec<(Key, u32)> = links.collect();
+    let [Some((of, is)), Some((_, other))] = [(); 2].map(|()| links.choose(rng)) else {
+        return false;
+    };
+    match state.objects.get_mut(of) {
+        Some(Object::Link(link)) => link.group = *other,
+        _ => return false,
+    }
+    is != other
 }
 
 fn ends_swapped(state: &mut HostState, _: &mut StdRng) -> bool {

@@ -34,6 +34,7 @@ fn port(with_program: bool) -> BTreeMap<Key, Object> {
         name: link(),
         mac: GATEWAY,
         mtu: 1500,
+        group: 0,
         up: true,
     })];
     if with_program {

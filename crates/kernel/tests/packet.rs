@@ -27,6 +27,7 @@ fn with_port(test: impl FnOnce(&mut Tap, u32) + Send) {
             name: link,
             mac: GATEWAY,
             mtu: 1500,
+            group: 0,
             up: true,
         };
         let both = [Object::EdgeProgram(program), Object::Link(link)];

@@ -387,6 +387,7 @@ fn a_pair_joins_a_network_and_a_router() {
                 peer_netns: Netns::Named(hr.clone()),
                 peer: name("network"),
                 peer_mac: GATEWAY,
+                peer_group: 0,
             })
         };
         cloud.add([pair(1430)]);

@@ -28,6 +28,7 @@ fn link(netns: &Netns, link: &str) -> Object {
         name,
         mac: GATEWAY,
         mtu: 1400,
+        group: 0,
         up: true,
     })
 }

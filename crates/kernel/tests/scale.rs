@@ -54,6 +54,11 @@ fn set(name: &str, key: Vec<KeyType>, verdicts: bool) -> Object {
     )
 }
 
+fn element(set: &str, key: Vec<Value>, verdict: Option<Verdict>) -> Object {
+    let set = set.into();
+    Object::Element(MAIN, Element { set, key, verdict })
+}
+
 fn chain(name: &str, hook: Option<Hook>, rules: Vec<Vec<Statement>>) -> Object {
     let hook = hook.map(|hook| ChainHook {
         hook,
@@ -90,8 +95,8 @@ fn table() -> Vec<Object> {
     let accept = || Statement::Verdict(Verdict::Accept);
     let mut objects = vec![
         set("ports", vec![KeyType::IfName], false),
-        set("egress", vec![KeyType::IfName], true),
-        set("ingress", vec![KeyType::IfName], true),
+        set("egress", vec![KeyType::DevGroup], true),
+        set("ingress", vec![KeyType::DevGroup], true),
         chain(
             "prerouting",
             Some(Hook::Prerouting),
@@ -105,11 +110,11 @@ fn table() -> Vec<Object> {
             Some(Hook::Forward),
             vec![
                 vec![Statement::VerdictMap(
-                    vec![Field::IifName.into()],
+                    vec![Field::IifGroup.into()],
                     "egress".into(),
                 )],
                 vec![Statement::VerdictMap(
-                    vec![Field::OifName.into()],
+                    vec![Field::OifGroup.into()],
                     "ingress".into(),
                 )],
             ],
@@ -130,9 +135,16 @@ fn table() -> Vec<Object> {
             });
             objects.push(chain(&group, None, rules.collect()));
             let jump = Statement::Verdict(Verdict::Jump(group.as_str().into()));
-            let profile = format!("{direction}-{profile}");
+            let to = format!("{direction}-{profile}");
             let drop = vec![Statement::Counter, Statement::Verdict(Verdict::Drop)];
-            objects.push(chain(&profile, None, vec![vec![jump], drop]));
+            objects.push(chain(&to, None, vec![vec![jump], drop]));
+            let map = match direction {
+                "pe" => "egress",
+                _ => "ingress",
+            };
+            let verdict = Some(Verdict::Goto(to.as_str().into()));
+            let key = vec![Value::U32(profile + 1)];
+            objects.push(element(map, key, verdict));
         }
     }
     objects
@@ -165,6 +177,7 @@ fn port(n: u32) -> Vec<Object> {
         name: link.clone(),
         mac: GATEWAY,
         mtu: 1500,
+        group: n % 20 + 1,
         up: true,
     };
     let mut objects = vec![
@@ -174,29 +187,15 @@ fn port(n: u32) -> Vec<Object> {
             link: link.clone(),
         }),
     ];
-    let element = |set: &str, rest: Vec<Value>, verdict: Option<Verdict>| {
+    let of_port = |set: &str, rest: Vec<Value>| {
         let mut key = vec![Value::IfName(tap(n))];
         key.extend(rest);
-        Object::Element(
-            MAIN,
-            Element {
-                set: set.into(),
-                key,
-                verdict,
-            },
-        )
+        element(set, key, None)
     };
-    let goto = |d: &str| Some(Verdict::Goto(format!("{d}-{}", n % 20).as_str().into()));
-    objects.push(element("ports", vec![], None));
-    objects.push(element("egress", vec![], goto("pe")));
-    objects.push(element("ingress", vec![], goto("pi")));
+    objects.push(of_port("ports", vec![]));
     for addr in [v4, v6, local] {
         objects.push(match addr == local {
-            true => element(
-                "link-locals",
-                vec![Value::Mac(mac), Value::Addr(addr)],
-                None,
-            ),
+            true => of_port("link-locals", vec![Value::Mac(mac), Value::Addr(addr)]),
             false => Object::Source(Source {
                 netns: MAIN,
                 link: link.clone(),
@@ -348,14 +347,7 @@ fn ten_thousand_ports(carrier: bool) {
         let elements: Vec<Object> = (0..10_000u32)
             .map(|n| {
                 let key = vec![Value::IfName(name(&format!("x{n}")))];
-                Object::Element(
-                    MAIN,
-                    Element {
-                        set: "ports".into(),
-                        key,
-                        verdict: None,
-                    },
-                )
+                element("ports", key, None)
             })
             .collect();
         let mut keys = BTreeSet::new();

@@ -39,6 +39,7 @@ fn bare(netns: &Netns, link: &str, gateway: Mac) -> Vec<Object> {
         name: name(link),
         mac: gateway,
         mtu: 1500,
+        group: 0,
         up: true,
     };
     let edge = EdgeProgram {

@@ -143,6 +143,7 @@ fn sets() -> Vec<Object> {
         set("families", vec![KeyType::NfProto, KeyType::InetService]),
         map("egress", vec![KeyType::IfName]),
         map("by-family", vec![KeyType::NfProto, KeyType::IfName]),
+        map("by-group", vec![KeyType::DevGroup]),
         dynamic("connections", vec![v4], 65_536),
         dynamic("rates", vec![KeyType::IfName, v6], 1000),
         dynamic("by-chance", vec![KeyType::IfName, KeyType::Mark], 1000),
@@ -159,6 +160,7 @@ fn sets() -> Vec<Object> {
         ),
         element("pings", vec![Value::U8(128), Value::U8(0)], None),
         element("marks", vec![Value::U32(0x10_0000)], None),
+        element("by-group", vec![Value::U32(1 << 31)], Some(Verdict::Drop)),
         element("r6-members", vec![addr("2001:db8::2")], None),
         element(
             "families",
@@ -270,6 +272,10 @@ fn odd_rules() -> Vec<NftRule> {
                 "by-family".into(),
             ),
         ]),
+        rule(vec![Statement::VerdictMap(
+            vec![Field::IifGroup.into()],
+            "by-group".into(),
+        )]),
         rule(vec![
             compare(Field::FibDaddrType, Value::U32(2)),
             compare(Field::EtherSaddr, Value::Mac(Mac::new([2, 0, 0, 0, 0, 1]))),

@@ -25,6 +25,7 @@ fn port(link: &str) -> BTreeMap<Key, Object> {
             name: name(link),
             mac: GATEWAY,
             mtu: 1500,
+            group: 0,
             up: true,
         }),
         Object::EdgeProgram(EdgeProgram {

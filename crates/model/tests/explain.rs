@@ -12,7 +12,7 @@ use hextet_model::{
     intent::Change,
     neutron::{Direction, Port, Protocol, SecurityGroupRule},
     plan::Planner,
-    state::{CtState, HostState, Key},
+    state::{CtState, HostState, Key, Netns, Object},
 };
 use hextet_types::{Family, IfName};
 use world::{
@@ -195,6 +195,45 @@ fn the_host_itself_is_judged_like_anybody() {
     );
     let answer = ask(&query(Endpoint::Host, "2001:db8:1::a", SSH));
     assert_eq!(dropped(&answer), &Reason::IngressNotAllowed);
+}
+
+/// Groups 2 and 3, of which the first alone takes HTTPS.
+#[test]
+fn lists_of_groups_with_one_number_are_told_apart() {
+    let https = rule(0, Direction::Ingress, Family::V6);
+    let mut planner = planner();
+    let other = |n, group| port(n, vec![fixed(0, &format!("2001:db8:1::{n}"))], &[group]);
+    let changes = [(5, 2), (6, 3), (7, 3)].map(|(n, g)| Change::PutPort(Box::new(other(n, g))));
+    planner.apply_all([
+        Change::PutGroup(Box::new(group(2, [https]))),
+        Change::PutGroup(Box::new(group(3, []))),
+    ]);
+    planner.apply_all(changes);
+    let group_of = |planner: &Planner, n: u8, g: u8| {
+        let key = Key::Link(Netns::Main, other(n, g).if_name());
+        match planner.state().objects.get(&key) {
+            Some(Object::Link(link)) => link.group,
+            _ => 0,
+        }
+    };
+    assert_eq!(group_of(&planner, 5, 2), group_of(&planner, 6, 3));
+    assert_ne!(group_of(&planner, 5, 2), group_of(&planner, 1, 0));
+    let arrives = |planner: &Planner, n: u8| {
+        let to = format!("2001:db8:1::{n}");
+        let query = query(Endpoint::Port(port_id(2)), &to, HTTPS);
+        let answer = explain(planner, &query).unwrap();
+        matches!(answer.verdict, Outcome::Delivered { .. })
+    };
+    assert_eq!(
+        [5, 6, 7].map(|n| arrives(&planner, n)),
+        [true, false, false]
+    );
+    planner.apply(Change::PutPort(Box::new(other(7, 2))));
+    assert_eq!([5, 6, 7].map(|n| arrives(&planner, n)), [true, false, true]);
+    planner.apply(Change::RemovePort(port_id(6)));
+    assert_eq!([5, 7].map(|n| arrives(&planner, n)), [true, true]);
+    let shared = |key: &Key| matches!(key, Key::Chain(_, name) if name.0.starts_with("shared-"));
+    assert!(!planner.state().objects.keys().any(shared));
 }
 
 #[test]

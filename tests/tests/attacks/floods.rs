@@ -229,7 +229,7 @@ fn answered_connections(family: Family) -> Attack {
         new_flows_lost(world, family) > 0
     };
     let name = "answered connections fill the host's table";
-    Attack::new(GROUP, name, family, &[Defence::Chain("flood")], attempt)
+    Attack::new(GROUP, name, family, &[Defence::Floods], attempt)
 }
 
 /// Connections that a port may have in the cases about its limit, and those that it tries.
@@ -254,7 +254,7 @@ fn connections_of_one_port(family: Family) -> Attack {
         left > usize::from(LIMIT)
     };
     let name = "more connections than a port may have";
-    Attack::new(GROUP, name, family, &[Defence::Chain("flood")], attempt).given(limited)
+    Attack::new(GROUP, name, family, &[Defence::Floods], attempt).given(limited)
 }
 
 /// More than others may have open to it; its own are counted apart.
@@ -277,14 +277,14 @@ fn connections_to_one_port(family: Family) -> Attack {
         came > usize::from(LIMIT) || !world.uplink_is_hit()
     };
     let name = "more connections than others may have to a port";
-    Attack::new(GROUP, name, family, &[Defence::Chain("flood")], attempt).given(limited)
+    Attack::new(GROUP, name, family, &[Defence::Floods], attempt).given(limited)
 }
 
 /// Connections that nobody answers fill the table, too, where no port has a limit, but make room for
 /// others.
 pub fn unanswered_connections_make_room(family: Family) -> Result<(), String> {
     in_own_namespace(|| {
-        let mut world = World::new(Setting::new(), &[Defence::Chain("flood")]);
+        let mut world = World::new(Setting::new(), &[Defence::Floods]);
         let ends = world.to_internet(family);
         each_connection(&mut world, |world, (sport, dport)| {
             let frame = world.plain(ends, &udp(ends, sport, dport, MARKER));

@@ -23,6 +23,10 @@ pub mod meta {
     pub const L4PROTO: u32 = 16;
     /// Unicast, broadcast or multicast on the link.
     pub const PKTTYPE: u32 = 19;
+    /// The input interface's group.
+    pub const IIFGROUP: u32 = 21;
+    /// The output interface's group.
+    pub const OIFGROUP: u32 = 22;
 }
 
 /// `ct` keys, `enum nft_ct_keys`.

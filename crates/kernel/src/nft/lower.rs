@@ -367,31 +367,16 @@ fn load(field: Field, to: Slot) -> Expr {
         len,
         to,
     };
+    let company = |key| Expr::Meta { key, to };
     match field {
-        Field::IifName => Expr::Meta {
-            key: meta::IIFNAME,
-            to,
-        },
-        Field::OifName => Expr::Meta {
-            key: meta::OIFNAME,
-            to,
-        },
-        Field::NfProto => Expr::Meta {
-            key: meta::NFPROTO,
-            to,
-        },
-        Field::L4Proto => Expr::Meta {
-            key: meta::L4PROTO,
-            to,
-        },
-        Field::Mark => Expr::Meta {
-            key: meta::MARK,
-            to,
-        },
-        Field::PktType => Expr::Meta {
-            key: meta::PKTTYPE,
-            to,
-        },
+        Field::IifName => company(meta::IIFNAME),
+        Field::OifName => company(meta::OIFNAME),
+        Field::IifGroup => company(meta::IIFGROUP),
+        Field::OifGroup => company(meta::OIFGROUP),
+        Field::NfProto => company(meta::NFPROTO),
+        Field::L4Proto => company(meta::L4PROTO),
+        Field::Mark => company(meta::MARK),
+        Field::PktType => company(meta::PKTTYPE),
         Field::CtStatus => Expr::Ct {
             key: ct::STATUS,
             to,
@@ -462,7 +447,12 @@ fn field_len(field: Field) -> usize {
         | Field::Ip6Fragment => 1,
         Field::Sport | Field::Dport => 2,
         Field::NdTarget => 16,
-        Field::Mark | Field::CtStatus | Field::FibDaddrType | Field::Random(_) => 4,
+        Field::Mark
+        | Field::IifGroup
+        | Field::OifGroup
+        | Field::CtStatus
+        | Field::FibDaddrType
+        | Field::Random(_) => 4,
     }
 }
 
@@ -471,7 +461,12 @@ fn host_order(field: Field, mask: &[u8]) -> Vec<u8> {
     let mut mask = mask.to_vec();
     let in_host_order = matches!(
         field,
-        Field::Mark | Field::CtStatus | Field::FibDaddrType | Field::Random(_)
+        Field::Mark
+            | Field::IifGroup
+            | Field::OifGroup
+            | Field::CtStatus
+            | Field::FibDaddrType
+            | Field::Random(_)
     );
     if in_host_order && cfg!(target_endian = "little") {
         mask.reverse();

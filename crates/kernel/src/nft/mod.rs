@@ -69,11 +69,13 @@ fn type_number(kind: KeyType) -> u32 {
         KeyType::IcmpType(Family::V6) => 29,
         KeyType::IcmpCode(Family::V4) => 32,
         KeyType::IcmpCode(Family::V6) => 33,
+        KeyType::DevGroup => 35,
         KeyType::IfName => 41,
     }
 }
 
-const ALL_TYPES: [KeyType; 12] = [
+const ALL_TYPES: [KeyType; 13] = [
+    KeyType::DevGroup,
     KeyType::NfProto,
     KeyType::Addr(Family::V4),
     KeyType::Addr(Family::V6),

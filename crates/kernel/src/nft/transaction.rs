@@ -397,7 +397,7 @@ pub(super) fn read_comment(userdata: &[u8]) -> Option<&str> {
 /// (`NFTNL_UDATA_SET_KEYBYTEORDER`: 1 is the host's, 2 the network's).
 fn set_userdata(key: &[KeyType]) -> Vec<u8> {
     let order: u32 = match key {
-        [KeyType::Mark | KeyType::IfName] => 1,
+        [KeyType::Mark | KeyType::DevGroup | KeyType::IfName] => 1,
         [_] => 2,
         _ => 0,
     };

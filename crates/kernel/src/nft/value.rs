@@ -16,7 +16,7 @@ pub fn len_of(kind: KeyType) -> usize {
         KeyType::Addr(family) => usize::from(family.bits()) / 8,
         KeyType::NfProto | KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_) => 1,
         KeyType::InetService => 2,
-        KeyType::Mark => 4,
+        KeyType::Mark | KeyType::DevGroup => 4,
     }
 }
 
@@ -33,7 +33,7 @@ pub fn write_key(types: &[KeyType], values: &[Value]) -> Option<Vec<u8>> {
             | (KeyType::EtherAddr, Value::Mac(_))
             | (KeyType::NfProto, Value::Family(_))
             | (KeyType::InetService, Value::Port(_))
-            | (KeyType::Mark, Value::U32(_)) => true,
+            | (KeyType::Mark | KeyType::DevGroup, Value::U32(_)) => true,
             (KeyType::Addr(family), Value::Addr(addr)) => *family == Family::of(*addr),
             (KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_), Value::U8(_)) => {
                 true
@@ -82,7 +82,9 @@ fn read_value(kind: KeyType, octets: &[u8]) -> Option<Value> {
             Value::U8(*octets.first()?)
         }
         KeyType::InetService => Value::Port(u16::from_be_bytes(octets.try_into().ok()?)),
-        KeyType::Mark => Value::U32(u32::from_ne_bytes(octets.try_into().ok()?)),
+        KeyType::Mark | KeyType::DevGroup => {
+            Value::U32(u32::from_ne_bytes(octets.try_into().ok()?))
+        }
     })
 }
 

@@ -141,7 +141,7 @@ impl Kernel {
             Err(e) => return all_failed(run, e),
         };
         match phase {
-            Phase::Table => apply_table(namespace, run),
+            Phase::Table | Phase::TableEnds => apply_table(namespace, run),
             Phase::Rule | Phase::RuleEnds => run
                 .iter()
                 .map(|op| apply_rule(namespace, op).into())

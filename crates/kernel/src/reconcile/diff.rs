@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hextet_model::state::{Chain, Key, Netns, Object, SetName, Statement};
+use hextet_model::state::{Chain, Key, Link, Netns, Object, SetName, Statement};
 
 use hextet_types::{Family, IfName};
 
-use super::op::{Op, Standing};
+use super::op::{Op, Phase, Standing};
 
 /// All operations, in a safe order: services end, then policy changes, then services begin, then policy
 /// that nothing needs any longer ends.
@@ -61,18 +61,35 @@ fn ordered(mut ops: Vec<Op>, desired: &BTreeMap<Key, Object>) -> Vec<Op> {
         ops = with_remade_sets(ops, &remade, desired);
     }
     with_neighbours_of_changed_links(&mut ops, desired);
-    ops.sort_by(|a, b| (a.phase(), a.netns()).cmp(&(b.phase(), b.netns())));
+    let regroups = ops.iter().any(regroups);
+    let phase = |op: &Op| match op.phase() {
+        Phase::Table if regroups && matches!(op, Op::Delete(_)) => Phase::TableEnds,
+        phase => phase,
+    };
+    ops.sort_by(|a, b| (phase(a), a.netns()).cmp(&(phase(b), b.netns())));
     ops
+}
+
+/// Whether a link comes into another group: as long as it is in the old one, rules for that must stand.
+fn regroups(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Replace {
+            new: Object::Link(_) | Object::Veth(_),
+            ..
+        }
+    )
 }
 
 /// A link that gets another Ethernet address loses its neighbours, permanent ones too.
 fn with_neighbours_of_changed_links(ops: &mut Vec<Op>, desired: &BTreeMap<Key, Object>) {
     let mut changed: Vec<(Netns, IfName)> = Vec::new();
     for op in ops.iter() {
-        let Op::Replace { new, .. } = op else {
+        let Op::Replace { new, was } = op else {
             continue;
         };
         match new {
+            Object::Link(link) if keeps_address(link, was) => {}
             Object::Link(link) => changed.push((link.netns.clone(), link.name.clone())),
             Object::Vxlan(vxlan) => changed.push((vxlan.netns.clone(), vxlan.name.clone())),
             Object::Veth(veth) => changed.extend([
@@ -100,6 +117,10 @@ fn with_neighbours_of_changed_links(ops: &mut Vec<Op>, desired: &BTreeMap<Key, O
             }
         }
     }
+}
+
+fn keeps_address(link: &Link, was: &Standing) -> bool {
+    matches!(was, Standing::As(Object::Link(was)) if was.mac == link.mac)
 }
 
 /// A set cannot change its type: it goes and comes again, and so must its elements, and the rules that look
@@ -227,6 +248,41 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_a_links_old_group_stand_until_it_has_left() {
+        let link = |group, mtu| {
+            Object::Link(Link {
+                netns: Netns::Main,
+                name: "tap1".parse().expect("a name"),
+                mac: Mac::new([2, 0, 0, 0, 0, 1]),
+                mtu,
+                group,
+                up: true,
+            })
+        };
+        let neighbour = Object::Neighbour(Neighbour {
+            netns: Netns::Main,
+            link: "tap1".parse().expect("a name"),
+            addr: "192.0.2.9".parse().expect("an address"),
+            mac: Mac::new([2, 0, 0, 0, 0, 2]),
+        });
+        let kind = KeyType::DevGroup;
+        let desired = vec![set(kind), element(Value::U32(8)), link(8, 1500), neighbour];
+        let mut before = desired.clone();
+        before[1] = element(Value::U32(7));
+        before[2] = link(7, 1500);
+        let (desired, before) = (states(desired), standing(before));
+        assert_eq!(
+            lines(&diff(&desired, &before)),
+            [
+                "+ nft element s 0x8",
+                "~ link tap1 address 02:00:00:00:00:01 mtu 1500 group 8 up (was: link tap1 \
+                 address 02:00:00:00:00:01 mtu 1500 group 7 up)",
+                "- nft element s 0x7",
+            ]
+        );
+    }
+
+    #[test]
     fn services_end_first_and_begin_last() {
         let sysctl = |value: &str| {
             Object::Sysctl(Sysctl {
@@ -326,6 +382,7 @@ mod tests {
                 peer_netns: Netns::Main,
                 peer: name("o1"),
                 peer_mac: mac,
+                peer_group: 0,
             }),
             Object::Namespace(Namespace {
                 name: "hx-1".to_owned(),

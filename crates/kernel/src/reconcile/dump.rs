@@ -221,7 +221,7 @@ fn dump_links(
 ) {
     for is in links.found() {
         let key = Key::Link(netns.clone(), is.name.clone());
-        let made_by_us = matches!(is.group, made::OURS | made::PEER);
+        let made_by_us = is.group == made::OURS || made::may_be_our_end(is);
         if scope.expected.contains_key(&key) || (hung.is_ours(is.index) && !made_by_us) {
             found.insert(key, link_standing(netns, is));
         }
@@ -252,6 +252,7 @@ fn link_standing(netns: &Netns, is: &link::Found) -> Standing {
                 name,
                 mac,
                 mtu,
+                group: is.group,
                 up: is.up,
             })
             .into()

@@ -33,6 +33,7 @@ struct End<'a> {
     name: &'a IfName,
     mac: Mac,
     mtu: u16,
+    group: u32,
 }
 
 /// What is to be made.
@@ -61,6 +62,7 @@ impl<'a> Made<'a> {
             name,
             mac,
             mtu,
+            group: made::OURS,
         }
     }
 
@@ -71,6 +73,7 @@ impl<'a> Made<'a> {
                 name: &o.peer,
                 mac: o.peer_mac,
                 mtu: o.mtu,
+                group: o.peer_group,
             }),
             Made::Vxlan(_) => None,
         }
@@ -261,7 +264,7 @@ impl Kernel {
             return Ok(false);
         };
         match self.link_in(other.netns, other.name)? {
-            Some(is) if matches!(is.group, made::OURS | made::PEER) => {
+            Some(is) if is.group == made::OURS || made::may_be_our_end(&is) => {
                 self.delete_link(other.netns, is.index)?;
                 Ok(true)
             }
@@ -280,6 +283,7 @@ impl Kernel {
             name: end.name.clone(),
             mac: end.mac,
             mtu: end.mtu,
+            group: end.group,
             up: true,
         };
         let mut batch = Batch::default();
@@ -338,7 +342,6 @@ fn somebody_elses(op: &Op, end: &End<'_>) -> Error {
 fn are_a_pair(is: &Found, other: &Found) -> bool {
     (&is.kind, is.of) == (&Kind::Veth, Some(other.index))
         && (&other.kind, other.of) == (&Kind::Veth, Some(is.index))
-        && other.group == made::PEER
 }
 
 /// Where one end is in the main namespace, both have the same index.
@@ -427,6 +430,7 @@ fn read_veth(netns: &Netns, is: &Found, all: &Surveys) -> Option<(Object, bool)>
         peer_netns: peer_netns.clone(),
         peer: other.name.clone(),
         peer_mac: other.mac?,
+        peer_group: other.group,
     };
     let right = are_a_pair(is, other) && has_right_index(&veth, is, other);
     right.then_some((Object::Veth(veth), is_set_up(other) && other.mtu == is.mtu))

@@ -89,7 +89,7 @@ impl Namespace {
         let links = self.route.dump(&mut request, link::read)?;
         let mut batch = Batch::default();
         for is in links {
-            if matches!(is.group, made::OURS | made::PEER) {
+            if is.group == made::OURS || made::may_be_our_end(&is) {
                 link::delete(&mut batch, is.index);
             }
         }

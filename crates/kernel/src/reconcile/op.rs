@@ -142,6 +142,7 @@ pub(super) enum Phase {
     Fdb,
     Route,
     Patch,
+    TableEnds,
     RuleEnds,
     XfrmPolicyEnds,
     SysctlEnds,
@@ -254,7 +255,10 @@ pub(super) fn describe(object: &Object) -> String {
         },
         Object::Link(o) => {
             let state = if o.up { "up" } else { "down" };
-            format!("{name} address {} mtu {} {state}", o.mac, o.mtu)
+            format!(
+                "{name} address {} mtu {} group {} {state}",
+                o.mac, o.mtu, o.group
+            )
         }
         Object::Namespace(_) | Object::EdgeProgram(_) | Object::Source(_) | Object::Address(_) => {
             name

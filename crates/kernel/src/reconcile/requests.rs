@@ -89,7 +89,7 @@ fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -
                 return Some(Fate::Done);
             };
             match key {
-                Key::Link(..) => link::set_up(batch, index, false),
+                Key::Link(..) => link::leave(batch, index),
                 Key::Address(_, _, addr, len) => address::delete(batch, index, *addr, *len),
                 Key::Neighbour(_, _, addr) => neighbour::delete(batch, index, *addr),
                 Key::Fdb(_, _, mac) => fdb::delete(batch, index, *mac),

@@ -204,13 +204,17 @@ fn read_stats(value: &[u8]) -> Option<Stats> {
 /// kernel would tell all its parts that the link changed, and then IPv6 goes through all routes of all links.
 pub fn set(batch: &mut Batch, is: &Found, link: &Link) {
     let (mac, mtu) = (is.mac != Some(link.mac), is.mtu != u32::from(link.mtu));
-    if mac || mtu || is.generates_addresses {
+    let group = is.group != link.group;
+    if mac || mtu || group || is.generates_addresses {
         let mut m = batch.message(RTM_NEWLINK, 0, &header(is.index, 0, 0));
         if mac {
             m.attr(IFLA_ADDRESS, &link.mac.octets());
         }
         if mtu {
             m.ne32(IFLA_MTU, u32::from(link.mtu));
+        }
+        if group {
+            m.ne32(IFLA_GROUP, link.group);
         }
         if is.generates_addresses {
             m.nest(IFLA_AF_SPEC, |m| {
@@ -223,6 +227,13 @@ pub fn set(batch: &mut Batch, is: &Found, link: &Link) {
     if is.up != link.up {
         set_up(batch, is.index, link.up);
     }
+}
+
+/// Sets a link down that is none of ours any more.
+pub fn leave(batch: &mut Batch, index: u32) {
+    batch
+        .message(RTM_NEWLINK, 0, &header(index, 0, IFF_UP))
+        .ne32(IFLA_GROUP, 0);
 }
 
 /// Sets a link up or down.

@@ -43,8 +43,6 @@ const NETNSA_FD: u16 = 3;
 
 /// The group of a device, and of the end by which a pair is known: "hx".
 pub const OURS: u32 = 0x6878;
-/// The group of a pair's other end.
-pub const PEER: u32 = 0x6879;
 /// Our links' indexes begin here: the kernel, which counts from 1, gives none of them to others.
 pub const FIRST_INDEX: u32 = 0x0100_0000;
 
@@ -93,6 +91,11 @@ pub fn is_our_vxlan(is: &Found) -> bool {
     is.group == OURS && matches!(is.kind, Kind::Vxlan(_))
 }
 
+/// Whether it may be the other end of a pair that we made: nobody else's indexes are so high.
+pub fn may_be_our_end(is: &Found) -> bool {
+    is.kind == Kind::Veth && is.index >= FIRST_INDEX
+}
+
 /// Makes a pair. To be sent where the other end is to be, or with that namespace.
 pub fn veth(
     batch: &mut Batch,
@@ -108,7 +111,7 @@ pub fn veth(
             m.nest(VETH_INFO_PEER, |m| {
                 m.raw(&header(index));
                 end(m, &veth.peer, veth.peer_mac, veth.mtu, peer_netns);
-                m.ne32(IFLA_GROUP, PEER);
+                m.ne32(IFLA_GROUP, veth.peer_group);
             });
         });
     });

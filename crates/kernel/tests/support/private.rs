@@ -74,6 +74,7 @@ pub fn port(network: &str, port: &Port) -> Vec<Object> {
             peer_netns: Netns::Main,
             peer: name(&outer),
             peer_mac: Mac::new([2, 0, 0, 0, 1, 0]),
+            peer_group: 0,
         }),
         Object::EdgeProgram(EdgeProgram {
             netns: netns(),

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     plan::{HostConfig, base::GATEWAY_V6, rules::icmp_of},
     state::{
-        CtState, Hook, HostState, Key, Netns, NextHop, Object, PktType, RouteKey, RouteKind, marks,
+        CtState, Hook, HostState, Key, Link, Netns, NextHop, Object, PktType, RouteKey, RouteKind,
+        marks,
     },
 };
 
@@ -99,13 +100,7 @@ impl<'a> Machine<'a> {
         if let Some(steps) = steps.as_deref_mut() {
             steps.push(Step::Arrives(packet.link.clone()));
         }
-        let mut flight = Flight {
-            packet,
-            oif: None,
-            mark: 0,
-            pkt_type: PktType::Host,
-            translated: None,
-        };
+        let mut flight = Flight::new(packet);
         match self.travel(&mut flight, steps) {
             Ok(outcome) => outcome,
             Err(reason) => Outcome::Dropped(reason),
@@ -114,13 +109,7 @@ impl<'a> Machine<'a> {
 
     /// What the host itself sends.
     pub fn send_from_host(&self, packet: &Packet, steps: Option<&mut Vec<Step>>) -> Outcome {
-        let mut flight = Flight {
-            packet,
-            oif: None,
-            mark: 0,
-            pkt_type: PktType::Host,
-            translated: None,
-        };
+        let mut flight = Flight::new(packet);
         match self.leave(&mut flight, steps) {
             Ok(outcome) => outcome,
             Err(reason) => Outcome::Dropped(reason),
@@ -148,7 +137,7 @@ impl<'a> Machine<'a> {
         if flight.pkt_type != PktType::Host {
             return Err(Reason::Unchecked);
         }
-        flight.oif = way.link();
+        self.goes(flight, &way);
         self.table
             .pass(Hook::Forward, flight, steps.as_deref_mut())?;
         self.table.pass(Hook::Postrouting, flight, steps)?;
@@ -164,7 +153,7 @@ impl<'a> Machine<'a> {
         if matches!(way, Way::Local) {
             return Ok(Outcome::Host);
         }
-        flight.oif = way.link();
+        self.goes(flight, &way);
         self.table
             .pass(Hook::Output, flight, steps.as_deref_mut())?;
         self.table.pass(Hook::Postrouting, flight, steps)?;
@@ -178,6 +167,7 @@ impl<'a> Machine<'a> {
             return Ok(false);
         };
         self.link_is_up(link)?;
+        flight.groups[0] = self.group(link);
         if self.has_program(link) {
             if pings_gateway(flight.packet) {
                 return Ok(true);
@@ -230,13 +220,29 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn link_is_up(&self, link: &IfName) -> Result<(), Reason> {
+    fn goes(&self, flight: &mut Flight<'_>, way: &Way) {
+        flight.oif = way.link();
+        flight.groups[1] = flight.oif.as_ref().and_then(|link| self.group(link));
+    }
+
+    fn link(&self, name: &IfName) -> Option<&'a Link> {
         match self
             .state
             .objects
-            .get(&Key::Link(Netns::Main, link.clone()))
+            .get(&Key::Link(Netns::Main, name.clone()))?
         {
-            Some(Object::Link(link)) if !link.up => Err(Reason::LinkDown),
+            Object::Link(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    fn group(&self, link: &IfName) -> Option<u32> {
+        self.link(link).map(|link| link.group)
+    }
+
+    fn link_is_up(&self, link: &IfName) -> Result<(), Reason> {
+        match self.link(link) {
+            Some(link) if !link.up => Err(Reason::LinkDown),
             _ => Ok(()),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     intent::{Group, Intent, RoutingDomain},
     neutron::{Direction, SecurityGroupRule},
     plan::{self, Planner, index::has_interface, rules},
-    state::{CtState, PktType, Value},
+    state::{CtState, Value},
 };
 use packet::Flight;
 
@@ -202,13 +202,7 @@ fn rules_of(group: &Group, direction: Direction) -> impl Iterator<Item = &Securi
 }
 
 fn allows(intent: &Intent, rule: &SecurityGroupRule, packet: &Packet) -> bool {
-    let flight = Flight {
-        packet,
-        oif: None,
-        mark: 0,
-        pkt_type: PktType::Host,
-        translated: None,
-    };
+    let flight = Flight::new(packet);
     let other_end = rules::other_end(rule.direction, rule.ethertype);
     let is_member = |group: SecurityGroupId| match flight.field(other_end) {
         Some(Value::Addr(addr)) => intent

@@ -61,6 +61,8 @@ pub struct Packet {
 pub(super) struct Flight<'a> {
     pub packet: &'a Packet,
     pub oif: Option<IfName>,
+    /// The link groups of where it comes in, and of where it goes out.
+    pub groups: [Option<u32>; 2],
     pub mark: u32,
     pub pkt_type: PktType,
     pub translated: Option<NatRange>,
@@ -99,7 +101,19 @@ impl Packet {
     }
 }
 
-impl Flight<'_> {
+impl<'a> Flight<'a> {
+    /// Before it has gone anywhere.
+    pub fn new(packet: &'a Packet) -> Self {
+        Flight {
+            packet,
+            oif: None,
+            groups: [None; 2],
+            mark: 0,
+            pkt_type: PktType::Host,
+            translated: None,
+        }
+    }
+
     /// What the packet has there, if it has such a thing.
     pub fn field(&self, field: Field) -> Option<Value> {
         let packet = self.packet;
@@ -107,6 +121,8 @@ impl Flight<'_> {
         match field {
             Field::IifName => packet.link.clone().map(Value::IfName),
             Field::OifName => self.oif.clone().map(Value::IfName),
+            Field::IifGroup => self.groups[0].map(Value::U32),
+            Field::OifGroup => self.groups[1].map(Value::U32),
             Field::EtherSaddr => packet.mac.map(Value::Mac),
             Field::Saddr(family) => of_family(packet.source, family).map(Value::Addr),
             Field::Daddr(family) => of_family(packet.destination, family).map(Value::Addr),

@@ -33,7 +33,7 @@ use super::{
     HostConfig, address, flood, names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
     place::Place,
-    report,
+    profile, report,
     rules::icmp_of,
     unit::{Output, View},
     why,
@@ -49,6 +49,8 @@ use crate::{
 
 /// Marks a packet as one that may go to a port, or from a port to the host, and lets it pass.
 pub const ADMIT: &str = "admit";
+/// As [`ADMIT`], of what a connection brings along, wherever it goes.
+pub const EXPECTED: &str = "expected";
 /// Judges what goes to a port, whoever it comes from.
 pub const TO_PORT: &str = "to-port";
 /// The source is right: the packet may be forwarded.
@@ -182,12 +184,7 @@ fn sets(config: &HostConfig) -> Vec<Object> {
         names::UPLINKS,
     ];
     objects.extend(by_name.map(|name| nft::set(name, [KeyType::IfName])));
-    for direction in [Direction::Egress, Direction::Ingress] {
-        objects.push(nft::verdict_map(
-            names::profiles(direction),
-            [KeyType::IfName],
-        ));
-    }
+    objects.extend(profile::maps());
     let nd_types = 133..=137;
     objects.extend(nd_types.map(|t| nft::element(names::ND_TYPES, [Value::U8(t)])));
     let dhcp_clients = [68, 546];
@@ -239,10 +236,6 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         link_local_icmp(Family::V6),
         rule([nft::goto(TO_PORT)]),
     ];
-    let first_packet = rule([
-        nft::compare(unconfirmed(), Value::U32(0)),
-        nft::jump(flood::CHAIN),
-    ]);
     let mut output = vec![rule([
         nft::name_in(Field::OifName, names::PORTS),
         nft::goto(FROM_HOST),
@@ -258,7 +251,11 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         ),
         nft::base_chain("output", Hook::Output, nft::FILTER, output),
         nft::chain(CHECKED, vec![rule([to_this_host, ACCEPT])]),
-        nft::chain(ADMIT, vec![first_packet, rule([ADMITTED, ACCEPT])]),
+        nft::chain(ADMIT, vec![counted(flood::BOTH), rule([ADMITTED, ACCEPT])]),
+        nft::chain(
+            EXPECTED,
+            vec![counted(flood::FROM), rule([ADMITTED, ACCEPT])],
+        ),
         nft::chain(FROM_WORKLOAD, from_workload()),
         nft::chain(TO_WORKLOAD, to_workload()),
         nft::chain(FROM_HOST, from_host),
@@ -275,13 +272,14 @@ const ADMITTED: Statement = Statement::SetMark {
     mask: marks::ADMITTED,
 };
 
-/// Whether it is the first packet of its connection: of those after it the connection is confirmed
+/// The first packet of a connection is counted: of those after it the connection is confirmed
 /// (`IPS_CONFIRMED`).
-fn unconfirmed() -> KeyPart {
-    KeyPart {
+fn counted(chain: &str) -> NftRule {
+    let confirmed = KeyPart {
         field: Field::CtStatus,
         mask: Some(0x8_u32.to_be_bytes().to_vec()),
-    }
+    };
+    rule([nft::compare(confirmed, Value::U32(0)), nft::jump(chain)])
 }
 
 /// Nothing passes an interface that is named like a port and that no plan knows.
@@ -337,10 +335,7 @@ fn link_local_stays() -> NftRule {
 }
 
 fn from_workload() -> Vec<NftRule> {
-    let profile = Statement::VerdictMap(
-        vec![Field::IifName.into()],
-        names::profiles(Direction::Egress).into(),
-    );
+    let profile = profile::judge(Direction::Egress);
     let rest = because([Statement::Counter, DROP], why::NO_PROFILE);
     let unusual = nft::state_in(&[CtState::Invalid, CtState::Related]);
     vec![rule([unusual, nft::jump(UNUSUAL)]), rule([profile]), rest]
@@ -408,12 +403,9 @@ fn link_local_icmp(family: Family) -> NftRule {
     )
 }
 
-/// What the port's groups allow. Where there are stateless ports, the answers of those that are not pass.
+/// What the port's groups allow; what goes elsewhere passes without the mark that would let it go to a port. Where
+/// there are stateless ports, the answers of those that are not pass.
 fn to_port(view: View<'_>) -> Vec<NftRule> {
-    let profile = Statement::VerdictMap(
-        vec![Field::OifName.into()],
-        names::profiles(Direction::Ingress).into(),
-    );
     let mut rules = Vec::new();
     if view.index.any_stateless() {
         rules.push(rule([
@@ -422,9 +414,9 @@ fn to_port(view: View<'_>) -> Vec<NftRule> {
             nft::goto(ADMIT),
         ]));
     }
-    rules.push(rule([profile]));
+    rules.push(rule([profile::judge(Direction::Ingress)]));
     rules.extend(unknown_ports(view.config, Field::OifName));
-    rules.push(rule([nft::goto(ADMIT)]));
+    rules.extend([counted(flood::FROM), rule([ACCEPT])]);
     rules
 }
 

@@ -16,8 +16,10 @@ use super::{
 };
 use crate::state::{DynOp, Field, KeyType, Object, Statement, marks};
 
-/// The chain that counts.
-pub const CHAIN: &str = "flood";
+/// Counts, for each end that is a port, what goes to a port.
+pub const BOTH: &str = "flood";
+/// Counts, for the port that it comes from, what goes elsewhere.
+pub const FROM: &str = "flood-from";
 /// Lists that both sets have room for: as many as the kernel's table has connections, unless told otherwise.
 const MAX_LISTS: u32 = 262_144;
 /// Connections in a list, at most; what a new one costs grows with it.
@@ -28,26 +30,23 @@ const COUNTED: [(Field, &str); 2] = [
     (Field::OifName, names::CONNECTIONS_TO),
 ];
 
-/// The chain, and what it counts in.
+/// The chains, and what they count in.
 pub fn limit(config: &HostConfig) -> Vec<Object> {
     let lists = config.max_connections_per_port.div_ceil(LIST).max(1);
     let each = config.max_connections_per_port.div_ceil(lists);
     let set = |(_, name)| nft::dynamic_set(name, [KeyType::IfName, KeyType::Mark], MAX_LISTS);
     let too_many = |(field, name): (Field, &str)| {
         let list = vec![field.into(), Field::Random(lists).into()];
-        let of_port = match field {
-            Field::IifName => nft::marked(marks::FROM_PORT),
-            _ => nft::name_in(field, names::PORTS),
-        };
-        let statements = [
-            of_port,
-            Statement::Dynamic(list, name.into(), DynOp::CtCountOver(each)),
-            Statement::Counter,
-            DROP,
-        ];
+        let over = Statement::Dynamic(list, name.into(), DynOp::CtCountOver(each));
+        let mut statements = vec![over, Statement::Counter, DROP];
+        if field == Field::IifName {
+            statements.insert(0, nft::marked(marks::FROM_PORT));
+        }
         because(statements, why::TOO_MANY)
     };
     let mut objects = COUNTED.map(set).to_vec();
-    objects.push(nft::chain(CHAIN, COUNTED.map(too_many).to_vec()));
+    let [from, to] = COUNTED.map(too_many);
+    objects.push(nft::chain(FROM, vec![from.clone()]));
+    objects.push(nft::chain(BOTH, vec![from, to]));
     objects
 }

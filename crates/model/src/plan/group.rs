@@ -1,5 +1,4 @@
-//! Security groups: a chain for each group and direction, shared by all ports that have it, and a
-//! profile for each distinct list of groups.
+//! Security groups: a chain for each group and direction, shared by all ports that have it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,18 +10,17 @@ use hextet_types::{Family, SecurityGroupId};
 use super::{
     index::Name,
     names,
-    nft::{self, because, rule},
+    nft::{self, because},
     rules::{self, Match, Service, Shape},
-    unit::{Profile, View},
-    why,
+    unit::View,
 };
 use crate::{
     intent::Group,
     neutron::Direction,
-    state::{Field, KeyType, NftRule, Object, SetName, Statement, Value},
+    state::{Field, KeyType, NftRule, Object, SetName, Value},
 };
 
-const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+pub const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
 /// Where a packet goes that a group allows: one from a port is then judged for the port that it goes to.
 pub const fn allowed(direction: Direction) -> &'static str {
@@ -30,21 +28,6 @@ pub const fn allowed(direction: Direction) -> &'static str {
         Direction::Egress => super::base::TO_PORT,
         Direction::Ingress => super::base::ADMIT,
     }
-}
-
-/// A list of groups: one after the other, and what none of them allows is dropped.
-pub fn profile(view: View<'_>, profile: &Profile) -> Vec<Object> {
-    if !view.index.is_named(&Name::Profile(profile.clone())) {
-        return Vec::new();
-    }
-    let chain = |direction| {
-        let groups = profile.groups().iter();
-        let jumps = groups.map(|id| rule([nft::jump(names::group_chain(*id, direction))]));
-        let rest = because([Statement::Counter, nft::DROP], why::NOT_ALLOWED);
-        let name = names::profile_chain(profile.groups(), direction);
-        nft::chain(name, jumps.chain([rest]).collect())
-    };
-    DIRECTIONS.map(chain).into()
 }
 
 /// A group's chains, where ports name it. One that nobody has described yet allows nothing.

@@ -9,10 +9,7 @@ use std::net::IpAddr;
 
 use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
-use super::{
-    place::Place,
-    unit::{Profile, Unit},
-};
+use super::{place::Place, profile::Profile, unit::Unit};
 use crate::{
     intent::{Group, Intent},
     neutron::{Port, Subnet},
@@ -69,6 +66,8 @@ pub struct Index {
     names: BTreeMap<Name, BTreeSet<Referrer>>,
     /// What each group says; never an empty set.
     said: BTreeMap<SecurityGroupId, BTreeSet<Name>>,
+    /// The profiles that have a number; never an empty set.
+    numbers: BTreeMap<u32, BTreeSet<Profile>>,
     /// Ports all of whose groups are stateless; kept by [`Index::settle`].
     stateless: BTreeSet<PortId>,
 }
@@ -189,13 +188,45 @@ impl Index {
     }
 
     /// A name is said by one more or fewer; `edge` when that was the first or last.
-    fn touch(&self, name: &Name, edge: bool, touched: &mut BTreeSet<Unit>) {
+    fn touch(&mut self, name: &Name, edge: bool, touched: &mut BTreeSet<Unit>) {
+        if let Name::Profile(profile) = name {
+            let number = profile.number();
+            if edge {
+                self.count(number, profile);
+            }
+            if edge || self.is_shared(number) {
+                touched.insert(Unit::Number(number));
+            }
+        }
         match name {
             Name::Address(addr) => drop(touched.insert(Unit::Address(*addr))),
             Name::Translation => drop(touched.insert(Unit::Translation)),
             _ if edge => touched.extend(units_of_name(name)),
             _ => {}
         }
+    }
+
+    /// A profile has come or gone.
+    fn count(&mut self, number: u32, profile: &Profile) {
+        let there = self.is_named(&Name::Profile(profile.clone()));
+        let with = self.numbers.entry(number).or_default();
+        match there {
+            true => with.insert(profile.clone()),
+            false => with.remove(profile),
+        };
+        if with.is_empty() {
+            self.numbers.remove(&number);
+        }
+    }
+
+    /// The profiles that have that number.
+    pub fn profiles_with(&self, number: u32) -> impl Iterator<Item = &Profile> {
+        self.numbers.get(&number).into_iter().flatten()
+    }
+
+    /// Whether several profiles have that number.
+    pub fn is_shared(&self, number: u32) -> bool {
+        self.profiles_with(number).nth(1).is_some()
     }
 
     /// Those ports among `touched` may have become stateless, or no longer be.
@@ -283,7 +314,10 @@ pub fn units_of_name(name: &Name) -> Vec<Unit> {
     match name {
         Name::Network(_) | Name::Subnet(_) => Vec::new(),
         Name::Group(id) => vec![Unit::Group(*id)],
-        Name::Profile(profile) => vec![Unit::Profile(profile.clone())],
+        Name::Profile(profile) => vec![
+            Unit::Profile(profile.clone()),
+            Unit::Number(profile.number()),
+        ],
         Name::Address(addr) => vec![Unit::Address(*addr)],
         Name::WidePair(family, len) => vec![Unit::WideSet(*family, *len), Unit::SourceCheck],
         Name::Members(id) => vec![Unit::MemberSets(*id)],

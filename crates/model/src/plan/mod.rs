@@ -18,6 +18,7 @@ mod nat;
 mod nft;
 mod place;
 mod port;
+mod profile;
 mod report;
 mod responder;
 mod router;

@@ -9,14 +9,14 @@ use std::net::IpAddr;
 use hextet_types::PortId;
 
 use super::{
-    group, names, nft,
+    names, nft,
     place::{self, Place},
-    responder, source,
-    unit::{Output, Profile, View},
+    profile, responder, source,
+    unit::{Output, View},
 };
 use crate::{
-    neutron::{Direction, Port},
-    state::{EdgeProgram, Link, Neighbour, Netns, Object, Patch, Value, Verdict, Veth},
+    neutron::Port,
+    state::{EdgeProgram, Link, Neighbour, Netns, Object, Patch, Veth},
 };
 
 /// What the interface has until its network is known.
@@ -36,15 +36,6 @@ pub fn port(view: View<'_>, id: PortId) -> Output {
         ..
     } = link(view, port, up);
     objects.push(nft::name_element(names::PORTS, &name));
-    objects.extend([Direction::Egress, Direction::Ingress].map(|direction| {
-        let key = [Value::IfName(name.clone())];
-        let to = if up {
-            judged_by(port, direction)
-        } else {
-            Verdict::Drop
-        };
-        nft::map_element(names::profiles(direction), key, to)
-    }));
     if view.index.is_stateless(id) {
         objects.push(nft::name_element(names::STATELESS, &name));
     }
@@ -62,15 +53,6 @@ pub fn port(view: View<'_>, id: PortId) -> Output {
     output
 }
 
-fn judged_by(port: &Port, direction: Direction) -> Verdict {
-    if port.port_security_enabled {
-        let profile = Profile::of(port);
-        Verdict::Goto(names::profile_chain(profile.groups(), direction))
-    } else {
-        Verdict::Goto(group::allowed(direction).into())
-    }
-}
-
 /// Its link, with the program at its edge. Where the port lives elsewhere, its link stays in the main namespace,
 /// and a pair leads from there to an interface of the same name.
 fn link(view: View<'_>, port: &Port, up: bool) -> Output {
@@ -81,6 +63,10 @@ fn link(view: View<'_>, port: &Port, up: bool) -> Output {
         name: name.clone(),
         mac: view.config.gateway_mac,
         mtu: network.map_or(DEFAULT_MTU, |n| n.mtu),
+        group: match view.place {
+            Place::Main => profile::group_of(port, up),
+            Place::Network(_) | Place::Router(_) => 0,
+        },
         up,
     };
     let edge = EdgeProgram {
@@ -91,14 +77,14 @@ fn link(view: View<'_>, port: &Port, up: bool) -> Output {
     match view.place {
         Place::Main => output.objects.push(Object::Link(link)),
         Place::Network(_) | Place::Router(_) => {
-            output.joints.extend(pair(view, port, &link));
+            output.joints.extend(pair(view, port, &link, up));
             output.joints.push(Object::Link(link));
         }
     }
     output
 }
 
-fn pair(view: View<'_>, port: &Port, link: &Link) -> Vec<Object> {
+fn pair(view: View<'_>, port: &Port, link: &Link, up: bool) -> Vec<Object> {
     let Some(outer) = place::outer_end(port.id) else {
         return Vec::new();
     };
@@ -111,6 +97,7 @@ fn pair(view: View<'_>, port: &Port, link: &Link) -> Vec<Object> {
         peer_netns: netns.clone(),
         peer: link.name.clone(),
         peer_mac: link.mac,
+        peer_group: profile::group_of(port, up),
     };
     let patch = Patch {
         netns,

@@ -103,7 +103,7 @@ fn errors(view: View<'_>) -> Vec<NftRule> {
         let icmp = nft::protocol(icmp_of(family).0);
         because([icmp, Statement::Counter, DROP], why::FOREIGN)
     }));
-    rules.push(rule([admit()]));
+    rules.push(rule([nft::goto(base::EXPECTED)]));
     rules
 }
 

@@ -12,6 +12,7 @@ use hextet_types::{Family, HostId, NetworkId, PortId, SecurityGroupId, SubnetId}
 use super::{
     index::{Name, Referrer, has_interface, names_of_port, names_of_sources, names_of_subnet},
     place::{Place, Places},
+    profile::Profile,
     router::network::next_hops,
     rules::{self, Match},
     unit::Unit,
@@ -85,9 +86,13 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
         for unit in units.iter() {
             match unit {
                 Unit::Port(id) => {
-                    let port = intent.ports.get(id).into_iter();
-                    let fixed = port.flat_map(|p| &p.fixed_ips);
+                    let port = intent.ports.get(id);
+                    let fixed = port.into_iter().flat_map(|p| &p.fixed_ips);
                     more.extend(fixed.map(|f| Unit::Address(f.ip_address)));
+                    let number = port.map(|p| Profile::of(p).number());
+                    let index = places.get(*place).zip(number);
+                    let shared = index.filter(|(index, number)| index.is_shared(*number));
+                    more.extend(shared.map(|(_, number)| Unit::Number(number)));
                 }
                 Unit::MemberSets(id) => {
                     let members = intent.members.get(&(*id, place.domain()));

@@ -4,7 +4,7 @@
 //! units make an object with the same key, so the state is simply the union of all units, and a change
 //! is dealt with by computing again the units that it touches.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
@@ -14,6 +14,7 @@ use super::{
     nat, place,
     place::{Interfaces, Place},
     port,
+    profile::{self, Profile},
     router::{self, Routers},
     source, tunnel,
 };
@@ -22,25 +23,6 @@ use crate::{
     neutron::{Port, Subnet},
     state::{Announcement, Object, Responder},
 };
-
-/// A distinct list of groups: sorted, without repetition.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Profile(Arc<[SecurityGroupId]>);
-
-impl Profile {
-    /// The port's list.
-    pub fn of(port: &Port) -> Profile {
-        let mut groups = port.security_groups.clone();
-        groups.sort_unstable();
-        groups.dedup();
-        Profile(groups.into())
-    }
-
-    /// The groups.
-    pub fn groups(&self) -> &[SecurityGroupId] {
-        &self.0
-    }
-}
 
 /// A part of the state that is computed by itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +43,8 @@ pub enum Unit {
     Address(IpAddr),
     /// The chains of a list of groups.
     Profile(Profile),
+    /// Where the number of a list of groups leads.
+    Number(u32),
     /// A group's chains and sets.
     Group(SecurityGroupId),
     /// The sets of a remote group's members.
@@ -157,7 +141,8 @@ impl Unit {
             Unit::WideSet(family, len) => source::wide_set(view, *family, *len).into(),
             Unit::Port(id) => port::port(view, *id),
             Unit::Address(addr) => address::address(view, *addr),
-            Unit::Profile(profile) => group::profile(view, profile).into(),
+            Unit::Profile(profile) => profile::chains(view, profile).into(),
+            Unit::Number(number) => profile::number(view, *number).into(),
             Unit::Group(id) => group::group(view, *id).into(),
             Unit::MemberSets(id) => group::member_sets(view, *id).into(),
             Unit::Member(id, addr) => group::member(view, *id, *addr).into(),

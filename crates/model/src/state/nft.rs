@@ -52,6 +52,10 @@ pub enum Field {
     IifName,
     /// `oifname`.
     OifName,
+    /// `iifgroup`: the group of the interface.
+    IifGroup,
+    /// `oifgroup`.
+    OifGroup,
     /// `ether saddr`.
     EtherSaddr,
     /// `ip saddr` or `ip6 saddr`.
@@ -130,7 +134,7 @@ pub enum Value {
     U8(u8),
     /// A TCP, UDP or SCTP port.
     Port(u16),
-    /// A mark or status, in host order.
+    /// A mark, status or group, in host order.
     U32(u32),
 }
 
@@ -140,6 +144,8 @@ pub enum Value {
 pub enum KeyType {
     /// `ifname`, 16 octets.
     IfName,
+    /// `devgroup`, 4 octets.
+    DevGroup,
     /// `ether_addr`, 6 octets.
     EtherAddr,
     /// `ipv4_addr` or `ipv6_addr`.

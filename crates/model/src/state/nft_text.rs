@@ -85,6 +85,7 @@ impl fmt::Display for KeyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             KeyType::IfName => "ifname",
+            KeyType::DevGroup => "devgroup",
             KeyType::EtherAddr => "ether_addr",
             KeyType::Addr(Family::V4) => "ipv4_addr",
             KeyType::Addr(Family::V6) => "ipv6_addr",
@@ -273,6 +274,8 @@ impl fmt::Display for Field {
         f.write_str(match self {
             Field::IifName => "iifname",
             Field::OifName => "oifname",
+            Field::IifGroup => "iifgroup",
+            Field::OifGroup => "oifgroup",
             Field::EtherSaddr => "ether saddr",
             Field::Saddr(Family::V4) => "ip saddr",
             Field::Saddr(Family::V6) => "ip6 saddr",

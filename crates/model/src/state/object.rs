@@ -82,6 +82,8 @@ pub struct Veth {
     pub peer: IfName,
     /// The other end's Ethernet address.
     pub peer_mac: Mac,
+    /// The other end's group; see [`Link::group`].
+    pub peer_group: u32,
 }
 
 /// A VXLAN device (RFC 7348) that learns nothing. Its outer packets are the main namespace's, wherever it is.
@@ -139,6 +141,8 @@ pub struct Link {
     pub mac: Mac,
     /// In octets.
     pub mtu: u16,
+    /// The number of its group (`ip link … group N`), by which rules know it; 0 is none.
+    pub group: u32,
     /// Administratively up.
     pub up: bool,
 }

@@ -83,6 +83,7 @@ fn pair(view: View<'_>, leg: &Leg<'_>) -> Option<Object> {
         peer_netns: Netns::Named(namespace(leg.router.router.id)),
         peer: leg.far_link()?,
         peer_mac: ROUTER_MAC,
+        peer_group: 0,
     };
     Some(Object::Veth(veth))
 }
