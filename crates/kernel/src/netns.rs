@@ -22,7 +22,8 @@ use nix::{
 
 use crate::error::Error;
 
-const DIRECTORY: &str = "/run/netns";
+/// Where namespaces have their names.
+pub(crate) const DIRECTORY: &str = "/run/netns";
 const NONE: Option<&str> = None;
 
 /// A namespace held open: it stays, and stays the same, as long as this does.

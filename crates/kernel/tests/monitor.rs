@@ -35,7 +35,7 @@ fn hear(monitor: &mut Monitor, wanted: &Wake) -> BTreeSet<Wake> {
         );
         let mut fds = monitor.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         poll(&mut fds, PollTimeout::from(1000u16)).expect("polled");
-        heard.extend(monitor.read().expect("heard"));
+        heard.extend(monitor.read().expect("heard").here);
     }
     heard
 }
@@ -100,10 +100,10 @@ fn each_kind_of_change_is_heard() {
         }
         run("ip link add tap3 type veth peer name tap4");
         run("tc qdisc add dev tap3 clsact");
-        let heard = hear(&mut monitor, &Wake::Link(name("tap4")));
+        let heard = hear(&mut monitor, &Wake::NewLink(name("tap4")));
         let programs = heard
             .iter()
-            .chain(&monitor.read().expect("heard"))
+            .chain(&monitor.read().expect("heard").here)
             .cloned()
             .collect::<Vec<_>>();
         assert!(

@@ -8,12 +8,13 @@ mod attr;
 mod carrier;
 mod message;
 mod monitor;
+mod numbered;
 mod socket;
 
 pub use attr::{Attrs, addr, be16, be32, be64, ne16, ne32, text, u8 as octet};
 pub use carrier::CarrierMonitor;
 pub use message::{Batch, Message, flags};
-pub use monitor::{LinkSettings, MAX_IGNORED, Monitor, TableHearing, Wake};
+pub use monitor::{Everywhere, Heard, LinkSettings, MAX_IGNORED, Monitor, TableHearing, Wake};
 pub use socket::{Answer, Outcome, Socket};
 #[cfg(feature = "fuzzing")]
 pub use {monitor::hear, socket::answers};

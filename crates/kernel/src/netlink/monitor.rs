@@ -1,26 +1,34 @@
-//! Hearing that something changed in a namespace. Who hears it looks again; only a link's settings are
-//! told with it, so that echoes of one's own changes can be told from others'.
+//! Hearing that something changed in a namespace, or in all to which it has given numbers. Who hears it looks
+//! again; only a link's settings are told with it, so that echoes of one's own changes can be told from others'.
+//!
+//! One set of sockets hears of any number of namespaces (`NETLINK_LISTEN_ALL_NSID`), and holds none of them. That
+//! a name of ours under `/run/netns` has gone is heard, too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
-use hextet_model::state::TABLE;
+use hextet_model::state::{Namespace, TABLE};
 use hextet_types::{Family, IfName, Mac};
 use netlink_sys::SocketAddr;
+use nix::{
+    errno::Errno,
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+};
 use socket2::{SockFilter, SockRef};
 
 use super::{
     Answer, Attrs,
+    numbered::receive,
     socket::{answers, receive_buffer},
     text,
 };
 use crate::{
     error::Error,
-    netns::Handle,
+    netns::{self, Handle},
     route::{entry, link, neighbour},
     tc, xfrm,
 };
@@ -54,8 +62,10 @@ const READS: usize = 4096;
 /// What may have changed, as coarse as is cheap to tell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wake {
-    /// This link came, went, or was turned on or off: what stood on it may be lost.
+    /// This link went, or was turned on or off: what stood on it may be lost.
     Link(IfName),
+    /// This link came. If it takes the place of another, that one has gone before, and that was told.
+    NewLink(IfName),
     /// This link was given other settings, or its carrier came or went; also by ourselves, since the kernel
     /// does not tell who did it. Of several at once, the last.
     LinkSettings(LinkSettings),
@@ -75,8 +85,33 @@ pub enum Wake {
     XfrmPolicies,
     /// Our nftables table.
     Table,
+    /// A namespace of that name has lost it.
+    Namespace(String),
     /// Too much at once: anything may have changed.
     Resync,
+}
+
+/// What was heard; each thing once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// In the namespace that is listened in.
+    pub here: BTreeSet<Wake>,
+    /// In others, by the numbers that it has for them ([`crate::Kernel::numbered`]).
+    pub elsewhere: BTreeSet<(i32, Wake)>,
+}
+
+impl Heard {
+    /// Whether it is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.here.is_empty() && self.elsewhere.is_empty()
+    }
+
+    fn add(&mut self, number: Option<i32>, wake: Wake) {
+        match number {
+            None => drop(self.here.insert(wake)),
+            Some(number) => drop(self.elsewhere.insert((number, wake))),
+        }
+    }
 }
 
 /// A link's settings, as they are now.
@@ -96,6 +131,7 @@ pub struct LinkSettings {
 #[derive(Debug)]
 pub struct Monitor {
     sockets: [Arc<netlink_sys::Socket>; 3],
+    names: Inotify,
     buf: Vec<u8>,
 }
 
@@ -113,8 +149,14 @@ impl Monitor {
         let sockets = sockets.map_err(|e: io::Error| Error::system(operation(), e))?;
         Ok(Monitor {
             sockets,
+            names: watch_names().map_err(|e| Error::system(operation(), e))?,
             buf: vec![0; 64 << 10],
         })
+    }
+
+    /// For [`crate::Kernel::hear_everywhere`].
+    pub fn everywhere(&self) -> Everywhere {
+        Everywhere(self.sockets.clone())
     }
 
     /// For [`crate::Kernel::hush`].
@@ -124,39 +166,85 @@ impl Monitor {
     }
 
     /// They become readable when something changed; none blocks.
-    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
-        self.sockets.each_ref().map(AsFd::as_fd)
+    pub fn fds(&self) -> [BorrowedFd<'_>; 4] {
+        let [route, nft, xfrm] = self.sockets.each_ref().map(AsFd::as_fd);
+        [route, nft, xfrm, self.names.as_fd()]
     }
 
-    /// What was heard since the last time; each thing once. Bounded: there may be more to read.
-    pub fn read(&mut self) -> Result<BTreeSet<Wake>, Error> {
-        let mut wakes = BTreeSet::new();
+    /// What was heard since the last time. Bounded: there may be more to read.
+    pub fn read(&mut self) -> Result<Heard, Error> {
+        let mut heard = Heard::default();
         let mut settings = BTreeMap::new();
         let wakes_of = [route_wake, table_wake, xfrm_wake];
         for (socket, wake) in self.sockets.iter().zip(wakes_of) {
             for _ in 0..READS {
-                match socket.recv(&mut &mut self.buf[..], libc::MSG_DONTWAIT) {
-                    Ok(len) => {
+                match receive(socket, &mut self.buf) {
+                    Ok((len, number)) => {
                         for answer in answers(self.buf.get(..len).unwrap_or_default()) {
                             match wake(&answer) {
                                 Some(Wake::LinkSettings(is)) => {
-                                    settings.insert(is.name.clone(), is);
+                                    settings.insert((number, is.name.clone()), is);
                                 }
-                                other => wakes.extend(other),
+                                Some(other) => heard.add(number, other),
+                                None => {}
                             }
                         }
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                        wakes.insert(Wake::Resync);
+                        heard.add(None, Wake::Resync);
                     }
                     Err(e) => return Err(Error::system("listen for changes", e)),
                 }
             }
         }
-        wakes.extend(settings.into_values().map(Wake::LinkSettings));
-        Ok(wakes)
+        for ((number, _), is) in settings {
+            heard.add(number, Wake::LinkSettings(is));
+        }
+        self.read_names(&mut heard)?;
+        Ok(heard)
+    }
+
+    fn read_names(&self, heard: &mut Heard) -> Result<(), Error> {
+        let events = match self.names.read_events() {
+            Ok(events) => events,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(e) => return Err(Error::system("listen for namespaces that go", e)),
+        };
+        for event in events {
+            let name = event.name.and_then(|name| name.into_string().ok());
+            match name {
+                Some(name) if Namespace::may_be_ours(&name) => {
+                    heard.add(None, Wake::Namespace(name));
+                }
+                Some(_) => {}
+                None => heard.add(None, Wake::Resync),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn watch_names() -> io::Result<Inotify> {
+    fs::create_dir_all(netns::DIRECTORY)?;
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+    inotify.add_watch(netns::DIRECTORY, gone)?;
+    Ok(inotify)
+}
+
+/// A monitor's sockets, to have them hear of all namespaces that have numbers.
+#[derive(Clone, Debug)]
+pub struct Everywhere([Arc<netlink_sys::Socket>; 3]);
+
+impl Everywhere {
+    /// From now on they do.
+    pub(crate) fn open(&self) -> Result<(), Error> {
+        self.0.iter().try_for_each(|socket| {
+            let done = socket.set_listen_all_namespaces(true);
+            done.map_err(|e| Error::system("listen for changes in all namespaces", e))
+        })
     }
 }
 
@@ -249,6 +337,7 @@ fn link_wake(answer: &Answer<'_>) -> Option<Wake> {
             mtu: is.mtu,
             up: is.up,
         }),
+        Some(is) if link::came(answer) => Wake::NewLink(is.name),
         _ => Wake::Link(link::name(answer)?),
     })
 }

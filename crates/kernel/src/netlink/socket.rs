@@ -77,9 +77,27 @@ pub struct Socket {
 impl Socket {
     /// Opens one in the thread's network namespace; `protocol` as in netlink(7).
     pub fn open(protocol: isize, what: &'static str) -> Result<Self, Error> {
+        Socket::open_as(protocol, what, None)
+    }
+
+    /// As [`Socket::open`], with the address that another one has in another namespace, unless that is taken.
+    pub fn open_as(
+        protocol: isize,
+        what: &'static str,
+        wanted: Option<u32>,
+    ) -> Result<Self, Error> {
         let failed = |e: io::Error| Error::system(format!("open a {what} socket"), e);
         let mut inner = netlink_sys::Socket::new(protocol).map_err(failed)?;
-        let port = inner.bind_auto().map_err(failed)?.port_number();
+        let is_bound = |inner: &mut netlink_sys::Socket, port| {
+            inner
+                .bind(&SocketAddr::new(port, 0))
+                .is_ok()
+                .then_some(port)
+        };
+        let port = match wanted.and_then(|port| is_bound(&mut inner, port)) {
+            Some(port) => port,
+            None => inner.bind_auto().map_err(failed)?.port_number(),
+        };
         inner.set_ext_ack(true).map_err(failed)?;
         inner.set_cap_ack(true).map_err(failed)?;
         if protocol == libc::NETLINK_ROUTE as isize {

@@ -18,48 +18,82 @@ impl Kernel {
         let mut gone = BTreeSet::new();
         let mut far = BTreeSet::new();
         for (key, standing) in &self.known {
-            if let Standing::As(Object::Veth(veth)) = standing
-                && veth.peer_netns == *netns
-                && links.contains(&veth.peer)
-            {
-                far.insert((veth.netns.clone(), veth.name.clone()));
+            if let Standing::As(Object::Veth(veth)) = standing {
+                far.extend(other_end(veth, netns, links));
             }
             if is_on(key, standing, netns, links) {
                 gone.insert(key.clone());
             }
         }
         if !far.is_empty() {
-            let stale = self.stale_among(&far);
+            let stale = self.stale_among(far.iter().map(|(netns, _)| netns.clone()).collect());
             let is_far =
                 |netns: &Netns, name: &IfName| far.contains(&(netns.clone(), name.clone()));
             for (key, standing) in &self.known {
-                let in_stale = match key {
-                    Key::Namespace(name) => stale.contains(&Netns::Named(name.clone())),
-                    key => stale.contains(key.netns()),
-                };
-                if in_stale || stands_on(key, standing, is_far) {
+                if is_in(key, &stale) || stands_on(key, standing, is_far) {
                     gone.insert(key.clone());
                 }
             }
         }
-        for key in &gone {
-            self.known.remove(key);
-            self.outdate(key);
-        }
-        self.forget_sources(&gone);
+        self.forget(&gone);
         gone
     }
 
-    /// The namespaces of these links that are no longer there.
-    fn stale_among(&mut self, links: &BTreeSet<(Netns, IfName)>) -> BTreeSet<Netns> {
-        self.drop_stale_namespaces();
-        let namespaces: BTreeSet<&Netns> = links.iter().map(|(netns, _)| netns).collect();
-        namespaces
-            .into_iter()
-            .filter(|netns| matches!(self.namespace(netns), Ok(None)))
-            .cloned()
-            .collect()
+    /// Forgets what stood in those of these namespaces that are no longer there, and what joined them with others.
+    /// The keys are for [`Kernel::reconcile_keys`]. Looks at all that is known, once.
+    pub fn forget_namespaces(&mut self, namespaces: BTreeSet<Netns>) -> BTreeSet<Key> {
+        let stale = self.stale_among(namespaces);
+        if stale.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut gone = BTreeSet::new();
+        for (key, standing) in &self.known {
+            let joins = match standing {
+                Standing::As(Object::Veth(veth)) => stale.contains(&veth.peer_netns),
+                Standing::As(Object::Patch(patch)) => stale.contains(&patch.netns),
+                _ => false,
+            };
+            if joins || is_in(key, &stale) {
+                gone.insert(key.clone());
+            }
+        }
+        self.forget(&gone);
+        gone
     }
+
+    fn forget(&mut self, gone: &BTreeSet<Key>) {
+        for key in gone {
+            self.known.remove(key);
+            self.outdate(key);
+        }
+        self.forget_sources(gone);
+    }
+
+    /// Those of these namespaces that are no longer there.
+    fn stale_among(&mut self, mut namespaces: BTreeSet<Netns>) -> BTreeSet<Netns> {
+        self.drop_stale_namespaces();
+        namespaces
+            .retain(|netns| *netns != Netns::Main && matches!(self.namespace(netns), Ok(None)));
+        namespaces
+    }
+}
+
+fn is_in(key: &Key, namespaces: &BTreeSet<Netns>) -> bool {
+    match key {
+        Key::Namespace(name) => namespaces.contains(&Netns::Named(name.clone())),
+        key => namespaces.contains(key.netns()),
+    }
+}
+
+/// The other end of a pair that has one of these as an end, where that is in another namespace.
+fn other_end(veth: &Veth, netns: &Netns, links: &BTreeSet<IfName>) -> Option<(Netns, IfName)> {
+    let ends = [(&veth.netns, &veth.name), (&veth.peer_netns, &veth.peer)];
+    let [first, second] = ends;
+    let is_one = |(of, name): (&Netns, &IfName)| of == netns && links.contains(name);
+    let (_, (of, name)) = [(first, second), (second, first)]
+        .into_iter()
+        .find(|(one, _)| is_one(*one))?;
+    (of != netns).then(|| (of.clone(), name.clone()))
 }
 
 fn is_on(key: &Key, standing: &Standing, netns: &Netns, links: &BTreeSet<IfName>) -> bool {

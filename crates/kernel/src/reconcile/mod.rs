@@ -10,6 +10,7 @@ mod forget;
 mod look;
 mod made;
 mod namespaces;
+mod numbers;
 mod op;
 mod patches;
 mod programs;
@@ -25,6 +26,7 @@ use std::{
 use hextet_model::state::{Key, Netns, Object};
 use hextet_types::{IfName, Mac};
 use namespaces::Namespace;
+use numbers::Numbers;
 
 pub use diff::{diff, diff_keys};
 pub use look::{Expected, Look, Onlooker, Seen};
@@ -129,6 +131,7 @@ pub struct Kernel {
     to_tcx: bool,
     record: Record,
     namespaces: BTreeMap<Netns, Namespace>,
+    numbers: Numbers,
     /// Counts how often namespaces were used.
     uses: u64,
     /// By which namespaces are known to be ours.
@@ -148,7 +151,7 @@ impl Kernel {
     /// Opens it. `Main` is the network namespace of the calling thread, from now on.
     pub fn open(config: Config) -> Result<Self, Error> {
         let record = Record::open(&config.sysctl_record)?;
-        let main = Namespace::open(netns::Handle::open(&Netns::Main)?)?;
+        let main = Namespace::open(netns::Handle::open(&Netns::Main)?, None)?;
         let mark = namespaces::mark(main.route.netns_cookie()?);
         let namespaces = BTreeMap::from([(Netns::Main, main)]);
         let has_tcx = bpf::has_tcx();
@@ -165,6 +168,7 @@ impl Kernel {
             moving_patches: BTreeSet::new(),
             record,
             namespaces,
+            numbers: Numbers::default(),
             uses: 0,
             mark,
             next_index: FIRST_INDEX,

@@ -10,6 +10,7 @@ use hextet_model::state::{self, Key, KeyType, Netns, Object, SetName};
 
 use super::{Kernel, Op, Standing, apply::Fate};
 use crate::{
+    conntrack::Conntrack,
     error::Error,
     netlink::{Batch, Socket, TableHearing},
     netns,
@@ -47,11 +48,20 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    pub(super) fn open(handle: netns::Handle) -> Result<Self, Error> {
+    /// Opens sockets there. They have the same addresses as those of the main namespace, so that who hears of
+    /// changes in all namespaces knows which are our own.
+    pub(super) fn open(handle: netns::Handle, main: Option<&Namespace>) -> Result<Self, Error> {
+        let address = |of: fn(&Namespace) -> &Socket| main.map(|main| of(main).port());
+        let ports = [
+            address(|main| &main.route),
+            address(|main| &main.nft),
+            address(|main| &main.xfrm),
+        ];
         let sockets = || {
-            let route = Socket::open(libc::NETLINK_ROUTE as isize, "rtnetlink")?;
-            let nft = Socket::open(libc::NETLINK_NETFILTER as isize, "nf_tables")?;
-            let xfrm = Socket::open(libc::NETLINK_XFRM as isize, "xfrm")?;
+            let [route, nft, xfrm] = ports;
+            let route = Socket::open_as(libc::NETLINK_ROUTE as isize, "rtnetlink", route)?;
+            let nft = Socket::open_as(libc::NETLINK_NETFILTER as isize, "nf_tables", nft)?;
+            let xfrm = Socket::open_as(libc::NETLINK_XFRM as isize, "xfrm", xfrm)?;
             Ok((route, nft, xfrm))
         };
         let (route, nft, xfrm) = match handle.name() {
@@ -134,6 +144,7 @@ impl Kernel {
             let Some(namespace) = self.open_namespace(netns)? else {
                 return Ok(None);
             };
+            self.learn_number(netns, &namespace)?;
             self.close_unused();
             self.namespaces.insert(netns.clone(), namespace);
         }
@@ -149,7 +160,7 @@ impl Kernel {
             Err(e) if e.errno() == Some(libc::ENOENT) => return Ok(None),
             Err(e) => return Err(e),
         };
-        let mut namespace = Namespace::open(handle)?;
+        let mut namespace = Namespace::open(handle, self.namespaces.get(&Netns::Main))?;
         if let Netns::Named(name) = netns
             && state::Namespace::may_be_ours(name)
         {
@@ -162,6 +173,20 @@ impl Kernel {
             namespace.only_undisturbed();
         }
         Ok(Some(namespace))
+    }
+
+    /// The connection table of a namespace; none, where it is not there, or has a name of ours and is somebody
+    /// else's.
+    ///
+    /// # Errors
+    ///
+    /// It can't be opened.
+    pub fn connections(&mut self, netns: &Netns) -> Result<Option<Conntrack>, Error> {
+        let Some(namespace) = self.namespace(netns)? else {
+            return Ok(None);
+        };
+        let handle = namespace.handle.another()?;
+        handle.run(|| Conntrack::open(&Netns::Main))?.map(Some)
     }
 
     /// Closes the one that was used the longest time ago, where there are too many.

@@ -124,6 +124,11 @@ pub fn turned(answer: &Answer<'_>) -> bool {
     changed.is_some_and(|mask| mask & IFF_UP != 0)
 }
 
+/// Whether a notification tells that a link was made: then it says that all flags have changed.
+pub fn came(answer: &Answer<'_>) -> bool {
+    answer.payload.get(12..).and_then(ne32) == Some(u32::MAX)
+}
+
 /// Reads a link from a notification or an answer.
 pub fn read(answer: &Answer<'_>) -> Option<Found> {
     if answer.kind != RTM_NEWLINK {

@@ -159,6 +159,15 @@ pub fn request_nsid(batch: &mut Batch, of: BorrowedFd<'_>) {
         .ne32(NETNSA_FD, of.as_raw_fd().unsigned_abs());
 }
 
+/// Has the kernel choose a number for a namespace.
+pub fn give_nsid(batch: &mut Batch, of: BorrowedFd<'_>) {
+    const ANY: i32 = -1;
+    batch
+        .message(RTM_NEWNSID, 0, &[0; NSID_HEADER])
+        .ne32(NETNSA_FD, of.as_raw_fd().unsigned_abs())
+        .ne32(NETNSA_NSID, ANY.cast_unsigned());
+}
+
 /// Reads that number; none, as long as it has none.
 pub fn read_nsid(answer: &Answer<'_>) -> Option<i32> {
     let attrs = Attrs::after(answer.payload, NSID_HEADER);
