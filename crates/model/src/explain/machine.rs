@@ -1,9 +1,11 @@
-//! A host with a given state, as the way of one packet through it.
+//! A host's namespace with a given state, as the way of one packet through it.
+//!
+//! A port of a private network has its link in the main namespace, and everything else in the network's.
 
 use std::{
     borrow::Cow,
     collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use hextet_types::{Family, IfName, Prefix};
@@ -14,25 +16,29 @@ use super::{
     table::Table,
 };
 use crate::{
-    plan::{HostConfig, base::GATEWAY_V6, rules::icmp_of},
+    plan::{HostConfig, base::GATEWAY_V6, outer_end_of, rules::icmp_of},
     state::{
-        CtState, Hook, HostState, Key, Link, Netns, NextHop, Object, PktType, RouteKey, RouteKind,
-        marks,
+        CtState, Fdb, Hook, HostState, Key, Link, Neighbour, Netns, NextHop, Object, PktType,
+        RouteKey, RouteKind, Vxlan, marks,
     },
 };
 
 const MAIN_TABLE: u32 = 254;
+/// Sorts before all names of links.
+const LOWEST_NAME: &str = "!";
+const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// A host with a state. Making one costs what the number of objects costs, unless its ways are known; a packet
-/// does not.
+/// A host's namespace with a state. Making one costs what the number of its objects costs, unless its ways are
+/// known; a packet does not.
 pub struct Machine<'a> {
     state: &'a HostState,
+    netns: &'a Netns,
     config: &'a HostConfig,
     table: Table<'a>,
     ways: Cow<'a, Ways>,
 }
 
-/// The routes and addresses of a state, in short.
+/// The routes and addresses of a namespace, in short.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
     /// Lengths of the prefixes that there are routes for, longest first.
@@ -41,19 +47,32 @@ pub struct Ways {
 }
 
 impl Ways {
-    /// Those of the state. Costs what the number of its objects costs.
-    pub fn of(state: &HostState) -> Ways {
+    /// Those of a namespace. Costs what the number of its objects costs.
+    pub fn of(state: &HostState, netns: &Netns) -> Ways {
         let mut lengths = BTreeSet::new();
         let mut locals = BTreeSet::new();
-        for key in state.objects.keys() {
+        let first = Key::Route(RouteKey {
+            netns: netns.clone(),
+            table: 0,
+            prefix: Prefix::host(UNSPECIFIED),
+            metric: 0,
+        });
+        for key in state.objects.range(first..).map(|(key, _)| key) {
             match key {
-                Key::Route(route) if route.table == MAIN_TABLE => {
-                    lengths.insert((route.prefix.family(), route.prefix.len()));
+                Key::Route(route) if route.netns == *netns => {
+                    if route.table == MAIN_TABLE {
+                        lengths.insert((route.prefix.family(), route.prefix.len()));
+                    }
                 }
-                Key::Address(_, _, addr, _) => {
-                    locals.insert(*addr);
-                }
-                _ => {}
+                _ => break,
+            }
+        }
+        let names = LOWEST_NAME.parse().into_iter();
+        let first = names.map(|name| Key::Address(netns.clone(), name, UNSPECIFIED, 0));
+        for key in first.flat_map(|first| state.objects.range(first..).map(|(key, _)| key)) {
+            match key {
+                Key::Address(of, _, addr, _) if of == netns => drop(locals.insert(*addr)),
+                _ => break,
             }
         }
         Ways {
@@ -73,24 +92,43 @@ enum Way {
     Local,
     Link(IfName),
     Uplink(Option<IfName>),
+    /// By this VXLAN device to this host.
+    Tunnel(IfName, IpAddr),
 }
 
 impl<'a> Machine<'a> {
-    /// The host with that state.
+    /// The main namespace of a host with that state.
     pub fn new(state: &'a HostState, config: &'a HostConfig) -> Self {
-        Machine::of(state, config, Cow::Owned(Ways::of(state)))
+        Machine::within(&Netns::Main, state, config)
     }
 
-    /// The host with that state, whose ways these are.
-    pub fn with(state: &'a HostState, config: &'a HostConfig, ways: &'a Ways) -> Self {
-        Machine::of(state, config, Cow::Borrowed(ways))
+    /// A namespace of a host with that state. The configuration is as it holds there.
+    pub fn within(netns: &'a Netns, state: &'a HostState, config: &'a HostConfig) -> Self {
+        let ways = Cow::Owned(Ways::of(state, netns));
+        Machine::of(netns, state, config, ways)
     }
 
-    fn of(state: &'a HostState, config: &'a HostConfig, ways: Cow<'a, Ways>) -> Self {
+    /// A namespace of a host with that state, whose ways these are.
+    pub fn with(
+        netns: &'a Netns,
+        state: &'a HostState,
+        config: &'a HostConfig,
+        ways: &'a Ways,
+    ) -> Self {
+        Machine::of(netns, state, config, Cow::Borrowed(ways))
+    }
+
+    fn of(
+        netns: &'a Netns,
+        state: &'a HostState,
+        config: &'a HostConfig,
+        ways: Cow<'a, Ways>,
+    ) -> Self {
         Machine {
             state,
+            netns,
             config,
-            table: Table::new(state, &Netns::Main),
+            table: Table::new(state, netns),
             ways,
         }
     }
@@ -99,6 +137,9 @@ impl<'a> Machine<'a> {
     pub fn send(&self, packet: &Packet, mut steps: Option<&mut Vec<Step>>) -> Outcome {
         if let Some(steps) = steps.as_deref_mut() {
             steps.push(Step::Arrives(packet.link.clone()));
+            if let Netns::Named(name) = self.netns {
+                steps.push(Step::Enters(name.clone()));
+            }
         }
         let mut flight = Flight::new(packet);
         match self.travel(&mut flight, steps) {
@@ -140,8 +181,9 @@ impl<'a> Machine<'a> {
         self.goes(flight, &way);
         self.table
             .pass(Hook::Forward, flight, steps.as_deref_mut())?;
-        self.table.pass(Hook::Postrouting, flight, steps)?;
-        self.exit(flight, way)
+        self.table
+            .pass(Hook::Postrouting, flight, steps.as_deref_mut())?;
+        self.exit(flight, way, steps)
     }
 
     fn leave(
@@ -156,8 +198,9 @@ impl<'a> Machine<'a> {
         self.goes(flight, &way);
         self.table
             .pass(Hook::Output, flight, steps.as_deref_mut())?;
-        self.table.pass(Hook::Postrouting, flight, steps)?;
-        self.exit(flight, way)
+        self.table
+            .pass(Hook::Postrouting, flight, steps.as_deref_mut())?;
+        self.exit(flight, way, steps)
     }
 
     /// A port's link has to be up. Its program answers pings of the gateway (then true), and marks what
@@ -185,7 +228,7 @@ impl<'a> Machine<'a> {
     fn marks(&self, link: &IfName, packet: &Packet) -> u32 {
         let may_use = |addr| {
             packet.mac.is_some_and(|mac| {
-                let key = Key::Source(Netns::Main, link.clone(), mac, addr);
+                let key = Key::Source(self.netns.clone(), link.clone(), mac, addr);
                 self.state.objects.contains_key(&key)
             })
         };
@@ -203,7 +246,12 @@ impl<'a> Machine<'a> {
         marks
     }
 
-    fn exit(&self, flight: &Flight<'_>, way: Way) -> Result<Outcome, Reason> {
+    fn exit(
+        &self,
+        flight: &Flight<'_>,
+        way: Way,
+        steps: Option<&mut Vec<Step>>,
+    ) -> Result<Outcome, Reason> {
         match way {
             Way::Link(link) => {
                 self.link_is_up(&link)?;
@@ -216,8 +264,41 @@ impl<'a> Machine<'a> {
                 link,
                 translated: flight.translated,
             }),
+            Way::Tunnel(link, via) => {
+                let (vni, to) = self.tunnel(&link, via).ok_or(Reason::NoRoute)?;
+                if let Some(steps) = steps {
+                    let host = None;
+                    steps.push(Step::Tunnels { vni, to, host });
+                }
+                Ok(Outcome::Leaves {
+                    link: Some(link),
+                    translated: flight.translated,
+                })
+            }
             Way::Local => Ok(Outcome::Host),
         }
+    }
+
+    /// The network's number on the wire, and the host that a VXLAN device sends to for that next hop.
+    fn tunnel(&self, link: &IfName, via: IpAddr) -> Option<(u32, IpAddr)> {
+        let object = |key| self.state.objects.get(&key);
+        let netns = || self.netns.clone();
+        let Object::Vxlan(Vxlan { vni, .. }) = object(Key::Vxlan(netns(), link.clone()))? else {
+            return None;
+        };
+        let neighbour = object(Key::Neighbour(netns(), link.clone(), via))?;
+        let Object::Neighbour(Neighbour { mac, .. }) = neighbour else {
+            return None;
+        };
+        match object(Key::Fdb(netns(), link.clone(), *mac))? {
+            Object::Fdb(Fdb { dst, .. }) => Some((*vni, *dst)),
+            _ => None,
+        }
+    }
+
+    fn is_tunnel(&self, link: &IfName) -> bool {
+        let key = Key::Vxlan(self.netns.clone(), link.clone());
+        *self.netns != Netns::Main && self.state.objects.contains_key(&key)
     }
 
     fn goes(&self, flight: &mut Flight<'_>, way: &Way) {
@@ -225,6 +306,7 @@ impl<'a> Machine<'a> {
         flight.groups[1] = flight.oif.as_ref().and_then(|link| self.group(link));
     }
 
+    /// A port's link is in the main namespace, wherever the port is.
     fn link(&self, name: &IfName) -> Option<&'a Link> {
         match self
             .state
@@ -236,8 +318,16 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// A private port's interface is the other end of a pair.
     fn group(&self, link: &IfName) -> Option<u32> {
-        self.link(link).map(|link| link.group)
+        if *self.netns == Netns::Main {
+            return self.link(link).map(|link| link.group);
+        }
+        let key = Key::Veth(Netns::Main, outer_end_of(link)?);
+        match self.state.objects.get(&key)? {
+            Object::Veth(veth) => Some(veth.peer_group),
+            _ => None,
+        }
     }
 
     fn link_is_up(&self, link: &IfName) -> Result<(), Reason> {
@@ -248,7 +338,7 @@ impl<'a> Machine<'a> {
     }
 
     fn has_program(&self, link: &IfName) -> bool {
-        let key = Key::EdgeProgram(Netns::Main, link.clone());
+        let key = Key::EdgeProgram(self.netns.clone(), link.clone());
         self.state.objects.contains_key(&key)
     }
 
@@ -263,11 +353,12 @@ impl<'a> Machine<'a> {
         let found = self
             .best_route(destination)
             .filter(|(_, kind)| **kind != RouteKind::Throw);
+        let hop = match found {
+            Some((_, RouteKind::Unicast(hops))) => hops.first(),
+            _ => None,
+        };
         let link = match found {
-            Some((_, RouteKind::Blackhole | RouteKind::Throw)) => None,
-            Some((_, RouteKind::Unicast(hops))) => {
-                hops.first().map(|hop: &NextHop| hop.link.clone())
-            }
+            Some(_) => hop.map(|hop: &NextHop| hop.link.clone()),
             None => self.config.uplinks.first().cloned(),
         };
         if let Some(steps) = steps {
@@ -278,6 +369,11 @@ impl<'a> Machine<'a> {
         }
         match (found, link) {
             (Some((_, RouteKind::Blackhole)), _) => Err(Reason::Blackhole),
+            (None, None) if *self.netns != Netns::Main => Err(Reason::NoRoute),
+            (Some(_), Some(link)) if self.is_tunnel(&link) => match hop.and_then(|hop| hop.via) {
+                Some(via) => Ok(Way::Tunnel(link, via)),
+                None => Err(Reason::NoRoute),
+            },
             (Some(_), Some(link)) if !self.config.uplinks.contains(&link) => Ok(Way::Link(link)),
             (Some(_), None) => Err(Reason::NoRoute),
             (_, link) => Ok(Way::Uplink(link)),
@@ -287,8 +383,8 @@ impl<'a> Machine<'a> {
     /// Whether an XFRM policy stops what comes to the host itself.
     fn discarded(&self, flight: &Flight<'_>) -> bool {
         let family = flight.packet.family();
-        let from = Key::XfrmPolicy(Netns::Main, family, (0, 0));
-        let to = Key::XfrmPolicy(Netns::Main, family, (u32::MAX, u32::MAX));
+        let from = Key::XfrmPolicy(self.netns.clone(), family, (0, 0));
+        let to = Key::XfrmPolicy(self.netns.clone(), family, (u32::MAX, u32::MAX));
         self.state.objects.range(from..=to).any(|(key, _)| {
             matches!(key, Key::XfrmPolicy(_, _, (value, mask)) if flight.mark & mask == *value)
         })
@@ -305,7 +401,7 @@ impl<'a> Machine<'a> {
     fn route_for(&self, prefix: Prefix) -> Option<(Prefix, &'a RouteKind)> {
         let key = |metric| {
             Key::Route(RouteKey {
-                netns: Netns::Main,
+                netns: self.netns.clone(),
                 table: MAIN_TABLE,
                 prefix,
                 metric,
@@ -321,7 +417,7 @@ impl<'a> Machine<'a> {
 impl Way {
     fn link(&self) -> Option<IfName> {
         match self {
-            Way::Link(link) => Some(link.clone()),
+            Way::Link(link) | Way::Tunnel(link, _) => Some(link.clone()),
             Way::Uplink(link) => link.clone(),
             Way::Local => None,
         }

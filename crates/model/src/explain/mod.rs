@@ -11,7 +11,7 @@ mod table;
 
 use std::{fmt, net::IpAddr};
 
-use hextet_types::{Family, IfName, Mac, PortId, SecurityGroupId};
+use hextet_types::{Family, HostId, IfName, Mac, PortId, SecurityGroupId};
 use serde::{Deserialize, Serialize};
 
 pub use machine::{Machine, Ways};
@@ -21,8 +21,8 @@ pub use step::{Outcome, Reason, RuleStep, Step};
 use crate::{
     intent::{Group, Intent, RoutingDomain},
     neutron::{Direction, SecurityGroupRule},
-    plan::{self, Planner, index::has_interface, rules},
-    state::{CtState, Value},
+    plan::{self, Planner, Realm, index::has_interface, rules},
+    state::{CtState, Netns, Value},
 };
 use packet::Flight;
 
@@ -97,18 +97,40 @@ pub enum ExplainError {
 /// The question makes no packet: an unknown port, or no source of the family.
 pub fn explain(planner: &Planner, query: &Query) -> Result<Explanation, ExplainError> {
     let packet = packet_of(planner, query)?;
-    let machine = Machine::new(planner.state(), planner.config());
+    let netns = netns_of(planner, query.from);
+    let realm = planner.realm(&netns);
+    let config = realm.map_or_else(|| planner.config(), Realm::config);
+    let machine = Machine::within(&netns, planner.state(), config);
     let mut steps = Vec::new();
     let verdict = match query.from {
         Endpoint::Host => machine.send_from_host(&packet, Some(&mut steps)),
         _ => machine.send(&packet, Some(&mut steps)),
     };
     for step in &mut steps {
-        if let Step::Rule(step) = step {
-            name_group(planner.intent(), &packet, step);
+        match step {
+            Step::Rule(step) => name_group(planner.intent(), &packet, step),
+            Step::Tunnels { to, host, .. } => *host = host_at(planner.intent(), *to),
+            _ => {}
         }
     }
     Ok(Explanation { steps, verdict })
+}
+
+/// Where the sender is: a port on its network, everybody else in the main namespace.
+fn netns_of(planner: &Planner, from: Endpoint) -> Netns {
+    match from {
+        Endpoint::Port(id) => match planner.intent().ports.get(&id) {
+            Some(port) => planner.netns_of(port.network_id),
+            None => Netns::Main,
+        },
+        Endpoint::Address(_) | Endpoint::Host => Netns::Main,
+    }
+}
+
+fn host_at(intent: &Intent, addr: IpAddr) -> Option<HostId> {
+    let mut hosts = intent.hosts.iter();
+    let found = hosts.find(|(_, endpoint)| endpoint.address == addr);
+    found.map(|(host, _)| host.clone())
 }
 
 /// The port with that interface.

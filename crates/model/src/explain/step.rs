@@ -1,8 +1,8 @@
 //! What happens to a packet, in words.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use hextet_types::{IfName, Prefix, SecurityGroupId, SecurityGroupRuleId};
+use hextet_types::{HostId, IfName, Prefix, SecurityGroupId, SecurityGroupRuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
 pub enum Step {
     /// It comes in by this link; none for what the host itself sends.
     Arrives(Option<IfName>),
+    /// It is handed to its port in this network namespace: the private network's.
+    Enters(String),
     /// A rule decides.
     Rule(RuleStep),
     /// A route leads on.
@@ -27,6 +29,16 @@ pub enum Step {
     },
     /// Its source becomes one of these.
     Translates(NatRange),
+    /// It goes over VXLAN to another host.
+    Tunnels {
+        /// The network's number on the wire (RFC 7348 §5).
+        vni: u32,
+        /// Where the host is.
+        to: IpAddr,
+        /// The host, where it is known by name.
+        #[serde(default)]
+        host: Option<HostId>,
+    },
 }
 
 /// A rule that ends a chain.
@@ -112,6 +124,10 @@ pub enum Reason {
     TooManyErrors,
     /// The host has no source address to translate to.
     NoNatSource,
+    /// A tunnel packet that no known host sent to this one.
+    UnknownEndpoint,
+    /// It came by a tunnel with a source that lives here.
+    LocalSource,
     /// The route is a black hole.
     Blackhole,
     /// There is no route.
@@ -141,6 +157,8 @@ impl Reason {
             why::PRIVATE => Reason::Private,
             why::TOO_MANY_ERRORS => Reason::TooManyErrors,
             why::NO_SOURCE => Reason::NoNatSource,
+            why::UNKNOWN_ENDPOINT => Reason::UnknownEndpoint,
+            why::LOCAL_SOURCE => Reason::LocalSource,
             other => Reason::Other(other.to_owned()),
         }
     }
@@ -167,6 +185,8 @@ impl Reason {
             Reason::Private => why::PRIVATE,
             Reason::TooManyErrors => why::TOO_MANY_ERRORS,
             Reason::NoNatSource => "the host has no source address to translate to",
+            Reason::UnknownEndpoint => why::UNKNOWN_ENDPOINT,
+            Reason::LocalSource => why::LOCAL_SOURCE,
             Reason::Blackhole => "nobody in the cloud has that address",
             Reason::NoRoute => "there is no route",
             Reason::Other(text) => text,
@@ -216,6 +236,7 @@ impl fmt::Display for Step {
         match self {
             Step::Arrives(Some(link)) => write!(f, "arrives by {link}"),
             Step::Arrives(None) => f.write_str("comes from the host itself or an uplink"),
+            Step::Enters(netns) => write!(f, "enters network namespace {netns}"),
             Step::Rule(step) => step.fmt(f),
             Step::Route { prefix, link } => {
                 match prefix {
@@ -229,6 +250,10 @@ impl fmt::Display for Step {
                 }
             }
             Step::Translates(range) => write!(f, "source becomes {}", Range(range)),
+            Step::Tunnels { vni, to, host } => match host {
+                Some(host) => write!(f, "over VXLAN {vni} to host {host} ({to})"),
+                None => write!(f, "over VXLAN {vni} to {to}"),
+            },
         }
     }
 }

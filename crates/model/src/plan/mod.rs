@@ -26,6 +26,7 @@ pub(crate) mod rules;
 mod source;
 mod step;
 mod tunnel;
+mod underlay;
 mod unit;
 pub(crate) mod why;
 
@@ -37,15 +38,17 @@ use std::{
 use crate::{
     intent::{Change, Intent},
     neutron::Port,
-    state::{Changed, HostState},
+    state::{Changed, HostState, Netns},
 };
+use hextet_types::NetworkId;
 
 pub use address::{
     BLACKHOLE_METRIC, DEFAULT_METRIC, EXTRA_METRIC, GATEWAY_METRIC, PORT_METRIC, REMOTE_METRIC,
     SOURCE_METRIC,
 };
 pub use config::{Aggregate, HostConfig};
-pub use place::namespace;
+pub use place::{namespace, outer_end, outer_end_of};
+pub use tunnel::device as tunnel_device;
 
 use ledger::{Ledger, Part};
 use place::{Place, Places};
@@ -99,6 +102,22 @@ impl Configs {
             Place::Main => &self.main,
             Place::Network(_) | Place::Router(_) => &self.inside,
         }
+    }
+}
+
+/// What is planned for one namespace.
+#[derive(Clone, Copy)]
+pub struct Realm<'a>(View<'a>);
+
+impl<'a> Realm<'a> {
+    /// The port that an address leads to there.
+    pub fn port_with(self, addr: IpAddr) -> Option<&'a Port> {
+        self.0.port_with(addr)
+    }
+
+    /// The host's configuration, as it holds there.
+    pub fn config(self) -> &'a HostConfig {
+        self.0.config
     }
 }
 
@@ -174,9 +193,24 @@ impl Planner {
         &self.configs.main
     }
 
-    /// The port that an address leads to, on this host.
+    /// The port that an address leads to, in this host's main namespace.
     pub fn port_with(&self, addr: IpAddr) -> Option<&Port> {
         self.view(Place::Main)?.port_with(addr)
+    }
+
+    /// Where a network's ports live.
+    pub fn netns_of(&self, network: NetworkId) -> Netns {
+        Place::of(self.intent.networks.get(&network)).netns()
+    }
+
+    /// What is planned for a namespace; none where nothing is.
+    pub fn realm(&self, netns: &Netns) -> Option<Realm<'_>> {
+        let mut places = self.places.all().map(|(place, _)| place);
+        let place = match netns {
+            Netns::Main => Place::Main,
+            Netns::Named(_) => places.find(|place| place.netns() == *netns)?,
+        };
+        self.view(place).map(Realm)
     }
 
     /// How many units have been computed so far: the work done.

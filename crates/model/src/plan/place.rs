@@ -183,6 +183,12 @@ pub fn outer_end(port: PortId) -> Option<IfName> {
     format!("hxp{}", text.get(..11)?).parse().ok()
 }
 
+/// Likewise, of the port with that interface.
+pub fn outer_end_of(link: &IfName) -> Option<IfName> {
+    let of_port = link.as_str().strip_prefix("tap")?;
+    format!("hxp{of_port}").parse().ok()
+}
+
 /// Puts what was planned as if for the main namespace into the place's.
 pub fn put_into(objects: &mut [Object], place: Place) {
     if place != Place::Main {

@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// The UDP port of VXLAN (RFC 7348 §5).
-const PORT: u16 = 4789;
+pub const PORT: u16 = 4789;
 
 /// The device, the same name in each network's namespace.
-fn device() -> Option<IfName> {
+pub fn device() -> Option<IfName> {
     "vxlan".parse().ok()
 }
 

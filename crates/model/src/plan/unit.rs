@@ -16,7 +16,7 @@ use super::{
     port,
     profile::{self, Profile},
     router::{self, Routers},
-    source, tunnel,
+    source, tunnel, underlay,
 };
 use crate::{
     intent::Intent,
@@ -57,7 +57,7 @@ pub enum Unit {
     InsideSet(u8),
     /// A translated subnet.
     Nat44(SubnetId),
-    /// The VXLAN device of a private network.
+    /// The VXLAN device of a private network, and from whom tunnel packets are taken.
     Tunnel,
     /// Another host that has ports of it.
     Peer(HostId),
@@ -140,7 +140,11 @@ impl Unit {
             Unit::Translation => nat::translation(view).into(),
             Unit::WideSet(family, len) => source::wide_set(view, *family, *len).into(),
             Unit::Port(id) => port::port(view, *id),
-            Unit::Address(addr) => address::address(view, *addr),
+            Unit::Address(addr) => {
+                let mut output = address::address(view, *addr);
+                output.objects.extend(underlay::local(view, *addr));
+                output
+            }
             Unit::Profile(profile) => profile::chains(view, profile).into(),
             Unit::Number(number) => profile::number(view, *number).into(),
             Unit::Group(id) => group::group(view, *id).into(),
@@ -149,7 +153,11 @@ impl Unit {
             Unit::Inside(prefix) => address::inside(view, *prefix).into(),
             Unit::InsideSet(len) => nat::inside_set(view, *len).into(),
             Unit::Nat44(id) => nat::subnet(view, *id).into(),
-            Unit::Tunnel => tunnel::tunnel(view).into(),
+            Unit::Tunnel => {
+                let mut objects = tunnel::tunnel(view);
+                objects.extend(underlay::underlay(view));
+                objects.into()
+            }
             Unit::Peer(host) => tunnel::peer(view, host).into(),
             Unit::Remote(addr) => tunnel::remote(view, *addr).into(),
             Unit::Routers => router::network::network(view),

@@ -34,3 +34,7 @@ pub const TOO_MANY_ERRORS: &str = "too many errors of the host";
 pub const NO_SOURCE: &str = "no source address to translate to";
 /// Private addresses, from outside.
 pub const PRIVATE: &str = "private addresses are not reached from outside";
+/// Tunnel packets that no host sent to us.
+pub const UNKNOWN_ENDPOINT: &str = "a tunnel packet from nobody we know";
+/// Tunnel packets from a host that speaks for a port of ours.
+pub const LOCAL_SOURCE: &str = "a source that lives on this host came by a tunnel";

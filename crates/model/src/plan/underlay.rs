@@ -1,0 +1,105 @@
+//! From whom tunnel packets are taken.
+//!
+//! The main namespace takes VXLAN in from the endpoints of known hosts to its own, and from nobody else: whoever can
+//! send to that port could otherwise speak for any port of any private network. What a known host sends into a
+//! network with a source that lives here is not its own, either.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use hextet_types::Family;
+
+use super::{
+    names,
+    nft::{self, ACCEPT, DROP, because, rule},
+    place::Place,
+    tunnel::{PORT, device},
+    unit::View,
+    why,
+};
+use crate::{
+    neutron::Protocol,
+    state::{Field, Hook, KeyType, NftRule, Object, SetName, Statement, Value},
+};
+
+/// The base chain.
+const CHAIN: &str = "underlay";
+/// Judges what comes to the port of tunnels.
+const TUNNELS: &str = "tunnels";
+
+/// Set: the endpoints of all hosts that this one knows.
+fn endpoints(family: Family) -> SetName {
+    SetName(format!("endpoints{}", names::digit(family)))
+}
+
+/// Set, of a private network: the addresses of its ports on this host.
+fn locals(family: Family) -> SetName {
+    SetName(format!("locals{}", names::digit(family)))
+}
+
+/// Chains and sets; of the main namespace with all endpoints, since two hosts may claim the same one. The rules only
+/// where this host has an endpoint, so that what other VXLAN a host has is left alone where it has none of ours.
+pub fn underlay(view: View<'_>) -> Vec<Object> {
+    match view.place {
+        Place::Main => {
+            let own = view.intent.hosts.get(&view.config.host);
+            let mut objects = sets(endpoints);
+            objects.extend(own.into_iter().flat_map(|own| input(own.address)));
+            let hosts = view.intent.hosts.iter();
+            let others = hosts.filter(|(host, _)| **host != view.config.host);
+            let addresses: BTreeSet<IpAddr> = others.map(|(_, is)| is.address).collect();
+            objects.extend(addresses.into_iter().map(|addr| {
+                let set = endpoints(Family::of(addr));
+                nft::element(set, [Value::Addr(addr)])
+            }));
+            objects
+        }
+        Place::Network(_) => {
+            let mut objects = sets(locals);
+            objects.push(prerouting());
+            objects
+        }
+    }
+}
+
+fn sets(name: fn(Family) -> SetName) -> Vec<Object> {
+    let set = |family| nft::set(name(family), [KeyType::Addr(family)]);
+    Family::BOTH.map(set).to_vec()
+}
+
+fn input(own: IpAddr) -> Vec<Object> {
+    let family = Family::of(own);
+    let is_known = nft::found(vec![Field::Saddr(family).into()], endpoints(family), false);
+    let to_us = nft::compare(Field::Daddr(family), Value::Addr(own));
+    let tunnels = vec![
+        rule([to_us, is_known, ACCEPT]),
+        because([Statement::Counter, DROP], why::UNKNOWN_ENDPOINT),
+    ];
+    let to_port = rule([
+        nft::protocol(Protocol::UDP.0),
+        nft::compare(Field::Dport, Value::Port(PORT)),
+        nft::goto(TUNNELS),
+    ]);
+    vec![
+        nft::base_chain(CHAIN, Hook::Input, nft::FILTER, vec![to_port]),
+        nft::chain(TUNNELS, tunnels),
+    ]
+}
+
+/// Before connection tracking, so that nobody speaks in somebody else's connection.
+fn prerouting() -> Object {
+    let by_tunnel = |link| nft::compare(Field::IifName, Value::IfName(link));
+    let forged = |family| -> Option<NftRule> {
+        let lives_here = nft::found(vec![Field::Saddr(family).into()], locals(family), false);
+        let statements = [by_tunnel(device()?), lives_here, Statement::Counter, DROP];
+        Some(because(statements, why::LOCAL_SOURCE))
+    };
+    let rules = Family::BOTH.into_iter().filter_map(forged).collect();
+    nft::base_chain(CHAIN, Hook::Prerouting, nft::RAW, rules)
+}
+
+/// An address of a private network, if it leads to a port of this host.
+pub fn local(view: View<'_>, addr: IpAddr) -> Option<Object> {
+    let lives_here = view.place != Place::Main && view.port_with(addr).is_some();
+    let set = locals(Family::of(addr));
+    lives_here.then(|| nft::element(set, [Value::Addr(addr)]))
+}
