@@ -1,14 +1,16 @@
 //! What becomes of a packet on this host: for people, and for flows that are open when a policy changes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Result;
 use hextet_kernel::conntrack::Flow;
 use hextet_model::{
     explain::{self, Endpoint, Machine, Outcome, Packet, Payload, Query, Ways},
-    plan::Planner,
-    state::{CtState, Key},
+    plan::{Planner, Realm, tunnel_device},
+    state::{CtState, Key, Netns},
 };
+
+use hextet_types::IfName;
 
 use crate::report::{ExplainRequest, Explained};
 
@@ -39,11 +41,11 @@ pub fn explain(planner: &Planner, request: &ExplainRequest) -> Result<Explained>
     })
 }
 
-/// What is known of open flows, between changes of the plan.
+/// What is known of the open flows of all namespaces, between changes of the plan.
 #[derive(Debug, Default)]
 pub struct Verdicts {
-    ways: Option<Ways>,
-    known: HashMap<Flow, bool>,
+    ways: BTreeMap<Netns, Ways>,
+    known: HashMap<(Netns, Flow), bool>,
 }
 
 impl Verdicts {
@@ -53,16 +55,24 @@ impl Verdicts {
             self.known.clear();
         }
         if changed.iter().any(Ways::depend_on) {
-            self.ways = None;
+            self.ways.clear();
         }
     }
 
-    /// Judges by what is planned now.
-    pub fn judge<'a>(&'a mut self, planner: &'a Planner) -> Judge<'a> {
-        let ways = self.ways.get_or_insert_with(|| Ways::of(planner.state()));
+    /// Judges flows of one namespace by what is planned now.
+    pub fn judge<'a>(&'a mut self, planner: &'a Planner, netns: &'a Netns) -> Judge<'a> {
+        let of_namespace = || Ways::of(planner.state(), netns);
+        let ways = self.ways.entry(netns.clone()).or_insert_with(of_namespace);
+        let realm = planner.realm(netns);
+        let config = realm.map_or_else(|| planner.config(), Realm::config);
         Judge {
-            planner,
-            machine: Machine::with(planner.state(), planner.config(), ways),
+            netns,
+            realm,
+            machine: Machine::with(netns, planner.state(), config, ways),
+            outside: match netns {
+                Netns::Main => config.uplinks.first().cloned(),
+                Netns::Named(_) => tunnel_device(),
+            },
             known: &mut self.known,
         }
     }
@@ -71,27 +81,31 @@ impl Verdicts {
 /// Judges open flows as if each were new. Rules never look at a client's port, so that a verdict holds for all
 /// connections of a flow.
 pub struct Judge<'a> {
-    planner: &'a Planner,
+    netns: &'a Netns,
+    realm: Option<Realm<'a>>,
     machine: Machine<'a>,
-    known: &'a mut HashMap<Flow, bool>,
+    /// What comes from nobody here comes by this link.
+    outside: Option<IfName>,
+    known: &'a mut HashMap<(Netns, Flow), bool>,
 }
 
 impl Judge<'_> {
     /// Whether the flow might begin now.
     pub fn allows(&mut self, flow: &Flow) -> bool {
-        if let Some(verdict) = self.known.get(flow) {
+        let key = (self.netns.clone(), *flow);
+        if let Some(verdict) = self.known.get(&key) {
             return *verdict;
         }
         let verdict = self.is_allowed(flow);
         if self.known.len() >= VERDICTS {
             self.known.clear();
         }
-        self.known.insert(*flow, verdict);
+        self.known.insert(key, verdict);
         verdict
     }
 
     fn is_allowed(&self, flow: &Flow) -> bool {
-        let port = self.planner.port_with(flow.source);
+        let port = self.realm.and_then(|realm| realm.port_with(flow.source));
         let protocol = flow.protocol;
         let payload = match (flow.destination_port, flow.icmp) {
             (Some(destination), _) => Payload::Ports {
@@ -105,7 +119,7 @@ impl Judge<'_> {
         let packet = Packet {
             link: match port {
                 Some(port) => Some(port.if_name()),
-                None => self.planner.config().uplinks.first().cloned(),
+                None => self.outside.clone(),
             },
             mac: port.map(|p| p.mac_address),
             source: flow.source,

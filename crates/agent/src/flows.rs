@@ -1,11 +1,13 @@
 //! Open flows, after a change of policy: those that it no longer allows end.
 //!
-//! The table is walked on a thread of its own, and what it shows is judged a few flows at a time, so that
-//! neither keeps the next change of policy waiting. However long the table, few of its flows are in memory.
+//! Each namespace has a table of its own. It is walked on a thread of its own, and what it shows is judged a few flows
+//! at a time, so that neither keeps the next change of policy waiting. However long the table, few of its flows are in
+//! memory.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::Bound,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -33,27 +35,40 @@ enum Found {
     End(Result<(), Error>),
 }
 
+/// A walk to be done.
+struct Walk {
+    table: Conntrack,
+    addresses: Arc<BTreeSet<IpAddr>>,
+}
+
+/// A walk under way.
+struct Walking {
+    netns: Netns,
+    addresses: Arc<BTreeSet<IpAddr>>,
+    /// Where its flows are cut.
+    table: Conntrack,
+}
+
 /// The check of open flows: at most one walk at a time, and what is to be checked after it.
 pub struct Flows {
-    table: Conntrack,
-    walks: mpsc::SyncSender<Arc<BTreeSet<IpAddr>>>,
+    walks: mpsc::SyncSender<Walk>,
     found: mpsc::Receiver<Found>,
-    /// Whose flows are being looked at; none while there is no walk.
-    walking: Option<Arc<BTreeSet<IpAddr>>>,
-    wanted: BTreeSet<IpAddr>,
+    walking: Option<Walking>,
+    /// Whose flows are to be looked at, by namespace.
+    wanted: BTreeMap<Netns, BTreeSet<IpAddr>>,
+    /// Where the last walk was; the next one is elsewhere, if any other is wanted.
+    last: Netns,
     not_before: Instant,
     cut: usize,
 }
 
 impl Flows {
-    /// Opens the table of the calling thread's namespace, and starts the thread that walks it.
+    /// Starts the thread that walks.
     ///
     /// # Errors
     ///
-    /// The table can't be opened, or no thread started.
-    pub fn open() -> Result<Flows> {
-        let open = || Conntrack::open(&Netns::Main).context("open the connection table");
-        let (table, walked) = (open()?, open()?);
+    /// No thread can be started.
+    pub fn start() -> Result<Flows> {
         let (walks, requests) = mpsc::sync_channel(1);
         let (sender, found) = mpsc::sync_channel(AHEAD);
         thread::Builder::new()
@@ -62,23 +77,25 @@ impl Flows {
                 if let Err(error) = priority::lower() {
                     debug!(%error, "walks do not make way for other work");
                 }
-                walk_for(&requests, walked, &sender);
+                walk_for(&requests, &sender);
             })
             .context("start the thread that walks the connection table")?;
         Ok(Flows {
-            table,
             walks,
             found,
             walking: None,
-            wanted: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            last: Netns::Main,
             not_before: Instant::now(),
             cut: 0,
         })
     }
 
     /// Has the flows from or to these addresses checked.
-    pub fn check(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        self.wanted.extend(addresses);
+    pub fn check(&mut self, ends: impl IntoIterator<Item = (Netns, IpAddr)>) {
+        for (netns, addr) in ends {
+            self.wanted.entry(netns).or_default().insert(addr);
+        }
     }
 
     /// When there may be something to do; none while nothing is to be checked.
@@ -90,8 +107,68 @@ impl Flows {
         }
     }
 
-    /// Begins a walk if one is wanted, and ends those of the next flows it shows that may not begin now. Gives
-    /// how many a walk has ended, once it is over; waits for a few milliseconds at most.
+    /// Begins a walk if one is wanted and none is under way; gives where the one under way is. `open` gives a table of
+    /// a namespace; none, where that is gone, and its flows with it.
+    ///
+    /// # Errors
+    ///
+    /// A table can't be opened; it is tried again.
+    pub fn begin(
+        &mut self,
+        mut open: impl FnMut(&Netns) -> Result<Option<Conntrack>, Error>,
+    ) -> Result<Option<Netns>, Error> {
+        if self.walking.is_none() && Instant::now() >= self.not_before {
+            while let Some((netns, addresses)) = self.take_next() {
+                let tables = open(&netns).and_then(|table| Ok(table.zip(open(&netns)?)));
+                match tables {
+                    Ok(None) => {}
+                    Ok(Some(tables)) => {
+                        self.walk(netns, addresses, tables);
+                        break;
+                    }
+                    Err(error) => {
+                        self.retry(netns, &addresses);
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(self.walking.as_ref().map(|walking| walking.netns.clone()))
+    }
+
+    fn take_next(&mut self) -> Option<(Netns, BTreeSet<IpAddr>)> {
+        let behind = (Bound::Excluded(self.last.clone()), Bound::Unbounded);
+        let next = self.wanted.range(behind).chain(&self.wanted).next();
+        let next = next.map(|(netns, _)| netns.clone())?;
+        self.last = next.clone();
+        self.wanted.remove_entry(&next)
+    }
+
+    fn walk(
+        &mut self,
+        netns: Netns,
+        addresses: BTreeSet<IpAddr>,
+        (walked, table): (Conntrack, Conntrack),
+    ) {
+        let addresses = Arc::new(addresses);
+        let walk = Walk {
+            table: walked,
+            addresses: addresses.clone(),
+        };
+        match self.walks.try_send(walk) {
+            Ok(()) => {
+                self.walking = Some(Walking {
+                    netns,
+                    addresses,
+                    table,
+                });
+            }
+            Err(_) => self.retry(netns, &addresses),
+        }
+    }
+
+    /// Ends those of the next flows that the walk shows that may not begin now. Gives how many it has ended, once it
+    /// is over; waits for a few milliseconds at most.
     ///
     /// # Errors
     ///
@@ -100,70 +177,61 @@ impl Flows {
         &mut self,
         allows: impl FnMut(&Flow) -> bool,
     ) -> Result<Option<usize>, Error> {
-        self.begin();
-        if self.walking.is_none() {
+        let Some(walking) = &mut self.walking else {
             return Ok(None);
-        }
+        };
         let outcome = match self.found.recv_timeout(Duration::from_millis(2)) {
             Err(mpsc::RecvTimeoutError::Timeout) => return Ok(None),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(Error::Lost {
                 operation: "walk the connection table".to_owned(),
             }),
             Ok(Found::End(outcome)) => outcome,
-            Ok(Found::Flows(entries)) => match self.end(entries, allows) {
-                Ok(()) => return Ok(None),
+            Ok(Found::Flows(entries)) => match end(&mut walking.table, entries, allows) {
+                Ok(cut) => {
+                    self.cut += cut;
+                    return Ok(None);
+                }
                 // The walk goes on; what follows is judged, and all of it once more.
                 Err(error) => {
-                    let again = self.walking.clone();
-                    self.retry(again);
+                    let (netns, addresses) = (walking.netns.clone(), walking.addresses.clone());
+                    self.retry(netns, &addresses);
                     return Err(error);
                 }
             },
         };
         let walked = self.walking.take();
         if let Err(error) = outcome {
-            self.retry(walked);
+            if let Some(walked) = walked {
+                self.retry(walked.netns, &walked.addresses);
+            }
             return Err(error);
         }
         Ok(Some(std::mem::take(&mut self.cut)))
     }
 
-    fn begin(&mut self) {
-        if self.walking.is_some() || self.wanted.is_empty() || Instant::now() < self.not_before {
-            return;
-        }
-        let addresses = Arc::new(std::mem::take(&mut self.wanted));
-        match self.walks.try_send(addresses.clone()) {
-            Ok(()) => self.walking = Some(addresses),
-            Err(_) => self.retry(Some(addresses)),
-        }
-    }
-
-    fn end(
-        &mut self,
-        found: Vec<(Entry, Flow)>,
-        mut allows: impl FnMut(&Flow) -> bool,
-    ) -> Result<(), Error> {
-        let forbidden = found.into_iter().filter(|(_, flow)| !allows(flow));
-        let entries: Vec<Entry> = forbidden.map(|(entry, _)| entry).collect();
-        self.cut += self.table.delete(&entries)?;
-        Ok(())
-    }
-
-    fn retry(&mut self, addresses: Option<Arc<BTreeSet<IpAddr>>>) {
-        self.wanted
-            .extend(addresses.iter().flat_map(|all| all.iter()));
+    fn retry(&mut self, netns: Netns, addresses: &BTreeSet<IpAddr>) {
+        self.wanted.entry(netns).or_default().extend(addresses);
         self.not_before = Instant::now() + RETRY;
     }
 }
 
+fn end(
+    table: &mut Conntrack,
+    found: Vec<(Entry, Flow)>,
+    mut allows: impl FnMut(&Flow) -> bool,
+) -> Result<usize, Error> {
+    let forbidden = found.into_iter().filter(|(_, flow)| !allows(flow));
+    let entries: Vec<Entry> = forbidden.map(|(entry, _)| entry).collect();
+    table.delete(&entries)
+}
+
 /// Until nobody asks or hears any more.
-fn walk_for(
-    requests: &mpsc::Receiver<Arc<BTreeSet<IpAddr>>>,
-    mut table: Conntrack,
-    found: &mpsc::SyncSender<Found>,
-) {
-    for addresses in requests {
+fn walk_for(requests: &mpsc::Receiver<Walk>, found: &mpsc::SyncSender<Found>) {
+    for Walk {
+        mut table,
+        addresses,
+    } in requests
+    {
         let outcome = walk(&mut table, &addresses, found);
         if found.send(Found::End(outcome)).is_err() {
             return;

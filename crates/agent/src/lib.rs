@@ -39,4 +39,5 @@ mod responder;
 mod run;
 mod subscription;
 
-pub use run::{join, leave, run};
+pub use run::{join, leave, run, run_told};
+pub use subscription::Update;

@@ -40,8 +40,8 @@ fn listen(mut monitor: Monitor, reconciler: &SyncSender<Input>) -> Result<()> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for changes in the kernel"),
         }
-        let wakes = monitor.read()?;
-        if !wakes.is_empty() && reconciler.send(Input::Kernel(wakes)).is_err() {
+        let heard = monitor.read()?;
+        if !heard.is_empty() && reconciler.send(Input::Kernel(heard)).is_err() {
             return Ok(());
         }
     }

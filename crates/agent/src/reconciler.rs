@@ -5,6 +5,7 @@
 //! what is known of the kernel; the same comparison then finds what is to be written. Every minute
 //! everything is looked at ([`look`]), whether or not anything was heard.
 
+mod hear;
 mod look;
 mod tell;
 
@@ -15,10 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hextet_kernel::{
-    Kernel, Op, Report, Scope, Standing, diff,
-    netlink::{LinkSettings, Wake},
-};
+use hextet_kernel::{Kernel, Op, Report, Scope, Standing, diff, netlink::Heard};
 use hextet_model::{
     plan::Planner,
     state::{Changed, Key, Netns, NextHop, Object, Responder, Route, RouteKey, RouteKind},
@@ -52,6 +50,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const MOVING_RESTS: u32 = 9;
 /// Nor is anything moved so soon after the kernel was written: there may be more to come.
 const QUIET: Duration = Duration::from_secs(1);
+const UNCHECKED: &str = "open flows were not checked against the new policy; trying again";
 /// Inputs that are taken together before the kernel is written.
 const BATCH: usize = 4096;
 
@@ -62,7 +61,7 @@ pub enum Input {
     /// From BGP.
     Learned(Learned),
     /// Somebody else, or we, changed something in the kernel.
-    Kernel(BTreeSet<Wake>),
+    Kernel(Heard),
     /// Somebody asks.
     Ask(Question),
 }
@@ -183,9 +182,13 @@ impl Reconciler {
         reconciler.adopt()?;
         let report = reconciler.kernel.reconcile_known(&reconciler.desired);
         reconciler.note(report);
-        let ports = reconciler.planner.intent().ports.values();
-        let addresses = ports.flat_map(|p| p.fixed_ips.iter().map(|f| f.ip_address));
-        reconciler.flows.check(addresses);
+        let planner = &reconciler.planner;
+        let ends = planner.intent().ports.values().flat_map(|port| {
+            let netns = planner.netns_of(port.network_id);
+            let addresses = port.fixed_ips.iter().map(|f| f.ip_address);
+            addresses.map(move |addr| (netns.clone(), addr))
+        });
+        reconciler.flows.check(ends);
         reconciler.tell_all();
         Ok(reconciler)
     }
@@ -262,7 +265,7 @@ impl Reconciler {
                     self.dirty.insert(key);
                 }
             }
-            Input::Kernel(wakes) => self.hear_kernel(wakes),
+            Input::Kernel(heard) => self.hear_kernel(heard),
             Input::Ask(question) => {
                 self.settle();
                 self.answer(question);
@@ -312,9 +315,7 @@ impl Reconciler {
         for port in changed.responders {
             self.tell_responder(port);
         }
-        let ends = changed.recheck.into_iter();
-        let here = ends.filter(|(netns, _)| *netns == Netns::Main);
-        self.flows.check(here.map(|(_, addr)| addr));
+        self.flows.check(changed.recheck);
     }
 
     fn learn(&mut self, prefix: Prefix, hops: &[hextet_bgp::Hop]) {
@@ -343,70 +344,6 @@ impl Reconciler {
             self.desired.insert(route.clone(), Object::Route(object));
         }
         self.dirty.insert(route);
-    }
-
-    /// A port's link that came, went or is set otherwise than we set it has lost what stood on it; anything
-    /// else is looked for.
-    fn hear_kernel(&mut self, wakes: BTreeSet<Wake>) {
-        let mut links = BTreeSet::new();
-        for wake in wakes {
-            match wake {
-                Wake::Link(link) => drop(links.insert(link)),
-                Wake::LinkSettings(is) if self.is_as_desired(&is) => {}
-                Wake::LinkSettings(is) => drop(links.insert(is.name)),
-                Wake::Addresses => self.next_hops.refresh(),
-                Wake::Settings => self.look_at_settings(),
-                Wake::Program(_)
-                | Wake::Neighbours
-                | Wake::Routes(_)
-                | Wake::Rules(_)
-                | Wake::XfrmPolicies
-                | Wake::Table
-                | Wake::Resync => self.looks.soon(),
-            }
-        }
-        self.hear_links(links);
-    }
-
-    /// Whether these are the settings that we give to the link, and nothing waits for it.
-    fn is_as_desired(&self, is: &LinkSettings) -> bool {
-        let key = Key::Link(Netns::Main, is.name.clone());
-        match self.desired.get(&key) {
-            Some(Object::Link(link)) => {
-                !self.waiting.contains_key(&is.name)
-                    && (link.up, u32::from(link.mtu), Some(link.mac)) == (is.up, is.mtu, is.mac)
-            }
-            _ => false,
-        }
-    }
-
-    fn hear_links(&mut self, mut links: BTreeSet<IfName>) {
-        for link in &links {
-            let waiting = self.waiting.remove(link);
-            self.dirty.extend(waiting.unwrap_or_default());
-        }
-        links.retain(|link| self.links.contains_key(link));
-        self.dirty
-            .extend(self.kernel.forget_links(&Netns::Main, &links));
-        for link in links {
-            if let Some(port) = self.links.get(&link).copied() {
-                self.tell_responder(port);
-            }
-        }
-    }
-
-    /// Settings are few, and the kernel does not tell whether it was we who changed one.
-    fn look_at_settings(&mut self) {
-        match self.kernel.reconcile_sysctls(&Netns::Main, &self.desired) {
-            Ok(report) => {
-                self.mended += report.applied as u64;
-                self.note(report);
-            }
-            Err(error) => {
-                error!(%error, "the settings can't be read");
-                self.looks.soon();
-            }
-        }
     }
 
     /// Writes what is to be written, and looks a bit further.
@@ -480,20 +417,36 @@ impl Reconciler {
         if self.flows.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
-        let mut judge = self.verdicts.judge(&self.planner);
         while self.flows.due().is_some_and(|due| due <= Instant::now()) {
-            match self.flows.next_slice(|flow| judge.allows(flow)) {
-                Ok(Some(cut)) if cut > 0 => {
-                    info!(flows = cut, "cut what the policy no longer allows")
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    error!(%error, "open flows were not checked against the new policy; trying again");
-                }
+            match self.flows.begin(|netns| self.kernel.connections(netns)) {
+                Ok(None) => {}
+                Ok(Some(netns)) => self.check_flows_in(&netns, inputs),
+                Err(error) => error!(%error, "{UNCHECKED}"),
             }
-            self.ahead = inputs.try_recv().ok();
             if self.ahead.is_some() || self.looks.due() <= Instant::now() {
                 return;
+            }
+        }
+    }
+
+    fn check_flows_in(&mut self, netns: &Netns, inputs: &Receiver<Input>) {
+        let mut judge = self.verdicts.judge(&self.planner, netns);
+        loop {
+            let outcome = self.flows.next_slice(|flow| judge.allows(flow));
+            self.ahead = inputs.try_recv().ok();
+            let waits = self.ahead.is_some() || self.looks.due() <= Instant::now();
+            match outcome {
+                Ok(None) if waits => return,
+                Ok(None) => {}
+                Ok(Some(0)) => return,
+                Ok(Some(cut)) => {
+                    info!(flows = cut, %netns, "cut what the policy no longer allows");
+                    return;
+                }
+                Err(error) => {
+                    error!(%error, %netns, "{UNCHECKED}");
+                    return;
+                }
             }
         }
     }

@@ -30,13 +30,16 @@ use crate::{
     metrics, monitor,
     next_hop::NextHops,
     reconciler::{Input, Outputs, Reconciler},
-    reporter, responder, subscription,
+    reporter, responder,
+    subscription::{self, Update},
 };
 
 /// The sysctls that plans may set.
 const SYSCTLS: [&str; 3] = ["net/ipv4/", "net/ipv6/", "net/netfilter/"];
 /// Inputs that wait for the reconciler before others have to wait.
 const QUEUE: usize = 8192;
+/// Groups of changes of the intent that wait.
+const UPDATES: usize = 64;
 /// How often the host's certificate is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(600);
 
@@ -93,16 +96,56 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     if !identity.exists() {
         bail!("this host has not joined: hextet agent join --token …");
     }
+    let agent = start(&config).await?;
+    let told = reporter::Host {
+        gateway_mac: config.host.gateway_mac,
+        tunnel_address: config.tunnel_address,
+    };
+    tokio::spawn(reporter::run(
+        (config.server.clone(), told),
+        identity.clone(),
+        agent.standing.clone(),
+    ));
+    let (updates, told) = async_mpsc::channel(UPDATES);
+    let following = subscription::run(config.server.clone(), identity.clone(), updates);
+    tokio::spawn(following);
+    tokio::spawn(hand_on_intent(told, agent.inputs.clone()));
+    tokio::spawn(renew(config.clone(), identity));
+    info!(host = %config.host_id(), server = config.server, "the agent runs");
+    agent.until_told_to_end().await
+}
+
+/// Runs the agent without a server, on what these updates say, until it is told to end.
+///
+/// # Errors
+///
+/// Something can't be started. Nothing is left half-started.
+pub async fn run_told(config: AgentConfig, told: async_mpsc::Receiver<Update>) -> Result<()> {
+    let agent = start(&Arc::new(config)).await?;
+    tokio::spawn(hand_on_intent(told, agent.inputs.clone()));
+    agent.until_told_to_end().await
+}
+
+/// An agent's threads and tasks, all but those that talk to the server.
+struct Agent {
+    inputs: mpsc::SyncSender<Input>,
+    standing: watch::Receiver<reporter::Standing>,
+    speaker: Option<SpeakerStatus>,
+    reconciling: thread::JoinHandle<()>,
+}
+
+async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let clock = Clock::start();
     let (inputs, heard) = mpsc::sync_channel(QUEUE);
     let (standing, standing_told) = watch::channel(reporter::Standing::default());
     let (responders, responders_told) = async_mpsc::unbounded_channel();
     let (announce, announcements) = watch::channel(bgp::Announcements::new());
 
-    let mut kernel = open_kernel(&config)?;
+    let mut kernel = open_kernel(config)?;
     let main = netns::Handle::open(&Netns::Main)?;
     let kernel_changes = Monitor::open(&main, &kernel.socket_ports(&Netns::Main))?;
     kernel.hush(kernel_changes.table_hearing());
+    kernel.hear_everywhere(kernel_changes.everywhere());
     monitor::start(kernel_changes, inputs.clone())?;
     let outputs = Outputs {
         announce: Some(announce),
@@ -111,8 +154,8 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     };
     let reconciler = Reconciler::new(
         Planner::new(config.host.clone()),
-        (kernel, Flows::open()?),
-        Journal::open(&journal_path(&config))?,
+        (kernel, Flows::start()?),
+        Journal::open(&journal_path(config))?,
         NextHops::new(config.bgp.as_ref()),
         outputs,
     )?;
@@ -124,38 +167,32 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     )?;
     let drains = Arc::new(bgp::Drains::open(&config.state_dir)?);
     let told = (announcements, drains.hear());
-    let speaker = start_bgp(&config, clock, restarting, told, &inputs)?;
+    let speaker = start_bgp(config, clock, restarting, told, &inputs)?;
     control::serve(
         &config.control_socket,
-        sources(&config, &inputs, speaker.as_ref(), drains, clock),
+        sources(config, &inputs, speaker.as_ref(), drains, clock),
     )?;
     metrics::serve(config.metrics, inputs.clone()).await?;
     let reconciling = thread::Builder::new()
         .name("reconciler".to_owned())
         .spawn(move || reconciler.run(&heard))
         .context("start the reconciler's thread")?;
-
-    let told = reporter::Host {
-        gateway_mac: config.host.gateway_mac,
-        tunnel_address: config.tunnel_address,
-    };
-    tokio::spawn(reporter::run(
-        (config.server.clone(), told),
-        identity.clone(),
-        standing_told,
-    ));
-    tokio::spawn(hand_on_intent(
-        config.server.clone(),
-        identity.clone(),
+    Ok(Agent {
         inputs,
-    ));
-    tokio::spawn(renew(config.clone(), identity));
-    info!(host = %config.host_id(), server = config.server, "the agent runs");
-    until_told_to_end(&reconciling).await?;
-    if let Some(speaker) = speaker {
-        speaker.end.come().await;
+        standing: standing_told,
+        speaker,
+        reconciling,
+    })
+}
+
+impl Agent {
+    async fn until_told_to_end(self) -> Result<()> {
+        until_told_to_end(&self.reconciling).await?;
+        if let Some(speaker) = self.speaker {
+            speaker.end.come().await;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn make_state_dir(path: &Path) -> Result<()> {
@@ -237,18 +274,16 @@ fn sources(
     }
 }
 
-async fn hand_on_intent(server: String, identity: Identity, inputs: mpsc::SyncSender<Input>) {
-    let (updates, mut heard) = async_mpsc::channel(64);
-    let following = tokio::spawn(subscription::run(server, identity, updates));
-    while let Some(update) = heard.recv().await {
+/// Until nobody tells or hears any more.
+async fn hand_on_intent(mut told: async_mpsc::Receiver<Update>, inputs: mpsc::SyncSender<Input>) {
+    while let Some(update) = told.recv().await {
         let inputs = inputs.clone();
         let sent =
             tokio::task::spawn_blocking(move || inputs.send(Input::Intent(update)).is_ok()).await;
         if !sent.unwrap_or(false) {
-            break;
+            return;
         }
     }
-    following.abort();
 }
 
 /// Renews the certificate when a third of its life is left.

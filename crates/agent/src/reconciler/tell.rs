@@ -9,7 +9,7 @@ use hextet_api::agent::PortState;
 use hextet_kernel::Standing;
 use hextet_model::{
     neutron::Port,
-    plan::PORT_METRIC,
+    plan::{PORT_METRIC, outer_end},
     state::{Key, Netns, RouteKey},
 };
 use hextet_types::{IfName, PortId, Prefix};
@@ -43,9 +43,12 @@ impl Reconciler {
 
     pub(super) fn tell_responder(&mut self, port: PortId) {
         let responder = self.planner.state().responders.get(&port).cloned();
-        match self.planner.intent().ports.get(&port) {
-            Some(known) => drop(self.links.insert(known.if_name(), port)),
-            None => drop(self.links.remove(&IfName::for_port(port))),
+        let known = self.planner.intent().ports.contains_key(&port);
+        for link in [IfName::for_port(port)].into_iter().chain(outer_end(port)) {
+            match known {
+                true => drop(self.links.insert(link, port)),
+                false => drop(self.links.remove(&link)),
+            }
         }
         self.touched_ports.insert(port);
         drop(
@@ -111,22 +114,23 @@ impl Reconciler {
 
     /// What makes the port's interface work.
     fn keys_of(&self, port: &Port, link: &IfName) -> Vec<Key> {
-        let main = Netns::Main;
-        let routes = port.fixed_ips.iter().map(|fixed| {
+        let netns = self.planner.netns_of(port.network_id);
+        let mut keys = vec![Key::Link(Netns::Main, link.clone())];
+        if let Netns::Named(name) = &netns {
+            keys.push(Key::Namespace(name.clone()));
+            keys.extend(outer_end(port.id).map(|outer| Key::Veth(Netns::Main, outer)));
+            keys.push(Key::Patch(link.clone()));
+        }
+        keys.push(Key::EdgeProgram(netns.clone(), link.clone()));
+        keys.extend(port.fixed_ips.iter().map(|fixed| {
             Key::Route(RouteKey {
-                netns: Netns::Main,
+                netns: netns.clone(),
                 table: MAIN_TABLE,
                 prefix: Prefix::host(fixed.ip_address),
                 metric: PORT_METRIC,
             })
-        });
-        [
-            Key::Link(main.clone(), link.clone()),
-            Key::EdgeProgram(main, link.clone()),
-        ]
-        .into_iter()
-        .chain(routes)
-        .collect()
+        }));
+        keys
     }
 
     pub(super) fn port_status(&self, port: &Port) -> PortStatus {

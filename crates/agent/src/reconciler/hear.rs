@@ -1,0 +1,141 @@
+//! What the kernel says has changed, in the main namespace and in those that are ours: what was lost is made anew at
+//! once, anything else is looked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hextet_kernel::netlink::{Heard, LinkSettings, Wake};
+use hextet_model::{
+    plan::outer_end,
+    state::{Key, Netns, Object, Veth},
+};
+use hextet_types::{IfName, Mac};
+use tracing::error;
+
+use super::Reconciler;
+
+/// The links concerned, by namespace.
+type Links = BTreeMap<Netns, BTreeSet<IfName>>;
+
+impl Reconciler {
+    /// A port's link that came, went or is set otherwise than we set it has lost what stood on it; anything
+    /// else is looked for.
+    pub(super) fn hear_kernel(&mut self, heard: Heard) {
+        let mut links = Links::new();
+        let mut gone = BTreeSet::new();
+        for wake in heard.here {
+            match wake {
+                Wake::NewLink(link) => drop(of(&mut links, &Netns::Main).insert(link)),
+                Wake::Addresses => self.next_hops.refresh(),
+                Wake::Namespace(name) => drop(gone.insert(Netns::Named(name))),
+                other => self.hear_wake(&Netns::Main, other, &mut links),
+            }
+        }
+        for (number, wake) in heard.elsewhere {
+            if let Some(netns) = self.kernel.numbered(number).cloned() {
+                self.hear_wake(&netns, wake, &mut links);
+            }
+        }
+        self.dirty.extend(self.kernel.forget_namespaces(gone));
+        for (netns, links) in links {
+            match netns {
+                Netns::Main => self.hear_links(links),
+                Netns::Named(_) => self.dirty.extend(self.kernel.forget_links(&netns, &links)),
+            }
+        }
+    }
+
+    fn hear_wake(&mut self, netns: &Netns, wake: Wake, links: &mut Links) {
+        match wake {
+            Wake::Link(link) if link.as_str() == "lo" => self.looks.soon(),
+            Wake::Link(link) => drop(of(links, netns).insert(link)),
+            Wake::LinkSettings(is) if self.is_as_desired(netns, &is) => {}
+            Wake::LinkSettings(is) => drop(of(links, netns).insert(is.name)),
+            Wake::Settings => self.look_at_settings(netns),
+            // In a namespace of ours only we make links, and what came before went before.
+            Wake::NewLink(_) | Wake::Addresses => {}
+            Wake::Program(_)
+            | Wake::Neighbours
+            | Wake::Routes(_)
+            | Wake::Rules(_)
+            | Wake::XfrmPolicies
+            | Wake::Table
+            | Wake::Namespace(_)
+            | Wake::Resync => self.looks.soon(),
+        }
+    }
+
+    /// Whether these are the settings that we give to the link, and nothing waits for it.
+    fn is_as_desired(&self, netns: &Netns, is: &LinkSettings) -> bool {
+        let settings = (is.up, is.mtu, is.mac);
+        match self.settings_of(netns, &is.name) {
+            Some((up, mtu, mac)) => {
+                !self.waiting.contains_key(&is.name) && (up, u32::from(mtu), Some(mac)) == settings
+            }
+            None => *netns != Netns::Main && is.name.as_str() == "lo",
+        }
+    }
+
+    fn settings_of(&self, netns: &Netns, name: &IfName) -> Option<(bool, u16, Mac)> {
+        let object = |key| self.desired.get(&key);
+        match netns {
+            Netns::Main => match object(Key::Link(Netns::Main, name.clone())) {
+                Some(Object::Link(link)) => Some((link.up, link.mtu, link.mac)),
+                _ => match object(Key::Veth(Netns::Main, name.clone()))? {
+                    Object::Veth(veth) => Some((true, veth.mtu, veth.mac)),
+                    _ => None,
+                },
+            },
+            Netns::Named(_) => match object(Key::Vxlan(netns.clone(), name.clone())) {
+                Some(Object::Vxlan(vxlan)) => Some((true, vxlan.mtu, vxlan.mac)),
+                _ => {
+                    let veth = self
+                        .pair_of(name)
+                        .filter(|veth| veth.peer_netns == *netns)?;
+                    Some((true, veth.mtu, veth.peer_mac))
+                }
+            },
+        }
+    }
+
+    /// The pair that leads to the port with that interface.
+    fn pair_of(&self, name: &IfName) -> Option<&Veth> {
+        let outer = outer_end(*self.links.get(name)?)?;
+        match self.desired.get(&Key::Veth(Netns::Main, outer))? {
+            Object::Veth(veth) => Some(veth),
+            _ => None,
+        }
+    }
+
+    fn hear_links(&mut self, mut links: BTreeSet<IfName>) {
+        for link in &links {
+            let waiting = self.waiting.remove(link);
+            self.dirty.extend(waiting.unwrap_or_default());
+        }
+        links.retain(|link| self.links.contains_key(link));
+        self.dirty
+            .extend(self.kernel.forget_links(&Netns::Main, &links));
+        for link in links {
+            if let Some(port) = self.links.get(&link).copied() {
+                self.tell_responder(port);
+            }
+        }
+    }
+
+    /// Settings are few, and the kernel does not tell whether it was we who changed one.
+    fn look_at_settings(&mut self, netns: &Netns) {
+        match self.kernel.reconcile_sysctls(netns, &self.desired) {
+            Ok(report) => {
+                self.mended += report.applied as u64;
+                self.note(report);
+            }
+            Err(error) => {
+                error!(%error, "the settings can't be read");
+                self.looks.soon();
+            }
+        }
+    }
+}
+
+fn of<'a>(links: &'a mut Links, netns: &Netns) -> &'a mut BTreeSet<IfName> {
+    links.entry(netns.clone()).or_default()
+}
