@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hextet_kernel::conntrack::Flow;
 use hextet_model::{
     explain::{self, Endpoint, Machine, Outcome, Packet, Payload, Query, Ways},
@@ -12,7 +12,7 @@ use hextet_model::{
 
 use hextet_types::IfName;
 
-use crate::report::{ExplainRequest, Explained};
+use crate::report::{ExplainRequest, Explained, Sender};
 
 /// Where clients' ports come from when nobody says which (RFC 6335 §6).
 const EPHEMERAL_PORT: u16 = 49_152;
@@ -25,8 +25,13 @@ const VERDICTS: usize = 65_536;
 ///
 /// The question makes no packet; with the reason.
 pub fn explain(planner: &Planner, request: &ExplainRequest) -> Result<Explained> {
+    let from = match &request.from {
+        Sender::Port(port) => *port,
+        Sender::Interface(link) => explain::port_of_link(planner.intent(), link)
+            .with_context(|| format!("explain: {link} is no port's interface on this host"))?,
+    };
     let query = Query {
-        from: Endpoint::Port(request.from),
+        from: Endpoint::Port(from),
         source: None,
         mac: None,
         to: request.to,

@@ -1,8 +1,8 @@
 //! What an agent tells people about itself, through its control socket.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
-use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId};
+use hextet_types::{Asn, HostId, IfName, IfNameError, Mac, NetworkId, PortId};
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::Drain;
@@ -99,12 +99,33 @@ pub struct PlannedWrite {
     pub object: String,
 }
 
+/// The port that sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Sender {
+    /// By its identifier.
+    Port(PortId),
+    /// By its interface on this host.
+    Interface(IfName),
+}
+
+impl FromStr for Sender {
+    type Err = IfNameError;
+
+    fn from_str(text: &str) -> Result<Self, IfNameError> {
+        match text.parse() {
+            Ok(port) => Ok(Sender::Port(port)),
+            Err(_) => text.parse().map(Sender::Interface),
+        }
+    }
+}
+
 /// `POST /explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
     /// A port of this host.
-    pub from: PortId,
+    pub from: Sender,
     /// Where the packet goes.
     pub to: IpAddr,
     /// Its IP protocol.

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+use hextet_agent::report::Sender;
 use hextet_types::{HostId, IfName, PortId};
 
 /// IPv6-first cloud networking: every workload its own reachable IPv6 address, IPv4 as a service beside it.
@@ -260,9 +261,9 @@ pub enum AgentCommand {
 /// `hextet explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The port that the packet comes from.
-    #[arg(long, value_parser = port_id)]
-    pub from: PortId,
+    /// The port that the packet comes from, or its interface on this host.
+    #[arg(long)]
+    pub from: Sender,
     /// Where it goes: an address, not a name.
     #[arg(long)]
     pub to: IpAddr,

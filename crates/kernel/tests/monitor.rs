@@ -14,10 +14,14 @@ use hextet_kernel::{
     netlink::{LinkSettings, Monitor, Wake},
     netns::Handle,
 };
-use hextet_model::state::{Element, KeyType, Netns, Object, Set, Value, XfrmPolicy, marks};
+use hextet_model::state::{Element, Key, KeyType, Netns, Object, Set, Value, XfrmPolicy, marks};
 use hextet_types::{Family, Mac};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use support::{Host, isolated, name, run, states};
+use support::{
+    Host, isolated, name,
+    private::{Names, network},
+    run, states,
+};
 
 fn monitor(ignored: Vec<u32>) -> Monitor {
     let main = Handle::open(&Netns::Main).expect("a namespace");
@@ -182,5 +186,85 @@ fn too_much_at_once_asks_for_a_new_look() {
         std::fs::write(file.path(), text).expect("written");
         run(&format!("nft -f {}", file.path().display()));
         hear(&mut monitor, &Wake::Resync);
+    });
+}
+
+/// What is heard of a namespace of ours, until `wanted` is.
+fn hear_of(host: &Host, monitor: &mut Monitor, netns: &Netns, wanted: &Wake) -> BTreeSet<Wake> {
+    let limit = Instant::now() + Duration::from_secs(5);
+    let mut heard = BTreeSet::new();
+    while !heard.contains(wanted) {
+        assert!(
+            Instant::now() < limit,
+            "{wanted:?} was not heard, only {heard:?}"
+        );
+        let mut fds = monitor.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        poll(&mut fds, PollTimeout::from(1000u16)).expect("polled");
+        let news = monitor.read().expect("heard");
+        let there = |number: &i32| host.kernel.numbered(*number) == Some(netns);
+        let elsewhere = news.elsewhere.into_iter();
+        heard.extend(elsewhere.filter(|(n, _)| there(n)).map(|(_, wake)| wake));
+        heard.extend(
+            news.here
+                .into_iter()
+                .filter(|w| matches!(w, Wake::Namespace(_))),
+        );
+    }
+    heard
+}
+
+#[test]
+fn one_monitor_hears_of_all_namespaces_of_ours_and_of_none_what_we_do() {
+    isolated(|| {
+        const NETWORKS: usize = 40;
+        let mut names = Names::none();
+        let mut host = Host::open();
+        let mut monitor = monitor(host.kernel.socket_ports(&Netns::Main));
+        host.kernel.hear_everywhere(monitor.everywhere());
+        let networks: Vec<String> = (0..NETWORKS).map(|_| names.unique()).collect();
+        let desired = states(networks.iter().flat_map(|hx| network(hx)));
+        host.reconcile(&desired);
+        let heard = monitor.read().expect("heard").elsewhere;
+        let doubted = |wake: &Wake| {
+            matches!(
+                wake,
+                Wake::Table | Wake::Routes(_) | Wake::Neighbours | Wake::Rules(_)
+            )
+        };
+        assert!(!heard.iter().any(|(_, wake)| doubted(wake)), "{heard:?}");
+        for hx in [&networks[0], &networks[NETWORKS - 1]] {
+            let netns = Netns::Named(hx.clone());
+            for (change, wake) in [
+                (
+                    "ip route add 198.51.100.0/24 dev lo proto 104",
+                    Wake::Routes(Family::V4),
+                ),
+                ("nft flush ruleset", Wake::Table),
+                ("sysctl -qw net.ipv6.conf.all.forwarding=0", Wake::Settings),
+                ("ip link set lo down", Wake::Link(name("lo"))),
+            ] {
+                run(&format!("ip netns exec {hx} {change}"));
+                hear_of(&host, &mut monitor, &netns, &wake);
+            }
+        }
+        let gone = &networks[0];
+        run(&format!("ip netns del {gone}"));
+        let netns = Netns::Named(gone.clone());
+        hear_of(&host, &mut monitor, &netns, &Wake::Namespace(gone.clone()));
+        let lost = host.kernel.forget_namespaces([netns.clone()].into());
+        assert!(
+            lost.iter()
+                .all(|key| key.netns() == &netns || *key == Key::Namespace(gone.clone()))
+        );
+        let report = host.kernel.reconcile_keys(&lost, &desired);
+        assert!(
+            report.is_complete() && report.applied == lost.len(),
+            "{report:?}"
+        );
+        // One that is there is not forgotten, whatever its name has been through.
+        assert_eq!(
+            host.kernel.forget_namespaces([netns].into()),
+            BTreeSet::new()
+        );
     });
 }

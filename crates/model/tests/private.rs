@@ -10,10 +10,11 @@ use std::{
 };
 
 use hextet_model::{
+    explain::{Endpoint, Explanation, Outcome, Payload, Query, Reason, Step, explain},
     intent::{Change, RoutingDomain, TunnelEndpoint},
     neutron::{Direction, Network, NetworkType, Port, SecurityGroupRule, Subnet},
     plan::{Planner, REMOTE_METRIC, plan},
-    state::{HostState, Key, Netns, Object, Value},
+    state::{CtState, HostState, Key, Netns, Object, Value, table_text},
 };
 use hextet_types::{Family, HostId, PortId, SubnetId};
 use uuid::Uuid;
@@ -198,38 +199,39 @@ fn members_of_one_network_are_none_of_another() {
     assert_eq!(places, [named]);
 }
 
-#[test]
-fn ports_on_other_hosts_are_reached_by_a_route_for_each_and_a_neighbour_for_each_host() {
-    let here = config().host;
-    let there: HostId = "compute-9".parse().unwrap();
-    let endpoint = |number| TunnelEndpoint {
-        number,
-        address: IpAddr::from(Ipv6Addr::new(
-            0x2001,
-            0xdb8,
-            0xf,
-            0,
-            0,
-            0,
-            0,
-            u16::try_from(number).unwrap(),
-        )),
-    };
-    let remote = ["2001:db8:1::b", "10.1.0.11", "10.1.0.12"].map(ip);
-    let tunnels = [
-        Change::PutHost(here, endpoint(1)),
-        Change::PutHost(there.clone(), endpoint(9)),
-        Change::PutRemotes(
-            network_id(0),
-            remote.map(|addr| (addr, there.clone())).into(),
-        ),
-    ];
-    let mut with_segment = tenant(0);
-    with_segment[0] = Change::PutNetwork(Box::new(Network {
-        segmentation_id: Some(77),
+/// The network's number on the wire.
+const SEGMENT: u32 = 77;
+
+fn endpoint(number: u16) -> TunnelEndpoint {
+    TunnelEndpoint {
+        number: number.into(),
+        address: IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, number)),
+    }
+}
+
+/// A network with a port here, and addresses on another host.
+fn with_remotes(there: &HostId, remotes: &[&str]) -> Vec<Change> {
+    let mut changes = tenant(0).to_vec();
+    changes[0] = Change::PutNetwork(Box::new(Network {
+        segmentation_id: Some(SEGMENT),
         ..private(0)
     }));
-    let state = state(with_segment.into_iter().chain(tunnels));
+    let remotes = remotes.iter().map(|addr| (ip(addr), there.clone()));
+    changes.extend([
+        Change::PutHost(config().host, endpoint(1)),
+        Change::PutHost(there.clone(), endpoint(9)),
+        Change::PutRemotes(network_id(0), remotes.collect()),
+    ]);
+    changes
+}
+
+#[test]
+fn ports_on_other_hosts_are_reached_by_a_route_for_each_and_a_neighbour_for_each_host() {
+    let there: HostId = "compute-9".parse().unwrap();
+    let state = state(with_remotes(
+        &there,
+        &["2001:db8:1::b", "10.1.0.11", "10.1.0.12"],
+    ));
     let objects = || state.objects.values();
     let routes =
         objects().filter(|o| matches!(o, Object::Route(r) if r.key.metric == REMOTE_METRIC));
@@ -244,9 +246,112 @@ fn ports_on_other_hosts_are_reached_by_a_route_for_each_and_a_neighbour_for_each
         _ => None,
     });
     let device = device.unwrap();
-    assert_eq!((device.vni, device.local), (77, endpoint(1).address));
+    assert_eq!((device.vni, device.local), (SEGMENT, endpoint(1).address));
     assert_eq!(
         device.mac.link_local(),
         "fe80::468:78ff:fe00:1".parse::<Ipv6Addr>().unwrap()
     );
+}
+
+/// What becomes of a TCP connection from the one port that is here.
+fn explained(planner: &Planner, to: &str) -> Explanation {
+    let query = Query {
+        from: Endpoint::Port(*planner.intent().ports.keys().next().unwrap()),
+        source: None,
+        mac: None,
+        to: ip(to),
+        payload: Payload::Ports {
+            protocol: 6,
+            source: 49_152,
+            destination: 22,
+        },
+        connection: CtState::New,
+    };
+    explain(planner, &query).unwrap()
+}
+
+#[test]
+fn explanations_stay_within_the_network_and_name_the_other_host() {
+    let there: HostId = "compute-9".parse().unwrap();
+    let mut planner = Planner::new(config());
+    planner.apply_all(with_remotes(&there, &["2001:db8:1::b", "10.1.0.11"]));
+    planner.apply(Change::PutGroup(Box::new(group(0, []))));
+    let refused = explained(&planner, "10.1.0.11");
+    let no_rule = Outcome::Dropped(Reason::EgressNotAllowed);
+    assert_eq!(refused.verdict, no_rule, "{refused}");
+
+    let port = planner.intent().ports.values().next().unwrap().clone();
+    let open = Port {
+        port_security_enabled: false,
+        security_groups: Vec::new(),
+        ..port
+    };
+    planner.apply(Change::PutPort(Box::new(open)));
+    let tunnels = Step::Tunnels {
+        vni: SEGMENT,
+        to: endpoint(9).address,
+        host: Some(there),
+    };
+    for addr in ["2001:db8:1::b", "10.1.0.11"] {
+        let sent = explained(&planner, addr);
+        assert!(sent.steps.contains(&tunnels), "{sent}");
+        let leaves = matches!(
+            sent.verdict,
+            Outcome::Leaves {
+                translated: None,
+                ..
+            }
+        );
+        assert!(leaves, "{sent}");
+        assert!(
+            matches!(&sent.steps[1], Step::Enters(name) if name.starts_with("hx-")),
+            "{sent}"
+        );
+    }
+    // Another network's port has that address; this one's way there is none.
+    let mut elsewhere = tenant(1);
+    if let Change::PutPort(port) = &mut elsewhere[3] {
+        port.fixed_ips[1].ip_address = ip("10.1.0.99");
+    }
+    planner.apply_all(elsewhere);
+    for addr in ["10.1.0.99", "192.0.2.1", "2001:db8::7"] {
+        let lost = explained(&planner, addr);
+        assert_eq!(lost.verdict, Outcome::Dropped(Reason::NoRoute), "{lost}");
+    }
+}
+
+#[test]
+fn tunnel_packets_are_taken_from_known_hosts_and_for_ports_elsewhere() {
+    let there: HostId = "compute-9".parse().unwrap();
+    let mut planner = Planner::new(config());
+    let main = Netns::Main;
+    let before = table_text(planner.state().objects.values(), &main);
+    assert!(!before.contains("4789"), "{before}");
+    planner.apply_all(with_remotes(&there, &["10.1.0.11"]));
+    let text = table_text(planner.state().objects.values(), &main);
+    assert!(text.contains("th dport == 4789 goto tunnels"), "{text}");
+    let own = endpoint(1).address;
+    assert!(
+        text.contains(&format!("ip6 daddr == {own} ip6 saddr @endpoints6 accept")),
+        "{text}"
+    );
+    let elements = |state: &HostState, set: &str| -> Vec<String> {
+        let all = state.objects.values().filter_map(|object| match object {
+            Object::Element(_, element) if element.set.0 == set => Some(&element.key),
+            _ => None,
+        });
+        all.map(|key| key[0].to_string()).collect()
+    };
+    let known = [endpoint(9).address.to_string()];
+    assert_eq!(elements(planner.state(), "endpoints6"), known);
+    assert_eq!(elements(planner.state(), "locals4"), ["10.1.0.10"]);
+    assert_eq!(elements(planner.state(), "locals6"), ["2001:db8:1::a"]);
+    // Two hosts that claim one endpoint do not make it twice.
+    let twin: HostId = "compute-8".parse().unwrap();
+    planner.apply(Change::PutHost(twin, endpoint(9)));
+    assert_eq!(elements(planner.state(), "endpoints6"), known);
+    assert_eq!(planner.state(), &plan(planner.intent(), &config()));
+    planner.apply(Change::RemoveHost(config().host));
+    let after = table_text(planner.state().objects.values(), &main);
+    assert!(!after.contains("4789"), "{after}");
 }

@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use hextet_agent::report::ExplainRequest;
+use hextet_agent::report::{ExplainRequest, Sender};
 use hextet_types::Family;
 
 use super::world::{Guest, MTU, World};
@@ -68,8 +68,9 @@ fn equal_addresses_stay_apart(hosts: usize, family: Family) {
             "{addr}"
         );
     }
+    let tap = world.cloud.intent.ports[&a1.port].if_name();
     let explained = world.agents[0].explain(&ExplainRequest {
-        from: a1.port,
+        from: Sender::Interface(tap),
         to: b1.addrs[1],
         protocol: 6,
         port: Some(22),

@@ -151,7 +151,7 @@ pub fn plan(question: &Question) -> Result<ExitCode> {
 /// `hextet explain`: 2 when the packet does not arrive.
 pub fn explain(explain: &Explain) -> Result<ExitCode> {
     let request = ExplainRequest {
-        from: explain.from,
+        from: explain.from.clone(),
         to: explain.to,
         protocol: protocol(explain)?,
         port: explain.tcp.or(explain.udp),

@@ -221,6 +221,7 @@ impl Kernel {
         let Some(mut namespace) = self.namespaces.remove(netns) else {
             return;
         };
+        self.forget_number(netns);
         let named_like_ours =
             matches!(netns, Netns::Named(name) if state::Namespace::may_be_ours(name));
         if named_like_ours
@@ -303,6 +304,7 @@ impl Kernel {
         };
         namespace.delete_made()?;
         self.namespaces.remove(&netns);
+        self.forget_number(&netns);
         netns::delete(name)
     }
 }

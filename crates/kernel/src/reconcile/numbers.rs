@@ -35,6 +35,11 @@ impl Kernel {
         self.numbers.known.get(&number)
     }
 
+    /// It is gone, and its number may be another's.
+    pub(super) fn forget_number(&mut self, netns: &Netns) {
+        self.numbers.known.retain(|_, of| of != netns);
+    }
+
     /// Gives it a number, where it has none yet.
     pub(super) fn learn_number(
         &mut self,

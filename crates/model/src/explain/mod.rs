@@ -97,6 +97,7 @@ pub enum ExplainError {
 /// The question makes no packet: an unknown port, or no source of the family.
 pub fn explain(planner: &Planner, query: &Query) -> Result<Explanation, ExplainError> {
     let packet = packet_of(planner, query)?;
+    let domain = domain_of(planner.intent(), query.from);
     let netns = netns_of(planner, query.from);
     let realm = planner.realm(&netns);
     let config = realm.map_or_else(|| planner.config(), Realm::config);
@@ -108,7 +109,7 @@ pub fn explain(planner: &Planner, query: &Query) -> Result<Explanation, ExplainE
     };
     for step in &mut steps {
         match step {
-            Step::Rule(step) => name_group(planner.intent(), &packet, step),
+            Step::Rule(step) => name_group((planner.intent(), domain), &packet, step),
             Step::Tunnels { to, host, .. } => *host = host_at(planner.intent(), *to),
             _ => {}
         }
@@ -125,6 +126,15 @@ fn netns_of(planner: &Planner, from: Endpoint) -> Netns {
         },
         Endpoint::Address(_) | Endpoint::Host => Netns::Main,
     }
+}
+
+/// Among whom the sender's address is its own.
+fn domain_of(intent: &Intent, from: Endpoint) -> RoutingDomain {
+    let port = match from {
+        Endpoint::Port(id) => intent.ports.get(&id),
+        Endpoint::Address(_) | Endpoint::Host => None,
+    };
+    RoutingDomain::of(port.and_then(|port| intent.networks.get(&port.network_id)))
 }
 
 fn host_at(intent: &Intent, addr: IpAddr) -> Option<HostId> {
@@ -200,7 +210,7 @@ fn packet_of(planner: &Planner, query: &Query) -> Result<Packet, ExplainError> {
 }
 
 /// Adds to a step in a group's chain which group that is, and which of its rules say so.
-fn name_group(intent: &Intent, packet: &Packet, step: &mut RuleStep) {
+fn name_group((intent, domain): (&Intent, RoutingDomain), packet: &Packet, step: &mut RuleStep) {
     let chain = step.chain.0.as_str();
     let (direction, id) = match (chain.strip_prefix("ge-"), chain.strip_prefix("gi-")) {
         (Some(id), _) => (Direction::Egress, id),
@@ -212,7 +222,7 @@ fn name_group(intent: &Intent, packet: &Packet, step: &mut RuleStep) {
     };
     step.group = Some(id);
     if let Some(group) = intent.groups.get(&id) {
-        let allows = |rule: &&SecurityGroupRule| allows(intent, rule, packet);
+        let allows = |rule: &&SecurityGroupRule| allows((intent, domain), rule, packet);
         let rules = rules_of(group, direction).filter(allows);
         step.group_rules = rules.map(|rule| rule.id).collect();
     }
@@ -223,13 +233,17 @@ fn rules_of(group: &Group, direction: Direction) -> impl Iterator<Item = &Securi
     rules.filter(move |rule| rule.direction == direction)
 }
 
-fn allows(intent: &Intent, rule: &SecurityGroupRule, packet: &Packet) -> bool {
+fn allows(
+    (intent, domain): (&Intent, RoutingDomain),
+    rule: &SecurityGroupRule,
+    packet: &Packet,
+) -> bool {
     let flight = Flight::new(packet);
     let other_end = rules::other_end(rule.direction, rule.ethertype);
     let is_member = |group: SecurityGroupId| match flight.field(other_end) {
         Some(Value::Addr(addr)) => intent
             .members
-            .get(&(group, RoutingDomain::Routed))
+            .get(&(group, domain))
             .is_some_and(|m| m.contains(&addr)),
         _ => false,
     };

@@ -58,6 +58,7 @@ pub fn underlay(view: View<'_>) -> Vec<Object> {
             objects.push(prerouting());
             objects
         }
+        Place::Router(_) => Vec::new(),
     }
 }
 
@@ -99,7 +100,8 @@ fn prerouting() -> Object {
 
 /// An address of a private network, if it leads to a port of this host.
 pub fn local(view: View<'_>, addr: IpAddr) -> Option<Object> {
-    let lives_here = view.place != Place::Main && view.port_with(addr).is_some();
+    let inside = matches!(view.place, Place::Network(_));
+    let lives_here = inside && view.port_with(addr).is_some();
     let set = locals(Family::of(addr));
     lives_here.then(|| nft::element(set, [Value::Addr(addr)]))
 }
