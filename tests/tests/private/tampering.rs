@@ -14,6 +14,10 @@ fn mended(world: &World, what: &str, guests: &[Guest; 2]) {
     wait_for(&format!("'{what}' is noticed"), || {
         world.agents[0].status().kernel.writes > before
     });
+    passes_again(world, what, guests);
+}
+
+fn passes_again(world: &World, what: &str, guests: &[Guest; 2]) {
     world.agents[0].settles();
     for addr in &guests[1].addrs {
         wait_for(&format!("{addr} answers after '{what}'"), || {
@@ -44,15 +48,21 @@ fn what_others_take_away_comes_back() {
         inside("ip link set vxlan down"),
         inside("ip link del vxlan"),
         inside("sysctl -qw net.ipv6.conf.all.forwarding=0"),
-        inside(&format!("tc qdisc del dev {tap} clsact")),
         inside(&format!("ip link set {tap} mtu 1300")),
         format!("ip link del {outer}"),
         format!("ip link set {outer} down"),
-        format!("tc qdisc del dev {outer} clsact"),
         format!("ip link set {tap} down"),
         format!("ip netns del {name}"),
     ] {
         mended(&world, &what, &guests);
+    }
+    // Where the programs run by TCX already, tc's are not missed.
+    for what in [
+        inside(&format!("tc qdisc del dev {tap} clsact")),
+        format!("tc qdisc del dev {outer} clsact"),
+    ] {
+        world.hosts[0].run(&what);
+        passes_again(&world, &what, &guests);
     }
     assert_eq!(world.hosts[0].networks(), [name]);
 }
