@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
-use hextet_types::{Asn, HostId, IfName, IfNameError, Mac, NetworkId, PortId};
+use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId};
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::Drain;
@@ -109,13 +109,21 @@ pub enum Sender {
     Interface(IfName),
 }
 
-impl FromStr for Sender {
-    type Err = IfNameError;
+/// A text that is no [`Sender`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "neither a port's identifier, which is a UUID, nor an interface's name, which has 1 to 15 characters \
+     without '/', ':' or spaces"
+)]
+pub struct SenderError;
 
-    fn from_str(text: &str) -> Result<Self, IfNameError> {
+impl FromStr for Sender {
+    type Err = SenderError;
+
+    fn from_str(text: &str) -> Result<Self, SenderError> {
         match text.parse() {
             Ok(port) => Ok(Sender::Port(port)),
-            Err(_) => text.parse().map(Sender::Interface),
+            Err(_) => text.parse().map(Sender::Interface).map_err(|_| SenderError),
         }
     }
 }

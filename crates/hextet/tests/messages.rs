@@ -62,8 +62,9 @@ const PORT: &str = "345f39c3-b0bf-4356-8f0a-566a34d326a0";
 #[test]
 fn arguments_that_are_none() {
     let identifier = "a port's identifier is a UUID";
-    let explain = ["explain", "--from", "web", "--to", "::1"];
-    check(&explain, "", &["'web'", "--from", identifier]);
+    let explain = ["explain", "--from", "web/1", "--to", "::1"];
+    let neither = "neither a port's identifier, which is a UUID, nor an interface's name";
+    check(&explain, "", &["'web/1'", "--from", neither]);
     check(
         &["port", "attach", "web", "--netns", "n"],
         "",
