@@ -2,8 +2,8 @@
 //!
 //! A port's interface is in the link group that has its profile's number, and two verdict maps go by that
 //! number. So the rules of a namespace hold nothing for each port: Linux walks all elements with a verdict
-//! whenever a rule, or another such element, is new; before 6.18 it does so once for each way to get there, which
-//! is the square of their number.
+//! whenever a rule, or another such element, is new; older versions once for each way to get there, which is the
+//! square of their number.
 //!
 //! Numbers have 31 bits of a hash, and whoever chooses lists of groups could look for two with the same. Of such
 //! the number leads to a map that tells their ports apart.
