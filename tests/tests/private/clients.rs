@@ -17,7 +17,8 @@ fn leases(guest: &Guest, what: &str) -> String {
     format!("/tmp/hextet-{}-{}-{what}", std::process::id(), guest.name)
 }
 
-/// Asks once, by DHCP of both versions; what the client got is its address from then on.
+/// Asks once, by DHCP of both versions; what the client got is its address from then on. The client goes on in the
+/// background, writes down its number, and is ended then.
 fn asks(world: &World, guest: &Guest) {
     wait_for("the guest may use its link-local address", || {
         let addresses = world.run_in(guest, "ip -o addr show dev eth0 scope link");
@@ -29,7 +30,9 @@ fn asks(world: &World, guest: &Guest) {
             guest,
             &format!(
                 "sh -c 'timeout 30 dhclient {version} -1 -v -sf /bin/true -lf {file}.leases -pf {file}.pid \
-                 eth0 2>{file}.log || {{ cat {file}.log >&2; exit 1; }}; kill $(cat {file}.pid) 2>/dev/null; true'"
+                 eth0 2>{file}.log || {{ cat {file}.log >&2; exit 1; }}; \
+                 timeout 10 sh -c \"until test -s {file}.pid; do sleep 0.05; done\"; \
+                 kill $(cat {file}.pid)'"
             ),
         );
         let lease = std::fs::read_to_string(format!("{file}.leases")).unwrap();
