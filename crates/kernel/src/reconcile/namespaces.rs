@@ -92,14 +92,14 @@ impl Namespace {
         self
     }
 
-    /// Deletes all links that we made.
+    /// Deletes all links that we made, by the end of a pair that says so: the other goes with it.
     fn delete_made(&mut self) -> Result<(), Error> {
         let mut request = Batch::default();
         link::request_all(&mut request, false);
         let links = self.route.dump(&mut request, link::read)?;
         let mut batch = Batch::default();
         for is in links {
-            if is.group == made::OURS || made::may_be_our_end(&is) {
+            if is.group == made::OURS {
                 link::delete(&mut batch, is.index);
             }
         }

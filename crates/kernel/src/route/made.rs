@@ -1,7 +1,7 @@
 //! Links that we make, veth pairs and VXLAN devices: making them (`RTM_NEWLINK`), and reading what they are.
 //!
-//! They are known to be ours by their group, which they have from the moment in which they come into being. They
-//! are made down. Each gets its index from us, because the kernel takes a request without one for a request about
+//! They are known to be ours by the group of a device, or of one end of a pair, which it has from the moment in which
+//! it comes into being. They are made down. Each gets its index from us, because the kernel takes a request without one for a request about
 //! the link of that name in the sender's namespace.
 
 use std::{
