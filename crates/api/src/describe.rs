@@ -68,8 +68,14 @@ pub enum Kind {
     Ethertype,
     /// 0 to 65535: a port, or an ICMP type or code.
     PortNumber,
+    /// Ports as `80` or `80:90`, none of them 0.
+    PortRange,
     /// NAT44 of a subnet.
     Nat44,
+    /// `network_id`, and perhaps `enable_snat` and `external_fixed_ips`; `{}` is null.
+    Gateway,
+    /// Several of those.
+    Gateways,
     /// At most 50 texts of at most 255 characters, each once.
     Tags,
     /// Texts of at most 255 characters, each once.
@@ -140,6 +146,8 @@ impl Attribute {
                 | Kind::AddressPairs
                 | Kind::DhcpOptions
                 | Kind::Nat44
+                | Kind::Gateway
+                | Kind::Gateways
                 | Kind::Tags
                 | Kind::Texts
                 | Kind::Object
@@ -263,7 +271,7 @@ pub struct Resource {
     pub name: &'static str,
     /// Many of it: `security_groups`.
     pub collection: &'static str,
-    /// Its path behind `/v2.0/`: `security-groups`.
+    /// Its path behind `/v2.0/`: `security-groups`; what it is part of stands in braces.
     pub path: &'static str,
     /// One sentence about it.
     pub summary: &'static str,
@@ -281,6 +289,19 @@ pub struct Resource {
     pub not_found: (&'static str, &'static str, &'static str),
     /// Extensions that stand when it does.
     pub aliases: &'static [&'static str],
+}
+
+/// A PUT that is more than a change of attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct Action {
+    /// Of this resource.
+    pub resource: &'static Resource,
+    /// Its path behind `/v2.0/`, with `{id}` for the resource's identifier.
+    pub path: &'static str,
+    /// One sentence about it.
+    pub summary: &'static str,
+    /// What its body holds: names, and JSON's types.
+    pub body: &'static [(&'static str, &'static str)],
 }
 
 impl Resource {

@@ -82,9 +82,39 @@ const KNOWN: &[Extension] = &[
         "A pool of each family for those who do not choose",
     ),
     ext(
+        "ecmp_routes",
+        "ECMP Routes extension",
+        "Several next hops of one destination",
+    ),
+    ext(
         "empty-string-filtering",
         "Empty String Filtering Extension",
         "Lists can be filtered by empty texts",
+    ),
+    ext(
+        "enable-default-route-bfd",
+        "Enable BFD for default routes",
+        "Default routes' next hops are watched",
+    ),
+    ext(
+        "enable-default-route-ecmp",
+        "Enable ECMP for default routes",
+        "The default routes of all gateways are used",
+    ),
+    ext(
+        "expose-port-forwarding-in-fip",
+        "Expose Floating IP port forwardings",
+        "Floating IPs show their port forwardings",
+    ),
+    ext(
+        "ext-gw-mode",
+        "Neutron L3 Configurable external gateway mode",
+        "Gateways with and without SNAT",
+    ),
+    ext(
+        "external-gateway-multihoming",
+        "Neutron L3 External Gateway Multihoming",
+        "Several gateways of one router",
     ),
     ext(
         "external-net",
@@ -97,9 +127,44 @@ const KNOWN: &[Extension] = &[
         "More DHCP options for a port",
     ),
     ext(
+        "extraroute",
+        "Neutron Extra Route",
+        "More routes of a router",
+    ),
+    ext(
+        "extraroute-atomic",
+        "Atomically add/remove extra routes",
+        "Routes are added and taken away by themselves",
+    ),
+    ext(
         "filter-validation",
         "Filter parameters validation",
         "Unknown filters are refused",
+    ),
+    ext(
+        "fip-port-details",
+        "Floating IP Port Details Extension",
+        "Floating IPs show what they stand for",
+    ),
+    ext(
+        "floating-ip-port-forwarding",
+        "Floating IP Port Forwarding",
+        "Ports of a floating IP lead to ports",
+    ),
+    ext(
+        "floating-ip-port-forwarding-description",
+        "Floating IP Port Forwarding new attribute description",
+        "Port forwardings have descriptions",
+    ),
+    ext(
+        "floating-ip-port-forwarding-detail",
+        "Floating IP port forwarding detail",
+        "Floating IPs show their port forwardings' identifiers",
+    ),
+    ext(
+        "floating-ip-port-forwarding-port-ranges",
+        "Floating IP Port Forwarding support port ranges",
+        "Port forwardings of ranges",
     ),
     ext(
         "hextet",
@@ -120,6 +185,16 @@ const KNOWN: &[Extension] = &[
         "l2_adjacency",
         "L2 Adjacency",
         "Whether a network's ports share a link; ours never do",
+    ),
+    ext(
+        "l3-ext-ndp-proxy",
+        "L3 NDP proxy extension for router",
+        "Whether NDP proxies may be made of a router",
+    ),
+    ext(
+        "l3-ndp-proxy",
+        "L3 NDP Proxy",
+        "Single IPv6 addresses are reachable by way of a router",
     ),
     ext("net-mtu", "Network MTU", "A network's MTU"),
     ext(
@@ -194,6 +269,17 @@ const KNOWN: &[Extension] = &[
         "revision-if-match",
         "If-Match constraints based on revision_number",
         "Changes only of the revision that the client has seen",
+    ),
+    ext("router", "Neutron L3 Router", "Routers and floating IPs"),
+    ext(
+        "router-enable-snat",
+        "Router enable SNAT",
+        "Members see whether their routers translate",
+    ),
+    ext(
+        "router_availability_zone",
+        "Router Availability Zone",
+        "Availability zones of routers",
     ),
     ext(
         "security-group",
@@ -283,11 +369,35 @@ const KNOWN: &[Extension] = &[
     ),
 ];
 
+/// What the API can do already and hosts do not: not listed, so that no client counts on it. An
+/// alias that is taken away here is open.
+const NOT_SERVED_YET: &[&str] = &[
+    "ecmp_routes",
+    "enable-default-route-bfd",
+    "enable-default-route-ecmp",
+    "expose-port-forwarding-in-fip",
+    "ext-gw-mode",
+    "external-gateway-multihoming",
+    "extraroute",
+    "extraroute-atomic",
+    "fip-port-details",
+    "floating-ip-port-forwarding",
+    "floating-ip-port-forwarding-description",
+    "floating-ip-port-forwarding-detail",
+    "floating-ip-port-forwarding-port-ranges",
+    "l3-ext-ndp-proxy",
+    "l3-ndp-proxy",
+    "router",
+    "router-enable-snat",
+    "router_availability_zone",
+];
+
 const UPDATED: &str = "2026-11-21T00:00:00-00:00";
 
 /// The aliases of all resources and of what is general, sorted.
 pub fn served() -> impl Iterator<Item = &'static Extension> {
-    KNOWN.iter().filter(|e| {
+    let known = KNOWN.iter().filter(|e| !NOT_SERVED_YET.contains(&e.alias));
+    known.filter(|e| {
         GENERAL.contains(&e.alias) || resources::ALL.iter().any(|r| r.aliases.contains(&e.alias))
     })
 }
@@ -308,12 +418,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_alias_of_a_resource_has_a_text_and_every_text_is_served() {
+    fn every_alias_of_a_resource_has_a_text_and_is_served_or_waits() {
         let served: Vec<_> = served().map(|e| e.alias).collect();
         for alias in resources::ALL.iter().flat_map(|r| r.aliases).chain(GENERAL) {
-            assert!(served.contains(alias), "{alias}");
+            let waits = NOT_SERVED_YET.contains(alias);
+            assert_eq!(served.contains(alias), !waits, "{alias}");
+            assert!(KNOWN.iter().any(|e| e.alias == *alias), "{alias}");
         }
-        assert_eq!(served.len(), KNOWN.len());
+        assert_eq!(served.len() + NOT_SERVED_YET.len(), KNOWN.len());
         assert!(KNOWN.is_sorted_by_key(|e| e.alias));
     }
 }

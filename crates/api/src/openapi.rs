@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    describe::{Access, Attribute, Default, Kind, Resource},
+    describe::{Access, Action, Attribute, Default, Kind, Resource},
     resources,
 };
 
@@ -25,6 +25,9 @@ pub fn document(url: &str) -> Value {
             let name = format!("{}_update", resource.name);
             schemas.insert(name, schema(resource, put, false));
         }
+    }
+    for action in resources::ACTIONS {
+        paths.insert(format!("/v2.0/{}", action.path), describe_action(action));
     }
     schemas.insert("NeutronError".into(), error_schema());
     json!({
@@ -97,11 +100,47 @@ fn describe_paths(resource: &Resource, paths: &mut Map<String, Value>) {
             "responses": {"204": {"description": "gone"}},
         });
     }
-    item["parameters"] = json!([
-        {"name": "id", "in": "path", "required": true, "schema": {"type": "string"}},
-    ]);
-    paths.insert(format!("/v2.0/{}", resource.path), collection);
-    paths.insert(format!("/v2.0/{}/{{id}}", resource.path), item);
+    let path = format!("/v2.0/{}", resource.path);
+    collection["parameters"] = path_parameters(&path);
+    paths.insert(path.clone(), collection);
+    let path = format!("{path}/{{id}}");
+    item["parameters"] = path_parameters(&path);
+    paths.insert(path, item);
+}
+
+/// What stands in braces in a path.
+fn path_parameters(path: &str) -> Value {
+    let names = path
+        .split('{')
+        .filter_map(|part| Some(part.split_once('}')?.0));
+    names
+        .map(|name| {
+            json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
+        })
+        .collect()
+}
+
+fn describe_action(action: &Action) -> Value {
+    let name = action.path.rsplit('/').next().unwrap_or_default();
+    let properties: Map<String, Value> = action
+        .body
+        .iter()
+        .map(|(name, kind)| ((*name).to_owned(), json!({"type": kind})))
+        .collect();
+    json!({
+        "put": {
+            "operationId": format!("{}_{name}", action.resource.name),
+            "summary": action.summary,
+            "requestBody": {"content": {"application/json":
+                {"schema": {"type": "object", "properties": properties}}}},
+            "responses": {
+                "200": {"description": "done"},
+                "default": {"description": "refused", "content": {"application/json":
+                    {"schema": {"$ref": "#/components/schemas/NeutronError"}}}},
+            },
+        },
+        "parameters": path_parameters(action.path),
+    })
 }
 
 fn list_parameters(resource: &Resource) -> Value {
@@ -170,6 +209,7 @@ fn property(attribute: &Attribute) -> Value {
         | Kind::Cidr
         | Kind::Protocol
         | Kind::WrittenPrefix
+        | Kind::PortRange
         | Kind::Ethertype => {
             json!({"type": "string"})
         }
@@ -191,8 +231,8 @@ fn property(attribute: &Attribute) -> Value {
         | Kind::DhcpOptions => {
             json!({"type": "array", "items": {"type": "object"}})
         }
-        Kind::List => json!({"type": "array"}),
-        Kind::Nat44 | Kind::Object => json!({"type": "object"}),
+        Kind::List | Kind::Gateways => json!({"type": "array"}),
+        Kind::Nat44 | Kind::Gateway | Kind::Object => json!({"type": "object"}),
     };
     if attribute.nullable
         && let Some(kind) = out.get("type").cloned()
@@ -216,6 +256,11 @@ mod tests {
         for resource in resources::ALL {
             let path = format!("/v2.0/{}", resource.path);
             assert!(document["paths"][&path]["get"].is_object(), "{path}");
+        }
+        for action in resources::ACTIONS {
+            let path = format!("/v2.0/{}", action.path);
+            assert_eq!(document["paths"][&path]["parameters"][0]["name"], "id");
+            assert!(document["paths"][&path]["put"].is_object(), "{path}");
         }
         for reference in text.split("#/components/schemas/").skip(1) {
             let name = reference.split('"').next().unwrap();

@@ -3,6 +3,7 @@
 //! The normal form is JSON that reads back into the model's types: canonical addresses, lower-case
 //! MACs, numbers as numbers. The texts are Neutron's, because people search for them.
 
+mod router;
 mod rule;
 
 use std::{
@@ -19,6 +20,7 @@ use crate::{
     error::{ApiError, Result},
     query::python_list,
 };
+use router::{gateway, port_range};
 use rule::{ethertype, port_number, protocol, written_prefix};
 
 /// Tags of one resource.
@@ -130,7 +132,10 @@ fn normalize(kind: Kind, value: Value) -> Checked {
         Kind::WrittenPrefix => written_prefix(&value),
         Kind::Ethertype => ethertype(&value),
         Kind::PortNumber => port_number(&value),
+        Kind::PortRange => port_range(&value),
         Kind::Nat44 => nat44(value),
+        Kind::Gateway => gateway(value),
+        Kind::Gateways => list(null_to_list(value), "gateway", gateway),
         Kind::Tags => tags(value),
         Kind::Texts => list(value, "list", |item| text(item, MAX_TAG_LEN)),
         Kind::Object => object(value),
@@ -331,6 +336,8 @@ fn list(value: Value, what: &str, item: fn(Value) -> Checked) -> Checked {
             "fixed IP" => {
                 address(&one).is_some_and(|a| normal.iter().any(|n| address(n) == Some(a.clone())))
             }
+            // A router may have several on one network.
+            "gateway" => false,
             _ => normal.contains(&one),
         };
         if again {

@@ -1,19 +1,29 @@
 //! The resources of the networking API. Each is described here once and handled in general.
 
+mod action;
 mod address_scope;
 mod agent;
+mod floating_ip;
+mod ndp_proxy;
 mod network;
 mod port;
+mod port_forwarding;
 mod rbac;
+mod router;
 mod security_group;
 mod subnet;
 mod subnet_pool;
 
+pub use action::ACTIONS;
 pub use address_scope::ADDRESS_SCOPE;
 pub use agent::{AGENT, AVAILABILITY_ZONE, NETWORK_IP_AVAILABILITY};
+pub use floating_ip::FLOATING_IP;
+pub use ndp_proxy::NDP_PROXY;
 pub use network::NETWORK;
 pub use port::PORT;
+pub use port_forwarding::PORT_FORWARDING;
 pub use rbac::RBAC_POLICY;
+pub use router::ROUTER;
 pub use security_group::{SECURITY_GROUP, SECURITY_GROUP_RULE};
 pub use subnet::SUBNET;
 pub use subnet_pool::SUBNET_POOL;
@@ -30,6 +40,10 @@ pub const ALL: &[&Resource] = &[
     &SUBNET_POOL,
     &ADDRESS_SCOPE,
     &RBAC_POLICY,
+    &ROUTER,
+    &FLOATING_IP,
+    &PORT_FORWARDING,
+    &NDP_PROXY,
     &AGENT,
     &AVAILABILITY_ZONE,
     &NETWORK_IP_AVAILABILITY,
@@ -42,16 +56,15 @@ pub const PUBLIC_IPV4: Quota = Quota {
     default: 50,
 };
 
+/// Extra routes of one router. What is in use is counted for each router by itself.
+pub const ROUTER_ROUTE: Quota = Quota {
+    name: "router_route",
+    default: 30,
+};
+
 /// Quotas of resources that other situations bring; they are told, so that clients find them.
 const OTHER_QUOTAS: &[Quota] = &[
-    Quota {
-        name: "router",
-        default: 10,
-    },
-    Quota {
-        name: "floatingip",
-        default: 50,
-    },
+    ROUTER_ROUTE,
     Quota {
         name: "trunk",
         default: -1,
@@ -132,6 +145,19 @@ mod tests {
                 serde_json::json!({"name": "p", "prefixes": ["10.0.0.0/8"]}),
             ),
             (&ADDRESS_SCOPE, serde_json::json!({"ip_version": 6})),
+            (&ROUTER, serde_json::json!({})),
+            (
+                &FLOATING_IP,
+                serde_json::json!({"floating_network_id": net}),
+            ),
+            (
+                &PORT_FORWARDING,
+                serde_json::json!({"protocol": "tcp", "internal_port_id": net}),
+            ),
+            (
+                &NDP_PROXY,
+                serde_json::json!({"router_id": net, "port_id": net}),
+            ),
         ];
         for (resource, body) in given {
             let body = serde_json::json!({resource.name: body}).to_string();

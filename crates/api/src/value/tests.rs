@@ -83,6 +83,14 @@ fn lists() -> Vec<(Kind, Value, Value)> {
             json!([{"subnet_id": id}, {"subnet_id": id}]),
             json!([{"subnet_id": id.to_lowercase()}, {"subnet_id": id.to_lowercase()}]),
         ),
+        (Kind::PortRange, json!(80), json!("80:80")),
+        (Kind::PortRange, json!("80:90"), json!("80:90")),
+        (Kind::Gateway, json!({}), Value::Null),
+        (
+            Kind::Gateway,
+            json!({"network_id": id, "enable_snat": "False", "external_fixed_ips": null}),
+            json!({"network_id": id.to_lowercase(), "enable_snat": false}),
+        ),
         (Kind::Addresses, Value::Null, json!([])),
         (Kind::Tags, json!(["b", "a"]), json!(["a", "b"])),
         (

@@ -5,8 +5,11 @@
 //! a client sends is checked against the resource's description before it becomes one.
 
 mod address_scope;
+mod floating_ip;
+mod ndp_proxy;
 mod network;
 mod port;
+mod port_forwarding;
 mod rbac;
 mod router;
 mod security_group;
@@ -18,10 +21,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use address_scope::AddressScope;
+pub use floating_ip::FloatingIp;
+pub use ndp_proxy::NdpProxy;
 pub use network::{Network, NetworkType};
 pub use port::{
     AddressPair, Binding, DhcpOption, FixedIp, Port, SINGLE_HOMED_EXEMPT_OWNERS, VnicType,
 };
+pub use port_forwarding::{ForwardedProtocol, PortForwarding, PortRange, PortRangeError};
 pub use rbac::{RbacAction, RbacPolicy, RbacType};
 pub use router::{Router, RouterGateway};
 pub use security_group::{AsWritten, Direction, Protocol, SecurityGroup, SecurityGroupRule};
