@@ -4,13 +4,17 @@
 //! what it stands for: an address of a subnet, an instance's place on the single-homed networks, a
 //! project's default group, a name. A port's own key is the claim of its Ethernet address.
 
-use std::{fmt::Display, net::IpAddr};
+use std::{
+    fmt::Display,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use bytes::Bytes;
 use hextet_model::neutron::RbacAction;
 use hextet_types::{
-    AddressScopeId, Family, HostId, Mac, NetworkId, ProjectId, RbacPolicyId, SecurityGroupId,
-    SecurityGroupRuleId, SubnetId, SubnetPoolId,
+    AddressScopeId, Family, FloatingIpId, HostId, Mac, NdpProxyId, NetworkId, PortForwardingId,
+    PortId, ProjectId, RbacPolicyId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    SubnetPoolId,
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -34,6 +38,14 @@ pub enum Key {
     AddressScope(AddressScopeId),
     /// An RBAC policy.
     RbacPolicy(RbacPolicyId),
+    /// A router.
+    Router(RouterId),
+    /// A floating IP.
+    FloatingIp(FloatingIpId),
+    /// A port forwarding.
+    PortForwarding(PortForwardingId),
+    /// An NDP proxy.
+    NdpProxy(NdpProxyId),
     /// Limits of a project that differ from the defaults.
     Quota(ProjectId),
     /// A host that has joined.
@@ -100,6 +112,10 @@ impl Key {
             "subnetpool" => rest.parse().ok().map(Key::SubnetPool),
             "address-scope" => rest.parse().ok().map(Key::AddressScope),
             "rbac-policy" => rest.parse().ok().map(Key::RbacPolicy),
+            "router" => rest.parse().ok().map(Key::Router),
+            "floating-ip" => rest.parse().ok().map(Key::FloatingIp),
+            "port-forwarding" => last().parse().ok().map(Key::PortForwarding),
+            "ndp-proxy" => rest.parse().ok().map(Key::NdpProxy),
             "quota" => Some(Key::Quota(ProjectId(rest.to_owned()))),
             "host" => rest.parse().ok().map(Key::Host),
             "tunnel" => rest.parse().ok().map(Key::Tunnel),
@@ -243,6 +259,62 @@ pub fn rbac_grant(object: Uuid, action: RbacAction, target: &ProjectId) -> Bytes
     key(format!("/rbac-grant/{object}/{}/{target}", action.name()))
 }
 
+/// A router.
+pub fn router(id: RouterId) -> Bytes {
+    key(format!("/router/{id}"))
+}
+
+/// A floating IP.
+pub fn floating_ip(id: FloatingIpId) -> Bytes {
+    key(format!("/floating-ip/{id}"))
+}
+
+/// A floating IP's port forwardings.
+pub fn forwardings_of(floating_ip: FloatingIpId) -> Bytes {
+    key(format!("/port-forwarding/{floating_ip}/"))
+}
+
+/// A port forwarding of a floating IP.
+pub fn port_forwarding(floating_ip: FloatingIpId, id: PortForwardingId) -> Bytes {
+    key(format!("/port-forwarding/{floating_ip}/{id}"))
+}
+
+/// An NDP proxy.
+pub fn ndp_proxy(id: NdpProxyId) -> Bytes {
+    key(format!("/ndp-proxy/{id}"))
+}
+
+/// What depends on a port: written with whatever comes to depend on it, so that who changes the
+/// port's addresses or deletes it notices.
+pub fn port_uses(port: PortId) -> Bytes {
+    key(format!("/port-use/{port}/"))
+}
+
+/// The claim of being the one floating IP of a network for one of a port's addresses.
+pub fn association(port: PortId, network: NetworkId, fixed: Ipv4Addr) -> Bytes {
+    key(format!("/port-use/{port}/floating-ip/{network}/{fixed}"))
+}
+
+/// That ports are forwarded to a port.
+pub fn forwarded(port: PortId, id: PortForwardingId) -> Bytes {
+    key(format!("/port-use/{port}/port-forwarding/{id}"))
+}
+
+/// The claim of being the one NDP proxy for one of a port's addresses.
+pub fn proxied(port: PortId, address: Ipv6Addr) -> Bytes {
+    key(format!("/port-use/{port}/ndp-proxy/{address}"))
+}
+
+/// What depends on a router's interfaces and gateways.
+pub fn router_uses(router: RouterId) -> Bytes {
+    key(format!("/router-use/{router}/"))
+}
+
+/// That something, by its identifier, depends on a router.
+pub fn router_use(router: RouterId, what: Uuid) -> Bytes {
+    key(format!("/router-use/{router}/{what}"))
+}
+
 /// Limits of a project.
 pub fn quota(project: &ProjectId) -> Bytes {
     key(format!("/quota/{project}"))
@@ -349,6 +421,16 @@ mod tests {
                 rbac_policy(RbacPolicyId(n.0)),
                 Key::RbacPolicy(RbacPolicyId(n.0)),
             ),
+            (router(RouterId(n.0)), Key::Router(RouterId(n.0))),
+            (
+                floating_ip(FloatingIpId(n.0)),
+                Key::FloatingIp(FloatingIpId(n.0)),
+            ),
+            (
+                port_forwarding(FloatingIpId(s.0), PortForwardingId(n.0)),
+                Key::PortForwarding(PortForwardingId(n.0)),
+            ),
+            (ndp_proxy(NdpProxyId(n.0)), Key::NdpProxy(NdpProxyId(n.0))),
             (quota(&p), Key::Quota(p.clone())),
             (host(&h), Key::Host(h.clone())),
             (tunnel(&h), Key::Tunnel(h.clone())),
@@ -365,6 +447,10 @@ mod tests {
             allocation(SubnetPoolId(n.0), s),
             default_subnet_pool(Family::V6),
             rbac_grant(n.0, RbacAction::AccessAsShared, &p),
+            association(PortId(n.0), n, [10, 0, 0, 1].into()),
+            forwarded(PortId(n.0), PortForwardingId(n.0)),
+            proxied(PortId(n.0), Ipv6Addr::LOCALHOST),
+            router_use(RouterId(n.0), n.0),
             nat44(s, &h),
             tunnel_number(7),
             tunnel_address([192, 0, 2, 1].into()),

@@ -101,6 +101,12 @@ impl<'s> Write<'s> {
         true
     }
 
+    /// Puts a key that only tells that something has been written, whoever has put it before.
+    pub fn mark(&mut self, key: Bytes) {
+        self.deletes.remove(&key);
+        self.puts.insert(key, Bytes::new());
+    }
+
     /// Whether this write has claimed the key.
     pub fn has_claimed(&self, key: &Bytes) -> bool {
         self.puts.contains_key(key)
@@ -207,7 +213,7 @@ impl<'s> Write<'s> {
     pub fn standard(&self, input: &hextet_api::request::Input) -> Result<Standard> {
         Ok(Standard {
             project_id: input.take("project_id")?,
-            name: input.take("name")?,
+            name: input.get("name")?.unwrap_or_default(),
             description: input.take("description")?,
             tags: input.get("tags")?.unwrap_or_default(),
             revision_number: 1,

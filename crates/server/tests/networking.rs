@@ -1042,7 +1042,7 @@ async fn the_api_tells_about_itself() {
         .await
         .refused(404, "ExtensionsNotFound");
     admin
-        .get("/networking/v2.0/routers")
+        .get("/networking/v2.0/trunks")
         .await
         .refused(404, "HTTPNotFound");
     let zones = admin

@@ -9,6 +9,8 @@
 #[path = "openstack_client/addressing.rs"]
 mod addressing;
 mod cloud;
+#[path = "openstack_client/routing.rs"]
+mod routing;
 
 use std::{
     fs,
@@ -196,6 +198,9 @@ async fn the_openstack_client_works() {
         addressing::pools(&mut session);
         addressing::scopes(&mut session);
         addressing::sharing(&mut session);
+        routing::routers(&mut session);
+        routing::floating_ips(&mut session);
+        routing::ndp_proxies(&mut session);
     });
     work.await.unwrap();
     cloud.server.stop().await.unwrap();

@@ -9,7 +9,7 @@ use hextet_api::{
     request::Caller,
     resources,
 };
-use hextet_model::neutron::{FixedIp, Ipv6Mode, Network, Port, Subnet};
+use hextet_model::neutron::{FixedIp, Ipv6Mode, Network, Port, Router, Subnet};
 use hextet_types::{Family, Mac, NetworkId, PortId, ProjectId, SubnetId};
 use rand::Rng;
 use serde::Deserialize;
@@ -304,6 +304,50 @@ fn take_wanted(
     Ok(chosen)
 }
 
+/// Claims the address that a subnet's clients are told as their router: for a router alone.
+///
+/// # Errors
+///
+/// 409: somebody has it.
+pub fn take_gateway(
+    write: &mut Write<'_>,
+    network: &Network,
+    subnet: &Subnet,
+    ip_address: IpAddr,
+) -> Result<FixedIp> {
+    let fixed = FixedIp {
+        subnet_id: subnet.id,
+        ip_address,
+    };
+    if claim(write, subnet, fixed) {
+        Ok(fixed)
+    } else {
+        Err(in_use(network, ip_address))
+    }
+}
+
+/// Claims one IPv4 address: the one that is wanted, out of the subnet that is wanted, or any.
+///
+/// # Errors
+///
+/// As [`allocate`].
+pub fn allocate_ipv4(
+    write: &mut Write<'_>,
+    place: Place<'_>,
+    wanted: Option<Wanted>,
+) -> Result<FixedIp> {
+    let subnets = eligible(place, &subnets_of(write, place.network.id))?;
+    let subnets: Vec<_> = subnets
+        .into_iter()
+        .filter(|s| s.family() == Family::V4)
+        .collect();
+    match wanted {
+        Some(wanted) => take_wanted(write, place, &subnets, &[wanted])?.pop(),
+        None => subnets.iter().find_map(|subnet| take_free(write, subnet)),
+    }
+    .ok_or_else(|| exhausted(place.network.id))
+}
+
 /// Of addresses that follow from the Ethernet address, only that one can be asked for.
 fn check_automatic(place: Place<'_>, subnet: &Subnet, want: Wanted) -> Result<()> {
     let own = automatic_address(subnet, place.mac).map(|f| f.ip_address);
@@ -477,7 +521,11 @@ pub async fn attach_automatic(cloud: &Cloud, network: NetworkId) -> Result<()> {
 pub async fn detach_automatic(cloud: &Cloud, subnet: &Subnet) -> Result<()> {
     change_in_chunks(cloud, |write| {
         let state = write.state;
-        let has = |port: &Port| port.fixed_ips.iter().any(|f| f.subnet_id == subnet.id);
+        // A router's interface keeps the subnet from going.
+        let has = |port: &Port| {
+            port.device_owner != Router::INTERFACE_OWNER
+                && port.fixed_ips.iter().any(|f| f.subnet_id == subnet.id)
+        };
         for id in chunk_of(write, subnet.network_id, has) {
             let Some(row) = state.ports.row(&id) else {
                 continue;

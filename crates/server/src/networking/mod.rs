@@ -4,11 +4,14 @@ pub mod address_scope;
 pub mod allocate;
 pub mod catalogue;
 pub mod entity;
+pub mod floating_ip;
 pub mod hosts;
+pub mod ndp_proxy;
 pub mod network;
 pub mod port;
 pub mod quotas;
 pub mod rbac;
+pub mod router;
 pub mod security_group;
 pub mod security_group_rule;
 pub mod serve;
@@ -25,7 +28,8 @@ use axum::{
 };
 use hextet_api::describe::Access;
 use hextet_model::neutron::{
-    AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    AddressScope, FloatingIp, NdpProxy, Network, Port, RbacPolicy, Router as NeutronRouter,
+    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 
 use self::entity::Entity;
@@ -69,6 +73,7 @@ pub fn routes() -> Router<Arc<App>> {
         .merge(entity_routes::<SubnetPool>())
         .merge(entity_routes::<AddressScope>())
         .merge(entity_routes::<RbacPolicy>())
+        .merge(layer3_routes())
         .route(
             "/subnetpools/{id}/add_prefixes",
             put(subnet_pool::actions::add_prefixes),
@@ -89,6 +94,54 @@ pub fn routes() -> Router<Arc<App>> {
         .nest("/v2.0", v2)
         .route("/v2.0/", get(catalogue::resources))
         .fallback(nothing_here)
+}
+
+/// Routers and floating IPs.
+fn layer3_routes() -> Router<Arc<App>> {
+    use floating_ip::forwarding::serve as forwardings;
+    use router::actions;
+    Router::new()
+        .merge(entity_routes::<NeutronRouter>())
+        .merge(entity_routes::<FloatingIp>())
+        .merge(entity_routes::<NdpProxy>())
+        .route(
+            "/routers/{id}/add_router_interface",
+            put(actions::add_router_interface),
+        )
+        .route(
+            "/routers/{id}/remove_router_interface",
+            put(actions::remove_router_interface),
+        )
+        .route(
+            "/routers/{id}/add_extraroutes",
+            put(actions::add_extraroutes),
+        )
+        .route(
+            "/routers/{id}/remove_extraroutes",
+            put(actions::remove_extraroutes),
+        )
+        .route(
+            "/routers/{id}/add_external_gateways",
+            put(actions::add_external_gateways),
+        )
+        .route(
+            "/routers/{id}/update_external_gateways",
+            put(actions::update_external_gateways),
+        )
+        .route(
+            "/routers/{id}/remove_external_gateways",
+            put(actions::remove_external_gateways),
+        )
+        .route(
+            "/floatingips/{id}/port_forwardings",
+            get(forwardings::list).post(forwardings::create),
+        )
+        .route(
+            "/floatingips/{id}/port_forwardings/{forwarding}",
+            get(forwardings::show)
+                .put(forwardings::update)
+                .delete(forwardings::delete),
+        )
 }
 
 fn entity_routes<E: Entity>() -> Router<Arc<App>> {

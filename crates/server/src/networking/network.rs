@@ -14,7 +14,9 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{Network, RbacAction, RbacType, Standard, Status};
+use hextet_model::neutron::{
+    FloatingIp, Network, RbacAction, RbacType, Router, Standard, Status,
+};
 use hextet_types::{AddressScopeId, Family, NetworkId, ProjectId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -43,6 +45,24 @@ pub fn usable<'s>(state: &'s State, caller: &Caller, id: NetworkId) -> Result<&'
     let row = state.networks.row(&id);
     row.filter(|r| is_network_owner(&r.value, caller) || is_shared(&r.value, state, caller))
         .ok_or_else(|| resources::NETWORK.missing(id))
+}
+
+/// A network on which the caller's routers may have gateways; none when it is there for something
+/// else.
+///
+/// # Errors
+///
+/// 404: it is not there, or the caller may not know of it.
+pub fn external<'s>(write: &mut Write<'s>, id: NetworkId) -> Result<Option<&'s Row<Network>>> {
+    let (state, caller) = (write.state, write.caller);
+    let row = state.networks.row(&id);
+    let row = row.filter(|r| r.value.is_visible(state, caller));
+    let row = row.ok_or_else(|| resources::NETWORK.missing(id))?;
+    write.unchanged(row.value.key(), row.mod_revision);
+    let action = RbacAction::AccessAsExternal;
+    let granted = state.grants.allows(id.0, action, &caller.project);
+    let may = row.value.external && (is_network_owner(&row.value, caller) || granted);
+    Ok(may.then_some(row))
 }
 
 /// Whether the caller owns the network, or the cloud.
@@ -209,6 +229,7 @@ impl Entity for Network {
             });
         }
         if old.value.external && !network.external {
+            check_no_gateways(write, &network)?;
             take_away(write, network.id.0, |action, _| {
                 action == RbacAction::AccessAsExternal
             });
@@ -279,7 +300,12 @@ fn open(write: &mut Write<'_>, network: &Network) -> Result<()> {
     Ok(())
 }
 
-fn zone_hints(input: &Input) -> Result<Vec<String>> {
+/// The zones that a request asks for; there is one.
+///
+/// # Errors
+///
+/// 404 `AvailabilityZoneNotFound`.
+pub fn zone_hints(input: &Input) -> Result<Vec<String>> {
     let hints: Vec<String> = input.take("availability_zone_hints")?;
     match hints.iter().find(|h| *h != ZONE) {
         None => Ok(hints),
@@ -372,6 +398,24 @@ fn check_unshare(write: &mut Write<'_>, network: &Network) -> Result<()> {
             "InvalidSharedSetting",
             format!(
                 "Unable to reconfigure sharing settings for network {}. Multiple projects are using it.",
+                network.id
+            ),
+        ));
+    }
+    write.quiet(keys::ports_of(network.id));
+    Ok(())
+}
+
+fn check_no_gateways(write: &mut Write<'_>, network: &Network) -> Result<()> {
+    let owners = [Router::GATEWAY_OWNER, FloatingIp::OWNER];
+    let ports = write.state.ports_by_network.get(&network.id);
+    let mut ports = ports.filter_map(|id| write.state.ports.get(id));
+    if ports.any(|p| owners.contains(&p.device_owner.as_str())) {
+        return Err(ApiError::conflict(
+            "ExternalNetworkInUse",
+            format!(
+                "External network {} cannot be updated to be made non-external, since it has \
+                 existing gateway ports.",
                 network.id
             ),
         ));

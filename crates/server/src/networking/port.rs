@@ -1,8 +1,10 @@
 //! Ports: what may be created, changed and deleted, and by whom.
 
+pub mod internal;
 mod lists;
 mod mac;
 mod single_home;
+mod uses;
 mod vif;
 
 use std::{net::IpAddr, sync::Arc};
@@ -30,6 +32,7 @@ use super::{
     allocate::{Place, Wanted, allocate, reallocate},
     entity::{Entity, standard_value, wanted_ids},
     network::{is_network_owner, usable},
+    router,
     security_group::{check_groups, default_group},
 };
 use crate::{
@@ -214,6 +217,7 @@ impl Entity for Port {
             },
             standard,
         };
+        internal::check_forged(write.state, &port, "create")?;
         port.security_groups = groups_of_new(write, input, &port)?;
         check_security(&port, None)?;
         check_member_sources(write, &port)?;
@@ -236,12 +240,16 @@ impl Entity for Port {
                 "it holds a host's NAT44 sources, which hextet manages",
             ));
         }
+        internal::check_change(write.state, &port, input)?;
         let network = network_of(write, &port)?;
         check_allowed(write, &network, input, false)?;
         write.touch(&mut port.standard, input)?;
         input.put("admin_state_up", &mut port.admin_state_up)?;
         input.put("device_id", &mut port.device_id)?;
         input.put("device_owner", &mut port.device_owner)?;
+        if input.names("device_owner") || input.names("device_id") {
+            internal::check_forged(write.state, &port, "update")?;
+        }
         input.put("port_security_enabled", &mut port.port_security_enabled)?;
         input.put("dns_name", &mut port.dns_name)?;
         input.put("binding:vnic_type", &mut port.binding.vnic_type)?;
@@ -290,6 +298,8 @@ impl Entity for Port {
             let reason = "it holds a host's NAT44 sources, which hextet manages";
             return Err(managed(old.value.id, reason));
         }
+        internal::check_delete(write.state, &old.value)?;
+        uses::let_go(write, &old.value, &[])?;
         remove(write, old);
         Ok(())
     }
@@ -344,6 +354,10 @@ fn finish_update(
         if is_single_homed(network, &port) {
             claim_single_home(write, network, &port)?;
         }
+    }
+    if port.fixed_ips != old.value.fixed_ips {
+        router::readdressed(write, &old.value, &port)?;
+        uses::let_go(write, &old.value, &port.fixed_ips)?;
     }
     if port.device_owner != NAT44_OWNER {
         count_public(write, &old.value, -1);

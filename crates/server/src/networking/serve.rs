@@ -70,6 +70,22 @@ pub fn answer_list<R: Record>(
     items: Vec<R>,
     marker: Option<&R>,
 ) -> Answer {
+    answer_list_at(resource, resource.path, asked, query, items, marker)
+}
+
+/// The same for what is part of something else: `path` names that.
+///
+/// # Errors
+///
+/// 404: the marker is not there.
+pub fn answer_list_at<R: Record>(
+    resource: &'static Resource,
+    path: &str,
+    asked: &Asked,
+    query: &Query,
+    items: Vec<R>,
+    marker: Option<&R>,
+) -> Answer {
     let (page, next, previous) = query.page(resource, items, marker)?;
     let shown = Shown::new(resource, asked.caller.admin, &query.fields);
     let mut body = Vec::with_capacity(64 + page.len() * 1024);
@@ -90,7 +106,7 @@ pub fn answer_list<R: Record>(
     body.push(b']');
     if query.limit.is_some() {
         let id = |r: Option<&R>| r.and_then(|r| r.value("id").as_str().map(str::to_owned));
-        let base = format!("{}/v2.0/{}", asked.url, resource.path);
+        let base = format!("{}/v2.0/{path}", asked.url);
         let link = |rel: &str, id: Option<String>, reverse: bool| json!({"rel": rel, "href": format!("{base}{}", query.link(id.as_deref(), reverse))});
         let next = next.then(|| link("next", id(page.last()), false));
         let previous = previous.then(|| link("previous", id(page.first()), true));

@@ -195,6 +195,9 @@ impl Entity for Subnet {
         }
         check_modes(&subnet)?;
         check_details(write, &subnet)?;
+        if subnet.gateway_ip != old.value.gateway_ip {
+            check_gateways_free(write, &old.value, &subnet)?;
+        }
         write.replace(subnet.key(), old.mod_revision, &subnet)?;
         Ok(Arc::new(subnet))
     }
@@ -223,7 +226,11 @@ impl Entity for Subnet {
 
     /// Addresses that follow from the subnet alone do not keep it from going.
     async fn unsettle(cloud: &Cloud, going: &Arc<Self>) -> Result<()> {
-        if is_automatic(going) && check_no_translator(&cloud.state(), going).is_ok() {
+        let stays = {
+            let state = cloud.state();
+            check_no_translator(&state, going).is_err() || has_router(&state, going)
+        };
+        if is_automatic(going) && !stays {
             detach_automatic(cloud, going).await?;
         }
         Ok(())
@@ -300,6 +307,12 @@ pub fn check_no_translator(state: &State, subnet: &Subnet) -> Result<()> {
             Err(in_use(subnet.id, &reason))
         }
     }
+}
+
+fn has_router(state: &State, subnet: &Subnet) -> bool {
+    let interfaces = state.layer3.interfaces_by_network.get(&subnet.network_id);
+    let mut interfaces = interfaces.filter_map(|id| state.ports.get(id));
+    interfaces.any(|port| port.fixed_ips.iter().any(|f| f.subnet_id == subnet.id))
 }
 
 fn check_cidr(cidr: Prefix, ip_version: u8, enable_dhcp: bool) -> Result<()> {
@@ -488,14 +501,6 @@ fn check_details(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
         if family == Family::V4 && edge && subnet.cidr.len() <= 30 {
             return Err(ApiError::invalid_input("Gateway is not valid on subnet"));
         }
-        if let Some(port) = write.state.owner(subnet.id, gateway) {
-            return Err(ApiError::conflict(
-                "GatewayIpInUse",
-                format!(
-                    "Current gateway ip {gateway} already in use by port {port}. Unable to update."
-                ),
-            ));
-        }
     }
     let exhausted = |kind, what, max| {
         let id = subnet.id;
@@ -529,6 +534,22 @@ fn check_details(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
     subnet
         .nat44
         .map_or(Ok(()), |nat| check_nat44(write, subnet, nat))
+}
+
+/// Neither does a router have the old gateway, nor anybody the new one.
+fn check_gateways_free(write: &mut Write<'_>, old: &Subnet, new: &Subnet) -> Result<()> {
+    for gateway in [old.gateway_ip, new.gateway_ip].into_iter().flatten() {
+        if let Some(port) = write.state.owner(old.id, gateway) {
+            return Err(ApiError::conflict(
+                "GatewayIpInUse",
+                format!(
+                    "Current gateway ip {gateway} already in use by port {port}. Unable to update."
+                ),
+            ));
+        }
+    }
+    write.quiet(keys::addresses_of(old.id));
+    Ok(())
 }
 
 fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()> {

@@ -6,6 +6,7 @@
 
 pub mod grants;
 pub mod hosts;
+pub mod layer3;
 pub mod prefixes;
 pub mod ranges;
 pub mod space;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 use self::{
     grants::Grants,
     hosts::HostViews,
+    layer3::Layer3,
     ranges::{Ranges, number},
     space::PoolSpace,
     table::{Counts, Index, Row, Table},
@@ -121,6 +123,8 @@ pub struct State {
     pub spaces: HashMap<SubnetPoolId, PoolSpace>,
     /// Pools in a scope.
     pub pools_by_scope: Index<AddressScopeId, SubnetPoolId>,
+    /// Routers, floating IPs and what belongs to them.
+    pub layer3: Layer3,
     /// Limits that differ from the defaults.
     pub quotas: Table<ProjectId, Limits>,
     /// Hosts that have joined.
@@ -232,6 +236,10 @@ impl State {
             Key::SubnetPool(id) => self.set_pool(id, decode_if(kv)?),
             Key::AddressScope(id) => drop(self.scopes.set(id, decode_if(kv)?)),
             Key::RbacPolicy(id) => self.set_policy(id, decode_if(kv)?),
+            Key::Router(id) => self.set_router(id, decode_if(kv)?),
+            Key::FloatingIp(id) => self.set_floating_ip(id, decode_if(kv)?),
+            Key::PortForwarding(id) => self.layer3.set_forwarding(id, decode_if(kv)?),
+            Key::NdpProxy(id) => self.layer3.set_proxy(id, decode_if(kv)?),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
                 self.hosts.set(host, decode_if(kv)?);
@@ -396,6 +404,7 @@ impl State {
             self.ports_by_project.remove(&project, &id);
             self.ports_by_device.remove(&port.device_id, &id);
         }
+        self.layer3.index_port(port, there);
         for group in &port.security_groups {
             if there {
                 self.ports_by_group.insert(*group, id);

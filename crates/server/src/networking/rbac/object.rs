@@ -120,7 +120,7 @@ impl Object {
     ) -> Result<()> {
         let target = &policy.target_project;
         if policy.action == RbacAction::AccessAsExternal {
-            return self.check_external_loss(policy);
+            return self.check_external_loss(write, policy, instead);
         }
         if target == self.project() {
             return Ok(());
@@ -170,15 +170,43 @@ impl Object {
         }
     }
 
-    /// The external network of choice is everybody's.
-    fn check_external_loss(&self, policy: &RbacPolicy) -> Result<()> {
-        match self {
-            Object::Network(r) if r.value.is_default && policy.target_project == everybody() => {
-                let details = "Default external networks must be shared to everyone.";
-                Err(policy_in_use(policy, details))
-            }
-            _ => Ok(()),
+    /// The external network of choice is everybody's; routers keep their gateways.
+    fn check_external_loss(
+        &self,
+        write: &mut Write<'_>,
+        policy: &RbacPolicy,
+        instead: Option<&ProjectId>,
+    ) -> Result<()> {
+        let Object::Network(network) = self else {
+            return Ok(());
+        };
+        let target = &policy.target_project;
+        if network.value.is_default && *target == everybody() {
+            let details = "Default external networks must be shared to everyone.";
+            return Err(policy_in_use(policy, details));
         }
+        let state = write.state;
+        let named = |project: &ProjectId| {
+            let action = RbacAction::AccessAsExternal;
+            let another = project != target || instead == Some(project);
+            another && state.grants.names(policy.object_id, action, project)
+        };
+        let to_all = instead == Some(&everybody()) || named(&everybody());
+        let loses = |project: &ProjectId| {
+            project != self.project()
+                && (*target == everybody() || project == target)
+                && instead != Some(project)
+                && !named(project)
+        };
+        let routers = state.layer3.routers_by_network.get(&network.value.id);
+        let mut routers = routers.filter_map(|id| state.layer3.routers.get(id));
+        if !to_all && routers.any(|r| loses(&r.standard.project_id)) {
+            let details = "There are routers attached to this network that depend on this policy \
+                           for access.";
+            return Err(policy_in_use(policy, details));
+        }
+        write.quiet(self.users());
+        Ok(())
     }
 
     /// Projects that use it.
