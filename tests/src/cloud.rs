@@ -287,6 +287,7 @@ impl Allow {
             port_range_max: self.ports.map(|(_, last)| last),
             remote_ip_prefix: self.prefix,
             remote_group_id: self.group,
+            remote_address_group_id: None,
             as_written: None,
             revision_number: 0,
             created_at: Timestamp::UNIX_EPOCH,

@@ -50,6 +50,11 @@ const KNOWN: &[Extension] = &[
         "Multicast addresses are refused in allowed address pairs",
     ),
     ext(
+        "address-group",
+        "Address group",
+        "Prefixes that rules name together",
+    ),
+    ext(
         "address-scope",
         "Address scope",
         "Where prefixes mean the same to everybody",
@@ -246,6 +251,11 @@ const KNOWN: &[Extension] = &[
     ),
     ext("quotas", "Quota management support", "Limits by project"),
     ext(
+        "rbac-address-group",
+        "Add address_group type to RBAC",
+        "Address groups can be shared with projects",
+    ),
+    ext(
         "rbac-address-scope",
         "Add address_scope type to RBAC",
         "Address scopes can be shared with projects",
@@ -290,6 +300,11 @@ const KNOWN: &[Extension] = &[
         "security-groups-normalized-cidr",
         "Normalized CIDR field for security group rules",
         "A rule's prefix in canonical form",
+    ),
+    ext(
+        "security-groups-remote-address-group",
+        "Remote address group id field for security group rules",
+        "Rules that name address groups",
     ),
     ext(
         "security-groups-rules-belongs-to-default-sg",
@@ -372,6 +387,7 @@ const KNOWN: &[Extension] = &[
 /// What the API can do already and hosts do not: not listed, so that no client counts on it. An
 /// alias that is taken away here is open.
 const NOT_SERVED_YET: &[&str] = &[
+    "address-group",
     "ecmp_routes",
     "enable-default-route-bfd",
     "enable-default-route-ecmp",
@@ -387,9 +403,11 @@ const NOT_SERVED_YET: &[&str] = &[
     "floating-ip-port-forwarding-port-ranges",
     "l3-ext-ndp-proxy",
     "l3-ndp-proxy",
+    "rbac-address-group",
     "router",
     "router-enable-snat",
     "router_availability_zone",
+    "security-groups-remote-address-group",
 ];
 
 const UPDATED: &str = "2026-11-21T00:00:00-00:00";

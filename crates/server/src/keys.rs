@@ -12,9 +12,9 @@ use std::{
 use bytes::Bytes;
 use hextet_model::neutron::RbacAction;
 use hextet_types::{
-    AddressScopeId, Family, FloatingIpId, HostId, Mac, NdpProxyId, NetworkId, PortForwardingId,
-    PortId, ProjectId, RbacPolicyId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
-    SubnetPoolId,
+    AddressGroupId, AddressScopeId, Family, FloatingIpId, HostId, Mac, NdpProxyId, NetworkId,
+    PortForwardingId, PortId, ProjectId, RbacPolicyId, RouterId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId, SubnetPoolId,
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -36,6 +36,8 @@ pub enum Key {
     SubnetPool(SubnetPoolId),
     /// An address scope.
     AddressScope(AddressScopeId),
+    /// An address group.
+    AddressGroup(AddressGroupId),
     /// An RBAC policy.
     RbacPolicy(RbacPolicyId),
     /// A router.
@@ -111,6 +113,7 @@ impl Key {
             "security-group-rule" => last().parse().ok().map(Key::Rule),
             "subnetpool" => rest.parse().ok().map(Key::SubnetPool),
             "address-scope" => rest.parse().ok().map(Key::AddressScope),
+            "address-group" => rest.parse().ok().map(Key::AddressGroup),
             "rbac-policy" => rest.parse().ok().map(Key::RbacPolicy),
             "router" => rest.parse().ok().map(Key::Router),
             "floating-ip" => rest.parse().ok().map(Key::FloatingIp),
@@ -247,6 +250,11 @@ pub fn default_subnet_pool(family: Family) -> Bytes {
 /// An address scope.
 pub fn address_scope(id: AddressScopeId) -> Bytes {
     key(format!("/address-scope/{id}"))
+}
+
+/// An address group.
+pub fn address_group(id: AddressGroupId) -> Bytes {
+    key(format!("/address-group/{id}"))
 }
 
 /// An RBAC policy.
@@ -416,6 +424,10 @@ mod tests {
             (
                 address_scope(AddressScopeId(n.0)),
                 Key::AddressScope(AddressScopeId(n.0)),
+            ),
+            (
+                address_group(AddressGroupId(n.0)),
+                Key::AddressGroup(AddressGroupId(n.0)),
             ),
             (
                 rbac_policy(RbacPolicyId(n.0)),

@@ -198,6 +198,7 @@ async fn the_openstack_client_works() {
         addressing::pools(&mut session);
         addressing::scopes(&mut session);
         addressing::sharing(&mut session);
+        addressing::groups(&mut session);
         routing::routers(&mut session);
         routing::floating_ips(&mut session);
         routing::ndp_proxies(&mut session);

@@ -1,6 +1,6 @@
 //! What can be done with resources besides creating, changing and deleting them.
 
-use super::{ROUTER, SUBNET_POOL};
+use super::{ADDRESS_GROUP, ROUTER, SUBNET_POOL};
 use crate::describe::{Action, Resource};
 
 const fn of_router(
@@ -27,6 +27,7 @@ const fn of(
 
 const INTERFACE: &[(&str, &str)] = &[("subnet_id", "string"), ("port_id", "string")];
 const INSIDE: &[(&str, &str)] = &[("router", "object")];
+const ADDRESSES: &[(&str, &str)] = &[("addresses", "array")];
 const PREFIXES: &[(&str, &str)] = &[("prefixes", "array")];
 
 /// All of them.
@@ -83,5 +84,17 @@ pub const ACTIONS: &[Action] = &[
         "subnetpools/{id}/onboard_network_subnets",
         "Takes a network's subnets into a pool.",
         &[("network_id", "string")],
+    ),
+    of(
+        &ADDRESS_GROUP,
+        "address-groups/{id}/add_addresses",
+        "Adds prefixes to an address group.",
+        ADDRESSES,
+    ),
+    of(
+        &ADDRESS_GROUP,
+        "address-groups/{id}/remove_addresses",
+        "Takes prefixes away from an address group.",
+        ADDRESSES,
     ),
 ];

@@ -1,6 +1,7 @@
 //! The resources of the networking API. Each is described here once and handled in general.
 
 mod action;
+mod address_group;
 mod address_scope;
 mod agent;
 mod floating_ip;
@@ -15,6 +16,7 @@ mod subnet;
 mod subnet_pool;
 
 pub use action::ACTIONS;
+pub use address_group::ADDRESS_GROUP;
 pub use address_scope::ADDRESS_SCOPE;
 pub use agent::{AGENT, AVAILABILITY_ZONE, NETWORK_IP_AVAILABILITY};
 pub use floating_ip::FLOATING_IP;
@@ -44,6 +46,7 @@ pub const ALL: &[&Resource] = &[
     &FLOATING_IP,
     &PORT_FORWARDING,
     &NDP_PROXY,
+    &ADDRESS_GROUP,
     &AGENT,
     &AVAILABILITY_ZONE,
     &NETWORK_IP_AVAILABILITY,
@@ -145,6 +148,7 @@ mod tests {
                 serde_json::json!({"name": "p", "prefixes": ["10.0.0.0/8"]}),
             ),
             (&ADDRESS_SCOPE, serde_json::json!({"ip_version": 6})),
+            (&ADDRESS_GROUP, serde_json::json!({})),
             (&ROUTER, serde_json::json!({})),
             (
                 &FLOATING_IP,

@@ -78,6 +78,7 @@ pub const SECURITY_GROUP_RULE: Resource = Resource {
     ),
     aliases: &[
         "security-groups-normalized-cidr",
+        "security-groups-remote-address-group",
         "security-groups-rules-belongs-to-default-sg",
     ],
 };

@@ -4,6 +4,7 @@
 //! These are the stored and the shown form at once. A value of these types has been validated: what
 //! a client sends is checked against the resource's description before it becomes one.
 
+mod address_group;
 mod address_scope;
 mod floating_ip;
 mod ndp_proxy;
@@ -20,6 +21,7 @@ use hextet_types::ProjectId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use address_group::AddressGroup;
 pub use address_scope::AddressScope;
 pub use floating_ip::FloatingIp;
 pub use ndp_proxy::NdpProxy;

@@ -17,6 +17,8 @@ pub enum RbacType {
     SubnetPool,
     /// An address scope.
     AddressScope,
+    /// An address group.
+    AddressGroup,
 }
 
 /// How it is shared.

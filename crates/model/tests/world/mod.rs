@@ -166,6 +166,7 @@ pub fn rule(n: u8, direction: Direction, ethertype: Family) -> SecurityGroupRule
         port_range_max: None,
         remote_ip_prefix: None,
         remote_group_id: None,
+        remote_address_group_id: None,
         as_written: None,
         revision_number: 0,
         created_at: Timestamp::UNIX_EPOCH,
@@ -311,6 +312,7 @@ pub fn some_rule() -> impl Strategy<Value = SecurityGroupRule> {
             port_range_max: max,
             remote_ip_prefix: remote.map(prefix),
             remote_group_id: remote_group.map(group_id),
+            remote_address_group_id: None,
             ..rule(0, direction, family)
         },
     )

@@ -1,5 +1,6 @@
 //! The networking API: routes, and handlers that serve every [`Entity`](entity::Entity) alike.
 
+pub mod address_group;
 pub mod address_scope;
 pub mod allocate;
 pub mod catalogue;
@@ -28,8 +29,8 @@ use axum::{
 };
 use hextet_api::describe::Access;
 use hextet_model::neutron::{
-    AddressScope, FloatingIp, NdpProxy, Network, Port, RbacPolicy, Router as NeutronRouter,
-    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, FloatingIp, NdpProxy, Network, Port, RbacPolicy,
+    Router as NeutronRouter, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 
 use self::entity::Entity;
@@ -73,6 +74,15 @@ pub fn routes() -> Router<Arc<App>> {
         .merge(entity_routes::<SubnetPool>())
         .merge(entity_routes::<AddressScope>())
         .merge(entity_routes::<RbacPolicy>())
+        .merge(entity_routes::<AddressGroup>())
+        .route(
+            "/address-groups/{id}/add_addresses",
+            put(address_group::add_addresses),
+        )
+        .route(
+            "/address-groups/{id}/remove_addresses",
+            put(address_group::remove_addresses),
+        )
         .merge(layer3_routes())
         .route(
             "/subnetpools/{id}/add_prefixes",

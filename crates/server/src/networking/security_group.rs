@@ -277,6 +277,7 @@ fn make(
                 port_range_max: None,
                 remote_ip_prefix: None,
                 remote_group_id,
+                remote_address_group_id: None,
                 as_written: None,
                 revision_number: 1,
                 created_at: write.now,

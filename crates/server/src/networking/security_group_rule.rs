@@ -10,7 +10,7 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{AsWritten, Protocol, SecurityGroupRule, Standard};
+use hextet_model::neutron::{AddressGroup, AsWritten, Protocol, SecurityGroupRule, Standard};
 use hextet_types::{Family, Prefix, ProjectId, SecurityGroupId, SecurityGroupRuleId};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     entity::{Entity, wanted_ids},
     security_group::ensure_default,
+    serve::visible,
 };
 use crate::{
     cloud::Cloud,
@@ -110,6 +111,7 @@ impl Entity for SecurityGroupRule {
             "remote_ip_prefix" => json!(self.shown_prefix()),
             "normalized_cidr" => json!(self.remote_ip_prefix),
             "remote_group_id" => json!(self.remote_group_id),
+            "remote_address_group_id" => json!(self.remote_address_group_id),
             "belongs_to_default_sg" => json!(in_default),
             _ => Value::Null,
         }
@@ -134,17 +136,12 @@ impl Entity for SecurityGroupRule {
             port_range_max: input.get("port_range_max")?,
             remote_ip_prefix: None,
             remote_group_id: input.get("remote_group_id")?,
+            remote_address_group_id: input.get("remote_address_group_id")?,
             as_written: None,
             revision_number: 1,
             created_at: write.now,
             updated_at: write.now,
         };
-        if input.get::<Value>("remote_address_group_id")?.is_some() {
-            return Err(ApiError::invalid_input(
-                "there are no address groups yet: name the prefixes \
-                in rules of their own",
-            ));
-        }
         read_written(&mut rule, input)?;
         make_canonical(&mut rule);
         check_ports(&rule)?;
@@ -303,10 +300,12 @@ fn check_families(rule: &SecurityGroupRule) -> Result<()> {
 }
 
 fn check_remote(write: &mut Write<'_>, rule: &SecurityGroupRule) -> Result<()> {
-    let Some(remote) = rule.remote_group_id else {
-        return Ok(());
-    };
-    if rule.remote_ip_prefix.is_some() {
+    let named = [
+        rule.remote_ip_prefix.is_some(),
+        rule.remote_group_id.is_some(),
+        rule.remote_address_group_id.is_some(),
+    ];
+    if named.iter().filter(|named| **named).count() > 1 {
         return Err(ApiError::new(
             400,
             "SecurityGroupMultipleRemoteEntites",
@@ -314,6 +313,13 @@ fn check_remote(write: &mut Write<'_>, rule: &SecurityGroupRule) -> Result<()> {
              provided.",
         ));
     }
+    if let Some(id) = rule.remote_address_group_id {
+        let row = visible::<AddressGroup>(write.state, write.caller, &id.to_string())?;
+        write.exists(row.value.key());
+    }
+    let Some(remote) = rule.remote_group_id else {
+        return Ok(());
+    };
     let row = write.state.groups.row(&remote);
     let row = row.filter(|r| r.value.is_visible(write.state, write.caller));
     let row = row.ok_or_else(|| resources::SECURITY_GROUP.missing(remote))?;
@@ -335,7 +341,7 @@ fn same(a: &SecurityGroupRule, b: &SecurityGroupRule) -> bool {
             (protocol, r.shown_protocol().is_some()),
             (r.port_range_min, r.port_range_max),
             r.shown_prefix().filter(|p| !any.contains(&p.as_str())),
-            r.remote_group_id,
+            (r.remote_group_id, r.remote_address_group_id),
         )
     };
     shape(a) == shape(b)

@@ -188,8 +188,10 @@ impl State {
 
     fn group_step(&self, id: SecurityGroupId) -> Option<Step> {
         let group = self.groups.get(&id)?.as_ref().clone();
+        // A host does not know of address groups, and would take the rule for one of any address.
         let rules = self
             .rules_of(id)
+            .filter(|r| r.remote_address_group_id.is_none())
             .map(|r| (r.id, r.as_ref().clone()))
             .collect();
         Some(Step::PutGroup(Arc::new(Group { group, rules })))

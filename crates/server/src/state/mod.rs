@@ -21,12 +21,13 @@ use std::{
 
 use hextet_model::intent::RoutingDomain;
 use hextet_model::neutron::{
-    AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule,
+    Subnet, SubnetPool,
 };
 use hextet_store::{Event, KeyValue};
 use hextet_types::{
-    AddressScopeId, HostId, Mac, NetworkId, PortId, ProjectId, RbacPolicyId, SecurityGroupId,
-    SecurityGroupRuleId, SubnetId, SubnetPoolId,
+    AddressGroupId, AddressScopeId, HostId, Mac, NetworkId, PortId, ProjectId, RbacPolicyId,
+    SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -115,6 +116,10 @@ pub struct State {
     pub pools: Table<SubnetPoolId, SubnetPool>,
     /// Address scopes.
     pub scopes: Table<AddressScopeId, AddressScope>,
+    /// Address groups.
+    pub address_groups: Table<AddressGroupId, AddressGroup>,
+    /// Rules that name an address group.
+    pub rules_by_address_group: Index<AddressGroupId, SecurityGroupRuleId>,
     /// RBAC policies.
     pub policies: Table<RbacPolicyId, RbacPolicy>,
     /// What they allow whom.
@@ -235,6 +240,7 @@ impl State {
             Key::Rule(id) => self.set_rule(id, decode_if(kv)?),
             Key::SubnetPool(id) => self.set_pool(id, decode_if(kv)?),
             Key::AddressScope(id) => drop(self.scopes.set(id, decode_if(kv)?)),
+            Key::AddressGroup(id) => self.set_address_group(id, decode_if(kv)?),
             Key::RbacPolicy(id) => self.set_policy(id, decode_if(kv)?),
             Key::Router(id) => self.set_router(id, decode_if(kv)?),
             Key::FloatingIp(id) => self.set_floating_ip(id, decode_if(kv)?),
@@ -327,6 +333,17 @@ impl State {
         change(space);
         if space.is_empty() {
             self.spaces.remove(&pool);
+        }
+    }
+
+    fn set_address_group(&mut self, id: AddressGroupId, row: Option<Row<AddressGroup>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.address_groups.set(id, row);
+        if let Some(old) = &old {
+            self.count(&old.standard.project_id, "address_group", false);
+        }
+        if let Some(new) = &new {
+            self.count(&new.standard.project_id, "address_group", true);
         }
     }
 
@@ -445,12 +462,18 @@ impl State {
             if let Some(remote) = old.remote_group_id {
                 self.rules_by_remote.remove(&remote, &id);
             }
+            if let Some(group) = old.remote_address_group_id {
+                self.rules_by_address_group.remove(&group, &id);
+            }
         }
         if let Some(new) = &new {
             self.count(&new.project_id, "security_group_rule", true);
             self.rules_by_group.insert(new.security_group_id, id);
             if let Some(remote) = new.remote_group_id {
                 self.rules_by_remote.insert(remote, id);
+            }
+            if let Some(group) = new.remote_address_group_id {
+                self.rules_by_address_group.insert(group, id);
             }
         }
         self.view_rule(old.as_deref(), new.as_deref());

@@ -173,3 +173,23 @@ pub fn sharing(os: &mut Session) {
     }
     assert_eq!(os.json("network rbac list"), json!([]));
 }
+
+pub fn groups(os: &mut Session) {
+    let made = os.json("address group create offices --address 10.0.0.7 --address 2001:db8::/64");
+    assert_eq!(made["addresses"], json!(["10.0.0.7/32", "2001:db8::/64"]));
+    os.quiet("address group set offices --address 192.0.2.0/24 --description d --name homes");
+    os.quiet("address group unset homes --address 10.0.0.7");
+    let shown = os.json("address group show homes");
+    assert_eq!(shown["addresses"], json!(["192.0.2.0/24", "2001:db8::/64"]));
+    os.json("security group create named");
+    let rule = os.json("security group rule create named --remote-address-group homes");
+    assert_eq!(rule["remote_address_group_id"], made["id"]);
+    let words = os.fails("address group delete homes");
+    assert!(
+        words.contains("in use on one or more security group rules"),
+        "{words}"
+    );
+    os.quiet("security group delete named");
+    os.quiet("address group delete homes");
+    assert_eq!(os.json("address group list"), json!([]));
+}

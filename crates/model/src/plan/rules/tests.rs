@@ -21,6 +21,7 @@ fn rule(
         port_range_max: range.1,
         remote_ip_prefix: None,
         remote_group_id: None,
+        remote_address_group_id: None,
         as_written: None,
         revision_number: 0,
         created_at: Timestamp::UNIX_EPOCH,

@@ -8,7 +8,8 @@ use hextet_api::{
     request::Caller,
 };
 use hextet_model::neutron::{
-    AddressScope, Network, NetworkType, RbacAction, RbacPolicy, RbacType, SecurityGroup, SubnetPool,
+    AddressGroup, AddressScope, Network, NetworkType, RbacAction, RbacPolicy, RbacType,
+    SecurityGroup, SubnetPool,
 };
 use hextet_types::ProjectId;
 use serde::de::DeserializeOwned;
@@ -27,6 +28,7 @@ pub enum Object {
     SecurityGroup(Row<SecurityGroup>),
     SubnetPool(Row<SubnetPool>),
     AddressScope(Row<AddressScope>),
+    AddressGroup(Row<AddressGroup>),
 }
 
 /// How an object is shared as a write leaves it.
@@ -55,6 +57,7 @@ impl Object {
             RbacType::SecurityGroup => Object::SecurityGroup(row(state, id)?),
             RbacType::SubnetPool => Object::SubnetPool(row(state, id)?),
             RbacType::AddressScope => Object::AddressScope(row(state, id)?),
+            RbacType::AddressGroup => Object::AddressGroup(row(state, id)?),
         })
     }
 
@@ -74,6 +77,7 @@ impl Object {
             }
             Object::SubnetPool(r) => (r.value.is_visible(state, caller), SubnetPool::RESOURCE),
             Object::AddressScope(r) => (r.value.is_visible(state, caller), AddressScope::RESOURCE),
+            Object::AddressGroup(r) => (r.value.is_visible(state, caller), AddressGroup::RESOURCE),
         };
         if visible {
             Ok(object)
@@ -88,6 +92,7 @@ impl Object {
             Object::SecurityGroup(r) => r.value.project(),
             Object::SubnetPool(r) => r.value.project(),
             Object::AddressScope(r) => r.value.project(),
+            Object::AddressGroup(r) => r.value.project(),
         }
     }
 
@@ -231,6 +236,11 @@ impl Object {
                 let pools = pools.filter_map(|id| state.pools.get(id));
                 pools.map(|p| p.standard.project_id.clone()).collect()
             }
+            Object::AddressGroup(r) => {
+                let rules = state.rules_by_address_group.get(&r.value.id);
+                let rules = rules.filter_map(|id| state.rules.get(id));
+                rules.map(|r| r.project_id.clone()).collect()
+            }
         }
     }
 
@@ -241,6 +251,7 @@ impl Object {
             Object::SecurityGroup(_) => keys::ports(),
             Object::SubnetPool(r) => keys::allocations_of(r.value.id),
             Object::AddressScope(_) => keys::subnet_pools(),
+            Object::AddressGroup(_) => keys::rules(),
         }
     }
 
@@ -272,6 +283,11 @@ impl Object {
             Object::AddressScope(r) => edit(write, r, |scope, open| {
                 scope.shared = open.to_all;
                 scope.revision_number += 1;
+            }),
+            Object::AddressGroup(r) => edit(write, r, |group, open| {
+                group.shared = open.to_all;
+                group.standard.revision_number += 1;
+                group.standard.updated_at = now;
             }),
         }
     }

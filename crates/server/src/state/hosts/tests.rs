@@ -100,6 +100,7 @@ fn rule(n: u8, group: u8, remote: Option<u8>, revision: u64) -> SecurityGroupRul
         port_range_max: None,
         remote_ip_prefix: None,
         remote_group_id: remote.map(|r| SecurityGroupId(id(3, r))),
+        remote_address_group_id: None,
         as_written: None,
         revision_number: revision,
         created_at: Timestamp::UNIX_EPOCH,
