@@ -289,3 +289,6 @@ fn bad(reason: impl std::fmt::Display) -> ApiError {
 fn any_ipv6(fixed: &[FixedIp]) -> bool {
     fixed.iter().any(|f| matches!(f.ip_address, IpAddr::V6(_)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -428,6 +428,43 @@ proptest! {
     }
 }
 
+/// A host would take such a rule for one that any address passes.
+#[test]
+fn a_rule_that_names_an_address_group_is_told_to_no_host() {
+    let mut state = State::default();
+    let spec = Spec {
+        n: 0,
+        network: 0,
+        address: 1,
+        host: Some(0),
+        groups: BTreeSet::from([0]),
+        source: false,
+    };
+    let steps = [
+        Step_::Network(0, true),
+        Step_::Group(0, true),
+        Step_::Rule(0, 0, None, true),
+        Step_::Port(spec, true),
+    ];
+    for (at, step) in steps.iter().enumerate() {
+        state.apply(&event(step, at as u64 + 1)).unwrap();
+    }
+    let plain = rule(0, 0, None, 9);
+    let named = SecurityGroupRule {
+        id: SecurityGroupRuleId(id(4, 1)),
+        remote_address_group_id: Some(hextet_types::AddressGroupId(id(5, 0))),
+        ..plain
+    };
+    let key = keys::rule(named.security_group_id, named.id);
+    state.apply(&put(key, &named, 9)).unwrap();
+    let steps = state.snapshot(&host(0));
+    let told = steps.iter().find_map(|step| match step {
+        Step::PutGroup(group) => Some(group.rules.keys().copied().collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(told, Some(vec![SecurityGroupRuleId(id(4, 0))]));
+}
+
 /// One port more on a host costs steps for that host, and for those that need its address.
 #[test]
 fn a_change_is_told_to_the_hosts_that_it_concerns() {
