@@ -2,7 +2,7 @@
 
 mod segment;
 
-pub use segment::external;
+pub use segment::not_external;
 
 use std::sync::Arc;
 
@@ -14,9 +14,7 @@ use hextet_api::{
     request::{Caller, Input},
     resources,
 };
-use hextet_model::neutron::{
-    FloatingIp, Network, RbacAction, RbacType, Router, Standard, Status,
-};
+use hextet_model::neutron::{FloatingIp, Network, RbacAction, RbacType, Router, Standard, Status};
 use hextet_types::{AddressScopeId, Family, NetworkId, ProjectId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;

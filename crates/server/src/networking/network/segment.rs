@@ -188,7 +188,7 @@ pub fn check_private(write: &Write<'_>, network: &Network, old: Option<&Network>
         )));
     }
     if network.external {
-        return Err(external());
+        return Err(not_external());
     }
     if network.single_homed {
         return Err(ApiError::invalid_input(
@@ -199,7 +199,7 @@ pub fn check_private(write: &Write<'_>, network: &Network, old: Option<&Network>
 }
 
 /// The refusal to make a private network external.
-pub fn external() -> ApiError {
+pub fn not_external() -> ApiError {
     ApiError::invalid_input(
         "router:external is for routed networks: nobody outside reaches a private network's addresses",
     )

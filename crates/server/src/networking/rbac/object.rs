@@ -15,7 +15,7 @@ use hextet_types::ProjectId;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::super::{entity::Entity, network::external, sharing::everybody};
+use super::super::{entity::Entity, network::not_external, sharing::everybody};
 use crate::{
     keys,
     state::{State, table::Row},
@@ -170,7 +170,9 @@ impl Object {
     /// 400: it is a private network.
     pub fn check_can_be_external(&self) -> Result<()> {
         match self {
-            Object::Network(r) if r.value.network_type != NetworkType::Routed => Err(external()),
+            Object::Network(r) if r.value.network_type != NetworkType::Routed => {
+                Err(not_external())
+            }
             _ => Ok(()),
         }
     }

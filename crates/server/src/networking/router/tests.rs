@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use hextet_api::request::{Caller, Input, parse_create, parse_update};
 use hextet_model::neutron::{
-    AddressGroup, FloatingIp, NdpProxy, Network, Port, SecurityGroup, SecurityGroupRule, Subnet,
+    AddressGroup, FloatingIp, NdpProxy, Network, NetworkType, Port, SecurityGroup,
+    SecurityGroupRule, Subnet,
 };
 use hextet_store::{MemoryStore, Store};
+use hextet_types::Family;
 
 use super::{interfaces::Named, *};
 use crate::{
     cloud::{Cloud, now},
+    config::NetworkPolicy,
     networking::floating_ip::forwarding,
 };
 
@@ -39,6 +42,16 @@ struct World {
     addresses: Arc<AddressGroup>,
 }
 
+fn policy() -> NetworkPolicy {
+    NetworkPolicy {
+        member_prefixes: Vec::new(),
+        tenant_network_types: vec![NetworkType::Routed],
+        vni_ranges: vec!["1:1000".to_owned().try_into().unwrap()],
+        global_physnet_mtu: 1500,
+        overlay: Family::V6,
+    }
+}
+
 fn inputs<E: Entity>(body: Value) -> Vec<Input> {
     let body = json!({E::RESOURCE.name: body}).to_string();
     parse_create(E::RESOURCE, body.as_bytes(), &caller())
@@ -57,7 +70,7 @@ async fn make<E: Entity>(cloud: &Cloud, body: Value) -> Arc<E> {
 impl World {
     async fn start() -> World {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let cloud = Cloud::open(Arc::clone(&store), &[]).await.unwrap();
+        let cloud = Cloud::open(Arc::clone(&store), policy()).await.unwrap();
         let follower = Arc::clone(&cloud);
         tokio::spawn(async move { follower.follow().await });
         let subnet = |network: &Network, cidr: &str| {
@@ -204,8 +217,8 @@ impl World {
         let txns = {
             let state = self.cloud.state();
             [first, second].map(|op| {
-                let who = caller();
-                let mut write = Write::new(&state, &who, &[], now());
+                let (who, policy) = (caller(), policy());
+                let mut write = Write::new(&state, &who, &policy, now());
                 if let Err(e) = op(&mut write) {
                     panic!("{name}: {e}");
                 }

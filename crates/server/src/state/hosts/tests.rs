@@ -436,12 +436,13 @@ fn a_rule_that_names_an_address_group_is_told_to_no_host() {
         n: 0,
         network: 0,
         address: 1,
+        pair: None,
         host: Some(0),
         groups: BTreeSet::from([0]),
         source: false,
     };
     let steps = [
-        Step_::Network(0, true),
+        Step_::Network(0, false, true),
         Step_::Group(0, true),
         Step_::Rule(0, 0, None, true),
         Step_::Port(spec, true),
