@@ -4,19 +4,22 @@
 //! addresses that a group's rules need. The server computes it; the agent keeps the last one on disk.
 //! Applying every [`Change`] since an empty intent gives the same as any later snapshot.
 
+mod router;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
 use hextet_types::{
-    HostId, Mac, NetworkId, PortId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, RouterId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::neutron::{
-    self, FixedIp, Network, NetworkType, Port, SecurityGroup, SecurityGroupRule, Subnet,
-};
+pub use router::{FloatingIp, GatewayHost, PortForwarding, Router, RouterInterface};
+
+use crate::neutron::{Network, NetworkType, Port, SecurityGroup, SecurityGroupRule, Subnet};
 
 /// The cloud as one host sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,31 +43,13 @@ pub struct Intent {
     /// For each private network that it is told of: the addresses of ports on other hosts; never an empty map.
     /// A router's own ports are on no host.
     pub remotes: BTreeMap<NetworkId, BTreeMap<IpAddr, HostId>>,
-    /// Routers with an interface on a network of one of its ports; and those whose interface is the next hop of
-    /// an extra route of such a one.
+    /// Routers with an interface on a network of one of its ports; those whose interface is the next hop of
+    /// an extra route of such a one; and those that translate on this host.
     pub routers: BTreeMap<RouterId, Router>,
-}
-
-/// A router with its interfaces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Router {
-    /// The router.
-    pub router: neutron::Router,
-    /// Its interfaces, by their ports; on networks of which all are told.
-    pub interfaces: BTreeMap<PortId, RouterInterface>,
-}
-
-/// What a host needs to know of a router's port on a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouterInterface {
-    /// The network.
-    pub network_id: NetworkId,
-    /// The port's Ethernet address.
-    pub mac_address: Mac,
-    /// Its addresses; of each subnet, the gateway's as a rule.
-    pub fixed_ips: Vec<FixedIp>,
-    /// While false nothing passes it.
-    pub admin_state_up: bool,
+    /// Floating IPs whose addresses inside are on this host.
+    pub floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
+    /// Port forwardings of those routers that translate on this host.
+    pub port_forwardings: BTreeMap<PortForwardingId, PortForwarding>,
 }
 
 /// Among whom an address is one's own: in two domains it may be two ports'. What is a member of a group in one
@@ -145,6 +130,14 @@ pub enum Change {
     PutRouter(Box<Router>),
     /// A router is gone, or concerns this host no longer.
     RemoveRouter(RouterId),
+    /// A floating IP stands for an address that is here, or for another now.
+    PutFloatingIp(Box<FloatingIp>),
+    /// A floating IP is gone, or elsewhere.
+    RemoveFloatingIp(FloatingIpId),
+    /// A port forwarding is there, or is another now.
+    PutPortForwarding(Box<PortForwarding>),
+    /// A port forwarding is gone, or elsewhere.
+    RemovePortForwarding(PortForwardingId),
 }
 
 impl Intent {
@@ -182,6 +175,10 @@ impl Intent {
             Change::RemoveRemotes(id, addrs) => self.remove_remotes(id, &addrs),
             Change::PutRouter(router) => drop(self.routers.insert(router.router.id, *router)),
             Change::RemoveRouter(id) => drop(self.routers.remove(&id)),
+            Change::PutFloatingIp(ip) => drop(self.floating_ips.insert(ip.id, *ip)),
+            Change::RemoveFloatingIp(id) => drop(self.floating_ips.remove(&id)),
+            Change::PutPortForwarding(f) => drop(self.port_forwardings.insert(f.id, *f)),
+            Change::RemovePortForwarding(id) => drop(self.port_forwardings.remove(&id)),
         }
     }
 
@@ -237,6 +234,10 @@ impl Intent {
             .routers
             .values()
             .map(|r| Change::PutRouter(Box::new(r.clone())));
+        let floating_ips = self.floating_ips.values();
+        let floating_ips = floating_ips.map(|ip| Change::PutFloatingIp(Box::new(ip.clone())));
+        let forwardings = self.port_forwardings.values();
+        let forwardings = forwardings.map(|f| Change::PutPortForwarding(Box::new(f.clone())));
         let hosts = self.hosts.iter();
         let remotes = self.remotes.iter();
         networks
@@ -244,6 +245,8 @@ impl Intent {
             .chain(remotes.map(|(id, all)| Change::PutRemotes(*id, all.clone())))
             .chain(subnets)
             .chain(routers)
+            .chain(floating_ips)
+            .chain(forwardings)
             .chain(sources)
             .chain(members)
             .chain(groups)
@@ -257,6 +260,8 @@ impl Intent {
         let groups = self.groups.into_values().map(Box::new);
         let ports = self.ports.into_values().map(Box::new);
         let routers = self.routers.into_values().map(Box::new);
+        let floating_ips = self.floating_ips.into_values().map(Box::new);
+        let forwardings = self.port_forwardings.into_values().map(Box::new);
         let sources = self.nat44_sources.into_iter();
         let members = self.members.into_iter();
         let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
@@ -266,6 +271,8 @@ impl Intent {
             .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
             .chain(subnets.map(Change::PutSubnet))
             .chain(routers.map(Change::PutRouter))
+            .chain(floating_ips.map(Change::PutFloatingIp))
+            .chain(forwardings.map(Change::PutPortForwarding))
             .chain(sources.map(|(id, s)| Change::SetNat44Sources(id, s)))
             .chain(members.map(|((id, domain), m)| Change::AddMembers(id, domain, m)))
             .chain(groups.map(Change::PutGroup))
@@ -303,6 +310,10 @@ impl Intent {
         changes.extend(hosts.cloned().map(Change::RemoveHost));
         changes.extend(gone(&self.ports, &to.ports).map(Change::RemovePort));
         changes.extend(gone(&self.groups, &to.groups).map(Change::RemoveGroup));
+        let forwardings = gone(&self.port_forwardings, &to.port_forwardings);
+        changes.extend(forwardings.map(Change::RemovePortForwarding));
+        let floating_ips = gone(&self.floating_ips, &to.floating_ips);
+        changes.extend(floating_ips.map(Change::RemoveFloatingIp));
         changes.extend(gone(&self.routers, &to.routers).map(Change::RemoveRouter));
         changes.extend(gone(&self.subnets, &to.subnets).map(Change::RemoveSubnet));
         changes.extend(gone(&self.networks, &to.networks).map(Change::RemoveNetwork));
@@ -352,6 +363,10 @@ impl Intent {
                 .is_none_or(|present| old.iter().all(|addr| !present.contains_key(addr))),
             Change::PutRouter(r) => self.routers.get(&r.router.id) == Some(&**r),
             Change::RemoveRouter(id) => !self.routers.contains_key(id),
+            Change::PutFloatingIp(ip) => self.floating_ips.get(&ip.id) == Some(&**ip),
+            Change::RemoveFloatingIp(id) => !self.floating_ips.contains_key(id),
+            Change::PutPortForwarding(f) => self.port_forwardings.get(&f.id) == Some(&**f),
+            Change::RemovePortForwarding(id) => !self.port_forwardings.contains_key(id),
             Change::RemoveNetwork(id) => !self.networks.contains_key(id),
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),

@@ -72,6 +72,10 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         }
         Change::PutRouter(router) => step.router(router.router.id, Some(router)),
         Change::RemoveRouter(id) => step.router(*id, None),
+        Change::PutFloatingIp(_)
+        | Change::RemoveFloatingIp(_)
+        | Change::PutPortForwarding(_)
+        | Change::RemovePortForwarding(_) => {}
     }
     intent.apply(change);
 }

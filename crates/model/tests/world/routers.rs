@@ -39,6 +39,9 @@ pub fn router(n: u8) -> Router {
     Router {
         router,
         interfaces: BTreeMap::new(),
+        gateways: BTreeMap::new(),
+        gateway_host: None,
+        published: BTreeSet::new(),
     }
 }
 
