@@ -287,7 +287,7 @@ impl Kernel {
             up: true,
         };
         let mut batch = Batch::default();
-        link::set(&mut batch, &is, &wanted);
+        link::set(&mut batch, &is, &wanted, || false);
         if batch.is_empty() {
             return Ok(());
         }

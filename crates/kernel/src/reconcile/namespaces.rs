@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use hextet_model::state::{self, Key, KeyType, Netns, Object, SetName};
+use hextet_types::IfName;
 
 use super::{Kernel, Op, Standing, apply::Fate};
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     error::Error,
     netlink::{Batch, Socket, TableHearing},
     netns,
-    route::{link, made},
+    route::{group, link, made},
     sysctl,
 };
 
@@ -34,6 +35,7 @@ const DEFAULTS: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub(super) struct Namespace {
     pub(super) handle: netns::Handle,
+    groups: group::Groups,
     pub(super) route: Socket,
     pub(super) nft: Socket,
     pub(super) xfrm: Socket,
@@ -70,6 +72,7 @@ impl Namespace {
         };
         Ok(Namespace {
             handle,
+            groups: group::Groups::default(),
             route,
             nft,
             xfrm,
@@ -85,6 +88,11 @@ impl Namespace {
         for socket in [&mut self.route, &mut self.nft, &mut self.xfrm] {
             socket.only_undisturbed();
         }
+    }
+
+    /// Sets a link's group without telling all the kernel; false, where that can't be done.
+    pub(super) fn set_group(&self, link: &IfName, group: u32) -> bool {
+        self.groups.set(&self.handle, link, group)
     }
 
     fn used_now(&mut self, uses: u64) -> &mut Self {

@@ -24,7 +24,13 @@ pub(super) fn apply_requests(namespace: &mut Namespace, run: &[Op], links: &Inde
     let mut owners = Vec::with_capacity(run.len());
     let mut fates: Vec<Option<Fate>> = Vec::with_capacity(run.len());
     for (i, op) in run.iter().enumerate() {
-        fates.push(write_request(&mut batch, op, links, entry::How::Create));
+        fates.push(write_request(
+            namespace,
+            &mut batch,
+            op,
+            links,
+            entry::How::Create,
+        ));
         owners.resize(batch.len(), i);
     }
     let outcome = match namespace.route.request(&mut batch) {
@@ -52,7 +58,13 @@ pub(super) fn apply_requests(namespace: &mut Namespace, run: &[Op], links: &Inde
 }
 
 /// Writes an operation's requests; where it needs none, its fate.
-fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -> Option<Fate> {
+fn write_request(
+    namespace: &Namespace,
+    batch: &mut Batch,
+    op: &Op,
+    links: &Indexes,
+    how: entry::How,
+) -> Option<Fate> {
     let how = match op {
         Op::Replace { .. } => entry::How::Replace,
         _ => how,
@@ -61,7 +73,7 @@ fn write_request(batch: &mut Batch, op: &Op, links: &Indexes, how: entry::How) -
     match op {
         Op::Create(object) | Op::Replace { new: object, .. } => match object {
             Object::Link(o) => match links.get(&o.name) {
-                Some(is) => link::set(batch, is, o),
+                Some(is) => link::set(batch, is, o, || namespace.set_group(&o.name, o.group)),
                 None => return wait,
             },
             Object::Address(o) => match links.index(&o.link) {
@@ -142,7 +154,8 @@ fn over_our_own(namespace: &mut Namespace, op: &Op, refusal: Refusal, links: &In
         Ok(ours) if ours.is_empty() => judge(op, refusal),
         Ok(_) => {
             let mut batch = Batch::default();
-            if let Some(fate) = write_request(&mut batch, op, links, entry::How::Replace) {
+            if let Some(fate) = write_request(namespace, &mut batch, op, links, entry::How::Replace)
+            {
                 return fate;
             }
             match namespace.route.request(&mut batch) {

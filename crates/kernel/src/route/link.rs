@@ -207,9 +207,11 @@ fn read_stats(value: &[u8]) -> Option<Stats> {
 /// Gives a link its settings, as far as it has others. Up to two requests: no link-local address may come
 /// up of itself, so that is said before the link goes up. It is not said to a link that makes none: the
 /// kernel would tell all its parts that the link changed, and then IPv6 goes through all routes of all links.
-pub fn set(batch: &mut Batch, is: &Found, link: &Link) {
+///
+/// `set_group` sets the group otherwise, if it can, of a link that is up.
+pub fn set(batch: &mut Batch, is: &Found, link: &Link, set_group: impl FnOnce() -> bool) {
     let (mac, mtu) = (is.mac != Some(link.mac), is.mtu != u32::from(link.mtu));
-    let group = is.group != link.group;
+    let group = is.group != link.group && !(is.up && set_group());
     if mac || mtu || group || is.generates_addresses {
         let mut m = batch.message(RTM_NEWLINK, 0, &header(is.index, 0, 0));
         if mac {

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod entry;
 pub mod fdb;
+pub mod group;
 pub mod link;
 pub mod made;
 pub mod neighbour;
