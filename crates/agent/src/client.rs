@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
-use hextet_api::agent::{IntentMessage, SERVER_NAME, StatusReport};
+use hextet_api::agent::{INTENT, IntentMessage, SERVER_NAME, StatusReport};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -82,7 +82,7 @@ impl Connection {
     ///
     /// As [`Connection::post`].
     pub async fn intent(mut self) -> Result<IntentStream> {
-        let answer = self.send("GET", "/v1/intent", Vec::new()).await?;
+        let answer = self.send("GET", INTENT, Vec::new()).await?;
         Ok(IntentStream {
             body: answer.into_body(),
             buffer: BytesMut::new(),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/join` | [`JoinRequest`], without a client certificate | [`JoinResponse`] |
 //! | `POST /v1/renew` | [`RenewRequest`] | [`JoinResponse`] |
-//! | `GET /v1/intent` | | lines of JSON, each an [`IntentMessage`], without end |
+//! | `GET /v2/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
 //!
 //! The server shows its whole chain, the authority included, so that a host that joins can compare the
@@ -22,6 +22,12 @@ use serde::{Deserialize, Serialize};
 
 /// The name in the server's certificate on this listener, whatever address it is reached by.
 pub const SERVER_NAME: &str = "server.hextet.internal";
+
+/// Where the intent is told. The version is that of [`Change`]: an agent that does not know of one of its steps
+/// asks for an older one, and is told that it is too old.
+pub const INTENT: &str = "/v2/intent";
+/// Where it was told to agents that know nothing of routers.
+pub const FORMER_INTENTS: &[&str] = &["/v1/intent"];
 
 /// Asks for a certificate against a one-time token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,10 +15,11 @@ use cloud::{
     host::{Host, Stream, shown_authority, signing_request, token},
     slaac,
 };
-use hextet_api::agent::{JoinResponse, PortState, StatusReport};
+use hextet_api::agent::{FORMER_INTENTS, INTENT, JoinResponse, PortState, StatusReport};
 use hextet_model::intent::Intent;
 use hextet_server::{StoreKind, admin};
 use hextet_types::PortId;
+use http_body_util::BodyExt;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
@@ -33,10 +34,7 @@ async fn a_host_joins_once_by_a_token() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let mut host = Host::new(&cloud).await;
     assert_eq!(
-        host.send("GET", "/v1/intent", Vec::new())
-            .await
-            .status()
-            .as_u16(),
+        host.send("GET", INTENT, Vec::new()).await.status().as_u16(),
         401
     );
     assert_eq!(host.join("nothing", "h1").await, 401);
@@ -62,10 +60,7 @@ async fn a_host_joins_once_by_a_token() {
     again.intent().await.until("an intent", |_| true).await;
     // The former certificate has lost its power, and its stream ends.
     assert_eq!(
-        host.send("GET", "/v1/intent", Vec::new())
-            .await
-            .status()
-            .as_u16(),
+        host.send("GET", INTENT, Vec::new()).await.status().as_u16(),
         403
     );
     while stream.next().await.is_some() {}
@@ -100,8 +95,23 @@ async fn a_certificate_of_another_authority_does_not_get_in() {
         .self_signed(&key)
         .unwrap();
     host.identity = Some((forged.der().clone(), key.serialize_der()));
-    let tried = tokio::spawn(async move { host.send("GET", "/v1/intent", Vec::new()).await });
+    let tried = tokio::spawn(async move { host.send("GET", INTENT, Vec::new()).await });
     assert!(tried.await.is_err(), "the handshake fails");
+}
+
+/// An agent that does not know of what it would be told is told so, in words for its log.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_too_old_is_told_so() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let host = Host::joined(&cloud, "h1").await;
+    for former in FORMER_INTENTS {
+        let answer = host.send("GET", former, Vec::new()).await;
+        assert_eq!(answer.status().as_u16(), 426);
+        let words = answer.into_body().collect().await.unwrap().to_bytes();
+        let words = String::from_utf8_lossy(&words);
+        assert!(words.contains("h1 is too old"), "{words}");
+    }
+    host.intent().await.until("an intent", |_| true).await;
 }
 
 /// A cloud with a network, and a port bound to h1, which has joined and listens.

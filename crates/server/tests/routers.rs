@@ -361,10 +361,9 @@ async fn requests_for_interfaces_that_make_no_sense_are_refused() {
     let heard = user.subnet(&network, "fd00:9::/64", heard).await;
     let words = add(user, &made, &heard).await.refused(400, "BadRequest");
     assert!(words.contains("RAs from an external router"), "{words}");
-    // Neither is the external network's own subnet one to be put on.
-    let words = add(&world.admin, &made, &world.outside[0])
-        .await
-        .refused(400, "BadRequest");
+    // Neither is one with the external network's addresses.
+    let (_, same) = world.inside(&["203.0.113.128/25"]).await;
+    let words = add(user, &made, &same[0]).await.refused(400, "BadRequest");
     assert!(words.contains("overlaps"), "{words}");
     let automatic = user.subnet(&network, "fd00:8::/64", slaac()).await;
     add(user, &made, &automatic).await.ok(200);
@@ -446,7 +445,8 @@ async fn gateways_are_only_on_networks_external_for_the_project() {
         .await
         .refused(400, "BadRequest");
     assert!(words.contains("is not an external network"), "{words}");
-    let closed = admin.network(json!({})).await;
+    let closed = json!({"provider:network_type": "routed"});
+    let closed = admin.network(closed).await;
     admin.subnet(&closed, "198.51.100.0/24", json!({})).await;
     set(user, &made, to(&closed["id"]))
         .await

@@ -20,7 +20,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hextet_api::error::{ApiError, Result};
+use hextet_api::{
+    agent::{FORMER_INTENTS, INTENT},
+    error::{ApiError, Result},
+};
 use hextet_types::HostId;
 use uuid::Uuid;
 
@@ -40,10 +43,14 @@ pub struct PeerCertificate {
 
 /// Everything on the listener for agents.
 pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+    let mut router = Router::new();
+    for former in FORMER_INTENTS {
+        router = router.route(former, get(stream::too_old));
+    }
+    router
         .route("/v1/join", post(join::join))
         .route("/v1/renew", post(join::renew))
-        .route("/v1/intent", get(stream::intent))
+        .route(INTENT, get(stream::intent))
         .route("/v1/status", post(status::report))
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }

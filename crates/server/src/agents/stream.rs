@@ -1,4 +1,4 @@
-//! `GET /v1/intent`: a host's intent, and from then on what changes in it.
+//! `GET /v2/intent`: a host's intent, and from then on what changes in it.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -8,15 +8,15 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
-use hextet_api::agent::IntentMessage;
+use hextet_api::{agent::IntentMessage, error::ApiError};
 use hextet_types::HostId;
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
-use tracing::info;
+use tracing::{info, warn};
 
-use super::Joined;
+use super::{AgentError, Joined};
 use crate::{app::App, cloud::StepGroup, state::hosts::Step};
 
 /// Agents take a connection for dead after 30 s of silence.
@@ -24,7 +24,7 @@ const HEARTBEAT: Duration = Duration::from_secs(8);
 /// Octets after which a piece of the answer is sent.
 const PIECE: usize = 64 * 1024;
 
-/// `GET /v1/intent`.
+/// `GET /v2/intent`.
 pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Response {
     let (revision, steps, changes) = app.cloud.listen(&host);
     info!(%host, revision, steps = steps.len(), "an agent follows its intent");
@@ -48,6 +48,20 @@ pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Resp
     let kind = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+/// `GET /v1/intent`: who asks like this would not understand what is told of routers.
+///
+/// # Errors
+///
+/// 426, always.
+pub async fn too_old(Joined(host): Joined) -> Result<Response, AgentError> {
+    warn!(%host, "the agent is older than this server, and gets no intent; install hextet anew there");
+    let words = format!(
+        "the agent of {host} is too old for this server, which tells of routers: install the server's version of \
+         hextet on the host; what runs goes on"
+    );
+    Err(ApiError::new(426, "AgentTooOld", words).into())
 }
 
 struct Teller {

@@ -589,21 +589,37 @@ fn rivals<'w>(write: &'w Write<'_>, network: NetworkId) -> impl Iterator<Item = 
         .filter(move |s| state.domain_of(s.network_id) == domain)
 }
 
+/// Prefixes that a pool gave to private networks are not made by hand on routed ones, nor given to private ones
+/// where a routed one has them: a router may have such addresses reached from everywhere.
 fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
-    let other = rivals(write, subnet.network_id).find(|s| s.cidr.overlaps(subnet.cidr));
+    let state = write.state;
+    let routed = |s: &Subnet| state.domain_of(s.network_id) == RoutingDomain::Routed;
+    let (here, pooled) = (routed(subnet), subnet.subnetpool_id.is_some());
+    let across = state.subnets.values().chain(&write.new_subnets);
+    let across = across.filter(|s| match here {
+        true => !routed(s) && s.subnetpool_id.is_some(),
+        false => pooled && routed(s),
+    });
+    let other = rivals(write, subnet.network_id)
+        .chain(across)
+        .find(|s| s.cidr.overlaps(subnet.cidr));
     if let Some(other) = other {
-        let hint = match other.network_id == subnet.network_id {
-            true => "",
-            false => " of another network; routed networks share one routing table",
+        let hint = match (other.network_id == subnet.network_id, routed(other) == here) {
+            (true, _) => "",
+            (false, true) => " of another network; routed networks share one routing table",
+            (false, false) => {
+                " of another network; what a private network has out of a subnet pool may be reached from \
+                 everywhere by a router, as routed networks are"
+            }
         };
         return Err(ApiError::invalid_input(format!(
             "Requested subnet with cidr: {} for network: {} overlaps with another subnet{hint}",
             subnet.cidr, subnet.network_id
         )));
     }
-    write.quiet(match write.state.domain_of(subnet.network_id) {
-        RoutingDomain::Routed => keys::subnets(),
-        RoutingDomain::Network(id) => keys::subnets_of(id),
+    write.quiet(match state.domain_of(subnet.network_id) {
+        RoutingDomain::Network(id) if !pooled => keys::subnets_of(id),
+        _ => keys::subnets(),
     });
     Ok(())
 }

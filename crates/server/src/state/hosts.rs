@@ -5,7 +5,9 @@
 //! told by steps is always what [`State::snapshot`] would tell at once.
 
 mod members;
+mod reach;
 mod remotes;
+mod routers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +17,15 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, Group, RoutingDomain},
-    neutron::{Network, NetworkType, Port, Subnet},
+    intent::{Change, Group, Router as ToldRouter, RoutingDomain},
+    neutron::{Network, NetworkType, Port, Router, Subnet},
 };
-use hextet_types::{HostId, NetworkId, PortId, SecurityGroupId, SubnetId};
+use hextet_types::{HostId, NetworkId, PortId, RouterId, SecurityGroupId, SubnetId};
 
-use self::remotes::Remotes;
+use self::{
+    reach::{Routing, Seed},
+    remotes::Remotes,
+};
 use super::{
     NAT44_OWNER, State,
     table::{Counts, Index, Row},
@@ -38,6 +43,8 @@ pub enum Step {
     PutPort(Arc<Port>),
     /// See [`Change::PutGroup`].
     PutGroup(Arc<Group>),
+    /// See [`Change::PutRouter`].
+    PutRouter(Arc<ToldRouter>),
     /// Anything small.
     Other(Arc<Change>),
 }
@@ -54,6 +61,7 @@ impl Step {
             Step::PutSubnet(s) => Change::PutSubnet(Box::new(s.as_ref().clone())),
             Step::PutPort(p) => Change::PutPort(Box::new(p.as_ref().clone())),
             Step::PutGroup(g) => Change::PutGroup(Box::new(g.as_ref().clone())),
+            Step::PutRouter(r) => Change::PutRouter(Box::new(r.as_ref().clone())),
             Step::Other(change) => change.as_ref().clone(),
         }
     }
@@ -64,8 +72,16 @@ impl Step {
 pub struct HostViews {
     /// Ports bound to a host, those that are NAT44 sources apart.
     ports: Index<HostId, PortId>,
-    /// Hosts that are told ports of a network.
+    /// Hosts with ports of a network; with a router that translates there.
+    seeds: Counts<Seed, HostId>,
+    /// Hosts that are told a network.
     networks: Counts<NetworkId, HostId>,
+    /// Hosts that are told a router.
+    routers: Counts<RouterId, HostId>,
+    /// How far one gets by routers.
+    routing: Routing,
+    /// No router counts as being on this one, which is about to be something else.
+    hidden: Option<NetworkId>,
     /// Hosts that are told ports that have a group.
     groups: Counts<SecurityGroupId, HostId>,
     /// The same, by domain of the ports.
@@ -147,7 +163,13 @@ impl State {
             .filter_map(|id| self.ports.get(id))
             .filter(|port| self.is_taken(port))
             .collect();
-        let networks: BTreeSet<_> = ports.iter().map(|p| p.network_id).collect();
+        let seeds: BTreeSet<_> = ports.iter().map(|p| Seed::Network(p.network_id)).collect();
+        let reaches = seeds.into_iter().map(|seed| self.views.routing.reach(seed));
+        let (mut networks, mut routers) = (BTreeSet::new(), BTreeSet::new());
+        for reach in reaches {
+            networks.extend(reach.networks.iter().chain(&reach.outside).copied());
+            routers.extend(reach.routers.iter().copied());
+        }
         let groups: BTreeSet<_> = ports.iter().flat_map(|p| &p.security_groups).collect();
         let sources: BTreeSet<_> = self
             .views
@@ -159,6 +181,9 @@ impl State {
         steps.extend(networks.iter().flat_map(|id| self.network_steps(host, *id)));
         let routed = self.subnets.values().filter(|s| self.is_for_all(s));
         steps.extend(routed.cloned().map(Step::PutSubnet));
+        let routers = routers.iter();
+        let routers = routers.filter_map(|id| self.views.routing.router(*id));
+        steps.extend(routers.cloned().map(Step::PutRouter));
         steps.extend(sources.into_iter().map(|id| self.sources_step(host, id)));
         steps.extend(self.members_of_groups_of(&ports));
         steps.extend(groups.iter().filter_map(|id| self.group_step(**id)));
@@ -228,6 +253,12 @@ impl State {
             }
             return;
         }
+        // Nobody gets there while it is neither what it was nor what it will be.
+        self.views.hidden = Some(id);
+        let routers = self.routers_at(id);
+        for router in &routers {
+            self.view_router(*router);
+        }
         let ports = self.ports_by_network.get(&id);
         let ports: Vec<_> = ports.filter_map(|p| self.ports.get(p).cloned()).collect();
         let subnets: Vec<_> = self.subnets_of(id).cloned().collect();
@@ -243,6 +274,10 @@ impl State {
         }
         for port in &ports {
             self.view_port(None, Some(port));
+        }
+        self.views.hidden = None;
+        for router in &routers {
+            self.view_router(*router);
         }
     }
 
@@ -289,7 +324,8 @@ impl State {
         };
         self.view_source(source(old), source(new.map(AsRef::as_ref)));
 
-        let bound = |port: &Port| place(port).filter(|_| !is_source(port));
+        let is_guest = |p: &Port| !is_source(p) && p.device_owner != Router::INTERFACE_OWNER;
+        let bound = |port: &Port| place(port).filter(|_| is_guest(port));
         if let Some((port, host)) = old.and_then(|p| Some((p, bound(p)?))) {
             self.views.ports.remove(&host, &port.id);
         }
@@ -318,12 +354,7 @@ impl State {
     }
 
     fn need_port(&mut self, host: &HostId, port: &Arc<Port>) {
-        if self.views.networks.up(port.network_id, host.clone()) {
-            self.meet_all(host, port.network_id);
-            for step in self.network_steps(host, port.network_id) {
-                self.views.emit(host, || step);
-            }
-        }
+        self.need_seed(host, Seed::Network(port.network_id));
         self.need_members(host, port);
         for group in &port.security_groups {
             if self.views.groups.up(*group, host.clone())
@@ -347,18 +378,7 @@ impl State {
             }
         }
         self.drop_members(host, port);
-        if self.views.networks.down(&port.network_id, host) {
-            self.part_from_all(host, port.network_id);
-            if self.domain_of(port.network_id) != RoutingDomain::Routed {
-                let subnets: Vec<_> = self.subnets_of(port.network_id).map(|s| s.id).collect();
-                for id in subnets {
-                    self.views
-                        .emit(host, || Step::other(Change::RemoveSubnet(id)));
-                }
-            }
-            self.views
-                .emit(host, || Step::other(Change::RemoveNetwork(port.network_id)));
-        }
+        self.drop_seed(host, Seed::Network(port.network_id));
     }
 
     fn view_source(

@@ -164,6 +164,7 @@ impl State {
             self.count(&new.standard.project_id, "router", true);
             self.layer3.index_router(new, true);
         }
+        self.view_router(id);
     }
 
     pub(super) fn set_floating_ip(&mut self, id: FloatingIpId, row: Option<Row<FloatingIp>>) {

@@ -386,6 +386,7 @@ impl State {
             self.nat44_changes += 1;
         }
         self.view_port(old.as_deref(), new.as_ref());
+        self.view_router_ports(old.as_deref(), new.as_deref());
     }
 
     fn index_port(&mut self, port: &Port, there: bool) {

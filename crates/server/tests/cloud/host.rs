@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use hextet_api::agent::{IntentMessage, JoinResponse, SERVER_NAME};
+use hextet_api::agent::{INTENT, IntentMessage, JoinResponse, SERVER_NAME};
 use hextet_model::intent::Intent;
 use hextet_server::admin;
 use hextet_types::HostId;
@@ -192,7 +192,7 @@ impl Host {
     }
 
     pub async fn intent(&self) -> Stream {
-        let response = self.send("GET", "/v1/intent", Vec::new()).await;
+        let response = self.send("GET", INTENT, Vec::new()).await;
         assert_eq!(response.status().as_u16(), 200);
         Stream {
             body: response.into_body(),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use hextet_model::neutron::NetworkType;
+use hextet_server::StoreKind;
 use serde_json::{Value, json};
 
 use crate::cloud::{Answer, Client, TestCloud};
@@ -24,7 +26,10 @@ impl World {
 
     /// With this IPv4 subnet outside.
     pub async fn on(cidr: &str) -> World {
-        let cloud = TestCloud::start(hextet_server::StoreKind::Memory).await;
+        let cloud = TestCloud::start_with(StoreKind::Memory, |config| {
+            config.tenant_network_types = vec![NetworkType::Vxlan];
+        });
+        let cloud = cloud.await;
         let admin = cloud.admin().await;
         let external = json!({"name": "ext", "router:external": true});
         let external = admin.network(external).await;

@@ -7,7 +7,7 @@ use super::Session;
 fn external(os: &mut Session) {
     os.json("network create ext --external");
     os.json("subnet create ext-v4 --network ext --subnet-range 203.0.113.0/24 --no-dhcp");
-    os.json("network create inside");
+    os.json("network create inside --provider-network-type vxlan");
     os.json("subnet create inside-v4 --network inside --subnet-range 10.20.0.0/24");
 }
 
@@ -149,7 +149,10 @@ fn forwardings(os: &mut Session, address: &str, inner: &str) {
 pub fn ndp_proxies(os: &mut Session) {
     os.json("address scope create s --ip-version 6 --share");
     os.json("subnet pool create p --pool-prefix 2a00:1450:5000::/48 --default-prefix-length 64 --address-scope s");
-    for network in ["network create ext --external", "network create inside"] {
+    for network in [
+        "network create ext --external",
+        "network create inside --provider-network-type vxlan",
+    ] {
         os.json(network);
     }
     for name in ["ext", "inside"] {

@@ -48,7 +48,9 @@ pub fn choose(write: &mut Write<'_>, input: &Input) -> Result<(NetworkId, Segmen
     let network_type: Option<NetworkType> = input.get("provider:network_type")?;
     let physical: Option<String> = input.get("provider:physical_network")?;
     let id: Option<u32> = input.get("provider:segmentation_id")?;
+    let external: bool = input.take("router:external")?;
     let segment = match (network_type, id) {
+        (None, None) if physical.is_none() && external => Segment::ROUTED,
         (None, None) if physical.is_none() => any(write)?,
         (None, _) => return Err(ApiError::invalid_input("network_type required")),
         (Some(NetworkType::Routed), None) if physical.is_none() => Segment::ROUTED,

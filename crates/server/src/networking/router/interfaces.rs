@@ -7,8 +7,8 @@ use hextet_api::{
     error::{ApiError, Result},
     resources,
 };
-use hextet_model::neutron::{Port, RbacAction, Router, Subnet};
-use hextet_types::{Family, PortId, RouterId, SubnetId};
+use hextet_model::neutron::{Network, NetworkType, Port, RbacAction, Router, Subnet};
+use hextet_types::{Family, NetworkId, PortId, RouterId, SubnetId};
 use serde_json::{Value, json};
 
 use super::{Attached, any_ipv6, bad, put};
@@ -21,7 +21,7 @@ use crate::{
         port::internal::{self, Purpose},
         serve::{changeable, visible},
     },
-    state::table::Row,
+    state::{State, table::Row},
     write::Write,
 };
 
@@ -98,10 +98,9 @@ fn by_subnet(
     };
     check_lent(write, subnet)?;
     check_mode(subnet)?;
+    let network = private(state, subnet.network_id)?;
     attached.check_apart(state, std::slice::from_ref(subnet), false)?;
     write.unchanged(subnet.key(), row.mod_revision);
-    let network = state.networks.get(&subnet.network_id);
-    let network = network.ok_or_else(|| resources::NETWORK.missing(subnet.network_id))?;
     let same = |p: &&Arc<Port>| p.network_id == network.id && any_ipv6(&p.fixed_ips);
     let shared = attached.interfaces.iter().find(same);
     let shared = shared.filter(|_| subnet.family() == Family::V6);
@@ -119,6 +118,23 @@ fn by_subnet(
         Ok(vec![take_gateway(write, network, subnet, gateway)?])
     })?;
     Ok((port, vec![id]))
+}
+
+/// A network that a router can be put on.
+///
+/// # Errors
+///
+/// 400: it is routed.
+fn private(state: &State, id: NetworkId) -> Result<&Arc<Network>> {
+    let network = state.networks.get(&id);
+    let network = network.ok_or_else(|| resources::NETWORK.missing(id))?;
+    if network.network_type == NetworkType::Vxlan {
+        return Ok(network);
+    }
+    Err(bad(format!(
+        "Network {id} is routed: it reaches other routed networks and the outside without a router. Routers \
+         connect private networks (provider:network_type vxlan)"
+    )))
 }
 
 /// On somebody else's subnet a router is only put where its network is shared with just this
@@ -173,6 +189,7 @@ fn by_port(
             ),
         ));
     }
+    private(state, port.network_id)?;
     if port.fixed_ips.is_empty() {
         return Err(bad("Router port must have at least one fixed IP"));
     }

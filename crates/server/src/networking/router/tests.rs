@@ -82,7 +82,8 @@ impl World {
         for cidr in ["203.0.113.0/24", "2a00:1450::/64"] {
             make::<Subnet>(&cloud, subnet(&external, cidr)).await;
         }
-        let inside: Arc<Network> = make(&cloud, json!({})).await;
+        let private = json!({"provider:network_type": "vxlan"});
+        let inside: Arc<Network> = make(&cloud, private).await;
         let mut subnets = Vec::new();
         for cidr in ["10.0.0.0/24", "fd00::/64", "10.0.1.0/24"] {
             subnets.push(make::<Subnet>(&cloud, subnet(&inside, cidr)).await);

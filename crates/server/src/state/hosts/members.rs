@@ -17,6 +17,9 @@ use hextet_types::{HostId, SecurityGroupId};
 use super::{Step, paired_addresses};
 use crate::state::State;
 
+/// A group's member, in a domain.
+pub(super) type Member = ((SecurityGroupId, RoutingDomain), IpAddr);
+
 /// What a member of a remote group sends from: its own addresses, and single ones that it may use
 /// besides.
 pub fn member_addresses(port: &Port) -> BTreeSet<IpAddr> {
@@ -24,7 +27,8 @@ pub fn member_addresses(port: &Port) -> BTreeSet<IpAddr> {
     own.chain(paired_addresses(port)).collect()
 }
 
-fn memberships(port: &Port) -> impl Iterator<Item = (SecurityGroupId, IpAddr)> {
+/// A port's addresses, for each of its groups.
+pub(super) fn memberships(port: &Port) -> impl Iterator<Item = (SecurityGroupId, IpAddr)> {
     let addresses = member_addresses(port);
     let groups = port.security_groups.iter();
     groups.flat_map(move |g| addresses.clone().into_iter().map(|a| (*g, a)))
@@ -137,32 +141,37 @@ impl State {
         users.map(|(user, _)| user.clone()).collect()
     }
 
-    /// Tells the hosts that need a group's members which have come and which have gone.
+    /// A port comes, changes or goes: its addresses are members in the domains of all networks from which
+    /// one gets to it.
     pub(super) fn view_members(&mut self, old: Option<&Port>, new: Option<&Port>) {
-        type Changed = (BTreeSet<IpAddr>, BTreeSet<IpAddr>);
-        let mut changed: BTreeMap<(SecurityGroupId, RoutingDomain), Changed> = BTreeMap::new();
-        if let Some(port) = new {
-            let domain = self.domain_of(port.network_id);
-            for (group, address) in memberships(port) {
-                if self.views.members.up((group, domain), address) {
-                    changed
-                        .entry((group, domain))
-                        .or_default()
-                        .0
-                        .insert(address);
+        let all = |port: Option<&Port>| -> Vec<Member> {
+            let mut all = Vec::new();
+            if let Some(port) = port {
+                let from = self.views.routing.seen_from(port.network_id);
+                let from = from.map(RoutingDomain::Network);
+                let own = self.domain_of(port.network_id);
+                for domain in from.chain([own]) {
+                    all.extend(memberships(port).map(|(g, addr)| ((g, domain), addr)));
                 }
             }
+            all
+        };
+        let (old, new) = (all(old), all(new));
+        self.change_members(old, new);
+    }
+
+    /// Tells the hosts that need a group's members which have come and which have gone.
+    pub(super) fn change_members(&mut self, old: Vec<Member>, new: Vec<Member>) {
+        type Changed = (BTreeSet<IpAddr>, BTreeSet<IpAddr>);
+        let mut changed: BTreeMap<(SecurityGroupId, RoutingDomain), Changed> = BTreeMap::new();
+        for (remote, address) in new {
+            if self.views.members.up(remote, address) {
+                changed.entry(remote).or_default().0.insert(address);
+            }
         }
-        if let Some(port) = old {
-            let domain = self.domain_of(port.network_id);
-            for (group, address) in memberships(port) {
-                if self.views.members.down(&(group, domain), &address) {
-                    changed
-                        .entry((group, domain))
-                        .or_default()
-                        .1
-                        .insert(address);
-                }
+        for (remote, address) in old {
+            if self.views.members.down(&remote, &address) {
+                changed.entry(remote).or_default().1.insert(address);
             }
         }
         for (remote, (added, removed)) in changed {

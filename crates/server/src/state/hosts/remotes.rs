@@ -1,7 +1,7 @@
 //! Where the addresses of private networks are, and where those hosts are reached.
 //!
 //! An address is where a port is that has it as its own; else where one is that may use it besides. A host
-//! that has a port of a network is told the addresses that are on other hosts, and those hosts. When an
+//! that is told a private network is told the addresses that are on other hosts, and those hosts. When an
 //! address moves, a third host is told in one step.
 
 use std::{

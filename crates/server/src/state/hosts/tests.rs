@@ -2,10 +2,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use hextet_model::{
-    intent::{Intent, TunnelEndpoint},
+    intent::{Intent, RouterInterface, TunnelEndpoint},
     neutron::{
-        AddressPair, Binding, Direction, FixedIp, NetworkType, SecurityGroup, SecurityGroupRule,
-        Standard, Status,
+        AddressPair, Binding, Direction, FixedIp, HostRoute, NetworkType, RouterGateway,
+        SecurityGroup, SecurityGroupRule, Standard, Status,
     },
 };
 use hextet_store::{Event, KeyValue};
@@ -179,8 +179,77 @@ fn port(spec: &Spec, revision: u64) -> Port {
     }
 }
 
+/// A router as a step describes it.
+#[derive(Clone, Debug)]
+struct RouterSpec {
+    n: u8,
+    /// Routes that lead to the interface of another router on a network.
+    hops: BTreeSet<(u8, u8)>,
+    /// On the network that is external.
+    gateway: bool,
+}
+
+/// The one that routers have gateways on.
+const OUTSIDE: u8 = 3;
+
+/// A router's port on a network: its number, of all ports.
+fn router_port(router: u8, network: u8) -> u8 {
+    100 + 4 * router + network
+}
+
+fn interface_address(router: u8, network: u8) -> IpAddr {
+    [10, 1, network, router].into()
+}
+
+fn router(spec: &RouterSpec, revision: u64) -> Router {
+    let gateway = RouterGateway {
+        network_id: NetworkId(id(1, OUTSIDE)),
+        port_id: PortId(id(5, router_port(spec.n, OUTSIDE))),
+    };
+    let route = |(router, network): &(u8, u8)| HostRoute {
+        destination: "192.0.2.0/24".parse().unwrap(),
+        nexthop: interface_address(*router, *network),
+    };
+    Router {
+        id: RouterId(id(6, spec.n)),
+        standard: standard(revision),
+        admin_state_up: true,
+        gateways: spec.gateway.then_some(gateway).into_iter().collect(),
+        enable_snat: true,
+        routes: spec.hops.iter().map(route).collect(),
+        enable_ndp_proxy: false,
+        enable_default_route_ecmp: false,
+        enable_default_route_bfd: false,
+        availability_zone_hints: Vec::new(),
+    }
+}
+
+/// A router's port: an interface, or on the external network a gateway.
+fn attachment(n: u8, network: u8, revision: u64) -> Port {
+    let spec = Spec {
+        n: router_port(n, network),
+        network,
+        address: 0,
+        pair: None,
+        host: None,
+        groups: BTreeSet::new(),
+        source: false,
+    };
+    let owner = match network {
+        OUTSIDE => Router::GATEWAY_OWNER,
+        _ => Router::INTERFACE_OWNER,
+    };
+    let mut port = port(&spec, revision);
+    port.device_owner = owner.to_owned();
+    port.device_id = RouterId(id(6, n)).to_string();
+    port.fixed_ips[0].ip_address = interface_address(n, network);
+    port
+}
+
 #[derive(Clone, Debug)]
 enum Step_ {
+    Router(RouterSpec, bool),
+    Attachment(u8, u8, bool),
     Network(u8, bool, bool),
     Tunnel(u8, u8, bool),
     Subnet(u8, bool),
@@ -213,9 +282,17 @@ fn step() -> impl Strategy<Value = Step_> {
                 source,
             }
         });
+    let router = (
+        0u8..3,
+        prop::collection::btree_set((0u8..3, 0u8..3), 0..3),
+        prop::bool::ANY,
+    )
+        .prop_map(|(n, hops, gateway)| RouterSpec { n, hops, gateway });
     prop_oneof![
-        2 => (0u8..3, prop::bool::weighted(0.7), there)
-            .prop_map(|(n, private, t)| Step_::Network(n, private, t)),
+        3 => (0..=OUTSIDE, prop::bool::weighted(0.7), there)
+            .prop_map(|(n, private, t)| Step_::Network(n, private && n != OUTSIDE, t)),
+        3 => (router, there).prop_map(|(r, t)| Step_::Router(r, t)),
+        4 => (0u8..3, 0..=OUTSIDE, there).prop_map(|(r, n, t)| Step_::Attachment(r, n, t)),
         1 => (0u8..3, 0u8..3, there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
         1 => (0u8..3, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
         1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
@@ -280,6 +357,16 @@ fn event(step: &Step_, revision: u64) -> Event {
             let event = put(key.clone(), &rule(*n, *g, *remote, revision), revision);
             put_or_delete(key, event, *there)
         }
+        Step_::Router(spec, there) => {
+            let key = keys::router(RouterId(id(6, spec.n)));
+            let event = put(key.clone(), &router(spec, revision), revision);
+            put_or_delete(key, event, *there)
+        }
+        Step_::Attachment(n, network, there) => {
+            let port = attachment(*n, *network, revision);
+            let key = State::port_key(&port);
+            put_or_delete(key.clone(), put(key, &port, revision), *there)
+        }
         Step_::Port(spec, there) => {
             let key = keys::port(NetworkId(id(1, spec.network)), mac(spec.n));
             put_or_delete(
@@ -321,10 +408,11 @@ fn taken<'s>(state: &'s State, host: &HostId) -> Vec<&'s Arc<Port>> {
 fn from_tables(state: &State, host: &HostId) -> Intent {
     let mut intent = Intent::default();
     let ports = taken(state, host);
+    let (routers, networks) = reach_from_tables(state, host);
     for subnet in state.subnets.values() {
         let network = state.networks.get(&subnet.network_id);
-        let has_port = ports.iter().any(|p| p.network_id == subnet.network_id);
-        if network.is_some() && (has_port || !is_private(state, subnet.network_id)) {
+        let told = networks.contains(&subnet.network_id);
+        if network.is_some() && (told || !is_private(state, subnet.network_id)) {
             intent.subnets.insert(subnet.id, subnet.as_ref().clone());
         }
     }
@@ -339,12 +427,15 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
             .or_default();
         sources.extend(source.fixed_ips.iter().map(|f| f.ip_address));
     }
-    remotes_from_tables(state, host, &mut intent);
+    remotes_from_tables(state, host, &networks, &mut intent);
+    let networks = networks.iter().filter_map(|id| state.networks.get(id));
+    intent.networks = networks.map(|n| (n.id, n.as_ref().clone())).collect();
+    let routers = routers
+        .iter()
+        .filter_map(|id| router_from_tables(state, *id));
+    intent.routers = routers.map(|r| (r.router.id, r)).collect();
     for port in ports {
         intent.ports.insert(port.id, port.as_ref().clone());
-        if let Some(network) = state.networks.get(&port.network_id) {
-            intent.networks.insert(network.id, network.as_ref().clone());
-        }
         groups_from_tables(state, port, &mut intent);
     }
     intent
@@ -360,8 +451,16 @@ fn groups_from_tables(state: &State, port: &Port, intent: &mut Intent) {
             .collect();
         for remote in rules.values().filter_map(|r| r.remote_group_id) {
             let domain = state.domain_of(port.network_id);
+            let mut reached = (BTreeSet::new(), BTreeSet::from([port.network_id]));
+            close(state, &mut reached);
             let members = state.ports.values().filter(|p| {
-                p.security_groups.contains(&remote) && state.domain_of(p.network_id) == domain
+                let there = match domain {
+                    RoutingDomain::Routed => state.domain_of(p.network_id) == domain,
+                    RoutingDomain::Network(_) => {
+                        reached.1.contains(&p.network_id) && is_private(state, p.network_id)
+                    }
+                };
+                p.security_groups.contains(&remote) && there
             });
             let members: BTreeSet<_> = members.flat_map(|p| member_addresses(p)).collect();
             if !members.is_empty() {
@@ -375,12 +474,93 @@ fn groups_from_tables(state: &State, port: &Port, intent: &mut Intent) {
     }
 }
 
-fn remotes_from_tables(state: &State, host: &HostId, intent: &mut Intent) {
+/// A router as it has to be told.
+fn router_from_tables(state: &State, id: RouterId) -> Option<ToldRouter> {
+    let router = state.layer3.routers.get(&id)?;
+    let of = |owner: &str, private: bool| {
+        let ports = state.ports.values().filter(|p| {
+            p.device_owner == owner
+                && p.device_id == id.to_string()
+                && state.networks.get(&p.network_id).is_some()
+                && is_private(state, p.network_id) == private
+        });
+        let interface = |p: &Arc<Port>| RouterInterface {
+            network_id: p.network_id,
+            mac_address: p.mac_address,
+            fixed_ips: p.fixed_ips.clone(),
+            admin_state_up: p.admin_state_up,
+        };
+        let interfaces = ports.map(|p| (p.id, interface(p)));
+        interfaces.collect::<BTreeMap<PortId, RouterInterface>>()
+    };
+    let mut gateways = of(Router::GATEWAY_OWNER, false);
+    gateways.retain(|id, _| router.gateways.iter().any(|g| g.port_id == *id));
+    Some(ToldRouter {
+        router: router.as_ref().clone(),
+        interfaces: of(Router::INTERFACE_OWNER, true),
+        gateways,
+        gateway_host: None,
+        published: BTreeSet::new(),
+    })
+}
+
+type Reached = (BTreeSet<RouterId>, BTreeSet<NetworkId>);
+
+/// Adds routers that routes of those lead to, and all their networks.
+fn close(state: &State, (routers, networks): &mut Reached) {
+    let all = state.layer3.routers.ids();
+    let all: Vec<_> = all
+        .filter_map(|id| router_from_tables(state, *id))
+        .collect();
+    let is_on = |r: &ToldRouter, n: NetworkId| r.interfaces.values().any(|i| i.network_id == n);
+    let first = all.iter().filter(|r| networks.iter().any(|n| is_on(r, *n)));
+    routers.extend(first.map(|r| r.router.id));
+    loop {
+        let told = all.iter().filter(|r| routers.contains(&r.router.id));
+        let hops: BTreeSet<_> = told
+            .flat_map(|r| {
+                let on = r.interfaces.values().map(|i| i.network_id);
+                on.flat_map(|n| r.router.routes.iter().map(move |h| (n, h.nexthop)))
+            })
+            .collect();
+        let is_hop = |i: &RouterInterface| {
+            let mut addresses = i.fixed_ips.iter();
+            addresses.any(|f| hops.contains(&(i.network_id, f.ip_address)))
+        };
+        let more = all.iter().filter(|r| r.interfaces.values().any(is_hop));
+        let before = routers.len();
+        routers.extend(more.map(|r| r.router.id));
+        if routers.len() == before {
+            break;
+        }
+    }
+    for router in all.iter().filter(|r| routers.contains(&r.router.id)) {
+        let ports = router.interfaces.values().chain(router.gateways.values());
+        networks.extend(ports.map(|i| i.network_id));
+    }
+}
+
+/// Routers and networks that the host must be told of.
+fn reach_from_tables(state: &State, host: &HostId) -> Reached {
+    let own = taken(state, host).into_iter().map(|p| p.network_id);
+    let mut reached = (BTreeSet::new(), own.collect());
+    close(state, &mut reached);
+    reached
+}
+
+fn remotes_from_tables(
+    state: &State,
+    host: &HostId,
+    networks: &BTreeSet<NetworkId>,
+    intent: &mut Intent,
+) {
     let own = state.tunnels.endpoint(host);
     intent.hosts.extend(own.map(|own| (host.clone(), own)));
-    let mine = taken(state, host).into_iter().map(|p| p.network_id);
-    let mine: BTreeSet<_> = mine.filter(|id| is_private(state, *id)).collect();
-    for network in mine {
+    for network in networks
+        .iter()
+        .filter(|id| is_private(state, **id))
+        .copied()
+    {
         // By whom an address is had first: as its own, and of those by the port that comes first.
         let mut all: BTreeMap<IpAddr, (bool, PortId, HostId)> = BTreeMap::new();
         for at in (0..3).map(self::host) {
@@ -406,7 +586,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn what_is_told_by_steps_is_what_would_be_told_at_once(
-        steps in prop::collection::vec(step(), 1..150),
+        steps in prop::collection::vec(step(), 1..200),
     ) {
         let mut state = State::default();
         let mut told: HashMap<HostId, Intent> = HashMap::new();
@@ -536,6 +716,94 @@ fn private_cloud() -> (
         apply(&mut state, Step_::Port(on_private(n, n), true));
     }
     (state, apply)
+}
+
+/// A router whose interfaces lead to other networks tells a host of these, step by step in an order in which
+/// nothing is missing: a network before the router, and gone after it.
+#[test]
+fn a_host_is_told_of_all_that_a_router_leads_to() {
+    let (mut state, mut apply) = private_cloud();
+    apply(&mut state, Step_::Network(0, true, true));
+    apply(&mut state, Step_::Subnet(0, true));
+    let far = Spec {
+        n: 6,
+        network: 0,
+        groups: BTreeSet::from([1]),
+        ..on_private(6, 2)
+    };
+    apply(&mut state, Step_::Port(far, true));
+    let spec = RouterSpec {
+        n: 0,
+        hops: BTreeSet::new(),
+        gateway: false,
+    };
+    assert!(apply(&mut state, Step_::Router(spec, true)).is_empty());
+    let told = apply(&mut state, Step_::Attachment(0, 1, true));
+    let counts: Vec<_> = told.iter().map(|(h, c)| (h.as_str(), c.len())).collect();
+    assert_eq!(
+        counts,
+        [("h0", 1), ("h1", 1), ("h2", 1)],
+        "the router alone"
+    );
+    let told = apply(&mut state, Step_::Attachment(0, 0, true));
+    let (there, network) = (&told[&host(0)], NetworkId(id(1, 0)));
+    assert!(
+        matches!(&there[0], Change::PutNetwork(n) if n.id == network),
+        "{there:?}"
+    );
+    let remotes = Change::PutRemotes(network, [(address(6, 0), host(2))].into());
+    assert!(there.contains(&remotes), "{there:?}");
+    assert!(matches!(there.last(), Some(Change::PutRouter(r)) if r.interfaces.len() == 2));
+    let told = apply(&mut state, Step_::Attachment(0, 0, false));
+    let there = &told[&host(0)];
+    assert!(matches!(&there[0], Change::PutRouter(r) if r.interfaces.len() == 1));
+    assert_eq!(there.last(), Some(&Change::RemoveNetwork(network)));
+}
+
+/// What is a member behind the router is one here, too; with the router it goes.
+#[test]
+fn members_count_as_far_as_routers_lead() {
+    let (mut state, mut apply) = private_cloud();
+    apply(&mut state, Step_::Network(0, true, true));
+    apply(&mut state, Step_::Group(0, true));
+    apply(&mut state, Step_::Rule(0, 0, Some(1), true));
+    let asking = Spec {
+        groups: BTreeSet::from([0]),
+        ..on_private(0, 0)
+    };
+    apply(&mut state, Step_::Port(asking, true));
+    let member = Spec {
+        n: 6,
+        network: 0,
+        address: 2,
+        groups: BTreeSet::from([1]),
+        ..on_private(6, 2)
+    };
+    apply(&mut state, Step_::Port(member, true));
+    let members = |state: &State| {
+        let intent = whole(state, &host(0));
+        let at = (
+            SecurityGroupId(id(3, 1)),
+            RoutingDomain::Network(NetworkId(id(1, 1))),
+        );
+        intent.members.get(&at).cloned()
+    };
+    assert_eq!(members(&state), None);
+    let spec = RouterSpec {
+        n: 0,
+        hops: BTreeSet::new(),
+        gateway: false,
+    };
+    apply(&mut state, Step_::Router(spec, true));
+    apply(&mut state, Step_::Attachment(0, 0, true));
+    apply(&mut state, Step_::Attachment(0, 1, true));
+    assert_eq!(members(&state), Some([address(6, 2)].into()));
+    let told = apply(&mut state, Step_::Attachment(0, 1, false));
+    assert!(
+        matches!(told[&host(0)].last(), Some(Change::RemoveMembers(..))),
+        "{told:?}"
+    );
+    assert_eq!(members(&state), None);
 }
 
 fn on_private(n: u8, host: u8) -> Spec {

@@ -1,0 +1,196 @@
+//! Which hosts are told of a router, and what.
+//!
+//! A host is told of every router that one gets to from one of its ports, and of all networks that one gets to
+//! ([`super::reach`]), whether it has a port there or not. A network is told before the router that leads to
+//! it, and forgotten after it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use hextet_model::{
+    intent::{Change, Router as ToldRouter, RouterInterface, RoutingDomain},
+    neutron::{NetworkType, Port, Router},
+};
+use hextet_types::{HostId, NetworkId, RouterId, SubnetId};
+
+use super::{
+    Step,
+    members::{Member, memberships},
+    reach::{Reach, Seed},
+};
+use crate::state::State;
+
+/// The router whose port on a network it is.
+fn router_of(port: &Port) -> Option<RouterId> {
+    let owners = [Router::INTERFACE_OWNER, Router::GATEWAY_OWNER];
+    let owned = owners.contains(&port.device_owner.as_str());
+    owned.then(|| port.device_id.parse().ok())?
+}
+
+fn interface(port: &Port) -> RouterInterface {
+    RouterInterface {
+        network_id: port.network_id,
+        mac_address: port.mac_address,
+        fixed_ips: port.fixed_ips.clone(),
+        admin_state_up: port.admin_state_up,
+    }
+}
+
+impl State {
+    /// A router as hosts are to be told of it; none when it is not there.
+    fn told_router(&self, id: RouterId) -> Option<ToldRouter> {
+        let router = self.layer3.routers.get(&id)?;
+        let is = |port: &Port, network_type| {
+            let network = port.network_id;
+            self.views.hidden != Some(network) && self.type_of(network) == Some(network_type)
+        };
+        let interfaces = self.interfaces_of(id).map(|row| &row.value);
+        let interfaces = interfaces.filter(|p| is(p, NetworkType::Vxlan));
+        let gateways = router.gateways.iter();
+        let gateways = gateways
+            .filter_map(|g| self.ports.get(&g.port_id))
+            .filter(|p| p.device_owner == Router::GATEWAY_OWNER && router_of(p) == Some(id))
+            .filter(|p| is(p, NetworkType::Routed));
+        Some(ToldRouter {
+            interfaces: interfaces.map(|p| (p.id, interface(p))).collect(),
+            gateways: gateways.map(|p| (p.id, interface(p))).collect(),
+            gateway_host: None,
+            published: BTreeSet::new(),
+            router: router.as_ref().clone(),
+        })
+    }
+
+    /// A router's port comes, changes or goes.
+    pub(in crate::state) fn view_router_ports(&mut self, old: Option<&Port>, new: Option<&Port>) {
+        let ports = [old, new].into_iter().flatten();
+        let routers: BTreeSet<RouterId> = ports.filter_map(router_of).collect();
+        for id in routers {
+            self.view_router(id);
+        }
+    }
+
+    /// Routers with a port on a network.
+    pub(super) fn routers_at(&self, network: NetworkId) -> BTreeSet<RouterId> {
+        let interfaces = self.layer3.interfaces_by_network.get(&network);
+        let interfaces = interfaces.filter_map(|id| router_of(self.ports.get(id)?));
+        let outside = self.layer3.routers_by_network.get(&network);
+        interfaces.chain(outside.copied()).collect()
+    }
+
+    /// What hosts are told of a router may be something else now. First what is needed newly, then the router,
+    /// then what is needed no longer.
+    pub(in crate::state) fn view_router(&mut self, id: RouterId) {
+        let new = self.told_router(id).map(Arc::new);
+        let old = self.views.routing.router(id).cloned();
+        if old == new {
+            return;
+        }
+        let former: Vec<HostId> = self.views.routers.of(&id).map(|(h, _)| h.clone()).collect();
+        let changed = self.views.routing.set(id, new.clone());
+        let mut affected = Vec::new();
+        for change in &changed {
+            if let Seed::Network(network) = change.seed {
+                self.change_domain(network, &change.old, &change.new, true);
+            }
+            let hosts = self.views.seeds.of(&change.seed).map(|(h, _)| h.clone());
+            for host in hosts.collect::<Vec<_>>() {
+                self.extend(&host, &change.new);
+                affected.push((host, Arc::clone(&change.old)));
+            }
+        }
+        if let Some(new) = new {
+            for host in former {
+                self.views.emit(&host, || Step::PutRouter(Arc::clone(&new)));
+            }
+        }
+        for (host, old) in affected {
+            self.shrink(&host, &old);
+        }
+        for change in &changed {
+            if let Seed::Network(network) = change.seed {
+                self.change_domain(network, &change.old, &change.new, false);
+            }
+        }
+    }
+
+    /// A host comes to have something at a seed.
+    pub(super) fn need_seed(&mut self, host: &HostId, seed: Seed) {
+        if self.views.seeds.up(seed, host.clone()) {
+            let reach = self.views.routing.reach(seed);
+            self.extend(host, &reach);
+        }
+    }
+
+    /// A host has something less at a seed.
+    pub(super) fn drop_seed(&mut self, host: &HostId, seed: Seed) {
+        if self.views.seeds.down(&seed, host) {
+            let reach = self.views.routing.reach(seed);
+            self.shrink(host, &reach);
+        }
+    }
+
+    fn extend(&mut self, host: &HostId, reach: &Reach) {
+        for network in reach.networks.iter().chain(&reach.outside) {
+            if self.views.networks.up(*network, host.clone()) {
+                self.meet_all(host, *network);
+                for step in self.network_steps(host, *network) {
+                    self.views.emit(host, || step);
+                }
+            }
+        }
+        for id in &reach.routers {
+            if self.views.routers.up(*id, host.clone())
+                && let Some(router) = self.views.routing.router(*id).cloned()
+            {
+                self.views.emit(host, || Step::PutRouter(router));
+            }
+        }
+    }
+
+    fn shrink(&mut self, host: &HostId, reach: &Reach) {
+        for id in &reach.routers {
+            if self.views.routers.down(id, host) {
+                let gone = || Step::other(Change::RemoveRouter(*id));
+                self.views.emit(host, gone);
+            }
+        }
+        for network in reach.networks.iter().chain(&reach.outside) {
+            if self.views.networks.down(network, host) {
+                self.forget_network(host, *network);
+            }
+        }
+    }
+
+    fn forget_network(&mut self, host: &HostId, network: NetworkId) {
+        self.part_from_all(host, network);
+        if self.domain_of(network) != RoutingDomain::Routed {
+            let subnets: Vec<SubnetId> = self.subnets_of(network).map(|s| s.id).collect();
+            for id in subnets {
+                let gone = || Step::other(Change::RemoveSubnet(id));
+                self.views.emit(host, gone);
+            }
+        }
+        let gone = || Step::other(Change::RemoveNetwork(network));
+        self.views.emit(host, gone);
+    }
+
+    /// From a network one gets to others: members there are members here. Those that come, or those that go.
+    fn change_domain(&mut self, network: NetworkId, old: &Reach, new: &Reach, come: bool) {
+        let networks = if come {
+            new.networks.difference(&old.networks)
+        } else {
+            old.networks.difference(&new.networks)
+        };
+        let ports = networks.flat_map(|n| self.ports_by_network.get(n));
+        let ports = ports.filter_map(|id| self.ports.get(id));
+        let domain = RoutingDomain::Network(network);
+        let members: Vec<Member> = ports
+            .flat_map(|p| memberships(p).collect::<Vec<_>>())
+            .map(|(group, address)| ((group, domain), address))
+            .collect();
+        if come {
+            self.change_members(Vec::new(), members);
+        } else {
+            self.change_members(members, Vec::new());
+        }
+    }
+}

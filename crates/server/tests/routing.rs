@@ -1,0 +1,214 @@
+//! What hosts are told of routers, over real listeners.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod cloud;
+mod layer3;
+
+use cloud::{
+    TestCloud,
+    host::{Host, Stream},
+};
+use hextet_api::agent::StatusReport;
+use hextet_model::intent::Intent;
+use hextet_server::StoreKind;
+use hextet_types::{HostId, NetworkId, PortId, RouterId};
+use serde_json::{Value, json};
+
+use layer3::{World, act, add, remove, router, set};
+
+fn host_id(name: &str) -> HostId {
+    name.parse().unwrap()
+}
+
+fn network_id(network: &Value) -> NetworkId {
+    network["id"].as_str().unwrap().parse().unwrap()
+}
+
+fn router_id(router: &Value) -> RouterId {
+    router["id"].as_str().unwrap().parse().unwrap()
+}
+
+fn port_id(id: &Value) -> PortId {
+    id.as_str().unwrap().parse().unwrap()
+}
+
+fn hello(tunnel: &str) -> StatusReport {
+    StatusReport {
+        complete: true,
+        tunnel_address: Some(tunnel.parse().unwrap()),
+        ..StatusReport::default()
+    }
+}
+
+/// A host that has joined, said its end of tunnels, and listens.
+async fn host(cloud: &TestCloud, name: &str, tunnel: &str) -> (Host, Stream) {
+    let host = Host::joined(cloud, name).await;
+    assert_eq!(host.post("/v1/status", &hello(tunnel)).await.0, 204);
+    let stream = host.intent().await;
+    (host, stream)
+}
+
+/// A port of a network on a host.
+async fn port_on(world: &World, network: &Value, host: &str) -> Value {
+    let port = world.user.port(network, json!({})).await;
+    let bound = json!({"binding:host_id": host});
+    let answer = world.admin.update("ports", "port", &port["id"], bound);
+    answer.await.ok(200)["port"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_told_of_a_router_and_of_all_that_it_leads_to() {
+    let world = World::start().await;
+    let user = &world.user;
+    let (_h1, mut first) = host(&world.cloud, "h1", "2001:db8::1").await;
+    let (_h2, mut second) = host(&world.cloud, "h2", "2001:db8::2").await;
+    let (web, web_subnets) = world.inside(&["10.0.0.0/24", "fd00:1::/64"]).await;
+    let (db, db_subnets) = world.inside(&["10.0.1.0/24", "fd00:2::/64"]).await;
+    port_on(&world, &web, "h1").await;
+    let there = port_on(&world, &db, "h2").await;
+    let edge = router(user, json!({})).await;
+    let first_of = add(user, &edge, &web_subnets[0]).await.ok(200);
+    for subnet in [&web_subnets[1], &db_subnets[0], &db_subnets[1]] {
+        add(user, &edge, subnet).await.ok(200);
+    }
+    let knows = |i: &Intent, interfaces: usize| {
+        let told = i.routers.get(&router_id(&edge));
+        told.is_some_and(|r| r.interfaces.len() == interfaces)
+    };
+    first.until("the router", |i| knows(i, 4)).await;
+    let intent = &first.intent;
+    let port = &intent.routers[&router_id(&edge)].interfaces[&port_id(&first_of["port_id"])];
+    assert_eq!(port.network_id, network_id(&web));
+    assert_eq!(port.fixed_ips[0].ip_address.to_string(), "10.0.0.1");
+    // No port of it is here, but whom it would send to is known.
+    let remotes = &intent.remotes[&network_id(&db)];
+    assert_eq!(
+        remotes.len(),
+        2,
+        "the guest, and not the router: {remotes:?}"
+    );
+    for fixed in there["fixed_ips"].as_array().unwrap() {
+        let address = fixed["ip_address"].as_str().unwrap().parse().unwrap();
+        assert_eq!(remotes.get(&address), Some(&host_id("h2")));
+    }
+    assert!(intent.hosts.contains_key(&host_id("h2")));
+    assert!(intent.networks.contains_key(&network_id(&db)));
+    let told = intent.subnets.values();
+    let told = told.filter(|s| s.network_id == network_id(&db)).count();
+    assert_eq!(told, 2);
+    second.until("the router", |i| knows(i, 4)).await;
+
+    for subnet in &web_subnets {
+        remove(user, &edge, subnet).await.ok(200);
+    }
+    first
+        .until("nothing of routers", |i| i.routers.is_empty())
+        .await;
+    let intent = &first.intent;
+    assert_eq!(
+        intent.networks.keys().collect::<Vec<_>>(),
+        [&network_id(&web)]
+    );
+    assert!(intent.remotes.is_empty(), "{:?}", intent.remotes);
+    assert_eq!(intent.hosts.keys().collect::<Vec<_>>(), [&host_id("h1")]);
+}
+
+/// An extra route by way of another router: that one, and what is behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_told_of_routers_that_routes_lead_to() {
+    let world = World::start().await;
+    let user = &world.user;
+    let (_h1, mut first) = host(&world.cloud, "h1", "2001:db8::1").await;
+    let (_h3, mut third) = host(&world.cloud, "h3", "2001:db8::3").await;
+    let (web, web_subnets) = world.inside(&["10.0.0.0/24"]).await;
+    let (db, db_subnets) = world.inside(&["10.0.1.0/24"]).await;
+    let (far, far_subnets) = world.inside(&["10.0.2.0/24"]).await;
+    port_on(&world, &web, "h1").await;
+    let edge = router(user, json!({})).await;
+    for subnet in [&web_subnets[0], &db_subnets[0]] {
+        add(user, &edge, subnet).await.ok(200);
+    }
+    let next = router(user, json!({})).await;
+    let link = user.port(&db, json!({})).await;
+    let by = json!({"port_id": link["id"]});
+    act(user, &next, "add_router_interface", by).await.ok(200);
+    add(user, &next, &far_subnets[0]).await.ok(200);
+    let hop = link["fixed_ips"][0]["ip_address"].as_str().unwrap();
+    let route = json!({"destination": "10.0.2.0/24", "nexthop": hop});
+    set(user, &edge, json!({"routes": [route]})).await.ok(200);
+    let both = |i: &Intent| i.routers.len() == 2 && i.networks.contains_key(&network_id(&far));
+    first.until("the second router", both).await;
+    // Where the way leads from the far side: only to what is on its router.
+    port_on(&world, &far, "h3").await;
+    third.until("its router", |i| i.networks.len() == 2).await;
+    assert_eq!(
+        third.intent.routers.keys().collect::<Vec<_>>(),
+        [&router_id(&next)]
+    );
+
+    set(user, &edge, json!({"routes": [], "admin_state_up": false}))
+        .await
+        .ok(200);
+    let alone = |i: &Intent| i.routers.len() == 1 && !i.networks.contains_key(&network_id(&far));
+    first.until("one router", alone).await;
+    assert!(
+        !first.intent.routers[&router_id(&edge)]
+            .router
+            .admin_state_up
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routed_networks_need_no_router() {
+    let world = World::start().await;
+    let (admin, user) = (&world.admin, &world.user);
+    let routed = json!({"provider:network_type": "routed"});
+    let network = admin.network(routed).await;
+    let subnet = admin.subnet(&network, "198.51.100.0/24", json!({})).await;
+    let made = router(user, json!({})).await;
+    let words = add(admin, &made, &subnet).await.refused(400, "BadRequest");
+    assert!(words.contains("without a router"), "{words}");
+    let port = admin.port(&network, json!({})).await;
+    let by = json!({"port_id": port["id"]});
+    let words = act(admin, &made, "add_router_interface", by).await;
+    let words = words.refused(400, "BadRequest");
+    assert!(words.contains("without a router"), "{words}");
+}
+
+/// What a private network has out of a pool may be reached from everywhere: it is on no routed network, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_private_network_has_out_of_a_pool_is_on_no_routed_one() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    for (prefix, length) in [("2001:db8:10::/56", 64), ("203.0.113.0/24", 26)] {
+        let pool = json!({"name": "p", "prefixes": [prefix], "default_prefixlen": length});
+        let pool = admin.create("subnetpools", "subnetpool", pool).await;
+        let private = admin
+            .network(json!({"provider:network_type": "vxlan"}))
+            .await;
+        let routed = admin
+            .network(json!({"provider:network_type": "routed"}))
+            .await;
+        let version = if prefix.contains(':') { 6 } else { 4 };
+        let out_of = json!({"network_id": private["id"], "subnetpool_id": pool["id"], "ip_version": version});
+        let subnet = admin.create("subnets", "subnet", out_of).await;
+        let cidr = subnet["cidr"].as_str().unwrap();
+        let by_hand = json!({"network_id": routed["id"], "cidr": cidr, "ip_version": version});
+        let words = admin.try_create("subnets", "subnet", by_hand).await;
+        let words = words.refused(400, "InvalidInput");
+        assert!(words.contains("out of a subnet pool"), "{words}");
+        // And the other way round, though it is named.
+        admin.delete("subnets", &subnet["id"]).await.ok(204);
+        admin.subnet(&routed, cidr, json!({})).await;
+        let named = json!({
+            "network_id": private["id"], "subnetpool_id": pool["id"], "cidr": cidr, "ip_version": version,
+        });
+        let words = admin.try_create("subnets", "subnet", named).await;
+        words.refused(400, "InvalidInput");
+    }
+}
