@@ -129,6 +129,7 @@ fn what_is_foreign_or_our_own_doing_is_not_heard() {
             name: "s".into(),
             key: vec![KeyType::Mark],
             verdicts: false,
+            data: Vec::new(),
             dynamic: None,
         };
         let policy = XfrmPolicy {
@@ -159,13 +160,22 @@ fn nobody_is_told_of_a_large_transaction_of_ours() {
             name: "s".into(),
             key: vec![KeyType::Mark],
             verdicts: false,
+            data: Vec::new(),
             dynamic: None,
         };
         let elements = (0..2000).map(|n| {
             let key = vec![Value::U32(n)];
             let set = "s".into();
             let verdict = None;
-            Object::Element(Netns::Main, Element { set, key, verdict })
+            Object::Element(
+                Netns::Main,
+                Element {
+                    set,
+                    key,
+                    verdict,
+                    data: Vec::new(),
+                },
+            )
         });
         let all = states([Object::Set(Netns::Main, set)].into_iter().chain(elements));
         let report = host.kernel.reconcile(&Scope::of(&all)).expect("a dump");

@@ -49,6 +49,7 @@ fn set(name: &str, key: Vec<KeyType>, verdicts: bool) -> Object {
             name: name.into(),
             key,
             verdicts,
+            data: Vec::new(),
             dynamic: None,
         },
     )
@@ -56,7 +57,15 @@ fn set(name: &str, key: Vec<KeyType>, verdicts: bool) -> Object {
 
 fn element(set: &str, key: Vec<Value>, verdict: Option<Verdict>) -> Object {
     let set = set.into();
-    Object::Element(MAIN, Element { set, key, verdict })
+    Object::Element(
+        MAIN,
+        Element {
+            set,
+            key,
+            verdict,
+            data: Vec::new(),
+        },
+    )
 }
 
 fn chain(name: &str, hook: Option<Hook>, rules: Vec<Vec<Statement>>) -> Object {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use hextet_kernel::Scope;
 use hextet_model::state::{
     Chain, ChainHook, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, Key, KeyPart,
-    KeyType, Limit, LimitUnit, Lookup, NatRange, Netns, NftRule, Object, PktType, Policy, Set,
-    Statement, Value, Verdict, table_text,
+    KeyType, Limit, LimitUnit, Lookup, NatEnd, NatRange, Netns, NftRule, Object, PktType, Policy,
+    Set, Statement, Value, Verdict, table_text,
 };
 use hextet_types::{Family, Mac};
 use support::{Host, isolated, name, run, states, try_run};
@@ -25,6 +25,7 @@ fn set(name: &str, key: Vec<KeyType>) -> Object {
             name: name.into(),
             key,
             verdicts: false,
+            data: Vec::new(),
             dynamic: None,
         },
     )
@@ -37,9 +38,121 @@ fn map(name: &str, key: Vec<KeyType>) -> Object {
             name: name.into(),
             key,
             verdicts: true,
+            data: Vec::new(),
             dynamic: None,
         },
     )
+}
+
+fn data_map(name: &str, key: Vec<KeyType>, data: Vec<KeyType>) -> Object {
+    Object::Set(
+        MAIN,
+        Set {
+            name: name.into(),
+            key,
+            verdicts: false,
+            data,
+            dynamic: None,
+        },
+    )
+}
+
+fn data_element(set: &str, key: Vec<Value>, data: Vec<Value>) -> Object {
+    Object::Element(
+        MAIN,
+        Element {
+            set: set.into(),
+            key,
+            verdict: None,
+            data,
+        },
+    )
+}
+
+/// Translation by maps, and what is refused with an answer.
+fn mapped() -> Vec<Object> {
+    let (daddr, saddr) = (Field::Daddr(Family::V4), Field::Saddr(Family::V4));
+    let nat = |hook, priority| {
+        Some(ChainHook {
+            hook,
+            priority,
+            policy: Policy::Accept,
+            nat: true,
+        })
+    };
+    let by = |end, key, map: &str, port| Statement::NatMap(end, key, map.into(), port);
+    let arriving = vec![
+        rule(vec![
+            compare(Field::IifName, Value::IfName(name("outside"))),
+            by(NatEnd::Destination, vec![daddr.into()], "floating", false),
+        ]),
+        rule(vec![
+            compare(Field::L4Proto, Value::U8(6)),
+            by(
+                NatEnd::Destination,
+                vec![daddr.into(), Field::Dport.into()],
+                "to-port",
+                true,
+            ),
+        ]),
+        rule(vec![
+            compare(Field::L4Proto, Value::U8(17)),
+            by(
+                NatEnd::Destination,
+                vec![daddr.into(), masked(Field::Dport, &[0xff, 0xf0])],
+                "kept",
+                false,
+            ),
+        ]),
+    ];
+    let leaving = rule(vec![by(
+        NatEnd::Source,
+        vec![saddr.into()],
+        "floating-out",
+        false,
+    )]);
+    let refused = vec![
+        rule(vec![
+            compare(Field::CtStatus, Value::U32(0x20)),
+            end(Verdict::Accept),
+        ]),
+        rule(vec![Statement::Counter, Statement::Reject]),
+    ];
+    let mut objects = maps();
+    objects.extend([
+        chain("arriving", nat(Hook::Prerouting, -100), arriving),
+        chain("leaving", nat(Hook::Postrouting, 99), vec![leaving]),
+        chain("refused", None, refused),
+    ]);
+    objects
+}
+
+fn maps() -> Vec<Object> {
+    let v4 = || KeyType::Addr(Family::V4);
+    let service = || vec![v4(), KeyType::InetService];
+    vec![
+        data_map("floating", vec![v4()], vec![v4()]),
+        data_map("floating-out", vec![v4()], vec![v4()]),
+        data_map("to-port", service(), service()),
+        data_map("kept", service(), vec![v4()]),
+        data_element("floating", vec![addr("192.0.2.1")], vec![addr("10.0.0.1")]),
+        data_element("floating", vec![addr("192.0.2.2")], vec![addr("10.0.0.2")]),
+        data_element(
+            "floating-out",
+            vec![addr("10.0.0.1")],
+            vec![addr("192.0.2.1")],
+        ),
+        data_element(
+            "to-port",
+            vec![addr("192.0.2.3"), Value::Port(80)],
+            vec![addr("10.0.0.3"), Value::Port(8080)],
+        ),
+        data_element(
+            "kept",
+            vec![addr("192.0.2.3"), Value::Port(0x50)],
+            vec![addr("10.0.0.3")],
+        ),
+    ]
 }
 
 fn dynamic(name: &str, key: Vec<KeyType>, size: u32) -> Object {
@@ -49,6 +162,7 @@ fn dynamic(name: &str, key: Vec<KeyType>, size: u32) -> Object {
             name: name.into(),
             key,
             verdicts: false,
+            data: Vec::new(),
             dynamic: Some(size),
         },
     )
@@ -61,6 +175,7 @@ fn element(set: &str, key: Vec<Value>, verdict: Option<Verdict>) -> Object {
             set: set.into(),
             key,
             verdict,
+            data: Vec::new(),
         },
     )
 }
@@ -475,6 +590,7 @@ fn everything() -> BTreeMap<Key, Object> {
     let mut objects = sets();
     objects.extend([prerouting(), forward()]);
     objects.extend(others());
+    objects.extend(mapped());
     states(objects)
 }
 

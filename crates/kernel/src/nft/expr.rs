@@ -5,7 +5,7 @@
 
 use hextet_model::state::{ChainName, SetName, Verdict};
 
-use crate::netlink::{Attrs, Message, be32, be64, text};
+use crate::netlink::{Attrs, Message, be32, be64, octet, text};
 
 /// `meta` keys, `enum nft_meta_keys`.
 pub mod meta {
@@ -63,8 +63,12 @@ pub const DYNSET_ADD: u32 = 0;
 pub const DYNSET_UPDATE: u32 = 1;
 /// `NF_NAT_RANGE_PERSISTENT`.
 pub const NAT_PERSISTENT: u32 = 8;
-/// `NF_NAT_RANGE_MAP_IPS`, which the kernel adds by itself.
-const NAT_MAP_IPS: u32 = 1;
+/// `NF_NAT_RANGE_MAP_IPS` and `NF_NAT_RANGE_PROTO_SPECIFIED`, which the kernel adds by itself.
+const NAT_BY_ITSELF: u32 = 1 | 2;
+/// `NFT_REJECT_ICMPX_UNREACH`.
+pub const REJECT_ICMPX: u32 = 2;
+/// `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
+pub const ADMIN_PROHIBITED: u8 = 3;
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -131,6 +135,8 @@ pub enum Expr {
         flags: u32,
         verdict: bool,
     },
+    /// Loads what a map has for a key; without, the rule is over.
+    Map { set: SetName, slot: Slot, to: Slot },
     /// Puts a key into a dynamic set, and does `inner` for it.
     Dynset {
         set: SetName,
@@ -154,8 +160,11 @@ pub enum Expr {
         family: u32,
         first: Slot,
         last: Slot,
+        port: Option<Slot>,
         flags: u32,
     },
+    /// Drops, with an answer.
+    Reject { kind: u32, code: u8 },
     /// No connection tracking.
     Notrack,
     /// Counts.
@@ -188,7 +197,8 @@ impl Expr {
             Expr::Bitwise { .. } => "bitwise",
             Expr::Cmp { .. } => "cmp",
             Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
-            Expr::Lookup { .. } => "lookup",
+            Expr::Lookup { .. } | Expr::Map { .. } => "lookup",
+            Expr::Reject { .. } => "reject",
             Expr::Dynset { .. } => "dynset",
             Expr::Connlimit { .. } => "connlimit",
             Expr::Limit { .. } => "limit",
@@ -291,11 +301,15 @@ impl Expr {
                 family,
                 first,
                 last,
+                port,
                 flags,
             } => {
                 m.be32(1, *kind).be32(2, *family).be32(3, register(*first));
                 if last != first {
                     m.be32(4, register(*last));
+                }
+                if let Some(port) = port {
+                    m.be32(5, register(*port));
                 }
                 m.be32(7, *flags)
             }
@@ -309,6 +323,20 @@ impl Expr {
                 m.be32(5, register(*from)).be32(6, 0).be32(7, 0);
                 m.be32(8, CSUM_PSEUDO_HEADER)
             }
+            _ => {
+                self.write_rest(m);
+                m
+            }
+        };
+    }
+
+    fn write_rest(&self, m: &mut Message<'_>) {
+        match self {
+            Expr::Map { set, slot, to } => {
+                m.text(1, &set.0).be32(2, register(*slot));
+                m.be32(3, register(*to)).be32(5, 0)
+            }
+            Expr::Reject { kind, code } => m.be32(1, *kind).octet(2, *code),
             Expr::Counter => m.be64(1, 0).be64(2, 0),
             Expr::Other { octets, .. } => m.raw(octets),
             _ => m,
@@ -420,6 +448,15 @@ impl Expr {
                     verdict,
                 }
             }
+            "lookup" if n(5).unwrap_or(0) == 0 => Expr::Map {
+                set: set()?,
+                slot: slot(2)?,
+                to: slot(3)?,
+            },
+            "reject" => Expr::Reject {
+                kind: n(1)?,
+                code: data.get(2).and_then(octet).unwrap_or(0),
+            },
             "dynset" if data.get(5).is_none() => {
                 let inner = Box::new(Expr::read(Attrs(data.get(NFTA_DYNSET_EXPR)?)));
                 Expr::Dynset {
@@ -440,12 +477,13 @@ impl Expr {
                 kind: n(4).unwrap_or(0),
                 flags: n(5).unwrap_or(0),
             },
-            "nat" if n(5).is_none() && n(6).is_none() => Expr::Nat {
+            "nat" if n(6).is_none() || n(6) == n(5) => Expr::Nat {
                 kind: n(1)?,
                 family: n(2)?,
                 first: slot(3)?,
                 last: slot(4).or_else(|| slot(3))?,
-                flags: n(7).unwrap_or(0) & !NAT_MAP_IPS,
+                port: slot(5),
+                flags: n(7).unwrap_or(0) & !NAT_BY_ITSELF,
             },
             "notrack" => Expr::Notrack,
             "counter" => Expr::Counter,
@@ -516,144 +554,4 @@ fn slot_of(register: u32) -> Option<Slot> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::netlink::Batch;
-
-    fn octets() -> impl Strategy<Value = Vec<u8>> {
-        proptest::collection::vec(any::<u8>(), 1..16)
-    }
-
-    fn verdict() -> impl Strategy<Value = Verdict> {
-        prop_oneof![
-            Just(Verdict::Accept),
-            Just(Verdict::Drop),
-            Just(Verdict::Return),
-            "[a-z]{1,9}".prop_map(|c| Verdict::Jump(ChainName(c))),
-            "[a-z]{1,9}".prop_map(|c| Verdict::Goto(ChainName(c))),
-        ]
-    }
-
-    fn loads() -> impl Strategy<Value = Expr> {
-        let slot = 0u8..16;
-        prop_oneof![
-            (any::<u32>(), 0u8..2, slot.clone()).prop_map(|(key, direction, to)| Expr::CtOf {
-                key,
-                direction,
-                to
-            }),
-            (any::<u32>(), slot.clone()).prop_map(|(below, to)| Expr::Random { below, to }),
-            (any::<u32>(), any::<u32>(), slot).prop_map(|(base, n, from)| Expr::PayloadSet {
-                base,
-                offset: n,
-                len: n,
-                from
-            }),
-        ]
-    }
-
-    fn expr() -> impl Strategy<Value = Expr> {
-        let slot = 0u8..16;
-        prop_oneof![
-            (any::<u32>(), slot.clone()).prop_map(|(key, to)| Expr::Meta { key, to }),
-            (any::<u32>(), slot.clone()).prop_map(|(key, from)| Expr::MetaSet { key, from }),
-            (any::<u32>(), any::<u32>(), any::<u32>(), slot.clone()).prop_map(
-                |(base, offset, len, to)| Expr::Payload {
-                    base,
-                    offset,
-                    len,
-                    to
-                }
-            ),
-            (any::<u32>(), slot.clone()).prop_map(|(key, to)| Expr::Ct { key, to }),
-            (any::<u32>(), slot.clone()).prop_map(|(n, to)| Expr::Fib {
-                flags: n,
-                result: n,
-                to
-            }),
-            (any::<u8>(), slot.clone()).prop_map(|(header, to)| Expr::HeaderPresent { header, to }),
-            loads(),
-            (slot.clone(), octets()).prop_map(|(slot, mask)| Expr::Bitwise {
-                slot,
-                xor: vec![0; mask.len()],
-                mask
-            }),
-            (any::<u32>(), slot.clone(), octets()).prop_map(|(op, slot, data)| Expr::Cmp {
-                op,
-                slot,
-                data
-            }),
-            (slot.clone(), octets()).prop_map(|(to, data)| Expr::Immediate { to, data }),
-            verdict().prop_map(Expr::Verdict),
-            ("[a-z]{1,9}", slot.clone(), any::<u32>(), any::<bool>()).prop_map(
-                |(set, slot, flags, verdict)| {
-                    Expr::Lookup {
-                        set: SetName(set),
-                        slot,
-                        flags,
-                        verdict,
-                    }
-                }
-            ),
-            ("[a-z]{1,9}", slot.clone(), any::<u32>()).prop_map(|(set, slot, n)| Expr::Dynset {
-                set: SetName(set),
-                op: n,
-                slot,
-                inner: Box::new(Expr::Connlimit { count: n, flags: 1 })
-            }),
-            (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(rate, burst, flags)| {
-                Expr::Limit {
-                    rate,
-                    seconds: 60,
-                    burst,
-                    kind: 0,
-                    flags,
-                }
-            }),
-            (slot.clone(), slot).prop_map(|(first, last)| Expr::Nat {
-                kind: 0,
-                family: 2,
-                first,
-                last,
-                flags: NAT_PERSISTENT
-            }),
-            Just(Expr::Notrack),
-            Just(Expr::Counter),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_reads_back(exprs in proptest::collection::vec(expr(), 0..8)) {
-            let mut batch = Batch::default();
-            batch.message(0, 0, &[]).nest(4, |m| exprs.iter().for_each(|e| e.write(m)));
-            let octets = batch.octets_of_last();
-            let list = Attrs(octets).get(4).unwrap_or_default();
-            prop_assert_eq!(Expr::read_all(list), exprs);
-        }
-
-        #[test]
-        fn no_octets_make_it_panic(bytes: Vec<u8>) {
-            let _ = Expr::read_all(&bytes);
-        }
-    }
-
-    #[test]
-    fn sixteen_octet_registers_are_the_four_octet_ones() {
-        let expected = [
-            (1, Some(0)),
-            (2, Some(4)),
-            (4, Some(12)),
-            (8, Some(0)),
-            (23, Some(15)),
-        ];
-        for (register, slot) in expected
-            .into_iter()
-            .chain([(0, None), (5, None), (24, None)])
-        {
-            assert_eq!(slot_of(register), slot, "{register}");
-        }
-    }
-}
+mod tests;

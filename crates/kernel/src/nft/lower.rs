@@ -4,8 +4,8 @@
 use std::net::Ipv6Addr;
 
 use hextet_model::state::{
-    CmpOp, CtDirection, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatRange, NftRule,
-    PktType, Statement, Value,
+    CmpOp, CtDirection, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatEnd, NatRange,
+    NftRule, PktType, SetName, Statement, Value,
 };
 use hextet_types::Family;
 
@@ -105,6 +105,11 @@ impl Lowering {
             Statement::Counter => self.exprs.push(Expr::Counter),
             Statement::Notrack => self.exprs.push(Expr::Notrack),
             Statement::Snat(range) => self.snat(range)?,
+            Statement::NatMap(end, key, map, port) => self.nat_map(*end, key, map, *port)?,
+            Statement::Reject => self.exprs.push(Expr::Reject {
+                kind: expr::REJECT_ICMPX,
+                code: expr::ADMIN_PROHIBITED,
+            }),
             Statement::Verdict(verdict) => self.exprs.push(Expr::Verdict(verdict.clone())),
         }
         Ok(())
@@ -249,7 +254,32 @@ impl Lowering {
             family,
             first: 0,
             last,
+            port: None,
             flags,
+        });
+        Ok(())
+    }
+
+    /// What the map has goes into the first register, and its port behind.
+    fn nat_map(&mut self, end: NatEnd, key: &[KeyPart], map: &SetName, port: bool) -> Lowered {
+        self.require_family(Family::V4);
+        self.key(key)?;
+        let set = map.clone();
+        self.exprs.push(Expr::Map {
+            set,
+            slot: 0,
+            to: 0,
+        });
+        self.exprs.push(Expr::Nat {
+            kind: match end {
+                NatEnd::Source => 0,
+                NatEnd::Destination => 1,
+            },
+            family: u32::from(nfproto(Family::V4)),
+            first: 0,
+            last: 0,
+            port: port.then_some(1),
+            flags: 0,
         });
         Ok(())
     }

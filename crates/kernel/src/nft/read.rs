@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Chain, ChainName, Element, KeyType, Policy, Set, SetName, TABLE, Value, Verdict,
+    Chain, ChainName, Element, KeyType, Policy, Set, SetName, TABLE, Verdict,
 };
 
 use super::{
@@ -186,14 +186,20 @@ fn read_set(answer: &Answer<'_>) -> Option<(SetName, Result<Set, String>)> {
             (false, None) => None,
             _ => return None,
         };
-        let verdicts = set_flags & set_flag::MAP != 0;
-        if verdicts && number(6)? != DATA_VERDICT {
+        let is_map = set_flags & set_flag::MAP != 0;
+        let verdicts = is_map && number(6)? == DATA_VERDICT;
+        let data = match is_map && !verdicts {
+            true => read_key_type(number(6)?)?,
+            false => Vec::new(),
+        };
+        if !data.is_empty() && number(7)? != key_len(&data) {
             return None;
         }
         Some(Set {
             name: name.clone(),
             key,
             verdicts,
+            data,
             dynamic,
         })
     };
@@ -257,12 +263,7 @@ fn read_elements(socket: &mut Socket, table: &mut Table) -> Result<(), Error> {
         for list in lists {
             match list {
                 Some(list) => {
-                    let of_set = list.into_iter().map(|(key, verdict)| Element {
-                        set: set.name.clone(),
-                        key,
-                        verdict,
-                    });
-                    table.elements.extend(of_set);
+                    table.elements.extend(list);
                 }
                 None => {
                     spoiled.insert(set.name.clone());
@@ -281,17 +282,26 @@ fn read_elements(socket: &mut Socket, table: &mut Table) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_element(set: &Set, element: &[u8]) -> Option<(Vec<Value>, Option<Verdict>)> {
+fn read_element(set: &Set, element: &[u8]) -> Option<Element> {
     let attrs = Attrs(element);
-    let key = attrs.nest(1).get(1)?;
-    let values = super::value::read_key(&set.key, key)?;
+    let key = super::value::read_key(&set.key, attrs.nest(1).get(1)?)?;
+    let with = |verdict: Option<Verdict>, data| Element {
+        set: set.name.clone(),
+        key,
+        verdict,
+        data,
+    };
     if attrs.get(3).and_then(be32).unwrap_or(SET_ELEM_FLAGS) != SET_ELEM_FLAGS {
         return None;
     }
-    let verdict = attrs.get(2).map(|data| expr::read_verdict(Attrs(data)));
-    match (set.verdicts, verdict) {
-        (true, Some(Some(verdict))) => Some((values, Some(verdict))),
-        (false, None) => Some((values, None)),
+    let data = attrs.get(2).map(Attrs);
+    match (set.verdicts, set.data.is_empty(), data) {
+        (true, _, Some(data)) => Some(with(Some(expr::read_verdict(data)?), Vec::new())),
+        (false, true, None) => Some(with(None, Vec::new())),
+        (false, false, Some(data)) => {
+            let values = super::value::read_key(&set.data, data.get(1)?)?;
+            Some(with(None, values))
+        }
         _ => None,
     }
 }

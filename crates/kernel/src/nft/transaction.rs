@@ -220,7 +220,7 @@ impl<'a> Writer<'a> {
 
     fn set(&mut self, id: usize, set: &Set) {
         let mut set_flags = 0;
-        if set.verdicts {
+        if set.verdicts || !set.data.is_empty() {
             set_flags |= set_flag::MAP;
         }
         if set.dynamic.is_some() {
@@ -234,13 +234,16 @@ impl<'a> Writer<'a> {
             .be32(5, key_len(&set.key));
         if set.verdicts {
             m.be32(6, DATA_VERDICT).be32(7, 16);
+        } else if !set.data.is_empty() {
+            m.be32(6, key_type_number(&set.data))
+                .be32(7, key_len(&set.data));
         }
         if let Some(size) = set.dynamic {
             m.nest(9, |m| {
                 m.be32(1, size);
             });
         }
-        m.be32(10, id).attr(13, &set_userdata(&set.key));
+        m.be32(10, id).attr(13, &set_userdata(&set.key, &set.data));
     }
 
     fn chain(&mut self, chain: &Chain) {
@@ -323,8 +326,8 @@ impl<'a> Writer<'a> {
             let mut result = Ok(());
             self.open(kind, flags).text(2, &set.0).nest(3, |m| {
                 for change in part.iter().filter_map(|i| changes.get(*i)) {
-                    let (values, verdict) = match change {
-                        Change::Element(e, _) => (&e.key[..], e.verdict.as_ref()),
+                    let (values, element) = match change {
+                        Change::Element(e, _) => (&e.key[..], new.then_some(*e)),
                         Change::NoElement(_, values) => (*values, None),
                         _ => continue,
                     };
@@ -334,8 +337,8 @@ impl<'a> Writer<'a> {
                     };
                     m.nest(1, |m| {
                         m.nest(1, |m| expr::value(m, &key));
-                        if let Some(verdict) = verdict.filter(|_| new) {
-                            m.nest(2, |m| expr::write_verdict(m, verdict));
+                        if let Some(element) = element {
+                            data(m, element);
                         }
                     });
                 }
@@ -343,6 +346,16 @@ impl<'a> Writer<'a> {
             result?;
         }
         Ok(())
+    }
+}
+
+/// What an element of a map leads to.
+fn data(m: &mut Message<'_>, element: &Element) {
+    if let Some(verdict) = &element.verdict {
+        m.nest(2, |m| expr::write_verdict(m, verdict));
+    } else if !element.data.is_empty() {
+        let octets = super::value::write_data(&element.data);
+        m.nest(2, |m| expr::value(m, &octets));
     }
 }
 
@@ -394,14 +407,20 @@ pub(super) fn read_comment(userdata: &[u8]) -> Option<&str> {
 }
 
 /// What nft writes beside a set so that it lists values in the right order of octets
-/// (`NFTNL_UDATA_SET_KEYBYTEORDER`: 1 is the host's, 2 the network's).
-fn set_userdata(key: &[KeyType]) -> Vec<u8> {
-    let order: u32 = match key {
-        [KeyType::Mark | KeyType::DevGroup | KeyType::IfName] => 1,
-        [_] => 2,
-        _ => 0,
+/// (`NFTNL_UDATA_SET_KEYBYTEORDER`, `_DATABYTEORDER`: 1 is the host's, 2 the network's).
+fn set_userdata(key: &[KeyType], data: &[KeyType]) -> Vec<u8> {
+    let order = |types: &[KeyType]| -> u32 {
+        match types {
+            [KeyType::Mark | KeyType::DevGroup | KeyType::IfName] => 1,
+            [_] => 2,
+            _ => 0,
+        }
     };
     let mut octets = vec![0, 4];
-    octets.extend_from_slice(&order.to_ne_bytes());
+    octets.extend_from_slice(&order(key).to_ne_bytes());
+    if !data.is_empty() {
+        octets.extend_from_slice(&[1, 4]);
+        octets.extend_from_slice(&order(data).to_ne_bytes());
+    }
     octets
 }

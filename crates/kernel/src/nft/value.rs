@@ -51,6 +51,26 @@ pub fn write_key(types: &[KeyType], values: &[Value]) -> Option<Vec<u8>> {
     Some(key)
 }
 
+/// What an element of a map leads to, as the kernel has it: each value as long as it is.
+pub fn write_data(values: &[Value]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(8);
+    for value in values {
+        let len = match value {
+            Value::IfName(_) => IFNAMSIZ,
+            Value::Mac(_) => 6,
+            Value::Addr(addr) => usize::from(Family::of(*addr).bits()) / 8,
+            Value::Family(_) | Value::U8(_) => 1,
+            Value::Port(_) => 2,
+            Value::U32(_) => 4,
+        };
+        data.extend(octets(value, len).unwrap_or_default());
+        if values.len() > 1 {
+            data.resize(data.len().next_multiple_of(4), 0);
+        }
+    }
+    data
+}
+
 /// An element's key read back; none, where no value of the model can be that.
 pub fn read_key(types: &[KeyType], key: &[u8]) -> Option<Vec<Value>> {
     let mut values = Vec::with_capacity(types.len());

@@ -195,6 +195,7 @@ mod tests {
             name: "s".into(),
             key: vec![key],
             verdicts: false,
+            data: Vec::new(),
             dynamic: None,
         };
         Object::Set(Netns::Main, set)
@@ -207,6 +208,7 @@ mod tests {
                 set: "s".into(),
                 key: vec![value],
                 verdict: None,
+                data: Vec::new(),
             },
         )
     }
@@ -365,6 +367,7 @@ mod tests {
                     name: "s".into(),
                     key: vec![KeyType::Mark],
                     verdicts: false,
+                    data: Vec::new(),
                     dynamic: None,
                 },
             ),

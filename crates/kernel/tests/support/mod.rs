@@ -5,6 +5,7 @@
 pub mod private;
 pub mod tap;
 pub mod tcx;
+pub mod tenant;
 
 use std::{
     cell::Cell,

@@ -173,6 +173,7 @@ impl Run<'_, '_> {
                     }
                     return Said::Verdict(Verdict::Accept);
                 }
+                Statement::Reject => return Said::Verdict(Verdict::Drop),
                 Statement::SetMark { value, mask } => {
                     flight.mark = flight.mark & !mask | value;
                     true

@@ -19,6 +19,8 @@ use crate::{
 const MAIN: u32 = 254;
 /// Metric of routes to ports; better than what any routing protocol brings.
 pub const PORT_METRIC: u32 = 100;
+/// Metric of the main namespace's routes to what routers answer for.
+pub const OUTSIDE_METRIC: u32 = 110;
 /// Metric of routes to routers' addresses: a port that has the same is nearer.
 pub const GATEWAY_METRIC: u32 = 120;
 /// Metric of routes to a private network's ports on other hosts: a port here is nearer.

@@ -43,8 +43,8 @@ use crate::{
 use hextet_types::NetworkId;
 
 pub use address::{
-    BLACKHOLE_METRIC, DEFAULT_METRIC, EXTRA_METRIC, GATEWAY_METRIC, PORT_METRIC, REMOTE_METRIC,
-    SOURCE_METRIC,
+    BLACKHOLE_METRIC, DEFAULT_METRIC, EXTRA_METRIC, GATEWAY_METRIC, OUTSIDE_METRIC, PORT_METRIC,
+    REMOTE_METRIC, SOURCE_METRIC,
 };
 pub use config::{Aggregate, HostConfig};
 pub use place::{namespace, outer_end, outer_end_of};

@@ -102,6 +102,23 @@ pub fn nat_shares(subnet: SubnetId) -> SetName {
     SetName(format!("nat44-share-{}", subnet.0.simple()))
 }
 
+/// Set, of the main namespace: what each router may send from, by its link.
+pub fn outside(family: Family) -> SetName {
+    SetName(format!("outside{}", digit(family)))
+}
+
+/// Set, of a router: published prefixes of one length.
+pub fn published(family: Family, len: u8) -> SetName {
+    SetName(format!("published{}-{len}", digit(family)))
+}
+
+/// Map, of a router: where forwarded ports of a protocol lead that have those first bits in common, to a port of
+/// another number or of the same.
+pub fn forwards(protocol: u8, mask: u16, to_port: bool) -> SetName {
+    let port = if to_port { "-to-port" } else { "" };
+    SetName(format!("forward{protocol}-{mask:04x}{port}"))
+}
+
 /// `4` or `6`.
 pub const fn digit(family: Family) -> char {
     match family {

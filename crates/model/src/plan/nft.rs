@@ -103,7 +103,7 @@ pub fn base_chain(name: &str, hook: Hook, priority: i32, rules: Vec<NftRule>) ->
                 Hook::Forward => Policy::Drop,
                 _ => Policy::Accept,
             },
-            nat: priority == SRCNAT,
+            nat: priority == SRCNAT || priority == DSTNAT,
         }),
         rules,
     };
@@ -112,6 +112,8 @@ pub fn base_chain(name: &str, hook: Hook, priority: i32, rules: Vec<NftRule>) ->
 
 /// Before connection tracking.
 pub const RAW: i32 = -300;
+/// `dstnat`.
+pub const DSTNAT: i32 = -100;
 /// `filter`.
 pub const FILTER: i32 = 0;
 /// `srcnat`.
@@ -129,11 +131,28 @@ pub fn dynamic_set(name: impl Into<SetName>, key: impl Into<Vec<KeyType>>, size:
     set_of(name.into(), key.into(), false, Some(size))
 }
 
+/// A map from keys to values.
+pub fn data_map(
+    name: impl Into<SetName>,
+    key: impl Into<Vec<KeyType>>,
+    data: impl Into<Vec<KeyType>>,
+) -> Object {
+    let set = Set {
+        name: name.into(),
+        key: key.into(),
+        verdicts: false,
+        data: data.into(),
+        dynamic: None,
+    };
+    Object::Set(Netns::Main, set)
+}
+
 fn set_of(name: SetName, key: Vec<KeyType>, verdicts: bool, dynamic: Option<u32>) -> Object {
     let set = Set {
         name,
         key,
         verdicts,
+        data: Vec::new(),
         dynamic,
     };
     Object::Set(Netns::Main, set)
@@ -148,7 +167,31 @@ pub fn map_element(set: impl Into<SetName>, key: impl Into<Vec<Value>>, to: Verd
 }
 
 fn element_of(set: SetName, key: Vec<Value>, verdict: Option<Verdict>) -> Object {
-    Object::Element(Netns::Main, Element { set, key, verdict })
+    let data = Vec::new();
+    Object::Element(
+        Netns::Main,
+        Element {
+            set,
+            key,
+            verdict,
+            data,
+        },
+    )
+}
+
+/// Where a key of a map leads to.
+pub fn data_element(
+    set: impl Into<SetName>,
+    key: impl Into<Vec<Value>>,
+    data: impl Into<Vec<Value>>,
+) -> Object {
+    let element = Element {
+        set: set.into(),
+        key: key.into(),
+        verdict: None,
+        data: data.into(),
+    };
+    Object::Element(Netns::Main, element)
 }
 
 pub fn name_element(set: &str, name: &IfName) -> Object {

@@ -5,13 +5,17 @@
 //! make is put into the place's namespace afterwards ([`Object::put_into`]). So no two places share an object,
 //! and their addresses may overlap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use hextet_types::{IfName, NetworkId, PortId, RouterId};
 
 use super::{
-    index::{Index, has_interface},
+    index::{Index, Name, has_interface},
     router::{self, Routers},
+    unit::Ports,
 };
 use crate::{
     intent::{Intent, RoutingDomain},
@@ -128,7 +132,49 @@ impl Places {
         for (place, index) in &mut places.indexes {
             *index = Index::of(intent, *place);
         }
+        places.claim(intent);
         places
+    }
+
+    /// Who answers for which address outside.
+    fn claim(&mut self, intent: &Intent) {
+        let claims = self.routers.claims_mut();
+        let floating = intent.floating_ips.values();
+        floating.for_each(|ip| claims.set_floating(None, Some(ip)));
+        let forwardings = intent.port_forwardings.values();
+        forwardings.for_each(|f| claims.set_forwarding(None, Some(f)));
+        for (place, index) in &self.indexes {
+            let Place::Network(network) = *place else {
+                continue;
+            };
+            let ports = Ports {
+                place: *place,
+                intent,
+                index,
+                interfaces: &self.interfaces,
+            };
+            for name in index.names() {
+                if let Name::Address(addr) = name {
+                    let lives = ports.with(*addr).is_some();
+                    self.routers.claims_mut().set_port(network, *addr, lives);
+                }
+            }
+        }
+    }
+
+    /// Whether an address of a private network leads to a port here, which may be new; gives whether it is.
+    pub fn look_for_port(&mut self, intent: &Intent, network: NetworkId, addr: IpAddr) -> bool {
+        let place = Place::Network(network);
+        let lives = self.indexes.get(&place).is_some_and(|index| {
+            let ports = Ports {
+                place,
+                intent,
+                index,
+                interfaces: &self.interfaces,
+            };
+            ports.with(addr).is_some()
+        });
+        self.routers.claims_mut().set_port(network, addr, lives)
     }
 
     /// A place that stands.

@@ -1,11 +1,14 @@
 //! Routers: which of them stand on a host, their legs on networks, and what is in a router's own namespace.
 //!
 //! A router has a namespace on each host that is told of it, and a pair of links to each of its networks. It is a
-//! plain Linux router: an address for each interface, a route for each subnet that it is on, its extra routes, and
-//! no rules at all, so that it tracks no connections. Security groups are judged where the ports are. What the
-//! networks' namespaces hold for it is [`network`]'s.
+//! plain Linux router: an address for each interface, a route for each subnet that it is on, its extra routes, and, as
+//! long as it has no way outside, no rules at all, so that it tracks no connections. Security groups are judged where the
+//! ports are. What the networks' namespaces hold for it is [`network`]'s; how it reaches the outside is [`outside`]'s.
 
+pub mod claim;
 pub mod network;
+pub mod outside;
+mod translation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +27,7 @@ use crate::{
     neutron::{FixedIp, Network},
     state::{Address, Namespace, Neighbour, Netns, NextHop, Object, RouteKind, Sysctl},
 };
+use claim::Claims;
 
 /// The Ethernet address of all routers' ends of their pairs. Workloads never see it.
 const ROUTER_MAC: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 2]);
@@ -50,6 +54,7 @@ pub fn namespace(id: RouterId) -> String {
 pub struct Routers {
     on: BTreeMap<NetworkId, BTreeSet<RouterId>>,
     named: BTreeMap<String, BTreeSet<RouterId>>,
+    claims: Claims,
 }
 
 impl Routers {
@@ -61,6 +66,7 @@ impl Routers {
         for network in new.into_iter().flat_map(networks) {
             self.on.entry(network).or_default().insert(id);
         }
+        self.claims.set_router(id, old, new);
         let name = namespace(id);
         match new {
             Some(_) => drop(self.named.entry(name).or_default().insert(id)),
@@ -82,15 +88,25 @@ impl Routers {
             .copied()
     }
 
+    /// Who answers for which address outside.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Who answers for which address outside.
+    pub fn claims_mut(&mut self) -> &mut Claims {
+        &mut self.claims
+    }
+
     /// Whether the namespace is its: of those that would have it, the first's.
     fn has_namespace(&self, id: RouterId) -> bool {
         self.sharing(id).next() == Some(id)
     }
 }
 
-fn take_out<K: Ord>(from: &mut BTreeMap<K, BTreeSet<RouterId>>, key: &K, id: RouterId) {
+fn take_out<K: Ord, V: Ord>(from: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: V) {
     if let Some(all) = from.get_mut(key) {
-        all.remove(&id);
+        all.remove(&value);
         if all.is_empty() {
             from.remove(key);
         }

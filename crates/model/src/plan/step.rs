@@ -72,10 +72,10 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         }
         Change::PutRouter(router) => step.router(router.router.id, Some(router)),
         Change::RemoveRouter(id) => step.router(*id, None),
-        Change::PutFloatingIp(_)
-        | Change::RemoveFloatingIp(_)
-        | Change::PutPortForwarding(_)
-        | Change::RemovePortForwarding(_) => {}
+        Change::PutFloatingIp(ip) => step.floating_ip(ip.id, Some(ip)),
+        Change::RemoveFloatingIp(id) => step.floating_ip(*id, None),
+        Change::PutPortForwarding(f) => step.port_forwarding(f.id, Some(f)),
+        Change::RemovePortForwarding(id) => step.port_forwarding(*id, None),
     }
     intent.apply(change);
 }
@@ -113,6 +113,10 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
             units.insert(Unit::Routers);
         }
     }
+    let public = router::public(intent, places, &touched.units);
+    touched
+        .units_of(Place::Main)
+        .extend(public.into_iter().map(Unit::Public));
 }
 
 /// Whether a route may go by way of one of those that have changed.
@@ -389,6 +393,9 @@ impl Step<'_> {
         for (place, index) in self.places.all() {
             let units = self.touched.units.entry(place).or_default();
             units.insert(Unit::Tunnel);
+            if matches!(place, Place::Router(_)) {
+                units.insert(Unit::Outside);
+            }
             if index.is_named(&name) {
                 units.insert(Unit::Peer(host.clone()));
             }

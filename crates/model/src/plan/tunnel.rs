@@ -43,27 +43,28 @@ pub fn tunnel(view: View<'_>) -> Vec<Object> {
         return Vec::new();
     };
     let network = view.intent.networks.get(&id);
-    let own = view.intent.hosts.get(&view.config.host);
-    let (Some(network), Some(own), Some(name)) = (network, own, device()) else {
-        return Vec::new();
-    };
-    let vxlan = network.segmentation_id.map(|vni| Vxlan {
+    let segment = network.and_then(|n| Some((n.segmentation_id?, n.mtu)));
+    let device = segment.and_then(|(vni, mtu)| own_device(view, vni, mtu));
+    device.into_iter().collect()
+}
+
+/// A device of that segment, where this host has an endpoint.
+pub fn own_device(view: View<'_>, vni: u32, mtu: u16) -> Option<Object> {
+    let own = view.intent.hosts.get(&view.config.host)?;
+    Some(Object::Vxlan(Vxlan {
         netns: Netns::Main,
-        name,
+        name: device()?,
         vni,
         local: own.address,
         port: PORT,
-        mtu: network.mtu,
+        mtu,
         mac: mac_of(own),
-    });
-    vxlan.map(Object::Vxlan).into_iter().collect()
+    }))
 }
 
-/// Another host that has ports of the network.
-pub fn peer(view: View<'_>, host: &HostId) -> Vec<Object> {
-    let named = view.index.is_named(&Name::Peer(host.clone()));
-    let endpoint = view.intent.hosts.get(host).filter(|_| named);
-    let (Some(endpoint), Some(link)) = (endpoint, device()) else {
+/// How a host with that endpoint is known on such a device.
+pub fn known(endpoint: &TunnelEndpoint) -> Vec<Object> {
+    let Some(link) = device() else {
         return Vec::new();
     };
     let mac = mac_of(endpoint);
@@ -82,17 +83,28 @@ pub fn peer(view: View<'_>, host: &HostId) -> Vec<Object> {
     vec![Object::Neighbour(neighbour), Object::Fdb(entry)]
 }
 
+/// The way to a host with that endpoint.
+pub fn way_to(endpoint: &TunnelEndpoint) -> Option<NextHop> {
+    Some(NextHop {
+        via: Some(gateway_of(endpoint)),
+        link: device()?,
+    })
+}
+
+/// Another host that has ports of the network.
+pub fn peer(view: View<'_>, host: &HostId) -> Vec<Object> {
+    let named = view.index.is_named(&Name::Peer(host.clone()));
+    let endpoint = view.intent.hosts.get(host).filter(|_| named);
+    endpoint.map_or_else(Vec::new, known)
+}
+
 /// The way to an address on another host.
 pub fn way(view: View<'_>, addr: IpAddr) -> Option<NextHop> {
     let Place::Network(id) = view.place else {
         return None;
     };
     let host = view.intent.remotes.get(&id)?.get(&addr)?;
-    let endpoint = view.intent.hosts.get(host)?;
-    Some(NextHop {
-        via: Some(gateway_of(endpoint)),
-        link: device()?,
-    })
+    way_to(view.intent.hosts.get(host)?)
 }
 
 /// An address on another host.

@@ -67,6 +67,46 @@ pub enum Unit {
     Routers,
     /// A router, in its place.
     Router,
+    /// The router's way outside, in its place.
+    Outside,
+    /// An address that routers may answer for, in the main namespace.
+    Public(IpAddr),
+}
+
+/// The ports of a place.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// Where.
+    pub place: Place,
+    /// The intent, of all places.
+    pub intent: &'a Intent,
+    /// The place's index of it.
+    pub index: &'a Index,
+    /// Whose the interfaces are.
+    pub interfaces: &'a Interfaces,
+}
+
+impl<'a> Ports<'a> {
+    /// The port, if its interface is its own.
+    fn plugged(self, id: PortId) -> Option<&'a Port> {
+        let port = self.intent.ports.get(&id)?;
+        let owner = self.interfaces.owner(&port.if_name());
+        let home = Place::of(self.intent.networks.get(&port.network_id));
+        (owner == Some(id) && home == self.place).then_some(port)
+    }
+
+    /// Whether it and its network are administratively up.
+    fn is_up(self, port: &Port) -> bool {
+        let network = self.intent.networks.get(&port.network_id);
+        port.admin_state_up && network.is_some_and(|n| n.admin_state_up)
+    }
+
+    /// The port that an address leads to: of those that have it and pass packets, the first.
+    pub fn with(self, addr: IpAddr) -> Option<&'a Port> {
+        let holders = self.index.ports(&Name::Address(addr));
+        let mut plugged = holders.filter_map(|id| self.plugged(id));
+        plugged.find(|port| self.is_up(port))
+    }
 }
 
 /// What units are computed from.
@@ -112,7 +152,7 @@ impl Unit {
     /// What stands in such a place, whatever the intent is.
     pub const fn always(place: Place) -> &'static [Unit] {
         match place {
-            Place::Router(_) => &[Unit::Router],
+            Place::Router(_) => &[Unit::Router, Unit::Outside],
             Place::Main | Place::Network(_) => &[
                 Unit::Host,
                 Unit::SourceCheck,
@@ -160,8 +200,14 @@ impl Unit {
             }
             Unit::Peer(host) => tunnel::peer(view, host).into(),
             Unit::Remote(addr) => tunnel::remote(view, *addr).into(),
-            Unit::Routers => router::network::network(view),
+            Unit::Routers => {
+                let mut output = router::network::network(view);
+                output.objects.extend(router::outside::guard(view));
+                output
+            }
             Unit::Router => router::router(view),
+            Unit::Outside => router::outside::outside(view),
+            Unit::Public(addr) => router::outside::public(view, *addr),
         }
     }
 }
@@ -188,6 +234,10 @@ impl<'a> View<'a> {
                 units.extend(members.map(|addr| Unit::Member(*id, *addr)));
             }
         }
+        if self.place == Place::Main {
+            let public = self.routers.claims().addresses();
+            units.extend(public.map(Unit::Public));
+        }
         units.sort_unstable();
         units.dedup();
         units
@@ -211,9 +261,16 @@ impl<'a> View<'a> {
 
     /// The port, if its interface is its own.
     pub fn plugged(self, id: PortId) -> Option<&'a Port> {
-        let port = self.intent.ports.get(&id)?;
-        let owner = self.interfaces.owner(&port.if_name());
-        (owner == Some(id) && self.is_home_of(port.network_id)).then_some(port)
+        self.ports().plugged(id)
+    }
+
+    fn ports(self) -> Ports<'a> {
+        Ports {
+            place: self.place,
+            intent: self.intent,
+            index: self.index,
+            interfaces: self.interfaces,
+        }
     }
 
     /// A subnet of the place.
@@ -229,15 +286,12 @@ impl<'a> View<'a> {
 
     /// Whether it and its network are administratively up.
     pub fn is_up(self, port: &Port) -> bool {
-        let network = self.intent.networks.get(&port.network_id);
-        port.admin_state_up && network.is_some_and(|n| n.admin_state_up)
+        self.ports().is_up(port)
     }
 
     /// The port that an address leads to: of those that have it and pass packets, the first.
     pub fn port_with(self, addr: IpAddr) -> Option<&'a Port> {
-        let holders = self.index.ports(&Name::Address(addr));
-        let mut plugged = holders.filter_map(|id| self.plugged(id));
-        plugged.find(|port| self.is_up(port))
+        self.ports().with(addr)
     }
 
     /// Whether the address is one of this host's NAT44 sources.

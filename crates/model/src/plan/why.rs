@@ -34,6 +34,8 @@ pub const TOO_MANY_ERRORS: &str = "too many errors of the host";
 pub const NO_SOURCE: &str = "no source address to translate to";
 /// Private addresses, from outside.
 pub const PRIVATE: &str = "private addresses are not reached from outside";
+/// What routers let neither out nor in.
+pub const NOT_PUBLIC: &str = "not a public address of that router";
 /// Tunnel packets that no host sent to us.
 pub const UNKNOWN_ENDPOINT: &str = "a tunnel packet from nobody we know";
 /// Tunnel packets from a host that speaks for a port of ours.

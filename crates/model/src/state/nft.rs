@@ -164,7 +164,7 @@ pub enum KeyType {
     Mark,
 }
 
-/// A hash set, or a verdict map. Never an interval set: their updates cost what grows with their size.
+/// A hash set, or a map. Never an interval set: their updates cost what grows with their size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Set {
     /// Its name.
@@ -173,6 +173,9 @@ pub struct Set {
     pub key: Vec<KeyType>,
     /// Whether elements carry a verdict.
     pub verdicts: bool,
+    /// The parts of what elements carry otherwise; none, where they carry nothing or a verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<KeyType>,
     /// Filled by packets (`flags dynamic`), with at most this many elements; its elements are nobody's
     /// objects and are left alone.
     pub dynamic: Option<u32>,
@@ -187,6 +190,9 @@ pub struct Element {
     pub key: Vec<Value>,
     /// In a verdict map, what to do.
     pub verdict: Option<Verdict>,
+    /// In another map, one value for each part of its data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Value>,
 }
 
 /// Where a rule's evaluation goes.
@@ -353,6 +359,16 @@ pub struct NatRange {
     pub last: IpAddr,
 }
 
+/// Which end of a connection is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NatEnd {
+    /// Where its packets come from; after routing.
+    Source,
+    /// Where they go to; before routing.
+    Destination,
+}
+
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -389,6 +405,11 @@ pub enum Statement {
     Notrack,
     /// Translates the source; `persistent`, so that one client keeps one address.
     Snat(NatRange),
+    /// Translates an end, of IPv4, to what the map has for the key: an address, and where true a port besides. Goes on when
+    /// it has nothing.
+    NatMap(NatEnd, Vec<KeyPart>, SetName, bool),
+    /// Ends the packet, and tells its sender that this is prohibited (`reject with icmpx admin-prohibited`).
+    Reject,
     /// Ends the rule.
     Verdict(Verdict),
 }

@@ -14,7 +14,7 @@ use super::{
     Netns, Object,
     nft::{
         Chain, ChainHook, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, KeyPart,
-        KeyType, Limit, LimitUnit, Lookup, NatRange, PktType, Policy, Rule, Set, SetName,
+        KeyType, Limit, LimitUnit, Lookup, NatEnd, NatRange, PktType, Policy, Rule, Set, SetName,
         Statement, TABLE, Value, Verdict,
     },
 };
@@ -69,10 +69,15 @@ fn set_text(set: &Set, elements: &[&Element]) -> String {
 
 impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.verdicts { "map" } else { "set" };
+        let is_map = self.verdicts || !self.data.is_empty();
+        let kind = if is_map { "map" } else { "set" };
         writeln!(f, "{kind} {} {{", self.name)?;
         f.write_str("\ttype ")?;
         joined(f, &self.key, " . ")?;
+        if !self.data.is_empty() {
+            f.write_str(" : ")?;
+            joined(f, &self.data, " . ")?;
+        }
         f.write_str(if self.verdicts { " : verdict\n" } else { "\n" })?;
         if let Some(size) = self.dynamic {
             writeln!(f, "\tsize {size}\n\tflags dynamic")?;
@@ -105,6 +110,10 @@ impl fmt::Display for KeyType {
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         joined(f, &self.key, " . ")?;
+        if !self.data.is_empty() {
+            f.write_str(" : ")?;
+            joined(f, &self.data, " . ")?;
+        }
         match &self.verdict {
             Some(verdict) => write!(f, " : {verdict}"),
             None => Ok(()),
@@ -242,9 +251,27 @@ impl fmt::Display for Statement {
                 }
                 f.write_str(" persistent")
             }
+            Statement::NatMap(end, key, map, _) => nat_map(f, *end, key, map),
+            Statement::Reject => f.write_str("reject with icmpx admin-prohibited"),
             Statement::Verdict(verdict) => write!(f, "{verdict}"),
         }
     }
+}
+
+fn nat_map(f: &mut fmt::Formatter<'_>, end: NatEnd, key: &[KeyPart], map: &SetName) -> fmt::Result {
+    f.write_str(match end {
+        NatEnd::Source => "snat ip to ",
+        NatEnd::Destination => "dnat ip to ",
+    })?;
+    // Here nft reads no mask that is not in parentheses.
+    for (i, part) in key.iter().enumerate() {
+        f.write_str(if i > 0 { " . " } else { "" })?;
+        match part.mask {
+            Some(_) => write!(f, "({part})")?,
+            None => write!(f, "{part}")?,
+        }
+    }
+    write!(f, " map @{map}")
 }
 
 impl fmt::Display for Limit {

@@ -21,6 +21,9 @@ pub mod marks {
     /// Set by the port's program on an ICMP error about a packet that has one of the port's exact sources at
     /// an end.
     pub const OWN_REPORT: u32 = 0x0080_0000;
+    /// In a router's namespace, where there are no ports: set by nftables on what leaves by this host, though by
+    /// default its family does not.
+    pub const LEAVES_HERE: u32 = 0x0010_0000;
 }
 
 /// A network namespace on the host.

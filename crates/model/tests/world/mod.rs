@@ -3,20 +3,27 @@
 
 pub mod routers;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use hextet_model::{
-    intent::{Change, Group, Router, RoutingDomain, TunnelEndpoint},
+    intent::{
+        Change, FloatingIp, GatewayHost, Group, PortForwarding, Router, RoutingDomain,
+        TunnelEndpoint,
+    },
     neutron::{
-        AddressPair, Binding, Direction, FixedIp, HostRoute, Ipv6Mode, Nat44, Network, NetworkType,
-        Port, Protocol, SecurityGroup, SecurityGroupRule, Standard, Status, Subnet,
+        AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute, Ipv6Mode, Nat44,
+        Network, NetworkType, Port, PortRange, Protocol, SecurityGroup, SecurityGroupRule,
+        Standard, Status, Subnet,
     },
     plan::{Aggregate, HostConfig},
     state::Scope,
 };
 use hextet_types::{
-    Family, HostId, Mac, NetworkId, PortId, Prefix, ProjectId, SecurityGroupId,
-    SecurityGroupRuleId, SubnetId,
+    Family, FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix, ProjectId,
+    SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -385,25 +392,129 @@ fn some_route() -> impl Strategy<Value = HostRoute> {
     })
 }
 
+/// Addresses outside, some of which several want, and two of which ports or others have.
+const OUTSIDE: [&str; 6] = [
+    "198.51.100.1",
+    "198.51.100.2",
+    "198.51.100.3",
+    "2001:db8:e::1",
+    "10.1.0.10",
+    "192.0.2.8",
+];
+
+const PUBLISHED: [&str; 6] = [
+    "2001:db8:1::/64",
+    "2001:db8:2::a/128",
+    "10.1.0.0/24",
+    "192.0.2.0/28",
+    "192.0.2.2/32",
+    "::/0",
+];
+
+/// A router's way outside: its gateways, who translates, and what is published.
+type Outside = (
+    Vec<(u8, Vec<&'static str>, bool)>,
+    Option<(HostId, u32)>,
+    Vec<&'static str>,
+    bool,
+);
+
+fn some_outside() -> impl Strategy<Value = Outside> {
+    let addresses = prop::sample::subsequence(&OUTSIDE[..], 0..3);
+    let gateways = vec((0u8..3, addresses, prop::bool::weighted(0.9)), 0..3);
+    let host = option::weighted(0.7, (some_host(), 900u32..902));
+    let published = prop::sample::subsequence(&PUBLISHED[..], 0..4);
+    (gateways, host, published, prop::bool::weighted(0.8))
+}
+
+fn add_outside(router: &mut Router, (gateways, host, published, snat): Outside) {
+    router.router.enable_snat = snat;
+    router.published = published.into_iter().map(prefix).collect();
+    router.gateway_host = host.map(|(host, segment)| GatewayHost {
+        host,
+        segment,
+        generation: 1,
+    });
+    for (i, (on, addresses, up)) in (0..).zip(gateways) {
+        let fixed_ips = addresses.iter().map(|a| fixed(2, a)).collect();
+        routers::add_gateway(router, i, network_id(on), fixed_ips, up);
+    }
+}
+
+fn v4(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+pub fn floating_id(n: u8) -> FloatingIpId {
+    FloatingIpId(Uuid::from_u128(0x6000 + u128::from(n)))
+}
+
+pub fn forwarding_id(n: u8) -> PortForwardingId {
+    PortForwardingId(Uuid::from_u128(0x7000 + u128::from(n)))
+}
+
+const INSIDE: [&str; 4] = ["10.1.0.10", "10.1.0.11", "192.0.2.1", "192.0.2.2"];
+
+fn some_floating_ip() -> impl Strategy<Value = FloatingIp> {
+    (0u8..4, 0u8..4, 0usize..4, 0u8..2, select(&INSIDE[..])).prop_map(
+        |(n, router, outside, on, inside)| FloatingIp {
+            id: floating_id(n),
+            router_id: routers::router_id(router),
+            floating_ip_address: v4(
+                ["198.51.100.1", "198.51.100.9", "198.51.100.8", "10.1.0.10"][outside],
+            ),
+            network_id: network_id(on),
+            fixed_ip_address: v4(inside),
+        },
+    )
+}
+
+fn some_forwarding() -> impl Strategy<Value = PortForwarding> {
+    let ports = [
+        (80, 80, 80, 80),
+        (80, 82, 8080, 8082),
+        (1, 9, 22, 22),
+        (80, 90, 80, 90),
+    ];
+    let protocol = select(vec![ForwardedProtocol::Tcp, ForwardedProtocol::Udp]);
+    let outside = select(vec!["198.51.100.8", "198.51.100.7"]);
+    let who = (0u8..4, 0u8..4, protocol, select(ports.to_vec()));
+    (who, outside, 0u8..2, select(&INSIDE[..])).prop_map(
+        |((n, router, protocol, (a, b, c, d)), outside, on, inside)| PortForwarding {
+            id: forwarding_id(n),
+            router_id: routers::router_id(router),
+            floating_ip_address: v4(outside),
+            protocol,
+            external_port_range: PortRange::new(a, b).unwrap(),
+            network_id: network_id(on),
+            internal_ip_address: v4(inside),
+            internal_port_range: PortRange::new(c, d).unwrap(),
+        },
+    )
+}
+
 /// Also with interfaces on networks that are not there, and several on one subnet.
 fn some_router() -> impl Strategy<Value = Router> {
     let up = || prop::bool::weighted(0.9);
     let addresses = prop::sample::subsequence(&GATEWAYS[..], 0..3);
     let interfaces = vec((0u8..3, addresses, up()), 0..3);
     let routes = vec(some_route(), 0..4);
-    (0u8..4, interfaces, routes, up()).prop_map(|(n, interfaces, routes, up)| {
-        let mut router = routers::router(n);
-        router.router.admin_state_up = up;
-        router.router.routes = routes;
-        for (i, (on, addresses, _)) in (0..).zip(&interfaces) {
-            let fixed_ips = addresses.iter().map(|(s, a)| fixed(*s, a)).collect();
-            routers::add_interface(&mut router, i, network_id(*on), fixed_ips);
-        }
-        for (interface, (.., up)) in router.interfaces.values_mut().zip(interfaces) {
-            interface.admin_state_up = up;
-        }
-        router
-    })
+    (0u8..4, interfaces, routes, up(), some_outside()).prop_map(
+        |(n, interfaces, routes, up, way)| {
+            let mut router = routers::router(n);
+            add_outside(&mut router, way);
+            router.router.admin_state_up = up;
+            router.router.routes = routes;
+            for (i, (on, addresses, _)) in (0..).zip(&interfaces) {
+                let fixed_ips = addresses.iter().map(|(s, a)| fixed(*s, a)).collect();
+                routers::add_interface(&mut router, i, network_id(*on), fixed_ips);
+            }
+            for (interface, (.., up)) in router.interfaces.values_mut().zip(interfaces) {
+                interface.admin_state_up = up;
+            }
+            router
+        },
+    )
 }
 
 pub fn some_network() -> impl Strategy<Value = Network> {
@@ -472,5 +583,9 @@ pub fn some_change() -> impl Strategy<Value = Change> {
         1 => (0u8..4).prop_map(|n| Change::RemoveRouter(routers::router_id(n))),
         2 => (0u8..4, some_domain(), some_addresses())
             .prop_map(|(g, d, a)| Change::RemoveMembers(group_id(g), d, a)),
+        3 => some_floating_ip().prop_map(|ip| Change::PutFloatingIp(Box::new(ip))),
+        1 => (0u8..4).prop_map(|n| Change::RemoveFloatingIp(floating_id(n))),
+        3 => some_forwarding().prop_map(|f| Change::PutPortForwarding(Box::new(f))),
+        1 => (0u8..4).prop_map(|n| Change::RemovePortForwarding(forwarding_id(n))),
     ]
 }

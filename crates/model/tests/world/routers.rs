@@ -8,7 +8,7 @@ use std::{
 
 use hextet_model::{
     intent::{Intent, Router, RouterInterface},
-    neutron::{self, FixedIp, HostRoute, Port, Subnet},
+    neutron::{self, FixedIp, HostRoute, Port, RouterGateway, Subnet},
     state::{HostState, Netns, Object, RouteKind, RuleAction},
 };
 use hextet_types::{Family, HostId, IfName, NetworkId, PortId, Prefix, RouterId};
@@ -56,6 +56,24 @@ pub fn add_interface(router: &mut Router, n: u8, network_id: NetworkId, fixed_ip
         admin_state_up: true,
     };
     router.interfaces.insert(id, interface);
+}
+
+/// Its gateway of that number, the last in their order.
+pub fn add_gateway(router: &mut Router, n: u8, on: NetworkId, fixed_ips: Vec<FixedIp>, up: bool) {
+    let low = router.router.id.0.as_u128() >> 96;
+    let port_id = PortId(Uuid::from_u128((0x90 + u128::from(n)) << 96 | low));
+    let network_id = on;
+    router.router.gateways.push(RouterGateway {
+        network_id,
+        port_id,
+    });
+    let gateway = RouterInterface {
+        network_id,
+        mac_address: mac(0x90 + n),
+        fixed_ips,
+        admin_state_up: up,
+    };
+    router.gateways.insert(port_id, gateway);
 }
 
 /// Where a packet ends up, as far as one host goes.

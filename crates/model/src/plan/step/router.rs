@@ -1,12 +1,59 @@
-//! What a change touches of routers, and of the networks that they are on.
+//! What a change touches of routers, of the networks that they are on, and of what they answer for outside.
 
-use hextet_types::{NetworkId, RouterId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use hextet_types::{FloatingIpId, NetworkId, PortForwardingId, RouterId};
 
 use super::Step;
 use crate::{
-    intent::Router,
-    plan::{place::Place, router, unit::Unit},
+    intent::{FloatingIp, Intent, PortForwarding, Router},
+    plan::{
+        place::{Place, Places},
+        router::{
+            self,
+            claim::{Claim, own_addresses},
+        },
+        unit::Unit,
+    },
 };
+
+/// The addresses that routers may answer for, or may have, where these units have been touched; and whether ports are there,
+/// which it notes.
+pub(super) fn public(
+    intent: &Intent,
+    places: &mut Places,
+    touched: &BTreeMap<Place, BTreeSet<Unit>>,
+) -> BTreeSet<IpAddr> {
+    let mut public = BTreeSet::new();
+    for (place, units) in touched {
+        let addresses = units.iter().filter_map(|unit| match unit {
+            Unit::Address(addr) => Some(*addr),
+            _ => None,
+        });
+        match *place {
+            Place::Main => {
+                let claims = places.routers().claims();
+                public.extend(addresses.filter(|addr| claims.of(*addr).next().is_some()));
+            }
+            Place::Network(id) => {
+                for addr in addresses {
+                    let is_new = places.look_for_port(intent, id, addr);
+                    if is_new && places.routers().claims().any_gateway() {
+                        public.insert(addr);
+                        let ips = places.routers().claims().standing_for(id, addr);
+                        let ips = ips.filter_map(|ip| intent.floating_ips.get(&ip));
+                        public.extend(ips.map(|ip| IpAddr::V4(ip.floating_ip_address)));
+                    }
+                }
+            }
+            Place::Router(_) => {}
+        }
+    }
+    public
+}
 
 impl Step<'_> {
     pub(super) fn router(&mut self, id: RouterId, new: Option<&Router>) {
@@ -34,16 +81,79 @@ impl Step<'_> {
         }
         self.touched
             .units_of(Place::Router(id))
-            .insert(Unit::Router);
+            .extend([Unit::Router, Unit::Outside]);
     }
 
     /// All that a router makes, in its place and in those of its networks.
     fn touch_router(&mut self, id: RouterId, router: &Router) {
         self.touched
             .units_of(Place::Router(id))
-            .insert(Unit::Router);
-        for network in router::networks(router) {
-            self.touch_network(network);
+            .extend([Unit::Router, Unit::Outside]);
+        let networks = router::networks(router);
+        for network in &networks {
+            self.touch_network(*network);
+        }
+        let claims = self.places.routers().claims();
+        let mut public = own_addresses(router);
+        for prefix in &router.published {
+            let living = networks.iter().map(|id| claims.living(*id, *prefix));
+            public.extend(living.flatten());
+        }
+        public.extend(claims.by(id).filter_map(|claim| match claim {
+            Claim::Floating(id) => {
+                let ip = self.intent.floating_ips.get(&id);
+                ip.map(|ip| IpAddr::V4(ip.floating_ip_address))
+            }
+            Claim::Forwarding(id) => {
+                let forwarding = self.intent.port_forwardings.get(&id);
+                forwarding.map(|f| IpAddr::V4(f.floating_ip_address))
+            }
+            Claim::Router(_) | Claim::Port(_) => None,
+        }));
+        let main = self.touched.units_of(Place::Main);
+        main.extend(public.into_iter().map(Unit::Public));
+        if !router.gateways.is_empty() {
+            main.insert(Unit::Routers);
+        }
+    }
+
+    pub(super) fn floating_ip(&mut self, id: FloatingIpId, new: Option<&FloatingIp>) {
+        let old = self.intent.floating_ips.get(&id);
+        if old == new {
+            return;
+        }
+        self.places
+            .routers_mut()
+            .claims_mut()
+            .set_floating(old, new);
+        for ip in [old, new].into_iter().flatten() {
+            let addr = IpAddr::V4(ip.floating_ip_address);
+            self.touch_claim(ip.router_id, addr);
+        }
+    }
+
+    pub(super) fn port_forwarding(&mut self, id: PortForwardingId, new: Option<&PortForwarding>) {
+        let old = self.intent.port_forwardings.get(&id);
+        if old == new {
+            return;
+        }
+        self.places
+            .routers_mut()
+            .claims_mut()
+            .set_forwarding(old, new);
+        for f in [old, new].into_iter().flatten() {
+            let addr = IpAddr::V4(f.floating_ip_address);
+            self.touch_claim(f.router_id, addr);
+        }
+    }
+
+    /// What stands of an address outside that a router translates.
+    fn touch_claim(&mut self, router: RouterId, addr: IpAddr) {
+        let main = self.touched.units_of(Place::Main);
+        main.insert(Unit::Public(addr));
+        if self.places.get(Place::Router(router)).is_some() {
+            let units = self.touched.units_of(Place::Router(router));
+            units.insert(Unit::Outside);
         }
     }
 
@@ -57,7 +167,9 @@ impl Step<'_> {
 
     /// All that the routers on a network make, wherever.
     pub(super) fn touch_routers_on(&mut self, network: NetworkId) {
-        let routers: Vec<RouterId> = self.places.routers().on(network).collect();
+        let routers = self.places.routers();
+        let with_gateway = routers.claims().with_gateway_on(network);
+        let routers: BTreeSet<RouterId> = routers.on(network).chain(with_gateway).collect();
         for id in routers {
             if let Some(router) = self.intent.routers.get(&id) {
                 self.touch_router(id, router);

@@ -1,0 +1,426 @@
+//! What a router lets out and in, and what it translates on the way: nftables' part of its namespace, which is there only
+//! where the router has a way outside.
+//!
+//! A floating IP stands for one address, both ways. Ports of others are forwarded, and what has no public address leaves by
+//! the gateway's, both on the gateway host. What is published is never translated.
+//!
+//! The destination changes only of what comes from outside. So what is sent inside to a floating IP leaves with a public
+//! source, comes back from the main namespace, and its answers take the same way back.
+//!
+//! Only what may be translated is tracked: no IPv6, nothing that stays inside, and nothing that is published; but
+//! whatever comes from an address with a floating IP, since it may answer somebody who used that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use hextet_types::{Family, Prefix};
+
+use super::{
+    claim::is_published,
+    outside::{self, Exit, Way},
+};
+use crate::{
+    intent::PortForwarding,
+    neutron::ForwardedProtocol,
+    plan::{
+        names,
+        nft::{self, ACCEPT, DROP, because, rule},
+        rules::port_blocks,
+        why,
+    },
+    state::{
+        CtState, Field, Hook, KeyPart, KeyType, NatEnd, NatRange, NftRule, Object, SetName,
+        Statement, Value, marks,
+    },
+};
+
+const ENTER: &str = "enter";
+const LEAVE: &str = "leave";
+/// Map: the addresses that floating IPs stand for.
+const FLOATING: &str = "floating";
+/// Set: those addresses.
+const FLOATING_INSIDE: &str = "floating-inside";
+/// Map: their floating IPs.
+const FLOATING_OUT: &str = "floating-out";
+/// The connection's destination was translated (`IPS_DST_NAT`).
+const DESTINATION_TRANSLATED: u32 = 0x20;
+/// Ports that are forwarded one by one, of all of a router's; what is more is not forwarded.
+const MAX_SINGLE: usize = 262_144;
+
+/// What there is to translate.
+pub struct Translation<'a> {
+    exit: Exit<'a>,
+    /// Floating IPs, and the addresses that they stand for.
+    floating: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    forwardings: Vec<&'a PortForwarding>,
+    /// For what has no public address.
+    shared: Option<Ipv4Addr>,
+    inside: BTreeSet<Prefix>,
+    here: bool,
+}
+
+/// Where a forwarded port leads: by its protocol and the first bits of its number.
+type Forwards = BTreeMap<SetName, (ForwardedProtocol, u16, BTreeMap<(Ipv4Addr, u16), Inside>)>;
+/// The address, and the port where it is another.
+type Inside = (Ipv4Addr, Option<u16>);
+
+impl<'a> Translation<'a> {
+    /// Of a router that is up.
+    pub fn of(exit: &Exit<'a>) -> Translation<'a> {
+        let here = exit.way() == Way::Here;
+        Translation {
+            exit: *exit,
+            floating: outside::floating(exit),
+            forwardings: outside::forwardings(exit),
+            shared: exit.shared_address().filter(|_| here),
+            inside: outside::inside_v4(exit),
+            here,
+        }
+    }
+
+    /// Whether packets have to be marked because they leave here, though by default IPv4 does not.
+    pub fn marks(&self) -> bool {
+        let published = self.published(Family::V4).next().is_some();
+        !self.here && (published || !self.floating.is_empty())
+    }
+
+    fn tracks(&self) -> bool {
+        self.shared.is_some() || !self.floating.is_empty() || !self.forwardings.is_empty()
+    }
+
+    fn published(&self, family: Family) -> impl Iterator<Item = Prefix> + use<'a> {
+        let all = self.exit.router.published.iter().copied();
+        all.filter(move |prefix| prefix.family() == family)
+    }
+
+    fn lengths(&self, family: Family) -> BTreeSet<u8> {
+        self.published(family).map(|prefix| prefix.len()).collect()
+    }
+
+    /// Conditions, one for each length, for an address that is published.
+    fn is_published(
+        &self,
+        family: Family,
+        field: Field,
+    ) -> impl Iterator<Item = Statement> + use<'a> {
+        let lengths = self.lengths(family).into_iter();
+        lengths.map(move |len| {
+            let key = vec![nft::address_part(field, family, len)];
+            nft::found(key, names::published(family, len), false)
+        })
+    }
+
+    /// What floating IPs stand for, and is translated on its way out: what is published is not.
+    fn sources(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let mut sources = BTreeMap::new();
+        for (outside, inside) in &self.floating {
+            if !is_published(self.exit.router, IpAddr::V4(*inside)) {
+                sources.entry(*inside).or_insert(*outside);
+            }
+        }
+        sources
+    }
+
+    /// The router's own addresses outside, which it answers for by one inside.
+    fn answers(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let own = self
+            .exit
+            .inner_address()
+            .filter(|_| self.tracks() && self.here);
+        let outside = own.into_iter().flat_map(|own| {
+            let addresses = self.exit.addresses();
+            addresses.filter_map(move |addr| match addr {
+                IpAddr::V4(addr) => Some((addr, own)),
+                IpAddr::V6(_) => None,
+            })
+        });
+        outside.collect()
+    }
+}
+
+/// All of it.
+pub fn objects(t: &Translation<'_>) -> Vec<Object> {
+    let mut objects = sets(t);
+    objects.extend(chains(t));
+    if t.tracks() || t.marks() {
+        objects.push(prerouting(t));
+    }
+    if t.tracks() {
+        let forwards = forwards(&t.forwardings);
+        objects.extend(translations(t, &forwards));
+        objects.extend(forward_maps(forwards));
+    }
+    objects
+}
+
+fn sets(t: &Translation<'_>) -> Vec<Object> {
+    let mut objects = Vec::new();
+    for family in Family::BOTH {
+        let lengths = t.lengths(family).into_iter();
+        objects.extend(
+            lengths.map(|len| nft::set(names::published(family, len), [KeyType::Addr(family)])),
+        );
+        objects.extend(t.published(family).map(|prefix| {
+            let set = names::published(family, prefix.len());
+            nft::element(set, [Value::Addr(prefix.addr())])
+        }));
+    }
+    if !t.floating.is_empty() {
+        objects.push(nft::set(FLOATING_INSIDE, [KeyType::Addr(Family::V4)]));
+        let inside: BTreeSet<Ipv4Addr> = t.floating.values().copied().collect();
+        objects.extend(
+            inside
+                .into_iter()
+                .map(|addr| nft::element(FLOATING_INSIDE, [v4(addr)])),
+        );
+    }
+    if t.tracks() {
+        let lengths: BTreeSet<u8> = t.inside.iter().map(|prefix| prefix.len()).collect();
+        objects.extend(
+            lengths
+                .into_iter()
+                .map(|len| nft::set(names::inside(len), [KeyType::Addr(Family::V4)])),
+        );
+        objects.extend(
+            t.inside.iter().map(|prefix| {
+                nft::element(names::inside(prefix.len()), [Value::Addr(prefix.addr())])
+            }),
+        );
+    }
+    objects
+}
+
+fn v4(addr: Ipv4Addr) -> Value {
+    Value::Addr(IpAddr::V4(addr))
+}
+
+fn at_link(field: Field) -> Option<Statement> {
+    outside::link().map(|link| nft::compare(field, Value::IfName(link)))
+}
+
+fn is_floating() -> Statement {
+    let key = vec![Field::Saddr(Family::V4).into()];
+    nft::found(key, FLOATING_INSIDE.into(), false)
+}
+
+/// Which packets pass between inside and outside.
+fn chains(t: &Translation<'_>) -> Vec<Object> {
+    let (Some(from), Some(to)) = (at_link(Field::IifName), at_link(Field::OifName)) else {
+        return Vec::new();
+    };
+    let known = || {
+        rule([
+            nft::state_in(&[CtState::Established, CtState::Related]),
+            ACCEPT,
+        ])
+    };
+    let (mut enter, mut leave) = (Vec::new(), Vec::new());
+    if t.tracks() {
+        let translated = KeyPart {
+            field: Field::CtStatus,
+            mask: Some(DESTINATION_TRANSLATED.to_be_bytes().to_vec()),
+        };
+        let value = Value::U32(DESTINATION_TRANSLATED);
+        enter.extend([known(), rule([nft::compare(translated, value), ACCEPT])]);
+        leave.push(known());
+    }
+    if t.shared.is_some() {
+        let v4 = nft::compare(Field::NfProto, Value::Family(Family::V4));
+        leave.push(rule([v4, ACCEPT]));
+    }
+    if !t.floating.is_empty() {
+        leave.push(rule([is_floating(), ACCEPT]));
+    }
+    for family in Family::BOTH {
+        let published = t.is_published(family, Field::Daddr(family));
+        enter.extend(published.map(|is| rule([is, ACCEPT])));
+        let published = t.is_published(family, Field::Saddr(family));
+        leave.extend(published.map(|is| rule([is, ACCEPT])));
+    }
+    enter.push(because([Statement::Counter, DROP], why::NOT_PUBLIC));
+    leave.push(because(
+        [Statement::Counter, Statement::Reject],
+        why::NOT_PUBLIC,
+    ));
+    let forward = vec![
+        rule([from, nft::goto(ENTER)]),
+        rule([to, nft::goto(LEAVE)]),
+        because([ACCEPT], "stays inside"),
+    ];
+    vec![
+        nft::base_chain("forward", Hook::Forward, nft::FILTER, forward),
+        nft::chain(ENTER, enter),
+        nft::chain(LEAVE, leave),
+    ]
+}
+
+/// What is tracked, and what is marked.
+fn prerouting(t: &Translation<'_>) -> Object {
+    let mark = Statement::SetMark {
+        value: marks::LEAVES_HERE,
+        mask: marks::LEAVES_HERE,
+    };
+    let mut rules: Vec<NftRule> = Vec::new();
+    if t.tracks() {
+        let v6 = nft::compare(Field::NfProto, Value::Family(Family::V6));
+        rules.push(rule([v6, Statement::Notrack, ACCEPT]));
+    }
+    if !t.floating.is_empty() {
+        rules.push(rule([is_floating(), mark.clone(), ACCEPT]));
+    }
+    if t.tracks() {
+        let lengths: BTreeSet<u8> = t.inside.iter().map(|prefix| prefix.len()).collect();
+        rules.extend(lengths.into_iter().map(|len| {
+            let key = vec![nft::address_part(Field::Daddr(Family::V4), Family::V4, len)];
+            let stays = nft::found(key, names::inside(len), false);
+            rule([stays, Statement::Notrack, ACCEPT])
+        }));
+    }
+    // Also what the router reports about it leaves here.
+    rules.extend(at_link(Field::IifName).map(|from| rule([from, mark.clone(), ACCEPT])));
+    let published = t.is_published(Family::V4, Field::Saddr(Family::V4));
+    rules.extend(published.map(|is| match t.tracks() {
+        true => rule([is, mark.clone(), Statement::Notrack, ACCEPT]),
+        false => rule([is, mark.clone(), ACCEPT]),
+    }));
+    nft::base_chain("prerouting", Hook::Prerouting, nft::RAW, rules)
+}
+
+/// The chains of NAT, and floating IPs' maps.
+fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
+    let (Some(from), Some(to)) = (at_link(Field::IifName), at_link(Field::OifName)) else {
+        return Vec::new();
+    };
+    let (daddr, saddr) = (Field::Daddr(Family::V4), Field::Saddr(Family::V4));
+    let by_map =
+        |end, key: Field, map: &str| Statement::NatMap(end, vec![key.into()], map.into(), false);
+    let mut arriving = Vec::new();
+    let mut leaving = Vec::new();
+    let sources = t.sources();
+    let mut floating = t.answers();
+    floating.extend(&t.floating);
+    if !floating.is_empty() {
+        let to_inside = by_map(NatEnd::Destination, daddr, FLOATING);
+        arriving.push(rule([from.clone(), to_inside]));
+    }
+    for (map, (protocol, mask, ends)) in forwards {
+        let port = KeyPart {
+            field: Field::Dport,
+            mask: (*mask != u16::MAX).then(|| mask.to_be_bytes().to_vec()),
+        };
+        let with_port = ends.values().any(|(_, port)| port.is_some());
+        let to_inside = Statement::NatMap(
+            NatEnd::Destination,
+            vec![daddr.into(), port],
+            map.clone(),
+            with_port,
+        );
+        let is = nft::protocol(number_of(*protocol));
+        arriving.push(rule([from.clone(), is, to_inside]));
+    }
+    if !sources.is_empty() {
+        let to_outside = by_map(NatEnd::Source, saddr, FLOATING_OUT);
+        leaving.push(rule([to.clone(), to_outside]));
+    }
+    if let Some(shared) = t.shared {
+        let published = t.is_published(Family::V4, saddr);
+        leaving.extend(published.map(|is| rule([is, ACCEPT])));
+        let addr = IpAddr::V4(shared);
+        let range = NatRange {
+            first: addr,
+            last: addr,
+        };
+        leaving.push(rule([to, Statement::Snat(range)]));
+    }
+    let mut objects = maps(&floating, &sources);
+    objects.extend([
+        nft::base_chain("arriving", Hook::Prerouting, nft::DSTNAT, arriving),
+        nft::base_chain("leaving", Hook::Postrouting, nft::SRCNAT, leaving),
+    ]);
+    objects
+}
+
+fn maps(
+    floating: &BTreeMap<Ipv4Addr, Ipv4Addr>,
+    sources: &BTreeMap<Ipv4Addr, Ipv4Addr>,
+) -> Vec<Object> {
+    let mut objects = Vec::new();
+    for (name, pairs) in [(FLOATING, floating), (FLOATING_OUT, sources)] {
+        if pairs.is_empty() {
+            continue;
+        }
+        let addr = [KeyType::Addr(Family::V4)];
+        objects.push(nft::data_map(name, addr, addr));
+        let pairs = pairs.iter();
+        objects.extend(pairs.map(|(key, to)| nft::data_element(name, [v4(*key)], [v4(*to)])));
+    }
+    objects
+}
+
+/// On the wire.
+const fn number_of(protocol: ForwardedProtocol) -> u8 {
+    match protocol {
+        ForwardedProtocol::Tcp => 6,
+        ForwardedProtocol::Udp => 17,
+        ForwardedProtocol::Dccp => 33,
+        ForwardedProtocol::Sctp => 132,
+    }
+}
+
+/// Ports that keep their number, or all lead to one, by blocks; others one by one.
+fn forwards(forwardings: &[&PortForwarding]) -> Forwards {
+    let mut all = Forwards::new();
+    let mut single = 0;
+    for f in forwardings {
+        let (outside, inside) = (f.external_port_range, f.internal_port_range);
+        let blocks: Vec<(u16, u16, Option<u16>)> = match inside.single() {
+            _ if outside == inside => blocks(outside.first(), outside.last(), None),
+            Some(port) => blocks(outside.first(), outside.last(), Some(port)),
+            None => {
+                let pairs = (outside.first()..=outside.last()).zip(inside.first()..=inside.last());
+                pairs.map(|(from, to)| (from, u16::MAX, Some(to))).collect()
+            }
+        };
+        if blocks.len() > 32 {
+            single += blocks.len();
+            if single > MAX_SINGLE {
+                continue;
+            }
+        }
+        for (base, mask, port) in blocks {
+            let name = names::forwards(number_of(f.protocol), mask, port.is_some());
+            let empty = || (f.protocol, mask, BTreeMap::new());
+            let (.., ends) = all.entry(name).or_insert_with(empty);
+            let to = (f.internal_ip_address, port);
+            ends.entry((f.floating_ip_address, base)).or_insert(to);
+        }
+    }
+    all
+}
+
+fn blocks(first: u16, last: u16, to: Option<u16>) -> Vec<(u16, u16, Option<u16>)> {
+    let blocks = port_blocks(first, last).into_iter();
+    blocks.map(|(base, mask)| (base, mask, to)).collect()
+}
+
+fn forward_maps(forwards: Forwards) -> Vec<Object> {
+    let mut objects = Vec::new();
+    for (name, (.., ends)) in forwards {
+        let key = [KeyType::Addr(Family::V4), KeyType::InetService];
+        let with_port = ends.values().any(|(_, port)| port.is_some());
+        objects.push(match with_port {
+            true => nft::data_map(name.clone(), key, key),
+            false => nft::data_map(name.clone(), key, [KeyType::Addr(Family::V4)]),
+        });
+        objects.extend(ends.into_iter().map(|((addr, port), (inside, to))| {
+            let data: Vec<Value> = [v4(inside)]
+                .into_iter()
+                .chain(to.map(Value::Port))
+                .collect();
+            nft::data_element(name.clone(), [v4(addr), Value::Port(port)], data)
+        }));
+    }
+    objects
+}
