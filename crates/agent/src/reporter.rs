@@ -81,6 +81,7 @@ impl Standing {
             complete: change.is_none(),
             applied_revision: self.applied_revision,
             gateway_mac: None,
+            gateway: None,
             tunnel_address: None,
             configurations: self.configurations.clone(),
         };

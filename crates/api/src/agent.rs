@@ -97,6 +97,10 @@ pub struct StatusReport {
     /// complete report.
     #[serde(default)]
     pub tunnel_address: Option<IpAddr>,
+    /// Whether routers may translate for others on this host, which it is if nothing is said. Counts in a complete
+    /// report.
+    #[serde(default)]
+    pub gateway: Option<bool>,
     /// For people: uplinks, peers, counts (`configurations` of Neutron's agent list).
     #[serde(default)]
     pub configurations: BTreeMap<String, serde_json::Value>,

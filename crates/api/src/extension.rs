@@ -174,7 +174,7 @@ const KNOWN: &[Extension] = &[
     ext(
         "hextet",
         "hextet",
-        "Routed networks: hextet:single_homed, hextet:nat44, the quota public_ipv4, ports on the default network",
+        "Routed networks: hextet:single_homed, hextet:nat44, hextet:gateway_host, the quota public_ipv4, ports on the default network",
     ),
     ext(
         "ip-substring-filtering",

@@ -42,6 +42,8 @@ pub enum Key {
     RbacPolicy(RbacPolicyId),
     /// A router.
     Router(RouterId),
+    /// Where a router translates.
+    Gateway(RouterId),
     /// A floating IP.
     FloatingIp(FloatingIpId),
     /// A port forwarding.
@@ -116,6 +118,7 @@ impl Key {
             "address-group" => rest.parse().ok().map(Key::AddressGroup),
             "rbac-policy" => rest.parse().ok().map(Key::RbacPolicy),
             "router" => rest.parse().ok().map(Key::Router),
+            "gateway" => rest.parse().ok().map(Key::Gateway),
             "floating-ip" => rest.parse().ok().map(Key::FloatingIp),
             "port-forwarding" => last().parse().ok().map(Key::PortForwarding),
             "ndp-proxy" => rest.parse().ok().map(Key::NdpProxy),
@@ -270,6 +273,11 @@ pub fn rbac_grant(object: Uuid, action: RbacAction, target: &ProjectId) -> Bytes
 /// A router.
 pub fn router(id: RouterId) -> Bytes {
     key(format!("/router/{id}"))
+}
+
+/// Where a router translates.
+pub fn gateway(router: RouterId) -> Bytes {
+    key(format!("/gateway/{router}"))
 }
 
 /// A floating IP.

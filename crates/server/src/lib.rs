@@ -447,6 +447,11 @@ fn spawn_housekeeping(
         tokio::select! { () = agents::nat44::run(&own.cloud) => {}, () = stop => {} }
         Ok(())
     });
+    let (own, stop) = (Arc::clone(app), until(stopping.clone()));
+    tasks.spawn(async move {
+        tokio::select! { () = agents::gateway::run(&own.cloud, &own.live) => {}, () = stop => {} }
+        Ok(())
+    });
     let (own, stop) = (Arc::clone(app), until(stopping));
     tasks.spawn(async move {
         tokio::select! { () = keep_house(&own, store.as_ref()) => {}, () = stop => {} }

@@ -10,7 +10,7 @@ mod cloud;
 mod layer3;
 
 use cloud::{
-    TestCloud,
+    Client, TestCloud,
     host::{Host, Stream},
 };
 use hextet_api::agent::StatusReport;
@@ -211,4 +211,226 @@ async fn what_a_private_network_has_out_of_a_pool_is_on_no_routed_one() {
         let words = admin.try_create("subnets", "subnet", named).await;
         words.refused(400, "InvalidInput");
     }
+}
+
+/// What the host is told of where the router translates.
+fn gateway_at(intent: &Intent, router: &Value) -> Option<(HostId, u32, u64)> {
+    let told = intent.routers.get(&router_id(router))?;
+    let gateway = told.gateway_host.as_ref()?;
+    Some((gateway.host.clone(), gateway.segment, gateway.generation))
+}
+
+async fn shown_host(client: &Client, router: &Value) -> Value {
+    let shown = client.show("routers", &router["id"]).await.ok(200);
+    shown["router"]["hextet:gateway_host"].clone()
+}
+
+async fn report(host: &Host, tunnel: &str, gateway: bool) {
+    let hello = StatusReport {
+        gateway: Some(gateway),
+        ..hello(tunnel)
+    };
+    assert_eq!(host.post("/v1/status", &hello).await.0, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_with_a_gateway_translates_on_a_host_that_is_fit() {
+    let world = World::start().await;
+    let user = &world.user;
+    let (network, subnets) = world.inside(&["10.0.0.0/24"]).await;
+    let inside = network_id(&network);
+    // Neither a host without tunnels nor one that does not want to is fit; then one is.
+    let edge = world.router().await;
+    add(user, &edge, &subnets[0]).await.ok(200);
+    let bare = Host::joined(&world.cloud, "h0").await;
+    assert_eq!(
+        bare.post("/v1/status", &StatusReport::default()).await.0,
+        204
+    );
+    let unwilling = Host::joined(&world.cloud, "h1").await;
+    report(&unwilling, "2001:db8::1", false).await;
+    port_on(&world, &network, "h1").await;
+    let mut first = unwilling.intent().await;
+    first.until("the router", |i| !i.routers.is_empty()).await;
+    assert_eq!(gateway_at(&first.intent, &edge), None);
+    let told = &first.intent.routers[&router_id(&edge)];
+    let gateway = told.gateways.values().next().unwrap();
+    assert!(
+        first.intent.networks.contains_key(&gateway.network_id),
+        "the external one"
+    );
+    let (_second_host, mut second) = host(&world.cloud, "h2", "2001:db8::2").await;
+    second
+        .until("its router", |i| gateway_at(i, &edge).is_some())
+        .await;
+    let (at, segment, generation) = gateway_at(&second.intent, &edge).unwrap();
+    assert_eq!((at, generation), (host_id("h2"), 1));
+    // It is told of all networks of the router, as if it had ports there.
+    assert!(second.intent.networks.contains_key(&inside));
+    assert_eq!(second.intent.remotes[&inside].len(), 1);
+    let vni = second.intent.networks[&inside].segmentation_id;
+    assert_ne!(vni, Some(segment));
+    let knows = |i: &Intent| gateway_at(i, &edge).is_some() && i.hosts.contains_key(&host_id("h2"));
+    first.until("where that is", knows).await;
+}
+
+/// Where a router translates follows who is willing, and who is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_host_is_left_when_it_is_fit_no_longer() {
+    let world = World::start().await;
+    let user = &world.user;
+    let edge = world.router().await;
+    let (second_host, mut second) = host(&world.cloud, "h2", "2001:db8::2").await;
+    second
+        .until("its router", |i| gateway_at(i, &edge).is_some())
+        .await;
+    let (_, segment, _) = gateway_at(&second.intent, &edge).unwrap();
+    let (_first, mut first) = host(&world.cloud, "h1", "2001:db8::1").await;
+    // A second router goes where there are fewer.
+    let other = world.router().await;
+    first
+        .until("it too", |i| gateway_at(i, &other).is_some())
+        .await;
+    assert_eq!(shown_host(&world.admin, &other).await, json!("h1"));
+    // A host that does not want any more is left; so is one that leaves the cloud.
+    report(&second_host, "2001:db8::2", false).await;
+    let at_first =
+        |i: &Intent| gateway_at(i, &edge).is_some_and(|g| g == (host_id("h1"), segment, 2));
+    first.until("it alone", at_first).await;
+    second
+        .until("nothing", |i| i.routers.is_empty() && i.networks.is_empty())
+        .await;
+    report(&second_host, "2001:db8::2", true).await;
+    user.delete("routers", &other["id"]).await.ok(204);
+    let agents = world
+        .admin
+        .get("/networking/v2.0/agents?host=h1")
+        .await
+        .ok(200);
+    assert_eq!(
+        agents["agents"][0]["configurations"]["gateway"],
+        json!(true)
+    );
+    world
+        .admin
+        .delete("agents", &agents["agents"][0]["id"])
+        .await
+        .ok(204);
+    let back = |i: &Intent| gateway_at(i, &edge).is_some_and(|g| g == (host_id("h2"), segment, 3));
+    second.until("it is back", back).await;
+    // With the gateway, it goes.
+    set(user, &edge, json!({"external_gateway_info": null}))
+        .await
+        .ok(200);
+    second
+        .until("nothing", |i| i.routers.is_empty() && i.networks.is_empty())
+        .await;
+    assert_eq!(shown_host(&world.admin, &edge).await, json!(null));
+    let wanted = json!({"provider:network_type": "vxlan", "provider:segmentation_id": segment});
+    world.admin.network(wanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_says_where_a_router_translates() {
+    let world = World::start().await;
+    let (user, admin) = (&world.user, &world.admin);
+    let edge = world.router().await;
+    let (_first, mut first) = host(&world.cloud, "h1", "2001:db8::1").await;
+    first
+        .until("the router", |i| gateway_at(i, &edge).is_some())
+        .await;
+    let (_second, mut second) = host(&world.cloud, "h2", "2001:db8::2").await;
+    let unwilling = Host::joined(&world.cloud, "h3").await;
+    report(&unwilling, "2001:db8::3", false).await;
+    Host::joined(&world.cloud, "h4").await;
+    assert_eq!(
+        shown_host(user, &edge).await,
+        json!(null),
+        "nothing for members"
+    );
+    let to = |host: Value| json!({"hextet:gateway_host": host});
+    set(user, &edge, to(json!("h2")))
+        .await
+        .refused(403, "PolicyNotAuthorized");
+    for (host, words) in [
+        ("h3", "gateway = false"),
+        ("h4", "tunnel_address"),
+        ("h9", "no agent"),
+        ("no host/s name", ""),
+    ] {
+        let told = set(admin, &edge, to(json!(host))).await;
+        let told = told.refused(400, "InvalidInput");
+        assert!(told.contains(words), "{host}: {told}");
+    }
+    let closed = router(user, json!({})).await;
+    let told = set(admin, &closed, to(json!("h2"))).await;
+    let told = told.refused(400, "InvalidInput");
+    assert!(told.contains("no external gateway"), "{told}");
+    let moved = set(admin, &edge, to(json!("h2"))).await.ok(200);
+    assert_eq!(moved["router"]["hextet:gateway_host"], json!("h2"));
+    second
+        .until("the router", |i| gateway_at(i, &edge).is_some())
+        .await;
+    assert_eq!(gateway_at(&second.intent, &edge).unwrap().2, 2);
+    first.until("nothing", |i| i.routers.is_empty()).await;
+    set(admin, &edge, to(json!(null))).await.ok(200);
+    let chosen = |i: &Intent| gateway_at(i, &edge).is_some_and(|g| g.2 == 4);
+    tokio::select! {
+        () = first.until("chosen anew", chosen) => {}
+        () = second.until("chosen anew", chosen) => {}
+    }
+}
+
+/// An address scope's addresses need no translation, nor do single ones with an NDP proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_told_what_goes_outside_as_it_is() {
+    let world = World::start().await;
+    let (user, admin) = (&world.user, &world.admin);
+    let scope = json!({"name": "s", "ip_version": 6, "shared": true});
+    let scope = admin.create("address-scopes", "address_scope", scope).await;
+    let pool = json!({
+        "name": "public", "prefixes": ["2001:db8:100::/40"], "default_prefixlen": 64, "shared": true,
+        "address_scope_id": scope["id"],
+    });
+    let pool = admin.create("subnetpools", "subnetpool", pool).await;
+    let external = admin.network(json!({"router:external": true})).await;
+    let out_of = |network: &Value| {
+        json!({
+            "network_id": network["id"], "subnetpool_id": pool["id"], "ip_version": 6,
+        })
+    };
+    admin.create("subnets", "subnet", out_of(&external)).await;
+    admin.subnet(&external, "198.51.100.0/24", json!({})).await;
+    let public = user.network(json!({})).await;
+    let subnet = user.create("subnets", "subnet", out_of(&public)).await;
+    let by_hand = user.network(json!({})).await;
+    let hand = user
+        .subnet(&by_hand, "2001:db8:200:1::/64", json!({}))
+        .await;
+    let inner = user.subnet(&by_hand, "10.0.0.0/24", json!({})).await;
+    let gateway = json!({"network_id": external["id"]});
+    let edge = router(user, json!({"external_gateway_info": gateway})).await;
+    for subnet in [&subnet, &hand, &inner] {
+        add(user, &edge, subnet).await.ok(200);
+    }
+    let (_host, mut told) = host(&world.cloud, "h1", "2001:db8::1").await;
+    let published = |i: &Intent| -> Vec<String> {
+        let router = i.routers.get(&router_id(&edge));
+        let all = router.into_iter().flat_map(|r| &r.published);
+        all.map(ToString::to_string).collect()
+    };
+    let cidr = subnet["cidr"].as_str().unwrap().to_owned();
+    told.until("the scope's", |i| published(i) == [cidr.clone()])
+        .await;
+    set(user, &edge, json!({"enable_ndp_proxy": true}))
+        .await
+        .ok(200);
+    let port = user.port(&public, json!({})).await;
+    let proxy = json!({"router_id": edge["id"], "port_id": port["id"]});
+    user.create("ndp_proxies", "ndp_proxy", proxy).await;
+    let address = port["fixed_ips"][0]["ip_address"].as_str().unwrap();
+    let single = format!("{address}/128");
+    told.until("the port's", |i| published(i).contains(&single))
+        .await;
+    assert_eq!(published(&told.intent).len(), 2);
 }

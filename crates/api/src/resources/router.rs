@@ -30,6 +30,13 @@ pub const ROUTER: Resource = Resource {
             .set_by(Access::Admin),
         Attribute::optional("availability_zone_hints", Kind::Texts, Default::EmptyList).fixed(),
         Attribute::shown("availability_zones", Kind::List),
+        // Where it translates. Set to null, the server chooses anew.
+        Attribute {
+            put: Access::Admin,
+            ..Attribute::shown("hextet:gateway_host", Kind::Text(253))
+                .or_null()
+                .read_by(Access::Admin)
+        },
     ],
     operations: Operations::OWNER,
     tagged: true,
@@ -50,5 +57,6 @@ pub const ROUTER: Resource = Resource {
         "ecmp_routes",
         "router_availability_zone",
         "l3-ext-ndp-proxy",
+        "hextet",
     ],
 };

@@ -146,6 +146,7 @@ async fn take(app: &App, request: &JoinRequest) -> Result<String> {
                 description: old.map_or(String::new(), |r| r.value.description.clone()),
                 admin_state_up: true,
                 gateway_mac: old.and_then(|r| r.value.gateway_mac),
+                gateway: old.is_none_or(|r| r.value.gateway),
             };
             write.replace(keys::host(host), old.map_or(0, |r| r.mod_revision), &record)
         })

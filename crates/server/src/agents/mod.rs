@@ -3,6 +3,7 @@
 //! A certificate carries the host's name and its agent's identifier. Every request is checked against
 //! the host's record, so that deleting the record takes the power of every certificate at once.
 
+pub mod gateway;
 pub mod join;
 pub mod live;
 pub mod nat44;

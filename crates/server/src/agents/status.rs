@@ -13,12 +13,14 @@ use hextet_api::{
     error::{ApiError, Result},
 };
 use hextet_model::neutron::Status;
-use hextet_types::{HostId, Mac, PortId};
+use hextet_types::{HostId, PortId};
 use tokio::{sync::Notify, time::sleep};
 use tracing::warn;
 
 use super::{AgentError, Joined, join::server, tunnel};
-use crate::{app::App, cloud::Cloud, http::answer, keys, networking::entity::Entity};
+use crate::{
+    app::App, cloud::Cloud, http::answer, keys, networking::entity::Entity, state::HostRecord,
+};
 
 /// How long reports are collected before they are written.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -48,9 +50,7 @@ pub async fn report(
     Json(report): Json<StatusReport>,
 ) -> Result<Response, AgentError> {
     app.live.report(&host, &report);
-    if let Some(mac) = report.gateway_mac {
-        keep_gateway_mac(&app.cloud, &host, mac).await?;
-    }
+    keep_record(&app.cloud, &host, &report).await?;
     let changed = changes(&app.cloud, &host, &report);
     if !changed.is_empty() {
         app.reports.add(&host, changed)?;
@@ -61,10 +61,19 @@ pub async fn report(
     Ok(answer::empty(204))
 }
 
-/// Whoever plugs a TAP asks for it also while the agent is away.
-async fn keep_gateway_mac(cloud: &Cloud, host: &HostId, mac: Mac) -> Result<()> {
-    let known = cloud.state().hosts.get(host).and_then(|h| h.gateway_mac);
-    if known == Some(mac) {
+/// What has to be known of a host also while its agent is away: whoever plugs a TAP asks for the Ethernet address,
+/// and routers translate on hosts that are willing.
+async fn keep_record(cloud: &Cloud, host: &HostId, report: &StatusReport) -> Result<()> {
+    let told = |record: &HostRecord| {
+        let mut record = record.clone();
+        record.gateway_mac = report.gateway_mac.or(record.gateway_mac);
+        if report.complete {
+            record.gateway = report.gateway.unwrap_or(true);
+        }
+        record
+    };
+    let known = cloud.state().hosts.get(host).cloned();
+    if known.is_none_or(|known| told(&known) == *known) {
         return Ok(());
     }
     cloud
@@ -72,9 +81,7 @@ async fn keep_gateway_mac(cloud: &Cloud, host: &HostId, mac: Mac) -> Result<()> 
             let Some(row) = write.state.hosts.row(host) else {
                 return Ok(());
             };
-            let mut record = row.value.as_ref().clone();
-            record.gateway_mac = Some(mac);
-            write.replace(keys::host(host), row.mod_revision, &record)
+            write.replace(keys::host(host), row.mod_revision, &told(&row.value))
         })
         .await
 }

@@ -56,6 +56,7 @@ impl Item {
     fn configurations(&self) -> Value {
         let heard = self.heard.as_ref();
         let mut all = heard.map_or(json!({}), |h| h.configurations.clone());
+        all["gateway"] = json!(self.record.gateway);
         if let Some(endpoint) = self.tunnel {
             all["tunneling_ip"] = json!(endpoint.address);
             all["tunnel_types"] = json!(["vxlan"]);

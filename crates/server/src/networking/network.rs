@@ -1,6 +1,6 @@
 //! Networks: what may be created, changed and deleted, and when.
 
-mod segment;
+pub mod segment;
 
 pub use segment::not_external;
 

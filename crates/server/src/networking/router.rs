@@ -17,7 +17,7 @@ use hextet_api::{
     resources,
 };
 use hextet_model::neutron::{FixedIp, Port, Router, Standard, Status};
-use hextet_types::{Family, ProjectId, RouterId, SubnetId};
+use hextet_types::{Family, HostId, ProjectId, RouterId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -28,6 +28,7 @@ use super::{
     subnet::pool::scope_of,
 };
 use crate::{
+    agents::gateway,
     keys,
     state::{State, table::Row},
     write::Write,
@@ -35,10 +36,16 @@ use crate::{
 use attached::Attached;
 use gateways::Wish;
 
+/// What is shown of a router that others say.
+pub struct Around {
+    /// The addresses of its gateways, one by one.
+    addresses: Vec<Vec<FixedIp>>,
+    gateway_host: Option<HostId>,
+}
+
 impl Entity for Router {
     const RESOURCE: &'static Resource = &resources::ROUTER;
-    /// The addresses of its gateways, one by one.
-    type Extra = Vec<Vec<FixedIp>>;
+    type Extra = Around;
 
     fn id(&self) -> Uuid {
         self.id.0
@@ -83,12 +90,16 @@ impl Entity for Router {
     fn extra(&self, state: &State) -> Self::Extra {
         let port = |g: &hextet_model::neutron::RouterGateway| state.ports.get(&g.port_id);
         let fixed = |g| port(g).map(|p| p.fixed_ips.clone()).unwrap_or_default();
-        self.gateways.iter().map(fixed).collect()
+        let record = state.layer3.gateways.get(&self.id);
+        Around {
+            addresses: self.gateways.iter().map(fixed).collect(),
+            gateway_host: record.and_then(|r| r.host.clone()),
+        }
     }
 
-    fn value(&self, addresses: &Self::Extra, attribute: &str) -> Value {
+    fn value(&self, around: &Around, attribute: &str) -> Value {
         let gateways = || {
-            let both = self.gateways.iter().zip(addresses);
+            let both = self.gateways.iter().zip(&around.addresses);
             both.map(|(gateway, addresses)| {
                 json!({
                     "network_id": gateway.network_id,
@@ -109,6 +120,7 @@ impl Entity for Router {
             "enable_default_route_bfd" => json!(self.enable_default_route_bfd),
             "availability_zone_hints" => json!(self.availability_zone_hints),
             "availability_zones" => json!([ZONE]),
+            "hextet:gateway_host" => json!(around.gateway_host),
             _ => standard_value(&self.standard, attribute),
         }
     }
@@ -164,6 +176,17 @@ impl Entity for Router {
                 router.enable_ndp_proxy = false;
             }
         }
+        if input.names("hextet:gateway_host") {
+            let host: Option<String> = input.get("hextet:gateway_host")?;
+            let host: Option<HostId> = match host.filter(|h| !h.is_empty()) {
+                Some(host) => Some(host.parse().map_err(ApiError::invalid_input)?),
+                None => None,
+            };
+            if let Some(host) = &host {
+                gateway::check(write.state, &router, host)?;
+            }
+            gateway::set(write, old, host.as_ref())?;
+        }
         if input.names("routes") {
             router.routes = input.get("routes")?.unwrap_or_default();
         }
@@ -187,6 +210,7 @@ impl Entity for Router {
         let mut bare = router.as_ref().clone();
         gateways::remove_all(write, &mut bare, &mut Attached::default());
         gateways::check_losses(write, router, &bare)?;
+        gateway::release(write, router.id);
         write.remove(router.key(), old.mod_revision);
         Ok(())
     }
@@ -218,6 +242,9 @@ fn put(
                 router.id
             ),
         ));
+    }
+    if router.gateways.is_empty() {
+        gateway::release(write, router.id);
     }
     router.standard.revision_number += 1;
     router.standard.updated_at = write.now;

@@ -163,7 +163,8 @@ impl State {
             .filter_map(|id| self.ports.get(id))
             .filter(|port| self.is_taken(port))
             .collect();
-        let seeds: BTreeSet<_> = ports.iter().map(|p| Seed::Network(p.network_id)).collect();
+        let seeds = ports.iter().map(|p| Seed::Network(p.network_id));
+        let seeds: BTreeSet<_> = seeds.chain(self.gateways_on(host)).collect();
         let reaches = seeds.into_iter().map(|seed| self.views.routing.reach(seed));
         let (mut networks, mut routers) = (BTreeSet::new(), BTreeSet::new());
         for reach in reaches {
@@ -183,12 +184,27 @@ impl State {
         steps.extend(routed.cloned().map(Step::PutSubnet));
         let routers = routers.iter();
         let routers = routers.filter_map(|id| self.views.routing.router(*id));
-        steps.extend(routers.cloned().map(Step::PutRouter));
+        for router in routers {
+            let gateway = router.gateway_host.as_ref();
+            let gateway = gateway.filter(|g| g.host != *host);
+            steps.extend(gateway.and_then(|g| self.own_endpoint(&g.host)));
+            steps.push(Step::PutRouter(Arc::clone(router)));
+        }
         steps.extend(sources.into_iter().map(|id| self.sources_step(host, id)));
         steps.extend(self.members_of_groups_of(&ports));
         steps.extend(groups.iter().filter_map(|id| self.group_step(**id)));
         steps.extend(ports.iter().map(|p| Step::PutPort(Arc::clone(p))));
         steps
+    }
+
+    /// Routers that translate on a host, and are told so.
+    fn gateways_on(&self, host: &HostId) -> impl Iterator<Item = Seed> + '_ {
+        let routers = self.layer3.gateways_by_host.get(host).copied();
+        let told = routers.filter(|id| {
+            let router = self.views.routing.router(*id);
+            router.is_some_and(|r| r.gateway_host.is_some())
+        });
+        told.map(Seed::Gateway)
     }
 
     /// A network with all that a host has to know of it before its ports.

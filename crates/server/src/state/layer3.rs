@@ -4,19 +4,36 @@ use std::sync::Arc;
 
 use hextet_model::neutron::{FloatingIp, NdpProxy, Port, PortForwarding, Router};
 use hextet_types::{
-    FloatingIpId, NdpProxyId, NetworkId, PortForwardingId, PortId, ProjectId, RouterId,
+    FloatingIpId, HostId, NdpProxyId, NetworkId, PortForwardingId, PortId, ProjectId, RouterId,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     State,
     table::{Index, Row, Table},
 };
 
+/// Where a router translates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayRecord {
+    /// On this host; none while no host is fit for it.
+    pub host: Option<HostId>,
+    /// The router's VXLAN segment, by which other hosts send there; no network has it.
+    pub segment: u32,
+    /// Grows with each change of the host.
+    pub generation: u64,
+}
+
 /// What routers do, and what they are asked to do.
 #[derive(Debug, Default)]
 pub struct Layer3 {
     /// Routers.
     pub routers: Table<RouterId, Router>,
+    /// Where those with gateways translate.
+    pub gateways: Table<RouterId, GatewayRecord>,
+    /// Routers that translate on a host.
+    pub gateways_by_host: Index<HostId, RouterId>,
     /// Floating IPs.
     pub floating_ips: Table<FloatingIpId, FloatingIp>,
     /// Their port forwardings.
@@ -49,6 +66,15 @@ fn change<K: std::hash::Hash + Eq, V: Ord>(index: &mut Index<K, V>, key: K, valu
     } else {
         index.remove(&key, &value);
     }
+}
+
+/// What was there is not any more, what is there was not yet.
+fn changed<'a, T>(
+    old: Option<&'a Arc<T>>,
+    new: Option<&'a Arc<T>>,
+) -> impl Iterator<Item = (&'a Arc<T>, bool)> {
+    let old = old.into_iter().map(|old| (old, false));
+    old.chain(new.into_iter().map(|new| (new, true)))
 }
 
 impl Layer3 {
@@ -120,27 +146,10 @@ impl Layer3 {
     ) {
         let new = row.as_ref().map(|r| Arc::clone(&r.value));
         let old = self.forwardings.set(id, row);
-        for (forwarding, there) in old
-            .iter()
-            .map(|o| (o, false))
-            .chain(new.iter().map(|n| (n, true)))
-        {
+        for (forwarding, there) in changed(old.as_ref(), new.as_ref()) {
             let (fip, port) = (forwarding.floatingip_id, forwarding.internal_port_id);
             change(&mut self.forwardings_by_floating_ip, fip, id, there);
             change(&mut self.forwardings_by_port, port, id, there);
-        }
-    }
-
-    pub(super) fn set_proxy(&mut self, id: NdpProxyId, row: Option<Row<NdpProxy>>) {
-        let new = row.as_ref().map(|r| Arc::clone(&r.value));
-        let old = self.proxies.set(id, row);
-        for (proxy, there) in old
-            .iter()
-            .map(|o| (o, false))
-            .chain(new.iter().map(|n| (n, true)))
-        {
-            change(&mut self.proxies_by_router, proxy.router_id, id, there);
-            change(&mut self.proxies_by_port, proxy.port_id, id, there);
         }
     }
 }
@@ -164,7 +173,37 @@ impl State {
             self.count(&new.standard.project_id, "router", true);
             self.layer3.index_router(new, true);
         }
+        self.gateway_changes += 1;
         self.view_router(id);
+    }
+
+    pub(super) fn set_gateway(&mut self, id: RouterId, row: Option<Row<GatewayRecord>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.layer3.gateways.set(id, row);
+        for (record, there) in changed(old.as_ref(), new.as_ref()) {
+            if let Some(host) = record.host.clone() {
+                change(&mut self.layer3.gateways_by_host, host, id, there);
+            }
+            match there {
+                true => self.segments.insert(record.segment.into()),
+                false => self.segments.remove(record.segment.into()),
+            };
+        }
+        self.gateway_changes += 1;
+        self.view_router(id);
+    }
+
+    pub(super) fn set_proxy(&mut self, id: NdpProxyId, row: Option<Row<NdpProxy>>) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.layer3.proxies.set(id, row);
+        for (proxy, there) in changed(old.as_ref(), new.as_ref()) {
+            let (router, port) = (proxy.router_id, proxy.port_id);
+            change(&mut self.layer3.proxies_by_router, router, id, there);
+            change(&mut self.layer3.proxies_by_port, port, id, there);
+        }
+        for proxy in [old, new].into_iter().flatten() {
+            self.view_router(proxy.router_id);
+        }
     }
 
     pub(super) fn set_floating_ip(&mut self, id: FloatingIpId, row: Option<Row<FloatingIp>>) {

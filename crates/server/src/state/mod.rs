@@ -74,6 +74,13 @@ pub struct HostRecord {
     /// The Ethernet address of its end of ports, once its agent has told.
     #[serde(default)]
     pub gateway_mac: Option<Mac>,
+    /// Whether routers may translate for others there.
+    #[serde(default = "willing")]
+    pub gateway: bool,
+}
+
+const fn willing() -> bool {
+    true
 }
 
 /// A token with which one host may join once.
@@ -136,12 +143,14 @@ pub struct State {
     pub hosts: Table<HostId, HostRecord>,
     /// Where they are reached by tunnels.
     pub tunnels: Tunnels,
-    /// VXLAN segments that networks have.
+    /// VXLAN segments that networks, and routers with gateways, have.
     pub segments: Ranges,
     /// Tokens with which hosts may join.
     pub join_tokens: Table<String, JoinToken>,
     /// Grows whenever hosts, subnets with NAT44 or NAT44 sources change.
     pub nat44_changes: u64,
+    /// Grows whenever routers, hosts or where routers translate change.
+    pub gateway_changes: u64,
     /// The identity service.
     pub identity: Directory,
     /// What each host is told.
@@ -243,15 +252,20 @@ impl State {
             Key::AddressGroup(id) => self.set_address_group(id, decode_if(kv)?),
             Key::RbacPolicy(id) => self.set_policy(id, decode_if(kv)?),
             Key::Router(id) => self.set_router(id, decode_if(kv)?),
+            Key::Gateway(id) => self.set_gateway(id, decode_if(kv)?),
             Key::FloatingIp(id) => self.set_floating_ip(id, decode_if(kv)?),
             Key::PortForwarding(id) => self.layer3.set_forwarding(id, decode_if(kv)?),
-            Key::NdpProxy(id) => self.layer3.set_proxy(id, decode_if(kv)?),
+            Key::NdpProxy(id) => self.set_proxy(id, decode_if(kv)?),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
                 self.hosts.set(host, decode_if(kv)?);
                 self.nat44_changes += 1;
+                self.gateway_changes += 1;
             }
-            Key::Tunnel(host) => self.set_tunnel(&host, decode_if(kv)?),
+            Key::Tunnel(host) => {
+                self.set_tunnel(&host, decode_if(kv)?);
+                self.gateway_changes += 1;
+            }
             Key::JoinToken(id) => drop(self.join_tokens.set(id, decode_if(kv)?)),
             Key::Identity(table, id) => self.identity.set(table, id, kv)?,
         }
@@ -308,6 +322,9 @@ impl State {
             self.nat44_changes += 1;
         }
         self.view_subnet(old.as_ref(), new.as_ref());
+        for subnet in [old, new].into_iter().flatten() {
+            self.view_routers_at(subnet.network_id);
+        }
     }
 
     fn set_pool(&mut self, id: SubnetPoolId, row: Option<Row<SubnetPool>>) {
@@ -326,6 +343,10 @@ impl State {
             }
         }
         self.change_space(id, |space| space.set_pool(new.as_deref()));
+        let scope = |pool: &Option<Arc<SubnetPool>>| pool.as_ref().and_then(|p| p.address_scope_id);
+        if scope(&old) != scope(&new) {
+            self.view_scope_of(id);
+        }
     }
 
     fn change_space(&mut self, pool: SubnetPoolId, change: impl FnOnce(&mut PoolSpace)) {

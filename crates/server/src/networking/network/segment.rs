@@ -135,6 +135,16 @@ fn free(write: &mut Write<'_>) -> Option<Segment> {
         .map(Segment::vxlan)
 }
 
+/// Claims a free segment for something else than a network.
+///
+/// # Errors
+///
+/// 503 `NoNetworkAvailable`.
+pub fn spare(write: &mut Write<'_>) -> Result<u32> {
+    let free = free(write).and_then(|segment| segment.id);
+    free.ok_or_else(none_available)
+}
+
 fn free_within(write: &mut Write<'_>, (first, last): (u32, u32)) -> Option<u32> {
     let segments = &write.state.segments;
     let mut at = u128::from(first);

@@ -14,7 +14,7 @@ use hextet_model::{
     intent::{Change, RoutingDomain},
     neutron::Port,
 };
-use hextet_types::{HostId, NetworkId, PortId};
+use hextet_types::{HostId, NetworkId, PortId, RouterId};
 
 use super::{Counts, Row, Step, TunnelRecord, paired_addresses};
 use crate::state::State;
@@ -141,6 +141,23 @@ impl State {
         }
     }
 
+    /// A host has to know where another one is.
+    pub(super) fn meet(&mut self, host: &HostId, other: &HostId) {
+        if host != other
+            && self.views.remotes.known.up(other.clone(), host.clone())
+            && let Some(step) = self.own_endpoint(other)
+        {
+            self.views.emit(host, || step);
+        }
+    }
+
+    /// A host has to know it for one reason less.
+    pub(super) fn part(&mut self, host: &HostId, other: &HostId) {
+        if host != other {
+            self.forget_host(host, other.clone());
+        }
+    }
+
     fn forget_host(&mut self, host: &HostId, other: HostId) {
         if self.views.remotes.known.down(&other, host) {
             let step = Step::other(Change::RemoveHost(other));
@@ -257,6 +274,12 @@ impl State {
         self.tunnels.set(host.clone(), row);
         if was == is {
             return;
+        }
+        if was.is_none() || is.is_none() {
+            let routers = self.layer3.gateways_by_host.get(host);
+            for id in routers.copied().collect::<Vec<RouterId>>() {
+                self.view_router(id);
+            }
         }
         let Some(step) = self.own_endpoint(host) else {
             let gone = || Step::other(Change::RemoveHost(host.clone()));

@@ -7,10 +7,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use hextet_model::{
-    intent::{Change, Router as ToldRouter, RouterInterface, RoutingDomain},
-    neutron::{NetworkType, Port, Router},
+    intent::{Change, GatewayHost, Router as ToldRouter, RouterInterface, RoutingDomain},
+    neutron::{NetworkType, Port, Router, Subnet},
 };
-use hextet_types::{HostId, NetworkId, RouterId, SubnetId};
+use hextet_types::{HostId, NetworkId, Prefix, RouterId, SubnetId, SubnetPoolId};
 
 use super::{
     Step,
@@ -50,13 +50,66 @@ impl State {
             .filter_map(|g| self.ports.get(&g.port_id))
             .filter(|p| p.device_owner == Router::GATEWAY_OWNER && router_of(p) == Some(id))
             .filter(|p| is(p, NetworkType::Routed));
-        Some(ToldRouter {
+        let mut told = ToldRouter {
             interfaces: interfaces.map(|p| (p.id, interface(p))).collect(),
             gateways: gateways.map(|p| (p.id, interface(p))).collect(),
             gateway_host: None,
             published: BTreeSet::new(),
             router: router.as_ref().clone(),
+        };
+        told.published = self.published(&told);
+        if !told.gateways.is_empty() {
+            told.gateway_host = self.gateway_host(id);
+        }
+        Some(told)
+    }
+
+    /// Where a router translates, if other hosts reach it there.
+    fn gateway_host(&self, id: RouterId) -> Option<GatewayHost> {
+        let record = self.layer3.gateways.get(&id)?;
+        let host = record.host.clone()?;
+        self.tunnels.endpoint(&host)?;
+        Some(GatewayHost {
+            host,
+            segment: record.segment,
+            generation: record.generation,
         })
+    }
+
+    /// What goes outside as it is: subnets in the address scope of an external network, and what has an NDP proxy.
+    fn published(&self, router: &ToldRouter) -> BTreeSet<Prefix> {
+        let scope = |subnet: &Subnet| {
+            let pool = self.pools.get(&subnet.subnetpool_id?)?;
+            Some((subnet.family(), pool.address_scope_id?))
+        };
+        let outside = router.gateways.values();
+        let outside = outside.flat_map(|g| self.subnets_of(g.network_id));
+        let outside: BTreeSet<_> = outside.filter_map(|s| scope(s)).collect();
+        let inside = router.interfaces.values().flat_map(|i| &i.fixed_ips);
+        let inside = inside.filter_map(|f| self.subnets.get(&f.subnet_id));
+        let scoped = inside.filter(|s| scope(s).is_some_and(|scope| outside.contains(&scope)));
+        let proxies = self.layer3.proxies_through(router.router.id);
+        let proxies =
+            proxies.filter(|_| router.router.enable_ndp_proxy && !router.gateways.is_empty());
+        let proxies = proxies.map(|p| Prefix::host(p.ip_address.into()));
+        scoped.map(|s| s.cidr).chain(proxies).collect()
+    }
+
+    /// What routers with a port on a network are told of its subnets may be something else now.
+    pub(in crate::state) fn view_routers_at(&mut self, network: NetworkId) {
+        for id in self.routers_at(network) {
+            self.view_router(id);
+        }
+    }
+
+    /// A pool has come to another address scope.
+    pub(in crate::state) fn view_scope_of(&mut self, pool: SubnetPoolId) {
+        let subnets = self.subnets.values();
+        let subnets = subnets.filter(|s| s.subnetpool_id == Some(pool));
+        let networks: BTreeSet<NetworkId> = subnets.map(|s| s.network_id).collect();
+        for network in networks {
+            self.view_routers_at(network);
+        }
     }
 
     /// A router's port comes, changes or goes.
@@ -84,7 +137,17 @@ impl State {
         if old == new {
             return;
         }
+        let place = |router: &Option<Arc<ToldRouter>>| {
+            let gateway = router.as_ref().and_then(|r| r.gateway_host.as_ref());
+            gateway.map(|g| g.host.clone())
+        };
+        let (was, is) = (place(&old), place(&new));
+        let moves = was != is;
+        let (was, is) = (was.filter(|_| moves), is.filter(|_| moves));
         let former: Vec<HostId> = self.views.routers.of(&id).map(|(h, _)| h.clone()).collect();
+        if let Some(is) = &is {
+            former.iter().for_each(|host| self.meet(host, is));
+        }
         let changed = self.views.routing.set(id, new.clone());
         let mut affected = Vec::new();
         for change in &changed {
@@ -97,13 +160,20 @@ impl State {
                 affected.push((host, Arc::clone(&change.old)));
             }
         }
+        if let Some(is) = &is {
+            self.need_seed(is, Seed::Gateway(id));
+        }
         if let Some(new) = new {
-            for host in former {
-                self.views.emit(&host, || Step::PutRouter(Arc::clone(&new)));
+            for host in &former {
+                self.views.emit(host, || Step::PutRouter(Arc::clone(&new)));
             }
         }
         for (host, old) in affected {
             self.shrink(&host, &old);
+        }
+        if let Some(was) = was {
+            self.drop_seed(&was, Seed::Gateway(id));
+            former.iter().for_each(|host| self.part(host, &was));
         }
         for change in &changed {
             if let Seed::Network(network) = change.seed {
@@ -141,6 +211,9 @@ impl State {
             if self.views.routers.up(*id, host.clone())
                 && let Some(router) = self.views.routing.router(*id).cloned()
             {
+                if let Some(gateway) = &router.gateway_host {
+                    self.meet(host, &gateway.host);
+                }
                 self.views.emit(host, || Step::PutRouter(router));
             }
         }
@@ -151,6 +224,10 @@ impl State {
             if self.views.routers.down(id, host) {
                 let gone = || Step::other(Change::RemoveRouter(*id));
                 self.views.emit(host, gone);
+                let router = self.views.routing.router(*id).cloned();
+                if let Some(gateway) = router.as_ref().and_then(|r| r.gateway_host.as_ref()) {
+                    self.part(host, &gateway.host);
+                }
             }
         }
         for network in reach.networks.iter().chain(&reach.outside) {

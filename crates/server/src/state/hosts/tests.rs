@@ -2,21 +2,23 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use hextet_model::{
-    intent::{Intent, RouterInterface, TunnelEndpoint},
+    intent::{GatewayHost, Intent, RouterInterface, TunnelEndpoint},
     neutron::{
-        AddressPair, Binding, Direction, FixedIp, HostRoute, NetworkType, RouterGateway,
-        SecurityGroup, SecurityGroupRule, Standard, Status,
+        AddressPair, Binding, Direction, FixedIp, HostRoute, NdpProxy, NetworkType, RouterGateway,
+        SecurityGroup, SecurityGroupRule, Standard, Status, SubnetPool,
     },
 };
 use hextet_store::{Event, KeyValue};
-use hextet_types::{Family, Mac, ProjectId, SecurityGroupRuleId};
+use hextet_types::{
+    AddressScopeId, Family, Mac, NdpProxyId, Prefix, ProjectId, SecurityGroupRuleId, SubnetPoolId,
+};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{members::member_addresses, *};
-use crate::keys;
+use crate::{keys, state::layer3::GatewayRecord};
 
 fn id(kind: u8, n: u8) -> Uuid {
     Uuid::from_bytes([kind, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
@@ -71,7 +73,7 @@ fn subnet(n: u8, revision: u64) -> Subnet {
         host_routes: Vec::new(),
         ipv6_ra_mode: None,
         ipv6_address_mode: None,
-        subnetpool_id: None,
+        subnetpool_id: (n != 2).then(|| SubnetPoolId(id(7, n % 2))),
         service_types: Vec::new(),
         nat44: None,
     }
@@ -114,7 +116,7 @@ fn mac(n: u8) -> Mac {
 
 fn pair(n: &u8) -> AddressPair {
     AddressPair {
-        ip_address: hextet_types::Prefix::host(address(*n, 0)),
+        ip_address: Prefix::host(address(*n, 0)),
         mac_address: mac(1),
     }
 }
@@ -217,10 +219,28 @@ fn router(spec: &RouterSpec, revision: u64) -> Router {
         gateways: spec.gateway.then_some(gateway).into_iter().collect(),
         enable_snat: true,
         routes: spec.hops.iter().map(route).collect(),
-        enable_ndp_proxy: false,
+        enable_ndp_proxy: spec.n == 1,
         enable_default_route_ecmp: false,
         enable_default_route_bfd: false,
         availability_zone_hints: Vec::new(),
+    }
+}
+
+fn pool(n: u8, scope: Option<u8>, revision: u64) -> SubnetPool {
+    let prefixes: Vec<Prefix> = vec!["10.0.0.0/8".parse().unwrap()];
+    SubnetPool {
+        id: SubnetPoolId(id(7, n)),
+        standard: standard(revision),
+        family: Family::V4,
+        prefixes,
+        default_prefixlen: 16,
+        min_prefixlen: 8,
+        max_prefixlen: 32,
+        default_quota: None,
+        address_scope_id: scope.map(|s| AddressScopeId(id(8, s))),
+        shared: false,
+        is_default: false,
+        made_by_admin: true,
     }
 }
 
@@ -250,6 +270,11 @@ fn attachment(n: u8, network: u8, revision: u64) -> Port {
 enum Step_ {
     Router(RouterSpec, bool),
     Attachment(u8, u8, bool),
+    /// Where a router translates.
+    Gateway(u8, Option<u8>, bool),
+    /// A pool's scope.
+    Pool(u8, Option<u8>, bool),
+    Proxy(u8, bool),
     Network(u8, bool, bool),
     Tunnel(u8, u8, bool),
     Subnet(u8, bool),
@@ -293,8 +318,13 @@ fn step() -> impl Strategy<Value = Step_> {
             .prop_map(|(n, private, t)| Step_::Network(n, private && n != OUTSIDE, t)),
         3 => (router, there).prop_map(|(r, t)| Step_::Router(r, t)),
         4 => (0u8..3, 0..=OUTSIDE, there).prop_map(|(r, n, t)| Step_::Attachment(r, n, t)),
+        2 => (0u8..3, prop::option::weighted(0.8, 0u8..3), there)
+            .prop_map(|(r, h, t)| Step_::Gateway(r, h, t)),
+        1 => (0u8..2, prop::option::weighted(0.8, 0u8..2), there)
+            .prop_map(|(p, s, t)| Step_::Pool(p, s, t)),
+        1 => (0u8..3, there).prop_map(|(r, t)| Step_::Proxy(r, t)),
         1 => (0u8..3, 0u8..3, there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
-        1 => (0u8..3, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
+        2 => (0..=OUTSIDE, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
         1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
         3 => (0u8..8, prop::option::of(0u8..4), there)
             .prop_map(|(n, r, t)| Step_::Rule(n, n % 4, r, t)),
@@ -313,10 +343,11 @@ fn put(key: Bytes, thing: &impl Serialize, revision: u64) -> Event {
     })
 }
 
+fn put_or_delete(key: Bytes, event: Event, there: bool) -> Event {
+    if there { event } else { Event::Delete { key } }
+}
+
 fn event(step: &Step_, revision: u64) -> Event {
-    let put_or_delete = |key: Bytes, event: Event, there: bool| {
-        if there { event } else { Event::Delete { key } }
-    };
     match step {
         Step_::Network(n, private, there) => {
             let key = keys::network(NetworkId(id(1, *n)));
@@ -357,16 +388,6 @@ fn event(step: &Step_, revision: u64) -> Event {
             let event = put(key.clone(), &rule(*n, *g, *remote, revision), revision);
             put_or_delete(key, event, *there)
         }
-        Step_::Router(spec, there) => {
-            let key = keys::router(RouterId(id(6, spec.n)));
-            let event = put(key.clone(), &router(spec, revision), revision);
-            put_or_delete(key, event, *there)
-        }
-        Step_::Attachment(n, network, there) => {
-            let port = attachment(*n, *network, revision);
-            let key = State::port_key(&port);
-            put_or_delete(key.clone(), put(key, &port, revision), *there)
-        }
         Step_::Port(spec, there) => {
             let key = keys::port(NetworkId(id(1, spec.network)), mac(spec.n));
             put_or_delete(
@@ -375,6 +396,49 @@ fn event(step: &Step_, revision: u64) -> Event {
                 *there,
             )
         }
+        _ => router_event(step, revision),
+    }
+}
+
+/// Of routers, and of what is told of them.
+fn router_event(step: &Step_, revision: u64) -> Event {
+    match step {
+        Step_::Router(spec, there) => {
+            let key = keys::router(RouterId(id(6, spec.n)));
+            let event = put(key.clone(), &router(spec, revision), revision);
+            put_or_delete(key, event, *there)
+        }
+        Step_::Gateway(n, at, there) => {
+            let key = keys::gateway(RouterId(id(6, *n)));
+            let record = GatewayRecord {
+                host: at.map(host),
+                segment: 100 + u32::from(*n),
+                generation: revision,
+            };
+            put_or_delete(key.clone(), put(key, &record, revision), *there)
+        }
+        Step_::Pool(n, scope, there) => {
+            let key = keys::subnet_pool(SubnetPoolId(id(7, *n)));
+            let pool = pool(*n, *scope, revision);
+            put_or_delete(key.clone(), put(key, &pool, revision), *there)
+        }
+        Step_::Proxy(n, there) => {
+            let proxy = NdpProxy {
+                id: NdpProxyId(id(9, *n)),
+                standard: standard(revision),
+                router_id: RouterId(id(6, *n)),
+                port_id: PortId(id(5, *n)),
+                ip_address: "2001:db8::99".parse().unwrap(),
+            };
+            let key = keys::ndp_proxy(proxy.id);
+            put_or_delete(key.clone(), put(key, &proxy, revision), *there)
+        }
+        Step_::Attachment(n, network, there) => {
+            let port = attachment(*n, *network, revision);
+            let key = State::port_key(&port);
+            put_or_delete(key.clone(), put(key, &port, revision), *there)
+        }
+        other => panic!("{other:?} is not of routers"),
     }
 }
 
@@ -434,6 +498,14 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
         .iter()
         .filter_map(|id| router_from_tables(state, *id));
     intent.routers = routers.map(|r| (r.router.id, r)).collect();
+    for gateway in intent
+        .routers
+        .values()
+        .filter_map(|r| r.gateway_host.as_ref())
+    {
+        let endpoint = state.tunnels.endpoint(&gateway.host).unwrap();
+        intent.hosts.insert(gateway.host.clone(), endpoint);
+    }
     for port in ports {
         intent.ports.insert(port.id, port.as_ref().clone());
         groups_from_tables(state, port, &mut intent);
@@ -495,13 +567,46 @@ fn router_from_tables(state: &State, id: RouterId) -> Option<ToldRouter> {
     };
     let mut gateways = of(Router::GATEWAY_OWNER, false);
     gateways.retain(|id, _| router.gateways.iter().any(|g| g.port_id == *id));
-    Some(ToldRouter {
+    let mut told = ToldRouter {
         router: router.as_ref().clone(),
         interfaces: of(Router::INTERFACE_OWNER, true),
         gateways,
         gateway_host: None,
         published: BTreeSet::new(),
-    })
+    };
+    if !told.gateways.is_empty() {
+        outside_from_tables(state, &mut told);
+    }
+    Some(told)
+}
+
+/// Adds what only routers have that lead outside.
+fn outside_from_tables(state: &State, told: &mut ToldRouter) {
+    let record = state.layer3.gateways.get(&told.router.id);
+    let at = record.and_then(|r| Some((r, r.host.clone()?)));
+    let at = at.filter(|(_, host)| state.tunnels.endpoint(host).is_some());
+    told.gateway_host = at.map(|(record, host)| GatewayHost {
+        host,
+        segment: record.segment,
+        generation: record.generation,
+    });
+    let scope = |s: &Subnet| state.pools.get(&s.subnetpool_id?)?.address_scope_id;
+    for outside in state
+        .subnets
+        .values()
+        .filter(|s| s.network_id == NetworkId(id(1, OUTSIDE)))
+    {
+        let interfaces = told.interfaces.values().flat_map(|i| &i.fixed_ips);
+        for inside in interfaces.filter_map(|f| state.subnets.get(&f.subnet_id)) {
+            if scope(inside).is_some() && scope(inside) == scope(outside) {
+                told.published.insert(inside.cidr);
+            }
+        }
+    }
+    let proxies = state.layer3.proxies.values();
+    let proxies = proxies.filter(|p| p.router_id == told.router.id && told.router.enable_ndp_proxy);
+    told.published
+        .extend(proxies.map(|p| Prefix::host(p.ip_address.into())));
 }
 
 type Reached = (BTreeSet<RouterId>, BTreeSet<NetworkId>);
@@ -545,6 +650,16 @@ fn reach_from_tables(state: &State, host: &HostId) -> Reached {
     let own = taken(state, host).into_iter().map(|p| p.network_id);
     let mut reached = (BTreeSet::new(), own.collect());
     close(state, &mut reached);
+    // From a gateway one gets to its router alone, not to others on that one's networks.
+    for id in state.layer3.routers.ids() {
+        let gateway = router_from_tables(state, *id).and_then(|r| r.gateway_host);
+        if gateway.is_some_and(|g| g.host == *host) {
+            let mut from_here = (BTreeSet::from([*id]), BTreeSet::new());
+            close(state, &mut from_here);
+            reached.0.extend(from_here.0);
+            reached.1.extend(from_here.1);
+        }
+    }
     reached
 }
 

@@ -1,0 +1,187 @@
+//! On which host a router with a gateway translates: chosen once, and kept as long as the host is fit for it. An
+//! agent that is merely away moves nothing. Plans from the state, and may run at any time.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use hextet_api::error::{ApiError, Result};
+use hextet_model::neutron::Router;
+use hextet_types::{HostId, RouterId};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::{join::server, live::Live};
+use crate::{
+    cloud::Cloud,
+    keys,
+    networking::network::segment,
+    state::{State, layer3::GatewayRecord, table::Row},
+    write::Write,
+};
+
+/// Changes are collected for so long.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Looks again although nothing seems to have changed.
+const AGAIN: Duration = Duration::from_secs(30);
+/// The same, while a router waits for a host: its agent may be heard of again.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Whether routers may translate on the host.
+pub fn is_fit(state: &State, host: &HostId) -> bool {
+    let willing = state.hosts.get(host).is_some_and(|h| h.gateway);
+    willing && state.tunnels.endpoint(host).is_some()
+}
+
+/// Whether something has to be done for the router.
+fn is_due(state: &State, id: RouterId) -> bool {
+    let record = state.layer3.gateways.get(&id);
+    let router = state.layer3.routers.get(&id);
+    if router.is_none_or(|r| r.gateways.is_empty()) {
+        return record.is_some();
+    }
+    let host = record.and_then(|r| r.host.as_ref());
+    host.is_none_or(|host| !is_fit(state, host))
+}
+
+fn due(state: &State) -> Vec<RouterId> {
+    let layer3 = &state.layer3;
+    let routers = layer3.routers.ids().chain(layer3.gateways.ids());
+    let routers: BTreeSet<RouterId> = routers.copied().collect();
+    let due = routers.into_iter().filter(|id| is_due(state, *id));
+    due.collect()
+}
+
+/// Keeps them as they have to be, for ever.
+pub async fn run(cloud: &Cloud, live: &Live) {
+    let mut revisions = cloud.revisions();
+    let mut seen = None;
+    loop {
+        let now = cloud.state().gateway_changes;
+        let done = if seen == Some(now) {
+            true
+        } else {
+            reconcile(cloud, live).await
+        };
+        seen = done.then_some(now);
+        let news = async {
+            while cloud.state().gateway_changes == now && revisions.changed().await.is_ok() {}
+        };
+        let _ = timeout(if done { AGAIN } else { SOON }, news).await;
+        sleep(DEBOUNCE).await;
+    }
+}
+
+/// Does what has to be done; answers whether nothing is left.
+async fn reconcile(cloud: &Cloud, live: &Live) -> bool {
+    let due = due(&cloud.state());
+    for id in due {
+        let is_alive = |host: &HostId| live.heard(host).is_some_and(|h| h.is_fresh());
+        let caller = server();
+        let result = cloud.write(&caller, |write| settle(write, id, &is_alive));
+        match result.await {
+            Ok(Some(host)) => info!(router = %id, %host, "a router translates there"),
+            Ok(None) => {}
+            Err(error) => {
+                warn!(router = %id, %error, "choose a router's gateway host; trying again")
+            }
+        }
+    }
+    self::due(&cloud.state()).is_empty()
+}
+
+/// Chooses anew, or gives up what nobody needs.
+fn settle(
+    write: &mut Write<'_>,
+    id: RouterId,
+    is_alive: &impl Fn(&HostId) -> bool,
+) -> Result<Option<HostId>> {
+    let state = write.state;
+    if !is_due(state, id) {
+        return Ok(None);
+    }
+    let Some(row) = state.layer3.routers.row(&id) else {
+        release(write, id);
+        return Ok(None);
+    };
+    if row.value.gateways.is_empty() {
+        release(write, id);
+        return Ok(None);
+    }
+    let hosts = state.hosts.ids();
+    let fit = hosts.filter(|host| is_fit(state, host) && is_alive(host));
+    let least = fit.min_by_key(|host| state.layer3.gateways_by_host.count(*host));
+    let least = least.cloned();
+    set(write, row, least.as_ref())?;
+    Ok(least)
+}
+
+/// Lets a router with a gateway translate on the host, or for now on none.
+///
+/// # Errors
+///
+/// 503 `NoNetworkAvailable`: no VXLAN segment is left for it.
+pub fn set(write: &mut Write<'_>, router: &Row<Router>, host: Option<&HostId>) -> Result<()> {
+    let id = router.value.id;
+    let row = write.state.layer3.gateways.row(&id);
+    if row.map_or(host.is_none(), |r| r.value.host.as_ref() == host) {
+        return Ok(());
+    }
+    write.unchanged(keys::router(id), router.mod_revision);
+    if let Some(host) = host {
+        write.exists(keys::host(host));
+    }
+    let host = host.cloned();
+    match row {
+        Some(row) => {
+            let record = GatewayRecord {
+                host,
+                segment: row.value.segment,
+                generation: row.value.generation + 1,
+            };
+            write.replace(keys::gateway(id), row.mod_revision, &record)
+        }
+        None => {
+            let record = GatewayRecord {
+                host,
+                segment: segment::spare(write)?,
+                generation: 1,
+            };
+            write.create(keys::gateway(id), &record)
+        }
+    }
+}
+
+/// A router that an administrator wants to translate on this host.
+///
+/// # Errors
+///
+/// 400: it cannot.
+pub fn check(state: &State, router: &Router, host: &HostId) -> Result<()> {
+    let refuse = |reason: &str| {
+        Err(ApiError::invalid_input(format!(
+            "hextet:gateway_host: {reason}"
+        )))
+    };
+    if router.gateways.is_empty() {
+        return refuse("the router has no external gateway");
+    }
+    let Some(record) = state.hosts.get(host) else {
+        return refuse(&format!("no agent of a host {host} has joined"));
+    };
+    if !record.gateway {
+        return refuse(&format!(
+            "{host} is not to be one (gateway = false in its agent's configuration)"
+        ));
+    }
+    if state.tunnels.endpoint(host).is_none() {
+        return refuse(&format!("{host} has no tunnel_address"));
+    }
+    Ok(())
+}
+
+/// A router has no gateway any more.
+pub fn release(write: &mut Write<'_>, id: RouterId) {
+    if let Some(row) = write.state.layer3.gateways.row(&id) {
+        write.release(keys::segment(row.value.segment));
+        write.remove(keys::gateway(id), row.mod_revision);
+    }
+}
