@@ -65,6 +65,9 @@ pub struct NodeSpec {
     pub name_servers: Vec<std::net::IpAddr>,
     /// Variables for templates and commands on this node.
     pub vars: BTreeMap<String, String>,
+    /// Give it a `/run/netns` of its own, as another machine would have: what programs on it name there nobody
+    /// else sees. The lab's own namespaces are found there under their names.
+    pub own_netns: bool,
 }
 
 /// A bridge.

@@ -15,13 +15,15 @@ use crate::{
     file::check_lab_name,
     node::{View, command, netns, succeed},
     process::Start,
-    record::Record,
+    record::{Identity, Record},
     template::fill,
     wiring,
 };
 
 /// What a lab needs to be installed: program and package.
 const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2")];
+/// The process that holds a node's mount namespace.
+const MOUNTS: &str = "mounts";
 
 /// A lab that is up. Dropping it leaves it up; see [`Lab::guard`].
 #[derive(Debug)]
@@ -126,6 +128,7 @@ impl Lab {
         self.clear_left_over()?;
         self.write_record()?;
         wiring::build(&self.file, |node| self.bare_node(node))?;
+        self.separate_netns()?;
         for spec in &self.file.processes {
             if !spec.manual {
                 self.run_spec(spec)?;
@@ -142,6 +145,24 @@ impl Lab {
                 .output()
                 .map_err(Error::io("run ip netns delete"))?;
             succeed(&words, None, output)?;
+        }
+        Ok(())
+    }
+
+    /// Starts what holds the mount namespaces of nodes with a `/run/netns` of their own.
+    fn separate_netns(&self) -> Result<(), Error> {
+        let nodes = self.file.nodes.iter();
+        for (name, _) in nodes.filter(|(_, spec)| spec.own_netns) {
+            let script = format!(
+                "set -e; mkdir machine; mount --rbind /run/netns machine; mount -t tmpfs hextet-lab /run/netns; \
+                 for n in machine/{}; do ln -s $PWD/$n /run/netns/; done; echo ready; exec sleep infinity",
+                netns(self.name(), "*")
+            );
+            let unshare = ["unshare", "--mount", "--propagation", "private"];
+            let words = [unshare.as_slice(), &["sh", "-c", &script]].concat();
+            let mut spec = ProcessSpec::new(name.get_ref(), MOUNTS, &words);
+            spec.ready = Some(Ready::Log("ready".to_owned()));
+            self.run_spec(&spec)?;
         }
         Ok(())
     }
@@ -225,12 +246,19 @@ impl Lab {
             .node(name)
             .is_some_and(|spec| !spec.name_servers.is_empty());
         let resolv_conf = servers.then(|| self.node_directory(name).join("resolv.conf"));
+        let own_netns = self.file.node(name).is_some_and(|spec| spec.own_netns);
+        let holder = format!("{name}/{MOUNTS}");
+        let is_holder =
+            |(identity, noted): &(Identity, String)| *noted == holder && identity.runs();
+        let noted = own_netns.then(|| self.record.noted());
+        let mut noted = noted.into_iter().flatten();
         Node::new(
             self.name(),
             name,
             View {
                 resolv_conf,
                 sys: false,
+                mounts_of: noted.find(is_holder).map(|(is, _)| is.pid.unsigned_abs()),
             },
         )
     }

@@ -38,6 +38,8 @@ pub(crate) struct View {
     pub resolv_conf: Option<PathBuf>,
     /// Whether `/sys` shows the node's interfaces.
     pub sys: bool,
+    /// Everything as this process sees it, by its id; the rest on top of that.
+    pub mounts_of: Option<u32>,
 }
 
 impl Node {
@@ -92,6 +94,17 @@ impl Node {
             return Ok(());
         }
         let failed = |what: &str| Error::errno(format!("{what} for node {}", self.name));
+        if let Some(process) = self.view.mounts_of {
+            let path = format!("/proc/{process}/ns/mnt");
+            let file = File::open(&path).map_err(Error::io(format!("open {path}")))?;
+            // A thread that shares its working directory with others can't change its mounts.
+            unshare(CloneFlags::CLONE_FS).map_err(failed("have a working directory of its own"))?;
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNS)
+                .map_err(failed("enter the mount namespace"))?;
+        }
+        if !self.view.sys && self.view.resolv_conf.is_none() {
+            return Ok(());
+        }
         unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)

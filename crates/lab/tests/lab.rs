@@ -315,3 +315,31 @@ fn a_program_may_see_the_nodes_own_sys_and_sockets() {
             .unwrap()
     );
 }
+
+#[test]
+fn a_node_may_name_namespaces_that_nobody_else_sees() {
+    let text = "name = \"own\"\n[node.a]\nown_netns = true\n[node.b]\nown_netns = true\n[node.c]\n";
+    let file = LabFile::parse(text, Path::new("/nowhere/own.toml")).unwrap();
+    let file = file.named(&format!("own-{}", std::process::id())).unwrap();
+    let lab = Lab::up(file).unwrap().guard();
+    let name = format!("same-{}", std::process::id());
+    let [a, b, c] = ["a", "b", "c"].map(|node| lab.node(node).unwrap());
+    // The same name on two nodes; each keeps its own from one program to the next.
+    for (node, address) in [(&a, "192.0.2.1/32"), (&b, "192.0.2.2/32")] {
+        node.run(&["ip", "netns", "add", &name]).unwrap();
+        let inside = ["ip", "-n", &name];
+        let add = ["addr", "add", address, "dev", "lo"];
+        node.run(&[&inside[..], &add].concat()).unwrap();
+    }
+    let shown = b.run(&["ip", "-n", &name, "addr", "show"]).unwrap();
+    assert!(
+        shown.contains("192.0.2.2") && !shown.contains("192.0.2.1"),
+        "{shown}"
+    );
+    let elsewhere = c.run(&["ip", "netns", "list"]).unwrap();
+    assert!(!elsewhere.contains(&name), "{elsewhere}");
+    // Who opens the lab again sees the same; and the lab's own namespaces are there.
+    let again = Lab::open(lab.name()).unwrap().node("a").unwrap();
+    let seen = again.run(&["ip", "netns", "list"]).unwrap();
+    assert!(seen.contains(&name) && seen.contains(c.netns()), "{seen}");
+}
