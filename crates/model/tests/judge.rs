@@ -178,7 +178,7 @@ fn planned(intent: &Intent, machine: &Machine<'_>, packet: &Packet) -> Fate {
         Outcome::Leaves { translated, .. } => Fate::Leaves {
             translated: translated.is_some(),
         },
-        Outcome::Host => Fate::Host,
+        Outcome::Host | Outcome::Router(_) => Fate::Host,
         Outcome::Dropped(reason) => Fate::Dropped(word(&reason)),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     plan::{HostConfig, base::GATEWAY_V6, outer_end_of, rules::icmp_of},
     state::{
         CtState, Fdb, Hook, HostState, Key, Link, Neighbour, Netns, NextHop, Object, PktType,
-        RouteKey, RouteKind, Vxlan, marks,
+        Route, RouteKey, RouteKind, Rule, RuleAction, Vxlan, marks,
     },
 };
 
@@ -141,6 +141,11 @@ impl<'a> Machine<'a> {
                 steps.push(Step::Enters(name.clone()));
             }
         }
+        self.pass(packet, steps)
+    }
+
+    /// The same without a word on how it comes in.
+    pub(super) fn pass(&self, packet: &Packet, steps: Option<&mut Vec<Step>>) -> Outcome {
         let mut flight = Flight::new(packet);
         match self.travel(&mut flight, steps) {
             Ok(outcome) => outcome,
@@ -351,7 +356,8 @@ impl<'a> Machine<'a> {
             return Ok(Way::Local);
         }
         let found = self
-            .best_route(destination)
+            .route_by_rules(flight)
+            .or_else(|| self.best_route(destination))
             .filter(|(_, kind)| **kind != RouteKind::Throw);
         let hop = match found {
             Some((_, RouteKind::Unicast(hops))) => hops.first(),
@@ -388,6 +394,54 @@ impl<'a> Machine<'a> {
         self.state.objects.range(from..=to).any(|(key, _)| {
             matches!(key, Key::XfrmPolicy(_, _, (value, mask)) if flight.mark & mask == *value)
         })
+    }
+
+    /// What policy rules lead to, which come before the main table.
+    fn route_by_rules(&self, flight: &Flight<'_>) -> Option<(Prefix, &'a RouteKind)> {
+        let family = flight.packet.family();
+        let first = Key::Rule(self.netns.clone(), family, 0, None, None);
+        let rules = self.state.objects.range(first..).map_while(|(_, object)| {
+            let Object::Rule(rule) = object else {
+                return None;
+            };
+            (rule.netns == *self.netns && rule.family == family).then_some(rule)
+        });
+        let applies = |rule: &&Rule| {
+            let by_link = rule.iif.is_none() || rule.iif == flight.packet.link;
+            let marked = |(value, mask)| flight.mark & mask == value;
+            by_link && rule.fwmark.is_none_or(marked)
+        };
+        let found = rules.filter(applies).find_map(|rule| match rule.action {
+            RuleAction::Blackhole => Some((Prefix::default_route(family), &RouteKind::Blackhole)),
+            RuleAction::Table(table) => self.route_in(table, flight.packet.destination),
+        });
+        found.filter(|(_, kind)| **kind != RouteKind::Throw)
+    }
+
+    /// The longest prefix of a table that is looked through as a whole. A `throw` goes on with the next rule.
+    fn route_in(&self, table: u32, destination: IpAddr) -> Option<(Prefix, &'a RouteKind)> {
+        let first = Key::Route(RouteKey {
+            netns: self.netns.clone(),
+            table,
+            prefix: Prefix::default_route(Family::V4),
+            metric: 0,
+        });
+        let mut best: Option<&'a Route> = None;
+        for (_, object) in self.state.objects.range(first..) {
+            match object {
+                Object::Route(route)
+                    if route.key.netns == *self.netns && route.key.table == table =>
+                {
+                    let longer = |than: &Route| route.key.prefix.len() > than.key.prefix.len();
+                    if route.key.prefix.contains(destination) && best.is_none_or(longer) {
+                        best = Some(route);
+                    }
+                }
+                _ => break,
+            }
+        }
+        best.map(|route| (route.key.prefix, &route.kind))
+            .filter(|(_, kind)| **kind != RouteKind::Throw)
     }
 
     /// The longest prefix, and of those for one prefix the lowest metric.

@@ -6,6 +6,7 @@
 
 mod machine;
 mod packet;
+mod path;
 mod step;
 mod table;
 
@@ -97,24 +98,30 @@ pub enum ExplainError {
 /// The question makes no packet: an unknown port, or no source of the family.
 pub fn explain(planner: &Planner, query: &Query) -> Result<Explanation, ExplainError> {
     let packet = packet_of(planner, query)?;
-    let domain = domain_of(planner.intent(), query.from);
-    let netns = netns_of(planner, query.from);
-    let realm = planner.realm(&netns);
-    let config = realm.map_or_else(|| planner.config(), Realm::config);
-    let machine = Machine::within(&netns, planner.state(), config);
     let mut steps = Vec::new();
     let verdict = match query.from {
-        Endpoint::Host => machine.send_from_host(&packet, Some(&mut steps)),
-        _ => machine.send(&packet, Some(&mut steps)),
+        Endpoint::Host => {
+            let machine = Machine::new(planner.state(), planner.config());
+            let verdict = machine.send_from_host(&packet, Some(&mut steps));
+            name(planner, &Netns::Main, &packet, &mut steps);
+            verdict
+        }
+        _ => path::follow(planner, netns_of(planner, query.from), packet, &mut steps),
     };
-    for step in &mut steps {
+    Ok(Explanation { steps, verdict })
+}
+
+/// Adds to the steps in a namespace what of the cloud they come from.
+fn name(planner: &Planner, netns: &Netns, packet: &Packet, steps: &mut [Step]) {
+    let realm = planner.realm(netns);
+    let domain = realm.map_or(RoutingDomain::Routed, Realm::domain);
+    for step in steps {
         match step {
-            Step::Rule(step) => name_group((planner.intent(), domain), &packet, step),
+            Step::Rule(step) => name_group((planner.intent(), domain), packet, step),
             Step::Tunnels { to, host, .. } => *host = host_at(planner.intent(), *to),
             _ => {}
         }
     }
-    Ok(Explanation { steps, verdict })
 }
 
 /// Where the sender is: a port on its network, everybody else in the main namespace.
@@ -126,15 +133,6 @@ fn netns_of(planner: &Planner, from: Endpoint) -> Netns {
         },
         Endpoint::Address(_) | Endpoint::Host => Netns::Main,
     }
-}
-
-/// Among whom the sender's address is its own.
-fn domain_of(intent: &Intent, from: Endpoint) -> RoutingDomain {
-    let port = match from {
-        Endpoint::Port(id) => intent.ports.get(&id),
-        Endpoint::Address(_) | Endpoint::Host => None,
-    };
-    RoutingDomain::of(port.and_then(|port| intent.networks.get(&port.network_id)))
 }
 
 fn host_at(intent: &Intent, addr: IpAddr) -> Option<HostId> {

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use hextet_types::{HostId, IfName, Prefix, SecurityGroupId, SecurityGroupRuleId};
+use hextet_types::{HostId, IfName, Prefix, RouterId, SecurityGroupId, SecurityGroupRuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -18,6 +18,22 @@ pub enum Step {
     Arrives(Option<IfName>),
     /// It is handed to its port in this network namespace: the private network's.
     Enters(String),
+    /// It comes to a router, in this network namespace of its own.
+    Router {
+        /// The router.
+        id: RouterId,
+        /// Its name, or empty.
+        name: String,
+        /// The namespace.
+        netns: String,
+    },
+    /// The router has an extra route for it.
+    ExtraRoute {
+        /// For these destinations.
+        destination: Prefix,
+        /// By way of these; of several, one.
+        nexthops: Vec<IpAddr>,
+    },
     /// A rule decides.
     Rule(RuleStep),
     /// A route leads on.
@@ -76,6 +92,8 @@ pub enum Outcome {
     },
     /// The host itself gets it.
     Host,
+    /// A router itself gets it.
+    Router(RouterId),
     /// Nobody gets it.
     Dropped(Reason),
 }
@@ -132,6 +150,8 @@ pub enum Reason {
     Blackhole,
     /// There is no route.
     NoRoute,
+    /// It goes round in circles until its hops are spent.
+    Loop,
     /// A rule that this list does not know, by its comment.
     Other(String),
 }
@@ -189,6 +209,7 @@ impl Reason {
             Reason::LocalSource => why::LOCAL_SOURCE,
             Reason::Blackhole => "nobody in the cloud has that address",
             Reason::NoRoute => "there is no route",
+            Reason::Loop => "it goes round in circles until its hops are spent",
             Reason::Other(text) => text,
         }
     }
@@ -214,6 +235,7 @@ impl fmt::Display for Outcome {
                     .try_for_each(|range| write!(f, " as {}", Range(range)))
             }
             Outcome::Host => f.write_str("reaches the host itself"),
+            Outcome::Router(id) => write!(f, "reaches router {id} itself"),
             Outcome::Dropped(reason) => write!(f, "dropped: {reason}"),
         }
     }
@@ -237,6 +259,25 @@ impl fmt::Display for Step {
             Step::Arrives(Some(link)) => write!(f, "arrives by {link}"),
             Step::Arrives(None) => f.write_str("comes from the host itself or an uplink"),
             Step::Enters(netns) => write!(f, "enters network namespace {netns}"),
+            Step::Router { id, name, netns } => {
+                f.write_str("enters router ")?;
+                if !name.is_empty() {
+                    write!(f, "{name}, ")?;
+                }
+                write!(f, "{id}, in network namespace {netns}")
+            }
+            Step::ExtraRoute {
+                destination,
+                nexthops,
+            } => {
+                write!(f, "extra route {destination} of the router")?;
+                let mut word = " by way of ";
+                for hop in nexthops {
+                    write!(f, "{word}{hop}")?;
+                    word = " or ";
+                }
+                Ok(())
+            }
             Step::Rule(step) => step.fmt(f),
             Step::Route { prefix, link } => {
                 match prefix {
@@ -251,7 +292,10 @@ impl fmt::Display for Step {
             }
             Step::Translates(range) => write!(f, "source becomes {}", Range(range)),
             Step::Tunnels { vni, to, host } => match host {
-                Some(host) => write!(f, "over VXLAN {vni} to host {host} ({to})"),
+                Some(host) => write!(
+                    f,
+                    "over VXLAN {vni} to host {host} ({to}), which judges what comes to its ports"
+                ),
                 None => write!(f, "over VXLAN {vni} to {to}"),
             },
         }

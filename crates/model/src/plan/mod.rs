@@ -36,11 +36,11 @@ use std::{
 };
 
 use crate::{
-    intent::{Change, Intent},
+    intent::{Change, Intent, Router, RoutingDomain},
     neutron::Port,
     state::{Changed, HostState, Netns},
 };
-use hextet_types::NetworkId;
+use hextet_types::{NetworkId, RouterId};
 
 pub use address::{
     BLACKHOLE_METRIC, DEFAULT_METRIC, EXTRA_METRIC, GATEWAY_METRIC, OUTSIDE_METRIC, PORT_METRIC,
@@ -113,6 +113,19 @@ impl<'a> Realm<'a> {
     /// The port that an address leads to there.
     pub fn port_with(self, addr: IpAddr) -> Option<&'a Port> {
         self.0.port_with(addr)
+    }
+
+    /// Among whom an address is its own there.
+    pub fn domain(self) -> RoutingDomain {
+        self.0.place.domain()
+    }
+
+    /// The router whose namespace it is.
+    pub fn router(self) -> Option<&'a Router> {
+        match self.0.place {
+            Place::Router(id) => self.0.intent.routers.get(&id),
+            Place::Main | Place::Network(_) => None,
+        }
     }
 
     /// The host's configuration, as it holds there.
@@ -201,6 +214,11 @@ impl Planner {
     /// Where a network's ports live.
     pub fn netns_of(&self, network: NetworkId) -> Netns {
         Place::of(self.intent.networks.get(&network)).netns()
+    }
+
+    /// Where a router lives; of two that would share a namespace, it is one's: see [`Realm::router`].
+    pub fn netns_of_router(&self, router: RouterId) -> Netns {
+        Place::Router(router).netns()
     }
 
     /// What is planned for a namespace; none where nothing is.

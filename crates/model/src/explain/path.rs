@@ -1,0 +1,117 @@
+//! A packet's way from namespace to namespace: a network's, by a router's, to another network's. Each judges it as a
+//! [`Machine`] of its own, since a packet takes no mark along.
+
+use hextet_types::IfName;
+
+use super::{
+    machine::Machine,
+    name,
+    packet::Packet,
+    step::{Outcome, Reason, Step},
+};
+use crate::{
+    intent::Router,
+    plan::{Planner, Realm},
+    state::{HostState, Key, Netns, Object},
+};
+
+/// A packet that comes through more namespaces goes round in circles.
+const MAX_NAMESPACES: usize = 16;
+
+/// What becomes of a packet that comes in in that namespace.
+pub(super) fn follow(
+    planner: &Planner,
+    from: Netns,
+    mut packet: Packet,
+    steps: &mut Vec<Step>,
+) -> Outcome {
+    let state = planner.state();
+    let mut netns = from;
+    for nth in 0..MAX_NAMESPACES {
+        let realm = planner.realm(&netns);
+        let config = realm.map_or_else(|| planner.config(), Realm::config);
+        let machine = Machine::within(&netns, state, config);
+        let first = steps.len();
+        let outcome = match (nth, realm.and_then(Realm::router), &netns) {
+            (0, ..) => machine.send(&packet, Some(steps)),
+            (_, Some(router), Netns::Named(name)) => {
+                steps.push(enters(router, name.clone()));
+                machine.pass(&packet, Some(steps))
+            }
+            (_, _, Netns::Named(name)) => {
+                steps.push(Step::Enters(name.clone()));
+                machine.pass(&packet, Some(steps))
+            }
+            (_, _, Netns::Main) => machine.send(&packet, Some(steps)),
+        };
+        name(
+            planner,
+            &netns,
+            &packet,
+            steps.get_mut(first..).unwrap_or_default(),
+        );
+        let router = realm.and_then(Realm::router);
+        name_extra_route(router, steps);
+        let link = match (outcome, router) {
+            (Outcome::Host, Some(router)) => return Outcome::Router(router.router.id),
+            (Outcome::Delivered { link }, _) => link,
+            (outcome, _) => return outcome,
+        };
+        match far_end(state, &netns, &link) {
+            Some((there, link)) => {
+                netns = there;
+                packet.link = Some(link);
+                packet.mac = None;
+            }
+            None => return Outcome::Delivered { link },
+        }
+    }
+    Outcome::Dropped(Reason::Loop)
+}
+
+fn enters(router: &Router, netns: String) -> Step {
+    Step::Router {
+        id: router.router.id,
+        name: router.router.standard.name.clone(),
+        netns,
+    }
+}
+
+/// Says of the router's route that it is one of its extra routes.
+fn name_extra_route(router: Option<&Router>, steps: &mut Vec<Step>) {
+    let (Some(router), Some(Step::Route { prefix, .. })) = (router, steps.last()) else {
+        return;
+    };
+    let Some(destination) = *prefix else { return };
+    let routes = router.router.routes.iter();
+    let nexthops: Vec<_> = routes
+        .filter(|route| route.destination == destination)
+        .map(|route| route.nexthop)
+        .collect();
+    if !nexthops.is_empty() {
+        steps.push(Step::ExtraRoute {
+            destination,
+            nexthops,
+        });
+    }
+}
+
+/// Where a link leads that is an end of a pair between namespaces. A port's own is known by its far end, and leads to
+/// nobody but its workload.
+fn far_end(state: &HostState, netns: &Netns, link: &IfName) -> Option<(Netns, IfName)> {
+    let near = Key::Veth(netns.clone(), link.clone());
+    if let Some(Object::Veth(veth)) = state.objects.get(&near) {
+        return Some((veth.peer_netns.clone(), veth.peer.clone()));
+    }
+    let Netns::Named(name) = netns else {
+        return None;
+    };
+    // The far end has the name of where its pair leads, and so has the near one.
+    let near = Key::Veth(Netns::Named(link.as_str().to_owned()), name.parse().ok()?);
+    match state.objects.get(&near) {
+        Some(Object::Veth(veth)) if veth.peer_netns == *netns && veth.peer == *link => {
+            Some((veth.netns.clone(), veth.name.clone()))
+        }
+        _ => None,
+    }
+}
