@@ -177,6 +177,7 @@ async fn status(State(sources): State<Sources>) -> Result<Json<Status>, Failure>
             .map(|at| Instant::now().saturating_duration_since(at).as_secs()),
         kernel: standpoint.kernel,
         ports: standpoint.ports,
+        routers: standpoint.routers,
         drain: sources.drains.state(),
         peers: sources.peers(),
     }))

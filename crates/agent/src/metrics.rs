@@ -262,6 +262,7 @@ tap0a1b2c3d-4e: 111 11 0 3 0 0 0 0 222 22 0 4 0 0 0 0
                 ..Default::default()
             },
             ports: vec![port],
+            routers: Vec::new(),
             server_heard: None,
         };
         let text = render(&standpoint, &links(TABLE)).unwrap();

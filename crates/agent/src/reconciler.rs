@@ -32,7 +32,7 @@ use crate::{
     journal::Journal,
     lookout::Lookout,
     next_hop::NextHops,
-    report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus},
+    report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus, RouterStatus},
     reporter::Standing as Reported,
     subscription::Update,
 };
@@ -85,6 +85,8 @@ pub struct Standpoint {
     pub kernel: KernelStatus,
     /// The ports.
     pub ports: Vec<PortStatus>,
+    /// The routers.
+    pub routers: Vec<RouterStatus>,
     /// When the server was last heard of.
     pub server_heard: Option<Instant>,
 }
@@ -485,6 +487,7 @@ impl Reconciler {
                 .values()
                 .map(|p| self.port_status(p))
                 .collect(),
+            routers: self.router_statuses(),
             server_heard: self.server_heard,
         }
     }

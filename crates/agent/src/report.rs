@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
-use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId};
+use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId, RouterId};
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::Drain;
@@ -22,6 +22,9 @@ pub struct Status {
     pub kernel: KernelStatus,
     /// Our ports.
     pub ports: Vec<PortStatus>,
+    /// Routers that this host has parts of.
+    #[serde(default)]
+    pub routers: Vec<RouterStatus>,
     /// Whether this host is out of service, or about to be.
     #[serde(default)]
     pub drain: Drain,
@@ -62,6 +65,27 @@ pub struct PortStatus {
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// None while the kernel passes its packets; otherwise why it does not.
+    pub down: Option<String>,
+}
+
+/// A router that is told to this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterStatus {
+    /// The router.
+    pub id: RouterId,
+    /// Its name, or empty.
+    pub name: String,
+    /// Its network namespace on this host.
+    pub netns: String,
+    /// The names of the networks that it is on.
+    pub networks: Vec<String>,
+    /// Its addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// Its addresses outside.
+    pub external: Vec<IpAddr>,
+    /// Where it translates for many, if anywhere.
+    pub gateway_host: Option<HostId>,
+    /// None while the kernel forwards for it; otherwise why it does not.
     pub down: Option<String>,
 }
 

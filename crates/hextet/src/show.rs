@@ -1,11 +1,11 @@
 //! What people see: tables on a terminal, plain text in a pipe.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, net::IpAddr};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use hextet_agent::{
     bgp::Drain,
-    report::{PeerStatus, PlannedWrite, PortStatus, Status},
+    report::{PeerStatus, PlannedWrite, PortStatus, RouterStatus, Status},
 };
 
 /// A table with these headings; with lines around its cells only on a terminal.
@@ -53,6 +53,9 @@ pub fn status(status: &Status) -> String {
     if !status.ports.is_empty() {
         text.push_str(&format!("\n{}\n", ports(&status.ports)));
     }
+    if !status.routers.is_empty() {
+        text.push_str(&format!("\n{}\n", routers(&status.routers)));
+    }
     text
 }
 
@@ -91,20 +94,51 @@ pub fn ports(ports: &[PortStatus]) -> Table {
     let mut table = table(&["port", "name", "network", "link", "addresses", "state"]);
     for port in ports {
         let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
-        let state = port
-            .down
-            .as_ref()
-            .map_or_else(|| "ACTIVE".to_owned(), |why| format!("DOWN: {why}"));
         table.add_row([
             port.id.to_string(),
             port.name.clone(),
             port.network_name.clone(),
             port.link.to_string(),
             addresses.join(" "),
-            state,
+            state(port.down.as_deref()),
         ]);
     }
     table
+}
+
+fn routers(routers: &[RouterStatus]) -> Table {
+    let mut table = table(&[
+        "router",
+        "name",
+        "namespace",
+        "networks",
+        "addresses",
+        "outside",
+        "gateway host",
+        "state",
+    ]);
+    let words = |addresses: &[IpAddr]| {
+        let words: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        words.join(" ")
+    };
+    for router in routers {
+        let host = router.gateway_host.as_ref();
+        table.add_row([
+            router.id.to_string(),
+            router.name.clone(),
+            router.netns.clone(),
+            router.networks.join(" "),
+            words(&router.addresses),
+            words(&router.external),
+            host.map_or_else(|| "-".to_owned(), ToString::to_string),
+            state(router.down.as_deref()),
+        ]);
+    }
+    table
+}
+
+fn state(down: Option<&str>) -> String {
+    down.map_or_else(|| "ACTIVE".to_owned(), |why| format!("DOWN: {why}"))
 }
 
 /// `hextet plan`.

@@ -8,14 +8,15 @@ use std::{
 use hextet_api::agent::PortState;
 use hextet_kernel::Standing;
 use hextet_model::{
+    intent::{Router, RouterInterface},
     neutron::Port,
-    plan::{PORT_METRIC, outer_end},
+    plan::{PORT_METRIC, Realm, outer_end},
     state::{Key, Netns, RouteKey},
 };
-use hextet_types::{IfName, PortId, Prefix};
+use hextet_types::{IfName, NetworkId, PortId, Prefix};
 
 use super::{MAIN_TABLE, Reconciler, ResponderChange};
-use crate::report::PortStatus;
+use crate::report::{PortStatus, RouterStatus};
 
 impl Reconciler {
     /// Everything, as after a start.
@@ -131,6 +132,58 @@ impl Reconciler {
             })
         }));
         keys
+    }
+
+    pub(super) fn router_statuses(&self) -> Vec<RouterStatus> {
+        let routers = self.planner.intent().routers.values();
+        routers.map(|router| self.router_status(router)).collect()
+    }
+
+    fn router_status(&self, router: &Router) -> RouterStatus {
+        let addresses = |interfaces: &BTreeMap<PortId, RouterInterface>| {
+            let fixed = interfaces.values().flat_map(|i| &i.fixed_ips);
+            fixed.map(|f| f.ip_address).collect()
+        };
+        let networks: BTreeSet<NetworkId> =
+            router.interfaces.values().map(|i| i.network_id).collect();
+        let known = networks
+            .iter()
+            .filter_map(|id| self.planner.intent().networks.get(id));
+        let id = router.router.id;
+        RouterStatus {
+            id,
+            name: router.router.standard.name.clone(),
+            netns: self.planner.netns_of_router(id).to_string(),
+            networks: known.map(|n| n.standard.name.clone()).collect(),
+            addresses: addresses(&router.interfaces),
+            external: addresses(&router.gateways),
+            gateway_host: router.gateway_host.as_ref().map(|g| g.host.clone()),
+            down: self.router_is_down(router),
+        }
+    }
+
+    /// Why the kernel forwards nothing for it, or not all.
+    fn router_is_down(&self, router: &Router) -> Option<String> {
+        if !router.router.admin_state_up {
+            return Some("administratively down".to_owned());
+        }
+        let netns = self.planner.netns_of_router(router.router.id);
+        let in_it = self.planner.realm(&netns).and_then(Realm::router);
+        if let Some(other) = in_it.filter(|other| other.router.id != router.router.id) {
+            return Some(format!(
+                "router {} has a namespace of the same name; make this one anew",
+                other.router.id
+            ));
+        }
+        let mut failures = self.failures.iter();
+        if let Some((_, failure)) = failures.find(|(key, _)| *key.netns() == netns) {
+            return Some(failure.clone());
+        }
+        let Netns::Named(name) = netns else {
+            return None;
+        };
+        let stands = self.stands(&Key::Namespace(name));
+        (!stands).then(|| "its namespace does not stand yet".to_owned())
     }
 
     pub(super) fn port_status(&self, port: &Port) -> PortStatus {
