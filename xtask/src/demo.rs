@@ -19,6 +19,9 @@ pub struct Demo {
     /// Leave the lab running afterwards, and say how to look around.
     #[arg(long)]
     keep: bool,
+    /// Of the packets between hosts: 4 or 6 (tenant).
+    #[arg(long, default_value = "6")]
+    underlay: String,
     /// Print a line of JSON for each check, and nothing else to standard output.
     #[arg(long)]
     json: bool,
@@ -41,6 +44,7 @@ impl Demo {
         demo.current_dir(&workspace.root)
             .env("HEXTET_BIN", release.join("hextet"))
             .arg(&self.situation)
+            .args(["--underlay", &self.underlay])
             .args(self.keep.then_some("--keep"))
             .args(self.json.then_some("--json"));
         Ok(exit_code(demo.status().context("run hextet-demo")?))

@@ -31,7 +31,7 @@ struct Cli {
 enum Command {
     /// Build a situation's lab, show what it does, check it from outside, tear it down.
     #[command(
-        after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo fabric --keep\n  \
+        after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo tenant --keep\n  \
         cargo xtask demo --json | jq ."
     )]
     Demo(demo::Demo),

@@ -1,16 +1,22 @@
 //! The situations, each built in network namespaces, told step by step, and checked from outside.
 
 mod check;
+mod clients;
 mod fabric;
+mod hypervisor;
+mod leftovers;
 mod probe;
 mod rest;
+mod server;
+mod tenant;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 
 use check::Checks;
+use hextet_types::Family;
 
 /// A situation's lab, end to end.
 #[derive(Debug, Parser)]
@@ -28,6 +34,9 @@ struct Options {
     /// The program; by default the one beside this.
     #[arg(long)]
     hextet: Option<PathBuf>,
+    /// Of the packets between hosts: 4 or 6 (tenant).
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(4..=6))]
+    underlay: u8,
     /// The folder of the labs' descriptions.
     #[arg(long, default_value = "labs")]
     labs: PathBuf,
@@ -37,6 +46,8 @@ struct Options {
 enum Situation {
     /// A routed IPv6 cloud of three hypervisors.
     Fabric,
+    /// Private networks of projects that know nothing of each other.
+    Tenant,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +70,10 @@ fn run(options: &Options) -> Result<bool> {
     let mut checks = Checks::new(options.json);
     match options.situation {
         Situation::Fabric => fabric::run(&mut checks, &program, &options.labs, options.keep)?,
+        Situation::Tenant => {
+            let how = (options.keep, underlay(options.underlay)?);
+            tenant::run(&mut checks, &program, &options.labs, how)?;
+        }
     }
     let failed = checks.failed().count();
     checks.narrate(&match failed {
@@ -66,4 +81,12 @@ fn run(options: &Options) -> Result<bool> {
         _ => format!("{failed} of {} checks failed.", checks.count()),
     });
     Ok(failed == 0)
+}
+
+fn underlay(version: u8) -> Result<Family> {
+    match version {
+        4 => Ok(Family::V4),
+        6 => Ok(Family::V6),
+        _ => bail!("--underlay {version}: 4 or 6"),
+    }
 }

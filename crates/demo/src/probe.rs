@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hextet_lab::Node;
+use hextet_lab::{Node, PingReport, PingStream};
+use serde_json::Value;
+
+use crate::check::expect;
 
 /// What goes over a probe's connection.
 const WORD: &[u8] = b"hextet";
@@ -152,4 +155,95 @@ pub fn greeting(from: &Node, at: SocketAddr) -> Result<String> {
             .with_context(|| format!("read from {at}"))?;
         Ok(said)
     })?
+}
+
+/// Ends all streams, and gives what each has seen.
+///
+/// # Errors
+///
+/// One ended by itself.
+pub fn finish(streams: Vec<PingStream>) -> Result<Vec<PingReport>> {
+    streams
+        .into_iter()
+        .map(|stream| Ok(stream.finish()?))
+        .collect()
+}
+
+/// Every stream was answered to the last request.
+///
+/// # Errors
+///
+/// One was not, or was too short to say anything.
+pub fn nothing_lost(reports: &[PingReport]) -> Result<()> {
+    for report in reports {
+        expect(
+            report.lost() == 0,
+            format!("{} of {} echoes lost", report.lost(), report.sent),
+        )?;
+        expect(
+            report.sent > 100,
+            format!("only {} echoes were sent", report.sent),
+        )?;
+    }
+    Ok(())
+}
+
+/// An nftables counter in a place, for packets that come in.
+pub struct Counter<'a> {
+    place: &'a Node,
+    table: String,
+}
+
+impl<'a> Counter<'a> {
+    /// Counts packets that these words of nftables match.
+    ///
+    /// # Errors
+    ///
+    /// `nft` does not take them.
+    pub fn place(place: &'a Node, what: &str) -> Result<Counter<'a>> {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let table = format!("demo{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let rules = format!(
+            "table inet {table} {{ chain seen {{ type filter hook prerouting priority -500; {what} counter; }}; }}"
+        );
+        place.run(&["nft", &rules])?;
+        Ok(Counter { place, table })
+    }
+
+    /// How many there were; counts no more.
+    ///
+    /// # Errors
+    ///
+    /// The counter is gone.
+    pub fn take(self) -> Result<u64> {
+        self.peek()
+    }
+
+    /// How many there were so far.
+    ///
+    /// # Errors
+    ///
+    /// The counter is gone.
+    pub fn peek(&self) -> Result<u64> {
+        let listed = self
+            .place
+            .run(&["nft", "-j", "list", "table", "inet", &self.table])?;
+        let listed: Value = serde_json::from_str(&listed)?;
+        let rules = listed["nftables"].as_array().context("no rules")?;
+        rules
+            .iter()
+            .flat_map(|o| o["rule"]["expr"].as_array().into_iter().flatten())
+            .find_map(|e| e["counter"]["packets"].as_u64())
+            .context("no counter in its own table")
+    }
+}
+
+impl Drop for Counter<'_> {
+    fn drop(&mut self) {
+        drop(
+            self.place
+                .run(&["nft", "delete", "table", "inet", &self.table]),
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! The cloud's REST API, as a client on the management network sees it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use hextet_lab::Node;
@@ -129,6 +129,51 @@ impl Cloud {
         take(resource, answer).with_context(|| format!("create a {resource} of {attributes}"))
     }
 
+    /// Changes a resource, and gives it as it is then; `id` may go on with an action: `ID/add_router_interface`.
+    ///
+    /// # Errors
+    ///
+    /// The cloud refuses; with its words.
+    pub fn update(&self, resource: &str, id: &str, attributes: Value) -> Result<Value> {
+        let path = format!("/networking/v2.0/{}/{id}", plural(resource));
+        let body = match id.contains('/') {
+            true => attributes.clone(),
+            false => json!({resource: attributes}),
+        };
+        let answer = self.request("PUT", &path, Some(&body))?;
+        let what = || format!("change {resource} {id} to {attributes}");
+        match id.contains('/') && answer.status < 300 {
+            true => Ok(answer.body),
+            false => take(resource, answer).with_context(what),
+        }
+    }
+
+    /// Shows a resource.
+    ///
+    /// # Errors
+    ///
+    /// There is none such.
+    pub fn show(&self, resource: &str, id: &str) -> Result<Value> {
+        let path = format!("/networking/v2.0/{}/{id}", plural(resource));
+        take(resource, self.request("GET", &path, None)?)
+            .with_context(|| format!("show {resource} {id}"))
+    }
+
+    /// All resources of a kind that the caller sees, of those that the query names (`name=a&status=DOWN`, or empty).
+    ///
+    /// # Errors
+    ///
+    /// The cloud refuses; with its words.
+    pub fn list(&self, resource: &str, query: &str) -> Result<Vec<Value>> {
+        let path = format!("/networking/v2.0/{}?{query}", plural(resource));
+        let answer = self.request("GET", &path, None)?;
+        let key = format!("{resource}s").replace("ys", "ies");
+        match answer.body[&key].as_array() {
+            Some(all) if answer.status < 300 => Ok(all.clone()),
+            _ => bail!("list {key}: {} {}", answer.status, answer.body),
+        }
+    }
+
     /// Deletes a resource.
     ///
     /// # Errors
@@ -142,6 +187,33 @@ impl Cloud {
         }
         Ok(())
     }
+}
+
+/// A port's addresses.
+///
+/// # Errors
+///
+/// It is no port.
+pub fn addresses(port: &Value) -> Result<Vec<IpAddr>> {
+    let fixed = port["fixed_ips"]
+        .as_array()
+        .context("the port has no fixed_ips")?;
+    fixed
+        .iter()
+        .map(|f| Ok(text(f, "ip_address")?.parse()?))
+        .collect()
+}
+
+/// A text attribute.
+///
+/// # Errors
+///
+/// It is not there, or no text.
+pub fn text(value: &Value, name: &str) -> Result<String> {
+    value[name]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("no text '{name}' in {value}"))
 }
 
 fn plural(resource: &str) -> String {

@@ -8,12 +8,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use hextet_lab::{PingReport, PingStream};
-
 use super::{Fabric, INTERNET_V4, INTERNET_V6};
 use crate::{
     check::{expect, wait_for},
-    probe::Reach,
+    probe::{Reach, finish, nothing_lost},
 };
 
 /// Longer than the BGP hold time.
@@ -202,26 +200,4 @@ pub fn flush_fails_closed(f: &mut Fabric) -> Result<String> {
         .reaches(public.v4.into(), 5)
         .context("after the agent's return")?;
     Ok("flushed without an agent: nothing passed in or out; back with the agent".to_owned())
-}
-
-fn finish(streams: Vec<PingStream>) -> Result<Vec<PingReport>> {
-    streams
-        .into_iter()
-        .map(|stream| Ok(stream.finish()?))
-        .collect()
-}
-
-/// Every stream was answered to the last request.
-fn nothing_lost(reports: &[PingReport]) -> Result<()> {
-    for report in reports {
-        expect(
-            report.lost() == 0,
-            format!("{} of {} echoes lost", report.lost(), report.sent),
-        )?;
-        expect(
-            report.sent > 100,
-            format!("only {} echoes were sent", report.sent),
-        )?;
-    }
-    Ok(())
 }

@@ -2,7 +2,6 @@
 
 mod cloud;
 mod failure;
-mod hypervisor;
 mod reach;
 mod vm;
 mod workload;
@@ -11,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -23,11 +22,12 @@ use serde_json::Value;
 
 use crate::{
     check::{Checks, expect, wait_for},
+    hypervisor::{self, Hypervisor},
+    leftovers::Leftovers,
     rest::Cloud,
+    server::Server,
 };
-use cloud::Server;
 use failure::SpineLoss;
-use hypervisor::{Hypervisor, Spine};
 use vm::Vm;
 use workload::{Clients, Workload};
 
@@ -113,13 +113,9 @@ impl Fabric {
         let lab = Lab::up(description(labs)?)?.guard();
         checks
             .narrate("A server, and an agent on each hypervisor that joins with a one-time token.");
-        let server = Server::start_in(&lab, program)?;
-        let cloud = server.login(&lab)?;
-        let mut hosts = hypervisors(&lab, program, server.agents_address())?;
-        for host in &mut hosts {
-            host.join(&server.join_token(&host.name)?)?;
-            host.start_agent(&lab)?;
-        }
+        let server = Server::start_in(&lab, program, "")?;
+        let cloud = server.login()?;
+        let hosts = hypervisor::start_all(&lab, program, &server, None)?;
         checks.narrate("Over REST: the networks IPv6 and dualStack, groups, and ports.");
         let networks = cloud::create_networks(&cloud)?;
         let groups = cloud::create_groups(&cloud)?;
@@ -414,96 +410,4 @@ fn description(labs: &Path) -> Result<LabFile> {
         text.push_str(&format!("\n[node.{name}]\nrole = \"workload\"\n"));
     }
     Ok(LabFile::parse(&text, &path)?)
-}
-
-fn hypervisors(lab: &Lab, program: &Path, server: &str) -> Result<Vec<Hypervisor>> {
-    let spines = [
-        ("spine1", "up1", "fe80::ff:fe00:51"),
-        ("spine2", "up2", "fe80::ff:fe00:52"),
-    ];
-    let spines = spines.map(|(name, interface, address)| Spine {
-        name: name.to_owned(),
-        interface: interface.to_owned(),
-        address: address.to_owned(),
-    });
-    (1..=3u8)
-        .map(|number| {
-            let name = format!("h{number}");
-            let state: PathBuf = lab.node_directory(&name);
-            Hypervisor::new(
-                &name,
-                number,
-                lab.node(&name)?,
-                &spines,
-                server,
-                program,
-                &state,
-            )
-        })
-        .collect()
-}
-
-/// What a lab could leave behind on the machine.
-#[derive(Debug, PartialEq, Eq)]
-struct Leftovers {
-    namespaces: Vec<String>,
-    links: Vec<String>,
-    rules: String,
-}
-
-impl Leftovers {
-    fn look() -> Result<Leftovers> {
-        let names = |directory: &str| -> Vec<String> {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            let mut names: Vec<String> = entries
-                .map(|e| e.file_name().to_string_lossy().into_owned())
-                .collect();
-            names.sort();
-            names
-        };
-        let rules = std::process::Command::new("nft")
-            .args(["-s", "list", "ruleset"])
-            .output()?;
-        Ok(Leftovers {
-            namespaces: names("/run/netns"),
-            links: names("/sys/class/net"),
-            rules: String::from_utf8_lossy(&rules.stdout).into_owned(),
-        })
-    }
-
-    fn compare(&self, lab: &str) -> Result<String> {
-        let of_lab = |name: &String| name.contains(&format!("hxlab-{lab}-"));
-        wait_for(Duration::from_secs(5), || {
-            let now = Leftovers::look()?;
-            expect(
-                !now.namespaces.iter().any(of_lab),
-                format!("namespaces: {:?}", now.namespaces),
-            )?;
-            expect(
-                now.links == self.links,
-                format!("links: {:?}, before {:?}", now.links, self.links),
-            )?;
-            expect(
-                now.rules == self.rules,
-                "the machine's own nftables rules have changed",
-            )?;
-            let labs = hextet_lab::list();
-            expect(
-                !labs.iter().any(|l| l.name == lab),
-                "the lab is still listed",
-            )?;
-            let running = processes_of(lab);
-            expect(running.is_empty(), format!("still running: {running:?}"))
-        })?;
-        Ok("no namespace, link, rule or process of the lab is left".to_owned())
-    }
-}
-
-/// The command lines of processes that were told of the lab's files.
-fn processes_of(lab: &str) -> Vec<String> {
-    let directory = format!("/labs/{lab}/");
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(&directory)).collect()
 }

@@ -6,14 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
-
-use hextet_lab::Node;
+use serde_json::json;
 
 use super::{Fabric, INTERNET_V4, INTERNET_V6, PRIVATE_V4};
 use crate::{
     check::{expect, wait_for},
-    probe::{Reach, send_udp, tcp_passes},
+    probe::{Counter, Reach, send_udp, tcp_passes},
 };
 
 /// How long a dropped connection is waited for.
@@ -311,45 +309,4 @@ pub fn spoofed(f: &Fabric) -> Result<String> {
         )?;
     }
     Ok("20 of 20 datagrams under its own address arrive, 0 of 20 under another's, by both families".to_owned())
-}
-
-/// An nftables counter in a place, for packets that come in.
-struct Counter<'a> {
-    place: &'a Node,
-    table: String,
-}
-
-impl<'a> Counter<'a> {
-    fn place(place: &'a Node, what: &str) -> Result<Counter<'a>> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let table = format!("demo{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let rules = format!(
-            "table inet {table} {{ chain seen {{ type filter hook prerouting priority -500; {what} counter; }}; }}"
-        );
-        place.run(&["nft", &rules])?;
-        Ok(Counter { place, table })
-    }
-
-    fn take(self) -> Result<u64> {
-        let listed = self
-            .place
-            .run(&["nft", "-j", "list", "table", "inet", &self.table])?;
-        let listed: Value = serde_json::from_str(&listed)?;
-        let rules = listed["nftables"].as_array().context("no rules")?;
-        rules
-            .iter()
-            .flat_map(|o| o["rule"]["expr"].as_array().into_iter().flatten())
-            .find_map(|e| e["counter"]["packets"].as_u64())
-            .context("no counter in its own table")
-    }
-}
-
-impl Drop for Counter<'_> {
-    fn drop(&mut self) {
-        drop(
-            self.place
-                .run(&["nft", "delete", "table", "inet", &self.table]),
-        );
-    }
 }

@@ -1,20 +1,19 @@
 //! Workloads: a port, something plugged into it, and the clients that configure it.
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
-    time::Duration,
+    path::Path,
 };
 
 use anyhow::{Context, Result};
 use hextet_lab::Node;
-use serde_json::{Value, json};
+use hextet_types::Family;
+use serde_json::json;
 
-use super::hypervisor::Hypervisor;
 use crate::{
-    check::{expect, wait_for},
-    rest::Cloud,
+    clients,
+    hypervisor::Hypervisor,
+    rest::{Cloud, addresses, text},
 };
 
 /// A port and who is behind it.
@@ -112,33 +111,16 @@ impl Workload {
     /// They are not there in time.
     pub fn configure(&self, clients: Clients, state: &Path) -> Result<()> {
         match clients {
-            Clients::SlaacAndDhcpv4 => self.dhclient("-4", state)?,
+            Clients::SlaacAndDhcpv4 => clients::dhclient(&self.place, Family::V4, state)?,
             Clients::Dhcpv6AndDhcpv4 => {
-                self.dhclient("-4", state)?;
-                self.dhclient("-6", state)?;
+                for family in Family::BOTH {
+                    clients::dhclient(&self.place, family, state)?;
+                }
             }
             Clients::Static => self.by_hand()?,
         }
-        self.has(IpAddr::V6(self.v6))?;
-        self.has(IpAddr::V4(self.v4))
-    }
-
-    fn dhclient(&self, family: &str, state: &Path) -> Result<()> {
-        let file = |kind: &str| -> Result<String> {
-            let path: PathBuf = state.join(format!("{}{family}.{kind}", self.name));
-            path.to_str()
-                .map(str::to_owned)
-                .context("a path that is no text")
-        };
-        fs::write(file("conf")?, "timeout 20;\n")?;
-        let (pid, leases, conf) = (file("pid")?, file("leases")?, file("conf")?);
-        let words = [
-            "dhclient", family, "-1", "-cf", &conf, "-pf", &pid, "-lf", &leases, "-sf", SCRIPT,
-            "eth0",
-        ];
-        fs::write(SCRIPT, DHCLIENT_SCRIPT)?;
-        make_executable(Path::new(SCRIPT))?;
-        Ok(self.place.run(&words).map(drop)?)
+        clients::has(&self.place, IpAddr::V6(self.v6))?;
+        clients::has(&self.place, IpAddr::V4(self.v4))
     }
 
     fn by_hand(&self) -> Result<()> {
@@ -155,72 +137,4 @@ impl Workload {
         ])?;
         Ok(())
     }
-
-    fn has(&self, address: IpAddr) -> Result<()> {
-        wait_for(Duration::from_secs(20), || {
-            let shown = self
-                .place
-                .run(&["ip", "-o", "addr", "show", "dev", "eth0"])?;
-            let needle = format!(" {address}/");
-            let line = shown.lines().find(|l| l.contains(&needle));
-            expect(
-                line.is_some_and(|l| !l.contains("tentative")),
-                format!("{} has no usable {address}", self.name),
-            )
-        })
-    }
-}
-
-const SCRIPT: &str = "/run/hextet-demo-dhclient-script";
-
-/// What dhclient runs: sets the address and the routes, and nothing of the machine around it.
-const DHCLIENT_SCRIPT: &str = r#"#!/bin/sh
-case "$reason" in
-BOUND|RENEW|REBIND|REBOOT)
-    ip link set "$interface" mtu "${new_interface_mtu:-1500}"
-    ip -4 addr replace "$new_ip_address/$new_subnet_mask" dev "$interface"
-    for router in $new_routers; do
-        ip -4 route replace "$router" dev "$interface" scope link
-        ip -4 route replace default via "$router" dev "$interface"
-    done ;;
-BOUND6|RENEW6|REBIND6)
-    ip -6 addr replace "$new_ip6_address/128" dev "$interface" nodad ;;
-PREINIT)
-    ip link set "$interface" up ;;
-PREINIT6)
-    ip link set "$interface" up
-    for try in $(seq 100); do
-        ip -6 -o addr show dev "$interface" scope link -tentative | grep -q fe80 && break
-        sleep 0.1
-    done ;;
-esac
-exit 0
-"#;
-
-fn make_executable(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-        .with_context(|| format!("make {} executable", path.display()))
-}
-
-fn addresses(port: &Value) -> Result<Vec<IpAddr>> {
-    let fixed = port["fixed_ips"]
-        .as_array()
-        .context("the port has no fixed_ips")?;
-    fixed
-        .iter()
-        .map(|f| Ok(text(f, "ip_address")?.parse()?))
-        .collect()
-}
-
-/// A text attribute.
-///
-/// # Errors
-///
-/// It is not there, or no text.
-pub fn text(value: &Value, name: &str) -> Result<String> {
-    value[name]
-        .as_str()
-        .map(str::to_owned)
-        .with_context(|| format!("no text '{name}' in {value}"))
 }

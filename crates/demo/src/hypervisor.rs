@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -10,9 +11,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use hextet_lab::{Lab, Node, Process};
+use hextet_types::Family;
 use serde_json::Value;
 
-use crate::check::{expect, wait_for};
+use crate::{
+    check::{expect, wait_for},
+    server::Server,
+};
 
 /// How long an agent may take until everything that it knows of stands.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -31,39 +36,75 @@ pub struct Hypervisor {
 }
 
 /// A BGP peer of a hypervisor.
-#[derive(Clone, Debug)]
-pub struct Spine {
-    /// `spine1` …
-    pub name: String,
+struct Spine {
+    name: &'static str,
     /// The hypervisor's interface towards it.
-    pub interface: String,
+    interface: &'static str,
     /// Its link-local address.
-    pub address: String,
+    address: &'static str,
+}
+
+const SPINES: [Spine; 2] = [
+    Spine {
+        name: "spine1",
+        interface: "up1",
+        address: "fe80::ff:fe00:51",
+    },
+    Spine {
+        name: "spine2",
+        interface: "up2",
+        address: "fe80::ff:fe00:52",
+    },
+];
+
+/// The hypervisors of `labs/fabric.toml`, each in the cloud and with an agent; with tunnels of that family, or
+/// none.
+///
+/// # Errors
+///
+/// An agent does not join.
+pub fn start_all(
+    lab: &Lab,
+    program: &Path,
+    server: &Server,
+    tunnels: Option<Family>,
+) -> Result<Vec<Hypervisor>> {
+    let mut hosts = Vec::new();
+    for number in 1..=3 {
+        let mut host = Hypervisor::configure(lab, program, server, number, tunnels)?;
+        host.join(&server.join_token(&host.name)?)?;
+        host.start_agent(lab)?;
+        hosts.push(host);
+    }
+    Ok(hosts)
+}
+
+/// Where that hypervisor is reached by tunnels.
+pub fn tunnel_address(number: u8, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [10, 255, 0, number].into(),
+        Family::V6 => [0x2001, 0xdb8, 0xf, 0, 0, 0, 0, u16::from(number)].into(),
+    }
 }
 
 impl Hypervisor {
-    /// Writes the agent's configuration into `state`; starts nothing.
-    ///
-    /// # Errors
-    ///
-    /// The files can't be written.
-    pub fn new(
-        name: &str,
-        number: u8,
-        place: Node,
-        spines: &[Spine],
-        server: &str,
+    /// Writes the agent's configuration; starts nothing.
+    fn configure(
+        lab: &Lab,
         program: &Path,
-        state: &Path,
+        server: &Server,
+        number: u8,
+        tunnels: Option<Family>,
     ) -> Result<Hypervisor> {
-        let dir = state.to_owned();
-        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        let name = format!("h{number}");
+        let dir = lab.node_directory(&name);
         let (config, socket) = (dir.join("agent.toml"), dir.join("agent.sock"));
-        let text = configuration(name, number, spines, server, &dir);
+        let tunnel = tunnels.map(|family| tunnel_address(number, family));
+        let text = configuration(number, tunnel, server.agents_address(), &dir);
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         Ok(Hypervisor {
-            name: name.to_owned(),
-            place,
+            place: lab.node(&name)?,
+            name,
             program: program.to_owned(),
             config,
             socket,
@@ -178,19 +219,16 @@ impl Hypervisor {
     }
 }
 
-fn configuration(name: &str, number: u8, spines: &[Spine], server: &str, dir: &Path) -> String {
-    let uplinks: Vec<String> = spines
-        .iter()
-        .map(|s| format!("\"{}\"", s.interface))
-        .collect();
+fn configuration(number: u8, tunnel: Option<IpAddr>, server: &str, dir: &Path) -> String {
+    let tunnel = tunnel.map(|address| format!("tunnel_address = \"{address}\"\n"));
     let mut text = format!(
-        "server = \"{server}\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/agent.sock\"\n\n\
-         [host]\nhost = \"{name}\"\nuplinks = [{1}]\nblackhole_inside = true\n\n\
+        "server = \"{server}\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/agent.sock\"\n{1}\n\
+         [host]\nhost = \"h{number}\"\nuplinks = [\"up1\", \"up2\"]\nblackhole_inside = true\n\n\
          [bgp]\nasn = 64512\nrouter_id = \"10.255.0.{number}\"\nhold_time_secs = 30\n",
         dir.display(),
-        uplinks.join(", "),
+        tunnel.unwrap_or_default(),
     );
-    for spine in spines {
+    for spine in SPINES {
         text.push_str(&format!(
             "\n[[bgp.peers]]\nname = \"{}\"\naddress = \"{}\"\ninterface = \"{}\"\nasn = 64512\nbfd = true\n",
             spine.name, spine.address, spine.interface,
