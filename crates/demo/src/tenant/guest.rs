@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
 use hextet_lab::{Lab, Node};
-use hextet_types::Family;
+use hextet_types::{Family, Prefix};
 use serde_json::{Value, json};
 
 use super::{
@@ -109,6 +109,20 @@ impl Guest {
         found
             .copied()
             .with_context(|| format!("{} has no {family} address", self.name))
+    }
+
+    /// Its address in that prefix.
+    ///
+    /// # Errors
+    ///
+    /// It has none.
+    pub fn within(&self, prefix: &str) -> Result<IpAddr> {
+        let prefix: Prefix = prefix.parse()?;
+        let mut all = self.addresses.iter();
+        let found = all.find(|address| prefix.contains(**address));
+        found
+            .copied()
+            .with_context(|| format!("{} has no address in {prefix}", self.name))
     }
 
     /// Its network's name.

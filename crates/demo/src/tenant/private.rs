@@ -242,7 +242,8 @@ pub fn forged(t: &Tenant) -> Result<String> {
     let len = if known.is_ipv4() { 32 } else { 128 };
     let address = format!("{stranger}/{len}");
     let spine = &t.spines[0];
-    spine.run(&["ip", "addr", "add", &address, "dev", "lo"])?;
+    let add = ["ip", "addr", "add", &address, "dev", "lo", "nodad"];
+    spine.run(if known.is_ipv4() { &add[..6] } else { &add })?;
     let sent = (0..5).try_for_each(|_| send(spine, stranger, to, &frame(segment, other, local)));
     spine.run(&["ip", "addr", "del", &address, "dev", "lo"])?;
     sent?;

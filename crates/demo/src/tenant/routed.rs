@@ -20,6 +20,10 @@ const ATTACHMENTS: usize = 3;
 /// Less than what tunnels carry: what comes from a network with more, the router has to refuse.
 const NARROW: u64 = 1300;
 
+/// The subnets of both networks behind the two routers of a third, and those that one of them has besides.
+const SAME: [&str; 2] = ["10.7.0.0/24", "fd00:7::/64"];
+const OWN: [&str; 2] = ["10.7.1.0/24", "fd00:71::/64"];
+
 /// The second network of the first project, with its guests on two hosts, and the router between both.
 pub struct Routed {
     subnets: Vec<String>,
@@ -157,13 +161,12 @@ pub fn attach_no_loss(t: &Tenant, r: &Routed) -> Result<String> {
 /// the second is its own; who has the same address behind the other hears nothing of either.
 pub fn two_routers_overlap(t: &Tenant) -> Result<String> {
     let project = &t.projects[1];
-    let same = ["10.7.0.0/24", "fd00:7::/64"];
     let (left, right) = (
-        project.network("left", &same)?,
-        project.network("right", &same)?,
+        project.network("left", &SAME)?,
+        project.network("right", &SAME)?,
     );
     let middle = project.network("middle", &["10.8.0.0/24", "fd00:8::/64"])?;
-    for cidr in ["10.7.1.0/24", "fd00:71::/64"] {
+    for cidr in OWN {
         project.subnet(&right, json!({"cidr": cidr}))?;
     }
     let first = Router::create(&project.cloud, "first")?;
@@ -175,13 +178,10 @@ pub fn two_routers_overlap(t: &Tenant) -> Result<String> {
     let port = project.cloud.create("port", port)?;
     second.attach_port(&text(&port, "id")?)?;
     for nexthop in addresses(&port)? {
-        let (nth, own) = match Family::of(nexthop) {
-            Family::V4 => (0, "10.7.1.0/24"),
-            Family::V6 => (1, "fd00:71::/64"),
-        };
+        let nth = usize::from(nexthop.is_ipv6());
         let subnets = t.subnets_of(project, &middle)?;
         let subnet = subnets.get(nth).context("middle has both families")?;
-        let routes = json!({"host_routes": [{"destination": own, "nexthop": nexthop}]});
+        let routes = json!({"host_routes": [{"destination": OWN[nth], "nexthop": nexthop}]});
         project.cloud.update("subnet", subnet, routes)?;
     }
     let mac =
@@ -206,15 +206,24 @@ pub fn two_routers_overlap(t: &Tenant) -> Result<String> {
 
 fn look_at_both([left, right]: [&Guest; 2], [middle, own]: [&Guest; 2]) -> Result<String> {
     for family in Family::BOTH {
-        let same = left.of(family)?;
-        expect(right.of(family)? == same, "the addresses differ")?;
+        let nth = usize::from(family == Family::V6);
+        let same = left.within(SAME[nth])?;
+        expect(right.within(SAME[nth])? == same, "the addresses differ")?;
         middle
             .place
-            .reaches(own.of(family)?, 10)
+            .reaches(own.within(OWN[nth])?, 10)
             .context("by the second router")?;
-        own.place
-            .reaches(middle.of(family)?, 10)
-            .context("by the second router")?;
+        // By default it might use its other address, which is the left's, too.
+        let (source, to) = (
+            own.within(OWN[nth])?.to_string(),
+            middle.of(family)?.to_string(),
+        );
+        let words = ["ping", "-n", "-c", "2", "-W", "2", "-I", &source, &to];
+        let passed = own.place.output(&words)?.status.success();
+        expect(
+            passed,
+            format!("{source} gets no answer of {to} by the second router"),
+        )?;
         let ping = match family {
             Family::V4 => "icmp type echo-request",
             Family::V6 => "icmpv6 type echo-request",
