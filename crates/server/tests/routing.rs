@@ -11,55 +11,18 @@ mod layer3;
 
 use cloud::{
     Client, TestCloud,
-    host::{Host, Stream},
+    host::Host,
 };
 use hextet_api::agent::StatusReport;
 use hextet_model::intent::Intent;
 use hextet_server::StoreKind;
-use hextet_types::{HostId, NetworkId, PortId, RouterId};
+use hextet_types::HostId;
 use serde_json::{Value, json};
 
-use layer3::{World, act, add, remove, router, set};
-
-fn host_id(name: &str) -> HostId {
-    name.parse().unwrap()
-}
-
-fn network_id(network: &Value) -> NetworkId {
-    network["id"].as_str().unwrap().parse().unwrap()
-}
-
-fn router_id(router: &Value) -> RouterId {
-    router["id"].as_str().unwrap().parse().unwrap()
-}
-
-fn port_id(id: &Value) -> PortId {
-    id.as_str().unwrap().parse().unwrap()
-}
-
-fn hello(tunnel: &str) -> StatusReport {
-    StatusReport {
-        complete: true,
-        tunnel_address: Some(tunnel.parse().unwrap()),
-        ..StatusReport::default()
-    }
-}
-
-/// A host that has joined, said its end of tunnels, and listens.
-async fn host(cloud: &TestCloud, name: &str, tunnel: &str) -> (Host, Stream) {
-    let host = Host::joined(cloud, name).await;
-    assert_eq!(host.post("/v1/status", &hello(tunnel)).await.0, 204);
-    let stream = host.intent().await;
-    (host, stream)
-}
-
-/// A port of a network on a host.
-async fn port_on(world: &World, network: &Value, host: &str) -> Value {
-    let port = world.user.port(network, json!({})).await;
-    let bound = json!({"binding:host_id": host});
-    let answer = world.admin.update("ports", "port", &port["id"], bound);
-    answer.await.ok(200)["port"].clone()
-}
+use layer3::{
+    World, act, add, hello, host, host_id, network_id, port_id, port_on, remove, router, router_id,
+    set,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_are_told_of_a_router_and_of_all_that_it_leads_to() {

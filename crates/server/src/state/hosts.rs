@@ -4,6 +4,7 @@
 //! what is needed how often, so that a change costs in proportion to the hosts that it concerns. What is
 //! told by steps is always what [`State::snapshot`] would tell at once.
 
+mod floating;
 mod members;
 mod reach;
 mod remotes;
@@ -17,12 +18,15 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, Group, Router as ToldRouter, RoutingDomain},
+    intent::{Change, FloatingIp, Group, PortForwarding, Router as ToldRouter, RoutingDomain},
     neutron::{Network, NetworkType, Port, Router, Subnet},
 };
-use hextet_types::{HostId, NetworkId, PortId, RouterId, SecurityGroupId, SubnetId};
+use hextet_types::{
+    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, RouterId, SecurityGroupId, SubnetId,
+};
 
 use self::{
+    floating::{Inside, Placed},
     reach::{Routing, Seed},
     remotes::Remotes,
 };
@@ -92,6 +96,12 @@ pub struct HostViews {
     members: Counts<(SecurityGroupId, RoutingDomain), IpAddr>,
     /// Where addresses of private networks are.
     remotes: Remotes,
+    /// Floating IPs.
+    floating_ips: Placed<FloatingIpId, FloatingIp>,
+    /// What floating IPs stand for.
+    inside: Inside,
+    /// Port forwardings.
+    forwardings: Placed<PortForwardingId, PortForwarding>,
     /// NAT44 sources of a host.
     sources: Index<HostId, PortId>,
     /// Hosts that listen, and what they have not been told yet.
@@ -190,6 +200,11 @@ impl State {
             steps.extend(gateway.and_then(|g| self.own_endpoint(&g.host)));
             steps.push(Step::PutRouter(Arc::clone(router)));
         }
+        let ips = self.views.floating_ips.on(host).cloned();
+        let ips = ips.map(|ip| Change::PutFloatingIp(Box::new(ip)));
+        let forwardings = self.views.forwardings.on(host).cloned();
+        let forwardings = forwardings.map(|f| Change::PutPortForwarding(Box::new(f)));
+        steps.extend(ips.chain(forwardings).map(Step::other));
         steps.extend(sources.into_iter().map(|id| self.sources_step(host, id)));
         steps.extend(self.members_of_groups_of(&ports));
         steps.extend(groups.iter().filter_map(|id| self.group_step(**id)));

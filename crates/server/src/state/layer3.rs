@@ -138,20 +138,6 @@ impl Layer3 {
             change(&mut self.floating_ips_by_port, port, id, there);
         }
     }
-
-    pub(super) fn set_forwarding(
-        &mut self,
-        id: PortForwardingId,
-        row: Option<Row<PortForwarding>>,
-    ) {
-        let new = row.as_ref().map(|r| Arc::clone(&r.value));
-        let old = self.forwardings.set(id, row);
-        for (forwarding, there) in changed(old.as_ref(), new.as_ref()) {
-            let (fip, port) = (forwarding.floatingip_id, forwarding.internal_port_id);
-            change(&mut self.forwardings_by_floating_ip, fip, id, there);
-            change(&mut self.forwardings_by_port, port, id, there);
-        }
-    }
 }
 
 impl State {
@@ -217,6 +203,22 @@ impl State {
             self.count(&new.standard.project_id, "floatingip", true);
             self.layer3.index_floating_ip(new, true);
         }
+        self.view_floating_ip(id);
+    }
+
+    pub(super) fn set_forwarding(
+        &mut self,
+        id: PortForwardingId,
+        row: Option<Row<PortForwarding>>,
+    ) {
+        let new = row.as_ref().map(|r| Arc::clone(&r.value));
+        let old = self.layer3.forwardings.set(id, row);
+        for (forwarding, there) in changed(old.as_ref(), new.as_ref()) {
+            let (ip, port) = (forwarding.floatingip_id, forwarding.internal_port_id);
+            change(&mut self.layer3.forwardings_by_floating_ip, ip, id, there);
+            change(&mut self.layer3.forwardings_by_port, port, id, there);
+        }
+        self.view_forwarding(id);
     }
 }
 

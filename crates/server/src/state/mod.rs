@@ -254,7 +254,7 @@ impl State {
             Key::Router(id) => self.set_router(id, decode_if(kv)?),
             Key::Gateway(id) => self.set_gateway(id, decode_if(kv)?),
             Key::FloatingIp(id) => self.set_floating_ip(id, decode_if(kv)?),
-            Key::PortForwarding(id) => self.layer3.set_forwarding(id, decode_if(kv)?),
+            Key::PortForwarding(id) => self.set_forwarding(id, decode_if(kv)?),
             Key::NdpProxy(id) => self.set_proxy(id, decode_if(kv)?),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
@@ -408,6 +408,7 @@ impl State {
         }
         self.view_port(old.as_deref(), new.as_ref());
         self.view_router_ports(old.as_deref(), new.as_deref());
+        self.view_floating_ips_of(id);
     }
 
     fn index_port(&mut self, port: &Port, there: bool) {

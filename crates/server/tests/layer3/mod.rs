@@ -2,11 +2,16 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use hextet_api::agent::StatusReport;
 use hextet_model::neutron::NetworkType;
 use hextet_server::StoreKind;
+use hextet_types::{HostId, NetworkId, PortId, RouterId};
 use serde_json::{Value, json};
 
-use crate::cloud::{Answer, Client, TestCloud};
+use crate::cloud::{
+    Answer, Client, TestCloud,
+    host::{Host, Stream},
+};
 
 /// A cloud with an external network of both families, and a member of a project.
 pub struct World {
@@ -110,4 +115,44 @@ pub async fn add(client: &Client, router: &Value, subnet: &Value) -> Answer {
 pub async fn remove(client: &Client, router: &Value, subnet: &Value) -> Answer {
     let body = json!({"subnet_id": subnet["id"]});
     act(client, router, "remove_router_interface", body).await
+}
+
+pub fn host_id(name: &str) -> HostId {
+    name.parse().unwrap()
+}
+
+pub fn network_id(network: &Value) -> NetworkId {
+    network["id"].as_str().unwrap().parse().unwrap()
+}
+
+pub fn router_id(router: &Value) -> RouterId {
+    router["id"].as_str().unwrap().parse().unwrap()
+}
+
+pub fn port_id(id: &Value) -> PortId {
+    id.as_str().unwrap().parse().unwrap()
+}
+
+pub fn hello(tunnel: &str) -> StatusReport {
+    StatusReport {
+        complete: true,
+        tunnel_address: Some(tunnel.parse().unwrap()),
+        ..StatusReport::default()
+    }
+}
+
+/// A host that has joined, said its end of tunnels, and listens.
+pub async fn host(cloud: &TestCloud, name: &str, tunnel: &str) -> (Host, Stream) {
+    let host = Host::joined(cloud, name).await;
+    assert_eq!(host.post("/v1/status", &hello(tunnel)).await.0, 204);
+    let stream = host.intent().await;
+    (host, stream)
+}
+
+/// A port of a network on a host.
+pub async fn port_on(world: &World, network: &Value, host: &str) -> Value {
+    let port = world.user.port(network, json!({})).await;
+    let bound = json!({"binding:host_id": host});
+    let answer = world.admin.update("ports", "port", &port["id"], bound);
+    answer.await.ok(200)["port"].clone()
 }

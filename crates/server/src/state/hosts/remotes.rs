@@ -43,7 +43,7 @@ pub struct Remotes {
 
 impl Remotes {
     /// Where an address is.
-    fn at(&self, network: NetworkId, address: IpAddr) -> Option<HostId> {
+    pub(super) fn at(&self, network: NetworkId, address: IpAddr) -> Option<HostId> {
         let holders = self.holders.get(&network)?.get(&address)?;
         holders.first().map(|holder| holder.host.clone())
     }
@@ -208,6 +208,7 @@ impl State {
             }
         }
         self.tell_moves(network, &moves);
+        self.move_floating_ips(network, moves.iter().map(|m| m.address));
         for host in moves.iter().filter_map(|m| m.was.as_ref()) {
             if self.views.remotes.residents.down(&network, host) {
                 let to = self.views.networks.of(&network).map(|(to, _)| to);

@@ -168,6 +168,9 @@ impl State {
                 self.views.emit(host, || Step::PutRouter(Arc::clone(&new)));
             }
         }
+        if moves {
+            self.move_forwardings(id);
+        }
         for (host, old) in affected {
             self.shrink(&host, &old);
         }

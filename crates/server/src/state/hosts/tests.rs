@@ -4,8 +4,9 @@ use bytes::Bytes;
 use hextet_model::{
     intent::{GatewayHost, Intent, RouterInterface, TunnelEndpoint},
     neutron::{
-        AddressPair, Binding, Direction, FixedIp, HostRoute, NdpProxy, NetworkType, RouterGateway,
-        SecurityGroup, SecurityGroupRule, Standard, Status, SubnetPool,
+        self, AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute, NdpProxy,
+        NetworkType, PortRange, RouterGateway, SecurityGroup, SecurityGroupRule, Standard, Status,
+        SubnetPool,
     },
 };
 use hextet_store::{Event, KeyValue};
@@ -244,6 +245,38 @@ fn pool(n: u8, scope: Option<u8>, revision: u64) -> SubnetPool {
     }
 }
 
+fn floating_ip(spec: &FloatingSpec, revision: u64) -> neutron::FloatingIp {
+    let fixed = |port: u8| match address(port, spec.address) {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => unreachable!(),
+    };
+    neutron::FloatingIp {
+        id: FloatingIpId(id(10, spec.n)),
+        standard: standard(revision),
+        floating_network_id: NetworkId(id(1, OUTSIDE)),
+        floating_ip_address: [203, 0, 113, spec.n].into(),
+        floating_port_id: PortId(id(11, spec.n)),
+        port_id: spec.port.map(|p| PortId(id(5, p))),
+        fixed_ip_address: spec.port.map(fixed),
+        router_id: spec.router.map(|r| RouterId(id(6, r))),
+    }
+}
+
+fn forwarding(n: u8, port: u8, ip: u8, revision: u64) -> neutron::PortForwarding {
+    neutron::PortForwarding {
+        id: PortForwardingId(id(12, n)),
+        project_id: ProjectId("p".into()),
+        description: String::new(),
+        floatingip_id: FloatingIpId(id(10, ip)),
+        protocol: ForwardedProtocol::Tcp,
+        external_port_range: PortRange::new(80, 80).unwrap(),
+        internal_port_id: PortId(id(5, port)),
+        internal_ip_address: [10, 0, 0, n].into(),
+        internal_port_range: PortRange::new(8080, 8080).unwrap(),
+        revision_number: revision,
+    }
+}
+
 /// A router's port: an interface, or on the external network a gateway.
 fn attachment(n: u8, network: u8, revision: u64) -> Port {
     let spec = Spec {
@@ -266,6 +299,15 @@ fn attachment(n: u8, network: u8, revision: u64) -> Port {
     port
 }
 
+/// A floating IP as a step describes it.
+#[derive(Clone, Debug)]
+struct FloatingSpec {
+    n: u8,
+    port: Option<u8>,
+    address: u8,
+    router: Option<u8>,
+}
+
 #[derive(Clone, Debug)]
 enum Step_ {
     Router(RouterSpec, bool),
@@ -275,6 +317,9 @@ enum Step_ {
     /// A pool's scope.
     Pool(u8, Option<u8>, bool),
     Proxy(u8, bool),
+    FloatingIp(FloatingSpec, bool),
+    /// To a port, and by which floating IP.
+    Forwarding(u8, u8, u8, bool),
     Network(u8, bool, bool),
     Tunnel(u8, u8, bool),
     Subnet(u8, bool),
@@ -283,13 +328,26 @@ enum Step_ {
     Port(Spec, bool),
 }
 
+/// 0 to 2.
+fn mostly_first() -> impl Strategy<Value = u8> {
+    prop_oneof![4 => Just(0), 1 => Just(1), 1 => Just(2)]
+}
+
+/// What most of the others need to be of any effect.
+fn first_steps() -> Vec<Step_> {
+    let networks = (0..=OUTSIDE).map(|n| Step_::Network(n, n != OUTSIDE, true));
+    let subnets = (0..=OUTSIDE).map(|n| Step_::Subnet(n, true));
+    let tunnels = (0..3).map(|h| Step_::Tunnel(h, 0, true));
+    networks.chain(subnets).chain(tunnels).collect()
+}
+
 fn step() -> impl Strategy<Value = Step_> {
     let there = prop::bool::weighted(0.75);
     let groups = prop::collection::btree_set(0u8..4, 0..3);
     let spec = (
         0u8..8,
         0u8..3,
-        (0u8..3, prop::option::weighted(0.3, 0u8..8)),
+        (mostly_first(), prop::option::weighted(0.3, 0u8..8)),
         prop::option::of(0u8..3),
         groups,
         prop::bool::weighted(0.2),
@@ -313,6 +371,18 @@ fn step() -> impl Strategy<Value = Step_> {
         prop::bool::ANY,
     )
         .prop_map(|(n, hops, gateway)| RouterSpec { n, hops, gateway });
+    let floating = (
+        0u8..3,
+        prop::option::weighted(0.8, 0u8..24),
+        mostly_first(),
+        prop::option::weighted(0.8, 0u8..3),
+    )
+        .prop_map(|(n, port, address, router)| FloatingSpec {
+            n,
+            port,
+            address,
+            router,
+        });
     prop_oneof![
         3 => (0..=OUTSIDE, prop::bool::weighted(0.7), there)
             .prop_map(|(n, private, t)| Step_::Network(n, private && n != OUTSIDE, t)),
@@ -323,7 +393,10 @@ fn step() -> impl Strategy<Value = Step_> {
         1 => (0u8..2, prop::option::weighted(0.8, 0u8..2), there)
             .prop_map(|(p, s, t)| Step_::Pool(p, s, t)),
         1 => (0u8..3, there).prop_map(|(r, t)| Step_::Proxy(r, t)),
-        1 => (0u8..3, 0u8..3, there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
+        3 => (floating, there).prop_map(|(s, t)| Step_::FloatingIp(s, t)),
+        2 => (0u8..3, 0u8..24, 0u8..3, there)
+            .prop_map(|(n, p, f, t)| Step_::Forwarding(n, p, f, t)),
+        1 => (0u8..3, mostly_first(), there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
         2 => (0..=OUTSIDE, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
         1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
         3 => (0u8..8, prop::option::of(0u8..4), there)
@@ -433,6 +506,17 @@ fn router_event(step: &Step_, revision: u64) -> Event {
             let key = keys::ndp_proxy(proxy.id);
             put_or_delete(key.clone(), put(key, &proxy, revision), *there)
         }
+        Step_::FloatingIp(spec, there) => {
+            let ip = floating_ip(spec, revision);
+            let key = keys::floating_ip(ip.id);
+            put_or_delete(key.clone(), put(key, &ip, revision), *there)
+        }
+        Step_::Forwarding(n, port, ip, there) => {
+            // What it belongs to never changes; only whether that is there.
+            let forwarding = forwarding(*n, *port, *ip, revision);
+            let key = keys::port_forwarding(FloatingIpId(id(10, *n)), forwarding.id);
+            put_or_delete(key.clone(), put(key, &forwarding, revision), *there)
+        }
         Step_::Attachment(n, network, there) => {
             let port = attachment(*n, *network, revision);
             let key = State::port_key(&port);
@@ -492,6 +576,7 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
         sources.extend(source.fixed_ips.iter().map(|f| f.ip_address));
     }
     remotes_from_tables(state, host, &networks, &mut intent);
+    floating_from_tables(state, host, &mut intent);
     let networks = networks.iter().filter_map(|id| state.networks.get(id));
     intent.networks = networks.map(|n| (n.id, n.as_ref().clone())).collect();
     let routers = routers
@@ -663,6 +748,68 @@ fn reach_from_tables(state: &State, host: &HostId) -> Reached {
     reached
 }
 
+/// By whom each address of a network is had first: as its own, and of those by the port that comes first.
+fn places(state: &State, network: NetworkId) -> BTreeMap<IpAddr, (bool, PortId, HostId)> {
+    let mut all: BTreeMap<IpAddr, (bool, PortId, HostId)> = BTreeMap::new();
+    if !is_private(state, network) {
+        return all;
+    }
+    for at in (0..3).map(self::host) {
+        let theirs = taken(state, &at).into_iter();
+        for port in theirs.filter(|p| p.network_id == network) {
+            for addr in member_addresses(port) {
+                let own = port.fixed_ips.iter().any(|f| f.ip_address == addr);
+                let claim = (!own, port.id, at.clone());
+                let had = all.entry(addr).or_insert_with(|| claim.clone());
+                *had = claim.min(had.clone());
+            }
+        }
+    }
+    all
+}
+
+fn floating_from_tables(state: &State, host: &HostId, intent: &mut Intent) {
+    for ip in state.layer3.floating_ips.values() {
+        let port = ip.port_id.and_then(|id| state.ports.get(&id));
+        let fixed = ip.fixed_ip_address;
+        let (Some(port), Some(fixed), Some(router)) = (port, fixed, ip.router_id) else {
+            continue;
+        };
+        let place = places(state, port.network_id).remove(&fixed.into());
+        if place.is_some_and(|(_, _, at)| at == *host) {
+            let told = FloatingIp {
+                id: ip.id,
+                router_id: router,
+                floating_ip_address: ip.floating_ip_address,
+                network_id: port.network_id,
+                fixed_ip_address: fixed,
+            };
+            intent.floating_ips.insert(ip.id, told);
+        }
+    }
+    for forwarding in state.layer3.forwardings.values() {
+        let ip = state.layer3.floating_ips.get(&forwarding.floatingip_id);
+        let router = ip.and_then(|ip| router_from_tables(state, ip.router_id?));
+        let port = state.ports.get(&forwarding.internal_port_id);
+        let (Some(ip), Some(router), Some(port)) = (ip, router, port) else {
+            continue;
+        };
+        if router.gateway_host.is_some_and(|g| g.host == *host) {
+            let told = PortForwarding {
+                id: forwarding.id,
+                router_id: router.router.id,
+                floating_ip_address: ip.floating_ip_address,
+                protocol: forwarding.protocol,
+                external_port_range: forwarding.external_port_range,
+                network_id: port.network_id,
+                internal_ip_address: forwarding.internal_ip_address,
+                internal_port_range: forwarding.internal_port_range,
+            };
+            intent.port_forwardings.insert(forwarding.id, told);
+        }
+    }
+}
+
 fn remotes_from_tables(
     state: &State,
     host: &HostId,
@@ -676,19 +823,7 @@ fn remotes_from_tables(
         .filter(|id| is_private(state, **id))
         .copied()
     {
-        // By whom an address is had first: as its own, and of those by the port that comes first.
-        let mut all: BTreeMap<IpAddr, (bool, PortId, HostId)> = BTreeMap::new();
-        for at in (0..3).map(self::host) {
-            let theirs = taken(state, &at).into_iter();
-            for port in theirs.filter(|p| p.network_id == network) {
-                for addr in member_addresses(port) {
-                    let own = port.fixed_ips.iter().any(|f| f.ip_address == addr);
-                    let claim = (!own, port.id, at.clone());
-                    let had = all.entry(addr).or_insert_with(|| claim.clone());
-                    *had = claim.min(had.clone());
-                }
-            }
-        }
+        let all = places(state, network);
         for (addr, (_, _, at)) in all.into_iter().filter(|(_, (_, _, at))| at != host) {
             let endpoint: TunnelEndpoint = state.tunnels.endpoint(&at).unwrap();
             intent.hosts.insert(at.clone(), endpoint);
@@ -698,10 +833,10 @@ fn remotes_from_tables(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn what_is_told_by_steps_is_what_would_be_told_at_once(
-        steps in prop::collection::vec(step(), 1..200),
+        steps in prop::collection::vec(step(), 1..150),
     ) {
         let mut state = State::default();
         let mut told: HashMap<HostId, Intent> = HashMap::new();
@@ -709,7 +844,7 @@ proptest! {
             state.views.listen(host(n));
             told.insert(host(n), Intent::default());
         }
-        for (at, step) in steps.iter().enumerate() {
+        for (at, step) in first_steps().iter().chain(&steps).enumerate() {
             state.apply(&event(step, at as u64 + 1)).unwrap();
             for (host, steps) in state.views.take() {
                 let intent = told.get_mut(&host).unwrap();
