@@ -696,3 +696,80 @@ async fn a_port_that_moves_is_told_to_all_hosts_of_its_network() {
     .await;
     world.cloud.server.stop().await.unwrap();
 }
+
+/// What is there already comes to have both families, whichever is added later, and its host is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn later_subnets_give_addresses_to_ports_that_lack_the_family() {
+    let cloud = TestCloud::start_with(StoreKind::Redb, tenants_get_vxlan).await;
+    let (member, _) = cloud.project("alpha", "member").await;
+    let admin = cloud.admin().await;
+    let agent = host(&cloud, "h1", Some("2001:db8::1")).await;
+    let mut told = agent.intent().await;
+    let network = member.network(json!({})).await;
+    member.subnet(&network, "fd00:1::/64", slaac()).await;
+    let port = member.port(&network, json!({})).await;
+    let bound = json!({"binding:host_id": "h1"});
+    admin
+        .update("ports", "port", &port["id"], bound)
+        .await
+        .ok(200);
+    let others = [
+        member.port(&network, json!({})).await,
+        member.port(&network, json!({})).await,
+    ];
+    let first = member.subnet(&network, "10.0.0.0/29", json!({})).await;
+    let show = async |port: &Value| -> Value {
+        let shown = member.show("ports", &port["id"]).await.ok(200);
+        shown["port"].clone()
+    };
+    let seen = show(&port).await;
+    assert_eq!(addresses(&seen).len(), 2, "{seen}");
+    assert_eq!(seen["revision_number"], json!(3));
+    for other in &others {
+        assert_eq!(addresses(&show(other).await).len(), 2);
+    }
+    let wanted = all(&seen);
+    let knows = |i: &Intent| {
+        let mut ports = i.ports.values();
+        ports.any(|p| {
+            p.fixed_ips
+                .iter()
+                .map(|f| f.ip_address)
+                .collect::<BTreeSet<_>>()
+                == wanted
+        })
+    };
+    told.until("both families", knows).await;
+    // A second IPv4 subnet, or one that is for others, is for those who ask.
+    member.subnet(&network, "10.0.1.0/24", json!({})).await;
+    assert_eq!(addresses(&show(&port).await).len(), 2);
+    member
+        .delete("subnets", &first["id"])
+        .await
+        .refused(409, "SubnetInUse");
+    // The other way round, by SLAAC.
+    let network = member.network(json!({})).await;
+    member.subnet(&network, "10.0.0.0/29", json!({})).await;
+    let port = member.port(&network, json!({})).await;
+    member.subnet(&network, "fd00:2::/64", slaac()).await;
+    assert_eq!(addresses(&show(&port).await).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_subnet_gives_what_it_has() {
+    let cloud = TestCloud::start_with(StoreKind::Memory, tenants_get_vxlan).await;
+    let (member, _) = cloud.project("alpha", "member").await;
+    let network = member.network(json!({})).await;
+    member.subnet(&network, "fd00:1::/64", slaac()).await;
+    for _ in 0..3 {
+        member.port(&network, json!({})).await;
+    }
+    // Two are free besides the router's.
+    let subnet = json!({"allocation_pools": [{"start": "10.0.0.2", "end": "10.0.0.3"}]});
+    member.subnet(&network, "10.0.0.0/29", subnet).await;
+    let ports = member.get("/networking/v2.0/ports").await.ok(200);
+    let ports = ports["ports"].as_array().unwrap().clone();
+    let mut counts: Vec<_> = ports.iter().map(|p| addresses(p).len()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 2, 2]);
+}

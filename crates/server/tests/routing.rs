@@ -9,10 +9,7 @@
 mod cloud;
 mod layer3;
 
-use cloud::{
-    Client, TestCloud,
-    host::Host,
-};
+use cloud::{Client, TestCloud, host::Host};
 use hextet_api::agent::StatusReport;
 use hextet_model::intent::Intent;
 use hextet_server::StoreKind;

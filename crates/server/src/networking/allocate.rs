@@ -513,6 +513,39 @@ pub async fn attach_automatic(cloud: &Cloud, network: NetworkId) -> Result<()> {
     .await
 }
 
+/// Gives every port that has IPv6 addresses alone one of the subnet, which is the network's first one of IPv4, as
+/// far as there are any. Deviation: Neutron leaves such ports without.
+///
+/// # Errors
+///
+/// The store fails; then some ports may have got theirs.
+pub async fn attach_ipv4(cloud: &Cloud, subnet: &Arc<Subnet>) -> Result<()> {
+    change_in_chunks(cloud, |write| {
+        let state = write.state;
+        let lacks = |port: &Port| {
+            !port.device_owner.starts_with("network:")
+                && is_for(subnet, &port.device_owner)
+                && port.addresses(Family::V6).next().is_some()
+                && port.addresses(Family::V4).next().is_none()
+        };
+        for id in chunk_of(write, subnet.network_id, lacks) {
+            let Some(row) = state.ports.row(&id) else {
+                continue;
+            };
+            let Some(fixed) = take_free(write, subnet) else {
+                tracing::warn!(subnet = %subnet.id, port = %id, "no IPv4 address is left for it");
+                break;
+            };
+            let mut port = row.value.as_ref().clone();
+            port.fixed_ips.push(fixed);
+            touch(write, &mut port);
+            write.replace(port.key(), row.mod_revision, &port)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Takes the subnet's addresses from ports that have them only because of their Ethernet address.
 ///
 /// # Errors

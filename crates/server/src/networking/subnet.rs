@@ -23,7 +23,7 @@ use uuid::Uuid;
 use pool::Source;
 
 use super::{
-    allocate::{attach_automatic, detach_automatic, is_automatic},
+    allocate::{attach_automatic, attach_ipv4, detach_automatic, is_automatic},
     entity::{Entity, standard_value, wanted_ids},
     network::{is_below_ipv6, is_network_owner, mtu_conflict, usable},
 };
@@ -220,6 +220,18 @@ impl Entity for Subnet {
     async fn settle(cloud: &Cloud, made: &[Arc<Self>]) -> Result<()> {
         for subnet in made.iter().filter(|s| is_automatic(s)) {
             attach_automatic(cloud, subnet.network_id).await?;
+        }
+        for subnet in made.iter().filter(|s| s.family() == Family::V4) {
+            let is_first = {
+                let state = cloud.state();
+                let mut others = state.subnets_of(subnet.network_id);
+                let is_new = |s: &Arc<Subnet>| made.iter().any(|m| m.id == s.id);
+                others.all(|s| s.family() != Family::V4 || is_new(s))
+                    && !state.is_public_ipv4(subnet.id)
+            };
+            if is_first {
+                attach_ipv4(cloud, subnet).await?;
+            }
         }
         Ok(())
     }
