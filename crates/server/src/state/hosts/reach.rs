@@ -37,6 +37,16 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// What is not in the other one, too.
+    pub fn without(&self, other: &Reach) -> Reach {
+        let networks = |a: &BTreeSet<NetworkId>, b| a.difference(b).copied().collect();
+        Reach {
+            routers: self.routers.difference(&other.routers).copied().collect(),
+            networks: networks(&self.networks, &other.networks),
+            outside: networks(&self.outside, &other.outside),
+        }
+    }
+
     fn trivial(seed: Seed) -> Reach {
         let networks = match seed {
             Seed::Network(network) => BTreeSet::from([network]),

@@ -155,10 +155,10 @@ impl State {
                 self.change_domain(network, &change.old, &change.new, true);
             }
             let hosts = self.views.seeds.of(&change.seed).map(|(h, _)| h.clone());
-            for host in hosts.collect::<Vec<_>>() {
-                self.extend(&host, &change.new);
-                affected.push((host, Arc::clone(&change.old)));
-            }
+            let hosts: Vec<HostId> = hosts.collect();
+            let more = change.new.without(&change.old);
+            hosts.iter().for_each(|host| self.extend(host, &more));
+            affected.push((hosts, change.old.without(&change.new)));
         }
         if let Some(is) = &is {
             self.need_seed(is, Seed::Gateway(id));
@@ -171,8 +171,8 @@ impl State {
         if moves {
             self.move_forwardings(id);
         }
-        for (host, old) in affected {
-            self.shrink(&host, &old);
+        for (hosts, less) in affected {
+            hosts.iter().for_each(|host| self.shrink(host, &less));
         }
         if let Some(was) = was {
             self.drop_seed(&was, Seed::Gateway(id));

@@ -1115,6 +1115,31 @@ fn a_port_more_costs_each_host_of_its_network_one_step() {
     );
 }
 
+/// Of a network behind a router, too: to hosts that have no port of it.
+#[test]
+fn a_port_more_behind_a_router_costs_each_host_one_step() {
+    let (mut state, mut apply) = private_cloud();
+    apply(&mut state, Step_::Network(0, true, true));
+    let spec = RouterSpec {
+        n: 0,
+        hops: BTreeSet::new(),
+        gateway: false,
+    };
+    apply(&mut state, Step_::Router(spec, true));
+    apply(&mut state, Step_::Attachment(0, 0, true));
+    apply(&mut state, Step_::Attachment(0, 1, true));
+    let far = |n| Spec {
+        n,
+        network: 0,
+        ..on_private(n, 2)
+    };
+    for n in [6, 7] {
+        let told = apply(&mut state, Step_::Port(far(n), true));
+        let counts: Vec<_> = told.iter().map(|(h, c)| (h.as_str(), c.len())).collect();
+        assert_eq!(counts, [("h0", 1), ("h1", 1), ("h2", 1)], "{told:?}");
+    }
+}
+
 #[test]
 fn a_host_s_other_endpoint_is_told_to_those_that_send_to_it() {
     let (mut state, mut apply) = private_cloud();
