@@ -12,7 +12,7 @@ mod layer3;
 use cloud::{Client, TestCloud, host::Host};
 use hextet_api::agent::StatusReport;
 use hextet_model::intent::Intent;
-use hextet_server::StoreKind;
+use hextet_server::{Server, StoreKind};
 use hextet_types::HostId;
 use serde_json::{Value, json};
 
@@ -288,6 +288,42 @@ async fn a_gateway_host_is_left_when_it_is_fit_no_longer() {
     assert_eq!(shown_host(&world.admin, &edge).await, json!(null));
     let wanted = json!({"provider:network_type": "vxlan", "provider:segmentation_id": segment});
     world.admin.network(wanted).await;
+}
+
+/// An agent that is away, and a server that has heard of none yet, move nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_host_outlives_servers_and_agents() {
+    let cloud = TestCloud::start(StoreKind::Redb).await;
+    let admin = cloud.admin().await;
+    let external = admin.network(json!({"router:external": true})).await;
+    admin.subnet(&external, "203.0.113.0/24", json!({})).await;
+    let gateway = json!({"external_gateway_info": {"network_id": external["id"]}});
+    let edge = router(&admin, gateway.clone()).await;
+    let (mut agent, mut told) = host(&cloud, "h1", "2001:db8::1").await;
+    told.until("the router", |i| gateway_at(i, &edge).is_some())
+        .await;
+    let before = gateway_at(&told.intent, &edge);
+    cloud.server.stop().await.unwrap();
+    let again = Server::start(cloud.config.clone()).await.unwrap();
+    let admin = Client {
+        address: again.addresses.clients,
+        ..admin
+    };
+    agent.address = again.addresses.agents;
+    let new = router(&admin, gateway).await;
+    let mut told = agent.intent().await;
+    told.until("the router", |i| gateway_at(i, &edge) == before)
+        .await;
+    assert_eq!(
+        shown_host(&admin, &new).await,
+        json!(null),
+        "nobody is alive"
+    );
+    assert_eq!(agent.post("/v1/status", &hello("2001:db8::1")).await.0, 204);
+    told.until("the new one", |i| gateway_at(i, &new).is_some())
+        .await;
+    assert_eq!(gateway_at(&told.intent, &edge), before);
+    again.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,8 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_secs(30);
 /// The same, while a router waits for a host: its agent may be heard of again.
 const SOON: Duration = Duration::from_secs(2);
+/// Routers in one transaction.
+const CHUNK: usize = 200;
 
 /// Whether routers may translate on the host.
 pub fn is_fit(state: &State, host: &HostId) -> bool {
@@ -73,45 +75,50 @@ pub async fn run(cloud: &Cloud, live: &Live) {
 /// Does what has to be done; answers whether nothing is left.
 async fn reconcile(cloud: &Cloud, live: &Live) -> bool {
     let due = due(&cloud.state());
-    for id in due {
-        let is_alive = |host: &HostId| live.heard(host).is_some_and(|h| h.is_fresh());
+    let is_alive = |host: &HostId| live.heard(host).is_some_and(|h| h.is_fresh());
+    for chunk in due.chunks(CHUNK) {
         let caller = server();
-        let result = cloud.write(&caller, |write| settle(write, id, &is_alive));
+        let result = cloud.write(&caller, |write| settle(write, chunk, &is_alive));
         match result.await {
-            Ok(Some(host)) => info!(router = %id, %host, "a router translates there"),
-            Ok(None) => {}
-            Err(error) => {
-                warn!(router = %id, %error, "choose a router's gateway host; trying again")
+            Ok(chosen) => {
+                for (router, host) in chosen {
+                    info!(%router, %host, "a router translates there");
+                }
             }
+            Err(error) => warn!(%error, "choose routers' gateway hosts; trying again"),
         }
     }
     self::due(&cloud.state()).is_empty()
 }
 
-/// Chooses anew, or gives up what nobody needs.
+/// Chooses anew, or gives up what nobody needs; answers what it has chosen.
 fn settle(
     write: &mut Write<'_>,
-    id: RouterId,
+    routers: &[RouterId],
     is_alive: &impl Fn(&HostId) -> bool,
-) -> Result<Option<HostId>> {
+) -> Result<Vec<(RouterId, HostId)>> {
     let state = write.state;
-    if !is_due(state, id) {
-        return Ok(None);
+    let fit = state.hosts.ids();
+    let fit = fit.filter(|host| is_fit(state, host) && is_alive(host));
+    // How many routers each has, by now.
+    let mut hosts: BTreeSet<(usize, &HostId)> = fit
+        .map(|host| (state.layer3.gateways_by_host.count(host), host))
+        .collect();
+    let mut chosen = Vec::new();
+    for id in routers.iter().filter(|id| is_due(state, **id)) {
+        let router = state.layer3.routers.row(id);
+        let Some(row) = router.filter(|r| !r.value.gateways.is_empty()) else {
+            release(write, *id);
+            continue;
+        };
+        let least = hosts.pop_first();
+        set(write, row, least.map(|(_, host)| host))?;
+        if let Some((count, host)) = least {
+            hosts.insert((count + 1, host));
+            chosen.push((*id, host.clone()));
+        }
     }
-    let Some(row) = state.layer3.routers.row(&id) else {
-        release(write, id);
-        return Ok(None);
-    };
-    if row.value.gateways.is_empty() {
-        release(write, id);
-        return Ok(None);
-    }
-    let hosts = state.hosts.ids();
-    let fit = hosts.filter(|host| is_fit(state, host) && is_alive(host));
-    let least = fit.min_by_key(|host| state.layer3.gateways_by_host.count(*host));
-    let least = least.cloned();
-    set(write, row, least.as_ref())?;
-    Ok(least)
+    Ok(chosen)
 }
 
 /// Lets a router with a gateway translate on the host, or for now on none.
@@ -178,10 +185,17 @@ pub fn check(state: &State, router: &Router, host: &HostId) -> Result<()> {
     Ok(())
 }
 
-/// A router has no gateway any more.
+/// A router has no gateway any more; who chooses a host for it at the same time notices.
 pub fn release(write: &mut Write<'_>, id: RouterId) {
-    if let Some(row) = write.state.layer3.gateways.row(&id) {
-        write.release(keys::segment(row.value.segment));
-        write.remove(keys::gateway(id), row.mod_revision);
+    let key = keys::gateway(id);
+    match write.state.layer3.gateways.row(&id) {
+        Some(row) => {
+            write.release(keys::segment(row.value.segment));
+            write.remove(key, row.mod_revision);
+        }
+        None => write.unchanged(key, 0),
     }
 }
+
+#[cfg(test)]
+mod tests;

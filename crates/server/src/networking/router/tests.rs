@@ -16,6 +16,7 @@ use crate::{
     cloud::{Cloud, now},
     config::NetworkPolicy,
     networking::floating_ip::forwarding,
+    state::HostRecord,
 };
 
 /// A request as it is decided.
@@ -112,6 +113,7 @@ impl World {
             world.apply(&world.attach(at)).await;
         }
         world.apply(&world.enable_proxies()).await;
+        world.apply(&joined()).await;
         world
     }
 
@@ -206,6 +208,15 @@ impl World {
         self.update(self.router.as_ref(), &body)
     }
 
+    /// On a host that has joined.
+    fn translate(&self) -> Op {
+        let (id, host) = (self.router.id, host());
+        Box::new(move |write| {
+            let row = write.state.layer3.routers.row(&id).unwrap();
+            gateway::set(write, row, Some(&host))
+        })
+    }
+
     /// Loses its IPv4 address, or its IPv6 address.
     fn lose_address(&self, keeps: usize) -> Op {
         let keeps = json!({"subnet_id": self.subnets[keeps].id});
@@ -231,6 +242,26 @@ impl World {
         let both = self.store.txn(second).await.unwrap().succeeded;
         assert!(!both, "{name}: both are committed");
     }
+}
+
+fn host() -> HostId {
+    "h1".parse().unwrap()
+}
+
+/// A host comes into the cloud.
+fn joined() -> Op {
+    Box::new(|write| {
+        let record = HostRecord {
+            id: Uuid::nil(),
+            host: host(),
+            created_at: write.now,
+            description: String::new(),
+            admin_state_up: true,
+            gateway_mac: None,
+            gateway: true,
+        };
+        write.create(keys::host(&host()), &record)
+    })
 }
 
 type Pair = (&'static str, fn(&World) -> [Op; 2]);
@@ -274,6 +305,8 @@ const PAIRS: &[Pair] = &[
     }),
     ("proxy, detach", |w| [w.proxy(), w.detach(1)]),
     ("proxy, no gateway", |w| [w.proxy(), w.no_gateway()]),
+    ("translate, no gateway", |w| [w.translate(), w.no_gateway()]),
+    ("translate twice", |w| [w.translate(), w.translate()]),
     ("proxy twice", |w| [w.proxy(), w.proxy()]),
     ("proxy, delete the port", |w| {
         [w.proxy(), w.delete(w.ports[0].as_ref())]
