@@ -3,9 +3,12 @@
 //!
 //! A walk keeps nothing: it hands each entry to the caller, however many there are.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use hextet_model::state::Netns;
+use hextet_model::state::{CutPorts, Netns};
 use hextet_types::Family;
 
 use crate::{
@@ -248,6 +251,41 @@ impl Conntrack {
         }
     }
 
+    /// Deletes the entries of connections that were translated to or from an address outside, only those begun there to
+    /// certain ports where there are such; gives how many.
+    ///
+    /// # Errors
+    ///
+    /// The table can't be read or written.
+    pub fn cut_translated(
+        &mut self,
+        outside: Ipv4Addr,
+        ports: Option<CutPorts>,
+    ) -> Result<usize, Error> {
+        let addr = IpAddr::V4(outside);
+        let mut cut = 0;
+        for place in [Place::OriginalDestination, Place::ReplyDestination] {
+            let address = Some((place, addr));
+            let filter = Filter {
+                address,
+                ..Filter::default()
+            };
+            loop {
+                let mut found = Vec::new();
+                self.walk(&filter, |entry| {
+                    if found.len() < FOUND && is_translated(&entry, addr, ports) {
+                        found.push(entry);
+                    }
+                })?;
+                cut += self.delete(&found)?;
+                if found.len() < FOUND {
+                    break;
+                }
+            }
+        }
+        Ok(cut)
+    }
+
     /// Deletes exactly these entries; gives how many there still were.
     pub fn delete(&mut self, entries: &[Entry]) -> Result<usize, Error> {
         let mut deleted = 0;
@@ -269,6 +307,22 @@ impl Conntrack {
             }
         }
         Ok(deleted)
+    }
+}
+
+fn is_translated(entry: &Entry, outside: IpAddr, ports: Option<CutPorts>) -> bool {
+    let Entry {
+        original, reply, ..
+    } = entry;
+    let arrives = original.destination == outside && reply.source != outside;
+    let leaves = reply.destination == outside && original.source != outside;
+    match (ports, original.part) {
+        (None, _) => arrives || leaves,
+        (Some(ports), Part::Ports(_, port)) => {
+            let (first, last) = ports.range;
+            arrives && original.protocol == ports.protocol && (first..=last).contains(&port)
+        }
+        (Some(_), _) => false,
     }
 }
 

@@ -9,18 +9,21 @@ use std::{
     time::Duration,
 };
 
-use hextet_kernel::netns::Handle;
+use hextet_kernel::{
+    conntrack::{Entry, Filter},
+    netns::Handle,
+};
 use hextet_model::{
     intent::{Change, TunnelEndpoint},
     state::Netns,
 };
-use hextet_types::HostId;
+use hextet_types::{HostId, IfName};
 use support::{
-    private::Guest,
+    private::{Guest, Port},
     run,
     tenant::{
-        A, ANYWHERE, B, Machine, Outside, Station, addrs, external, floating_id, floating_ip,
-        group, network, network_id, outside, router_id,
+        A, ANYWHERE, B, Compute, Machine, Outside, Station, addrs, external, floating_id,
+        floating_ip, forwarding, group, network, network_id, outside, router_id,
     },
     try_run,
 };
@@ -386,4 +389,255 @@ fn other_hosts_leave_by_the_gateway_host_but_for_floating_ips() {
     assert!(!net.reaches(addr(FLOATING[0])));
     assert_eq!(connect(&second, 0, &net, &server), Some(gateway));
     assert_eq!(net.private_packets(), 0);
+}
+
+/// A server in a guest, on all its addresses.
+fn serve(guest: &Guest, port: u16) -> TcpListener {
+    let netns = Handle::open(&Netns::Named(guest.0.clone())).expect("a guest");
+    let listener = netns.run(|| TcpListener::bind(("0.0.0.0", port)));
+    listener.expect("a namespace").expect("a listener")
+}
+
+/// Whether a connection from outside to that port gets to that server.
+fn leads_to(net: &Internet, port: u16, server: &TcpListener) -> bool {
+    let to = SocketAddr::new(addr(FLOATING[0]), port);
+    let patience = Duration::from_secs(2);
+    let stream = net
+        .0
+        .run(move |_| TcpStream::connect_timeout(&to, patience));
+    let Ok(stream) = stream else { return false };
+    let own = stream.local_addr().expect("an address");
+    let (_, peer) = server.accept().expect("a connection");
+    peer == own
+}
+
+#[test]
+fn ports_of_an_address_lead_to_ports_inside() {
+    let way = Outside {
+        host: Some("h1".to_owned()),
+        ..edge(1, &[1, 2])
+    };
+    let ([first, second], net) = two(&way);
+    let forwardings = [
+        ("80", A, "8080"),
+        ("1000:1009", B, "1000:1009"),
+        ("2000:2002", B, "3000:3002"),
+        ("5000:5010", B, "22"),
+    ];
+    let all = forwardings.into_iter().zip(0..);
+    let all = all
+        .map(|((outside, to, inside), n)| forwarding(n, 1, (FLOATING[0], outside), (to, inside)));
+    let all: Vec<Change> = all.collect();
+    let told = all.clone();
+    first.run(|host| host.apply(told));
+    net.learn(&first, 1);
+    let serve_at = |machine: &Machine, port| machine.run(move |h| serve(&h.guests[0], port));
+    let at_a = serve_at(&first, 8080);
+    assert!(leads_to(&net, 80, &at_a));
+    for (outside, inside) in [
+        (1000, 1000),
+        (1009, 1009),
+        (2001, 3001),
+        (5000, 22),
+        (5010, 22),
+    ] {
+        let server = serve_at(&second, inside);
+        assert!(leads_to(&net, outside, &server), "{outside} to {inside}");
+    }
+    // From inside, also by whom it leads to.
+    for machine in [&first, &second] {
+        let (name, server) = (name_of(machine, 0), at_a.try_clone().expect("a server"));
+        let to = SocketAddr::new(addr(FLOATING[0]), 80);
+        let seen = machine.run(move |_| seen_as(&name, &server, to));
+        assert_eq!(seen.map(mapped), Some(addr(GATEWAY[0])));
+    }
+    assert!(!leads_to(&net, 81, &at_a));
+    assert!(
+        !net.reaches(addr(FLOATING[0])),
+        "ports are forwarded, and nothing else"
+    );
+    first.run(move |host| {
+        host.apply(all.iter().filter_map(|change| match change {
+            Change::PutPortForwarding(f) => Some(Change::RemovePortForwarding(f.id)),
+            _ => None,
+        }));
+        let announced = host.planner.state().announce.len();
+        assert_eq!(announced, 2, "the gateway's addresses");
+    });
+    assert!(!leads_to(&net, 80, &at_a));
+    assert_eq!(net.private_packets(), 0);
+}
+
+#[test]
+fn who_sends_too_much_at_once_from_outside_is_told() {
+    let way = Outside {
+        host: Some("h2".to_owned()),
+        published: ["fd00:1::/64", "10.0.1.0/24"].map(str::to_owned).to_vec(),
+        ..edge(1, &[1, 2])
+    };
+    let (machine, net) = one();
+    machine.run(move |host| host.apply([outside(&way), floating_ip(1, 1, FLOATING[0], B)]));
+    net.learn(&machine, 1);
+    let [v4, v6] = addrs(1, 10);
+    for (to, from) in [
+        (addr(FLOATING[0]), FLOATING[0]),
+        (v4, "10.0."),
+        (v6, GATEWAY[1]),
+    ] {
+        let text = net.0.run(move |_| {
+            let own = FAR[usize::from(to.is_ipv6())];
+            run(&format!(
+                "ping -n -M do -s 1440 -c 1 -W 2 -I {own} {to} || true"
+            ))
+        });
+        let told = text.contains("mtu = 1430") || text.contains("mtu=1430");
+        assert!(
+            told && text.contains(&format!("From {from}")),
+            "{to}: {text}"
+        );
+    }
+    // And whom somebody outside tells: the way back leads through the same translation.
+    net.0.run(|_| run("ip link set up1 mtu 1300"));
+    machine.run(|host| {
+        run("ip link set up0 mtu 1300");
+        for guest in &host.guests {
+            let far = far()[0];
+            let ping = format!(
+                "ip netns exec {} ping -n -M do -s 1380 -c 1 -W 2 {far} || true",
+                guest.0
+            );
+            let text = run(&ping);
+            assert!(text.contains("mtu = 1300"), "{text}");
+        }
+    });
+}
+
+/// The same, of network 3, with the addresses of network 2.
+fn alike(change: Change) -> Change {
+    let text = serde_json::to_string(&change).expect("JSON");
+    let text = text
+        .replace("10.0.3.", "10.0.2.")
+        .replace("fd00:3:", "fd00:2:");
+    serde_json::from_str(&text).expect("a change")
+}
+
+#[test]
+fn two_projects_with_the_same_addresses_share_a_network_outside() {
+    let (machine, net) = one();
+    let other = Station { network: 3, ..B };
+    let here = |n, networks: &[u16], gateway: &str| Outside {
+        host: Some("h1".to_owned()),
+        gateways: vec![vec![gateway.to_owned()]],
+        ..edge(n, networks)
+    };
+    let first = outside(&here(1, &[1, 2], GATEWAY[0]));
+    let second = alike(outside(&here(2, &[3], "198.51.100.2")));
+    machine.run(move |host| {
+        host.apply(network(3, 1430).into_iter().map(alike));
+        let guest = Guest::plug(&Port {
+            tap: IfName::for_port(other.id()).to_string(),
+            mac: other.mac(),
+            addrs: addrs(2, 11).into(),
+        });
+        guest.run("ip route add default via 10.0.2.1");
+        host.guests.push(guest);
+        host.apply([alike(other.port()), first, second]);
+    });
+    net.learn(&machine, 1);
+    let server = net.listen(7002);
+    let second = Some(addr("198.51.100.2"));
+    assert_eq!(connect(&machine, 1, &net, &server), Some(addr(GATEWAY[0])));
+    assert_eq!(connect(&machine, 2, &net, &server), second);
+    machine.run(move |host| host.apply([alike(floating_ip(1, 2, FLOATING[0], other))]));
+    net.learn(&machine, 1);
+    assert_eq!(connect(&machine, 2, &net, &server), Some(addr(FLOATING[0])));
+    assert_eq!(connect(&machine, 1, &net, &server), Some(addr(GATEWAY[0])));
+    assert_eq!(net.private_packets(), 0);
+}
+
+/// The connections that a router tracks, each by the address that it has outside.
+fn tracked(host: &mut Compute) -> Vec<IpAddr> {
+    let id = router_id(1).0.simple().to_string();
+    let netns = Netns::Named(format!("hr-{}", &id[22..]));
+    let table = host.kernel.kernel.connections(&netns).expect("a table");
+    let mut outside = Vec::new();
+    let each = |entry: Entry| {
+        let leaves = entry.reply.destination != entry.original.source;
+        outside.push(match leaves {
+            true => entry.reply.destination,
+            false => entry.original.destination,
+        });
+    };
+    let table = table.expect("a namespace").walk(&Filter::default(), each);
+    table.expect("a walk");
+    outside.sort_unstable();
+    outside.dedup();
+    outside
+}
+
+#[test]
+fn connections_end_with_what_translated_them() {
+    let (machine, net) = one();
+    let way = |gateway: &str| {
+        outside(&Outside {
+            host: Some("h1".to_owned()),
+            gateways: vec![vec![gateway.to_owned()]],
+            ..edge(1, &[1, 2])
+        })
+    };
+    let first = way(GATEWAY[0]);
+    machine.run(move |host| {
+        let forwardings = [("80", 0), ("81", 1)];
+        let all = forwardings.map(|(port, n)| {
+            let ports = (FLOATING[1], port);
+            forwarding(n, 1, ports, (A, port))
+        });
+        host.apply(all);
+        host.apply([first, floating_ip(1, 1, FLOATING[0], B)]);
+    });
+    net.learn(&machine, 1);
+    let server = net.listen(7003);
+    let mut open = Vec::new();
+    for guest in [0, 1] {
+        let name = name_of(&machine, guest);
+        let to = SocketAddr::new(far()[0], 7003);
+        let stream = machine.run(move |_| {
+            let netns = Handle::open(&Netns::Named(name)).expect("a guest");
+            netns.run(|| TcpStream::connect(to)).expect("a namespace")
+        });
+        open.push(stream.expect("a connection"));
+        drop(server.accept().expect("a connection"));
+    }
+    for port in [80, 81] {
+        let server = machine.run(move |host| serve(&host.guests[0], port));
+        let to = SocketAddr::new(addr(FLOATING[1]), port);
+        let stream = net.0.run(move |_| TcpStream::connect(to));
+        open.push(stream.expect("a connection"));
+        open.push(server.accept().expect("a connection").0);
+    }
+    let expected = [GATEWAY[0], FLOATING[0], FLOATING[1]].map(addr).to_vec();
+    assert_eq!(machine.run(tracked), expected);
+    machine.run(|host| host.apply([Change::RemoveFloatingIp(floating_id(1))]));
+    let expected = [GATEWAY[0], FLOATING[1]].map(addr).to_vec();
+    assert_eq!(machine.run(tracked), expected);
+    let other = way("198.51.100.2");
+    machine.run(move |host| host.apply([other]));
+    assert_eq!(machine.run(tracked), vec![addr(FLOATING[1])]);
+    machine.run(|host| {
+        let ids: Vec<_> = host
+            .planner
+            .intent()
+            .port_forwardings
+            .keys()
+            .copied()
+            .collect();
+        host.apply([Change::RemovePortForwarding(ids[0])]);
+        assert_eq!(
+            tracked(host),
+            vec![addr(FLOATING[1])],
+            "the other forwarding's stay"
+        );
+        host.apply([Change::RemovePortForwarding(ids[1])]);
+        assert_eq!(tracked(host), Vec::<IpAddr>::new());
+    });
 }

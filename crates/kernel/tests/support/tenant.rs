@@ -188,6 +188,14 @@ impl Compute {
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeSet<Key> {
         let changed = self.planner.apply_all(changes);
         self.kernel.reconcile(&self.planner.state().objects);
+        for cut in changed.cut {
+            let table = self.kernel.kernel.connections(&cut.netns).expect("a table");
+            if let Some(mut table) = table {
+                table
+                    .cut_translated(cut.outside, cut.ports)
+                    .expect("connections are cut");
+            }
+        }
         changed.objects
     }
 

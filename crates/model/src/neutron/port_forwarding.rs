@@ -98,6 +98,18 @@ pub enum ForwardedProtocol {
     Dccp,
 }
 
+impl ForwardedProtocol {
+    /// On the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            ForwardedProtocol::Tcp => 6,
+            ForwardedProtocol::Udp => 17,
+            ForwardedProtocol::Dccp => 33,
+            ForwardedProtocol::Sctp => 132,
+        }
+    }
+}
+
 /// Ports of a floating IP that lead to a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortForwarding {

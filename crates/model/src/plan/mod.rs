@@ -172,6 +172,7 @@ impl Planner {
         }
         step::settle(&self.intent, &mut self.places, &mut touched);
         let mut changed = self.compute(touched.units);
+        changed.cut = touched.cut;
         let recheck = touched.recheck.into_iter();
         changed.recheck = recheck.map(|(place, addr)| (place.netns(), addr)).collect();
         changed

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     intent::{Change, Group, Intent, RoutingDomain},
     neutron::{Direction, Network, Port, Subnet},
+    state::Cut,
 };
 
 /// What a run of changes touches.
@@ -29,6 +30,8 @@ pub struct Touched {
     pub units: BTreeMap<Place, BTreeSet<Unit>>,
     /// Ends of flows that may no longer be allowed.
     pub recheck: BTreeSet<(Place, IpAddr)>,
+    /// Connections that are translated otherwise now.
+    pub cut: BTreeSet<Cut>,
 }
 
 impl Touched {

@@ -10,7 +10,7 @@ mod object;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use hextet_types::{PortId, Prefix};
@@ -85,4 +85,26 @@ pub struct Changed {
     /// Flows that may be open and must be checked against the new rules: the ports whose policy
     /// changed, by where they live and their addresses.
     pub recheck: BTreeSet<(Netns, IpAddr)>,
+    /// Connections that end because what translated them is gone, or does so otherwise.
+    pub cut: BTreeSet<Cut>,
+}
+
+/// Connections that a router has translated.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cut {
+    /// The router's namespace.
+    pub netns: Netns,
+    /// Their address outside, at either end.
+    pub outside: Ipv4Addr,
+    /// Only those that were begun outside to these ports; of all, where there are none.
+    pub ports: Option<CutPorts>,
+}
+
+/// Ports of a transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CutPorts {
+    /// The protocol.
+    pub protocol: u8,
+    /// The first and the last.
+    pub range: (u16, u16),
 }

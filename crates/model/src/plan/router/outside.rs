@@ -40,6 +40,9 @@ const GROUP: u32 = 0x6872;
 const LINK: &str = "outside";
 /// Where a network's MTU is not known.
 const DEFAULT_MTU: u16 = 1500;
+/// The source of what the host itself reports to routers over IPv4: that of nodes without an address (RFC 7600 §4.8), which
+/// no namespace on the way has for its own.
+const REPORTS_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 /// Judges what routers send, before connection tracking sees it.
 const FROM_ROUTERS: &str = "from-routers";
 /// For what leaves by the router's link on this host, though by default it goes by another.
@@ -72,6 +75,30 @@ pub fn link() -> Option<IfName> {
     LINK.parse().ok()
 }
 
+/// The gateways that are up, in their order.
+fn gateways(router: &Router) -> impl Iterator<Item = &RouterInterface> {
+    let Router {
+        router, gateways, ..
+    } = router;
+    let in_order = router.gateways.iter();
+    let in_order = in_order.filter_map(|g| gateways.get(&g.port_id));
+    in_order.filter(|gateway| gateway.admin_state_up)
+}
+
+fn addresses(router: &Router) -> impl Iterator<Item = IpAddr> {
+    let fixed = gateways(router).flat_map(|gateway| &gateway.fixed_ips);
+    fixed.map(|f| f.ip_address).filter(|addr| is_usable(*addr))
+}
+
+/// What all that has no address of its own outside leaves by: the address of the first gateway, if at all.
+pub fn shared_address(router: &Router) -> Option<Ipv4Addr> {
+    let mut v4 = addresses(router).filter_map(|addr| match addr {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    });
+    v4.next().filter(|_| router.router.enable_snat)
+}
+
 impl<'a> Exit<'a> {
     /// Of that router.
     pub fn of(view: View<'a>, id: RouterId) -> Option<Exit<'a>> {
@@ -91,34 +118,17 @@ impl<'a> Exit<'a> {
 
     /// Whether anything passes.
     pub fn is_up(&self) -> bool {
-        self.router.router.admin_state_up && self.gateways().next().is_some()
+        self.router.router.admin_state_up && gateways(self.router).next().is_some()
     }
 
-    /// The gateways that are up, in their order.
-    fn gateways(&self) -> impl Iterator<Item = &'a RouterInterface> + use<'a> {
-        let Router {
-            router, gateways, ..
-        } = self.router;
-        let in_order = router
-            .gateways
-            .iter()
-            .filter_map(|g| gateways.get(&g.port_id));
-        in_order.filter(|gateway| gateway.admin_state_up)
-    }
-
-    /// The addresses of those.
+    /// The addresses of the gateways that are up.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<'a> {
-        let fixed = self.gateways().flat_map(|gateway| &gateway.fixed_ips);
-        fixed.map(|f| f.ip_address).filter(|addr| is_usable(*addr))
+        addresses(self.router)
     }
 
-    /// The address of all that has none of its own outside: that of the first gateway.
+    /// The address of all that has none of its own outside.
     pub fn shared_address(&self) -> Option<Ipv4Addr> {
-        let mut v4 = self.addresses().filter_map(|addr| match addr {
-            IpAddr::V4(addr) => Some(addr),
-            IpAddr::V6(_) => None,
-        });
-        v4.next().filter(|_| self.router.router.enable_snat)
+        shared_address(self.router)
     }
 
     /// Whether this is its gateway host.
@@ -227,6 +237,14 @@ pub fn guard(view: View<'_>) -> Vec<Object> {
         ),
         nft::chain(FROM_ROUTERS, rules),
     ]);
+    objects.extend("lo".parse().ok().map(|link| {
+        Object::Address(Address {
+            netns: Netns::Main,
+            link,
+            addr: REPORTS_FROM,
+            prefix_len: Family::V4.bits(),
+        })
+    }));
     objects
 }
 
@@ -252,9 +270,7 @@ pub fn public(view: View<'_>, addr: IpAddr) -> Output {
     }));
     let Some(way) = way else { return output };
     let prefix = Prefix::host(addr);
-    let prefsrc = addr
-        .is_ipv4()
-        .then_some(IpAddr::V4(view.config.link_local_v4));
+    let prefsrc = addr.is_ipv4().then_some(REPORTS_FROM);
     let kind = RouteKind::Unicast(vec![way]);
     output
         .objects
@@ -324,8 +340,7 @@ pub fn outside(view: View<'_>) -> Output {
         })
     }));
     if exit.is_up() {
-        // One of IPv4 would take the answers to what comes back from there; see `translation`.
-        let addresses: BTreeSet<IpAddr> = exit.addresses().filter(IpAddr::is_ipv6).collect();
+        let addresses = sources(&exit);
         let own = addresses.into_iter().filter_map(|addr| {
             Some(Object::Address(Address {
                 netns: Netns::Main,
@@ -342,6 +357,18 @@ pub fn outside(view: View<'_>) -> Output {
             .extend(translation::objects(&Translation::of(&exit)));
     }
     output
+}
+
+/// Sources of what the router itself reports to the outside: what is published of its own, and the gateways' addresses of IPv6.
+/// One of IPv4 would take answers that are for what it stands for; see [`translation`].
+fn sources(exit: &Exit<'_>) -> BTreeSet<IpAddr> {
+    let gateways = exit.addresses().filter(IpAddr::is_ipv6);
+    let up = exit.router.interfaces.values().filter(|i| i.admin_state_up);
+    let inside = up.flat_map(|i| i.fixed_ips.iter().map(|f| (i.network_id, f.ip_address)));
+    let published = inside.filter(|(network, addr)| {
+        is_usable(*addr) && is_published(exit.router, *addr) && exit.leads_to(*network, *addr)
+    });
+    gateways.chain(published.map(|(_, addr)| addr)).collect()
 }
 
 fn pair(exit: &Exit<'_>) -> Vec<Object> {

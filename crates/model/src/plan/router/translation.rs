@@ -267,6 +267,8 @@ fn prerouting(t: &Translation<'_>) -> Object {
         let v6 = nft::compare(Field::NfProto, Value::Family(Family::V6));
         rules.push(rule([v6, Statement::Notrack, ACCEPT]));
     }
+    // What the router reports about it leaves here, too.
+    rules.extend(at_link(Field::IifName).map(|from| rule([from, mark.clone()])));
     if !t.floating.is_empty() {
         rules.push(rule([is_floating(), mark.clone(), ACCEPT]));
     }
@@ -278,8 +280,7 @@ fn prerouting(t: &Translation<'_>) -> Object {
             rule([stays, Statement::Notrack, ACCEPT])
         }));
     }
-    // Also what the router reports about it leaves here.
-    rules.extend(at_link(Field::IifName).map(|from| rule([from, mark.clone(), ACCEPT])));
+    rules.extend(at_link(Field::IifName).map(|from| rule([from, ACCEPT])));
     let published = t.is_published(Family::V4, Field::Saddr(Family::V4));
     rules.extend(published.map(|is| match t.tracks() {
         true => rule([is, mark.clone(), Statement::Notrack, ACCEPT]),
@@ -317,7 +318,7 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
             map.clone(),
             with_port,
         );
-        let is = nft::protocol(number_of(*protocol));
+        let is = nft::protocol(protocol.number());
         arriving.push(rule([from.clone(), is, to_inside]));
     }
     if !sources.is_empty() {
@@ -359,16 +360,6 @@ fn maps(
     objects
 }
 
-/// On the wire.
-const fn number_of(protocol: ForwardedProtocol) -> u8 {
-    match protocol {
-        ForwardedProtocol::Tcp => 6,
-        ForwardedProtocol::Udp => 17,
-        ForwardedProtocol::Dccp => 33,
-        ForwardedProtocol::Sctp => 132,
-    }
-}
-
 /// Ports that keep their number, or all lead to one, by blocks; others one by one.
 fn forwards(forwardings: &[&PortForwarding]) -> Forwards {
     let mut all = Forwards::new();
@@ -390,7 +381,7 @@ fn forwards(forwardings: &[&PortForwarding]) -> Forwards {
             }
         }
         for (base, mask, port) in blocks {
-            let name = names::forwards(number_of(f.protocol), mask, port.is_some());
+            let name = names::forwards(f.protocol.number(), mask, port.is_some());
             let empty = || (f.protocol, mask, BTreeMap::new());
             let (.., ends) = all.entry(name).or_insert_with(empty);
             let to = (f.internal_ip_address, port);

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
-use hextet_types::{FloatingIpId, NetworkId, PortForwardingId, RouterId};
+use hextet_types::{FloatingIpId, HostId, NetworkId, PortForwardingId, RouterId};
 
 use super::Step;
 use crate::{
@@ -18,7 +18,14 @@ use crate::{
         },
         unit::Unit,
     },
+    state::{Cut, CutPorts},
 };
+
+/// The host that translates for many, and the address that it uses.
+fn shared_address(router: &Router) -> Option<(&HostId, Ipv4Addr)> {
+    let host = &router.gateway_host.as_ref()?.host;
+    router::outside::shared_address(router).map(|addr| (host, addr))
+}
 
 /// The addresses that routers may answer for, or may have, where these units have been touched; and whether ports are there,
 /// which it notes.
@@ -60,6 +67,12 @@ impl Step<'_> {
         let old = self.intent.routers.get(&id);
         if old == new {
             return;
+        }
+        let before = old.and_then(shared_address);
+        if let Some((_, addr)) = before.filter(|_| new.is_some())
+            && new.and_then(shared_address) != before
+        {
+            self.cut(id, addr, None);
         }
         // Another one may have the namespace before, and another afterwards.
         let sharing: Vec<RouterId> = self.places.routers().sharing(id).collect();
@@ -126,6 +139,9 @@ impl Step<'_> {
             .routers_mut()
             .claims_mut()
             .set_floating(old, new);
+        if let Some(old) = old {
+            self.cut(old.router_id, old.floating_ip_address, None);
+        }
         for ip in [old, new].into_iter().flatten() {
             let addr = IpAddr::V4(ip.floating_ip_address);
             self.touch_claim(ip.router_id, addr);
@@ -141,10 +157,26 @@ impl Step<'_> {
             .routers_mut()
             .claims_mut()
             .set_forwarding(old, new);
+        if let Some(old) = old {
+            let range = old.external_port_range;
+            let ports = CutPorts {
+                protocol: old.protocol.number(),
+                range: (range.first(), range.last()),
+            };
+            self.cut(old.router_id, old.floating_ip_address, Some(ports));
+        }
         for f in [old, new].into_iter().flatten() {
             let addr = IpAddr::V4(f.floating_ip_address);
             self.touch_claim(f.router_id, addr);
         }
+    }
+
+    fn cut(&mut self, router: RouterId, outside: Ipv4Addr, ports: Option<CutPorts>) {
+        self.touched.cut.insert(Cut {
+            netns: Place::Router(router).netns(),
+            outside,
+            ports,
+        });
     }
 
     /// What stands of an address outside that a router translates.
