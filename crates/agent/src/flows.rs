@@ -19,7 +19,7 @@ use hextet_kernel::{
     conntrack::{Conntrack, Entry, Flow},
     priority,
 };
-use hextet_model::state::Netns;
+use hextet_model::state::{Cut, Netns};
 use tracing::debug;
 
 /// Flows that are handed over and judged at once.
@@ -58,6 +58,8 @@ pub struct Flows {
     wanted: BTreeMap<Netns, BTreeSet<IpAddr>>,
     /// Where the last walk was; the next one is elsewhere, if any other is wanted.
     last: Netns,
+    /// Connections that routers have translated, and that end.
+    ending: BTreeSet<Cut>,
     not_before: Instant,
     cut: usize,
 }
@@ -86,6 +88,7 @@ impl Flows {
             walking: None,
             wanted: BTreeMap::new(),
             last: Netns::Main,
+            ending: BTreeSet::new(),
             not_before: Instant::now(),
             cut: 0,
         })
@@ -98,11 +101,47 @@ impl Flows {
         }
     }
 
+    /// Has these connections ended.
+    pub fn end_translated(&mut self, cuts: impl IntoIterator<Item = Cut>) {
+        self.ending.extend(cuts);
+    }
+
+    /// Ends what is to end; gives how many there were. `open` is as for [`Flows::begin`].
+    ///
+    /// # Errors
+    ///
+    /// A table can't be read or written; it is tried again.
+    pub fn end_due(
+        &mut self,
+        mut open: impl FnMut(&Netns) -> Result<Option<Conntrack>, Error>,
+    ) -> Result<usize, Error> {
+        let mut ended = 0;
+        while let Some(cut) = self
+            .ending
+            .first()
+            .filter(|_| Instant::now() >= self.not_before)
+        {
+            let outcome = open(&cut.netns).and_then(|table| match table {
+                Some(mut table) => table.cut_translated(cut.outside, cut.ports),
+                None => Ok(0),
+            });
+            match outcome {
+                Ok(cut) => ended += cut,
+                Err(error) => {
+                    self.not_before = Instant::now() + RETRY;
+                    return Err(error);
+                }
+            }
+            self.ending.pop_first();
+        }
+        Ok(ended)
+    }
+
     /// When there may be something to do; none while nothing is to be checked.
     pub fn due(&self) -> Option<Instant> {
         match self.walking {
             Some(_) => Some(Instant::now()),
-            None if self.wanted.is_empty() => None,
+            None if self.wanted.is_empty() && self.ending.is_empty() => None,
             None => Some(self.not_before),
         }
     }

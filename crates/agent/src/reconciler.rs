@@ -318,6 +318,7 @@ impl Reconciler {
             self.tell_responder(port);
         }
         self.flows.check(changed.recheck);
+        self.flows.end_translated(changed.cut);
     }
 
     fn learn(&mut self, prefix: Prefix, hops: &[hextet_bgp::Hop]) {
@@ -418,6 +419,11 @@ impl Reconciler {
     fn check_flows(&mut self, inputs: &Receiver<Input>) {
         if self.flows.due().is_none_or(|due| due > Instant::now()) {
             return;
+        }
+        match self.flows.end_due(|netns| self.kernel.connections(netns)) {
+            Ok(0) => {}
+            Ok(ended) => info!(flows = ended, "ended what is translated otherwise now"),
+            Err(error) => error!(%error, "connections go on that are translated otherwise now"),
         }
         while self.flows.due().is_some_and(|due| due <= Instant::now()) {
             match self.flows.begin(|netns| self.kernel.connections(netns)) {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
+pub mod internet;
 pub mod private;
 pub mod tap;
 pub mod tcx;
