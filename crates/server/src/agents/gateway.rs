@@ -29,7 +29,8 @@ const CHUNK: usize = 200;
 
 /// Whether routers may translate on the host.
 pub fn is_fit(state: &State, host: &HostId) -> bool {
-    let willing = state.hosts.get(host).is_some_and(|h| h.gateway);
+    let host_record = state.hosts.get(host);
+    let willing = host_record.is_some_and(|h| h.gateway && h.admin_state_up);
     willing && state.tunnels.endpoint(host).is_some()
 }
 
@@ -111,9 +112,13 @@ fn settle(
             release(write, *id);
             continue;
         };
-        let least = hosts.pop_first();
-        set(write, row, least.map(|(_, host)| host))?;
+        let least = hosts.first().copied();
+        if let Err(error) = set(write, row, least.map(|(_, host)| host)) {
+            warn!(router = %id, %error, "choose a router's gateway host; trying again");
+            continue;
+        }
         if let Some((count, host)) = least {
+            hosts.remove(&(count, host));
             hosts.insert((count + 1, host));
             chosen.push((*id, host.clone()));
         }
@@ -178,6 +183,9 @@ pub fn check(state: &State, router: &Router, host: &HostId) -> Result<()> {
         return refuse(&format!(
             "{host} is not to be one (gateway = false in its agent's configuration)"
         ));
+    }
+    if !record.admin_state_up {
+        return refuse(&format!("the agent of {host} is set admin_state_up false"));
     }
     if state.tunnels.endpoint(host).is_none() {
         return refuse(&format!("{host} has no tunnel_address"));

@@ -69,7 +69,7 @@ pub struct HostRecord {
     /// What an administrator wrote.
     #[serde(default)]
     pub description: String,
-    /// Shown only.
+    /// Without it no router translates for others there.
     pub admin_state_up: bool,
     /// The Ethernet address of its end of ports, once its agent has told.
     #[serde(default)]

@@ -99,7 +99,8 @@ impl World {
     /// Decides, and what it has decided becomes so; answers what is chosen.
     fn settle(&mut self, alive: impl Fn(&HostId) -> bool) -> Vec<(RouterId, HostId)> {
         let due = due(&self.state);
-        let policy = ServerConfig::default().network_policy();
+        let mut policy = ServerConfig::default().network_policy();
+        policy.vni_ranges = vec!["1:100".to_owned().try_into().unwrap()];
         let caller = server();
         let mut write = Write::new(&self.state, &caller, &policy, Timestamp::UNIX_EPOCH);
         let chosen = settle(&mut write, &due, &alive).unwrap();
@@ -191,14 +192,37 @@ fn only_what_is_fit_no_longer_is_left() {
         [3].into(),
         "each move counts, also that to nowhere"
     );
+    let key = keys::host(&host(2));
+    let mut down = world.state.hosts.get(&host(2)).unwrap().as_ref().clone();
+    down.admin_state_up = false;
+    world.put(key.clone(), &down);
+    world.settle(|h| *h != host(1));
+    assert_eq!(world.counts(), [0, 0, 4, 0], "an administrator says so");
+    down.admin_state_up = true;
+    world.put(key, &down);
     // Without an end of tunnels nobody gets there; and a gateway that goes needs no host.
-    world.host(2, true, false);
+    world.host(3, true, false);
     world.settle(|_| true);
-    assert_eq!(world.counts(), [0, 0, 4, 0]);
+    assert_eq!(world.counts(), [0, 4, 0, 0]);
     world.router(0, false);
     let key = keys::router(router(1));
     world.state.apply(&Event::Delete { key }).unwrap();
     assert_eq!(world.settle(|_| true), []);
-    assert_eq!(world.counts(), [0, 0, 2, 0]);
+    assert_eq!(world.counts(), [0, 2, 0, 0]);
     assert!(due(&world.state).is_empty());
+}
+
+/// Whoever has a segment already moves; who needs one waits.
+#[test]
+fn without_a_segment_left_no_router_comes_and_those_that_are_there_move() {
+    let mut world = world();
+    world.host(1, true, true);
+    world.host(2, false, true);
+    (0..3).for_each(|n| world.router(n, true));
+    world.at(2, Some(host(2)));
+    (1..=100).for_each(|vni| drop(world.state.segments.insert(vni)));
+    let chosen = world.settle(|_| true);
+    assert_eq!(chosen, [(router(2), host(1))]);
+    assert_eq!(world.counts(), [1, 0, 0, 0]);
+    assert_eq!(due(&world.state).len(), 2);
 }
