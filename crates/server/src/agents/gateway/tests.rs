@@ -220,7 +220,7 @@ fn without_a_segment_left_no_router_comes_and_those_that_are_there_move() {
     world.host(2, false, true);
     (0..3).for_each(|n| world.router(n, true));
     world.at(2, Some(host(2)));
-    (1..=100).for_each(|vni| drop(world.state.segments.insert(vni)));
+    (1..=100).for_each(|vni| world.state.segments.insert(vni));
     let chosen = world.settle(|_| true);
     assert_eq!(chosen, [(router(2), host(1))]);
     assert_eq!(world.counts(), [1, 0, 0, 0]);
