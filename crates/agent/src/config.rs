@@ -35,6 +35,9 @@ pub struct AgentConfig {
     /// The host's own address of the underlay by which others reach it by tunnels; without one it takes no ports of
     /// private networks.
     pub tunnel_address: Option<IpAddr>,
+    /// Whether routers may translate for others on this host.
+    #[serde(default = "default_gateway")]
+    pub gateway: bool,
     /// What planning needs to know of this host.
     pub host: HostConfig,
     /// The BGP speaker; without it nothing is announced.
@@ -123,6 +126,10 @@ fn default_metrics() -> SocketAddr {
 }
 
 const fn default_tcx() -> bool {
+    true
+}
+
+const fn default_gateway() -> bool {
     true
 }
 

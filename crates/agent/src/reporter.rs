@@ -27,6 +27,8 @@ pub struct Host {
     pub gateway_mac: Mac,
     /// Where it is reached by tunnels.
     pub tunnel_address: Option<IpAddr>,
+    /// Whether routers may translate for others on it.
+    pub gateway: bool,
 }
 
 /// What there is to tell.
@@ -121,6 +123,7 @@ async fn report(
     let (mut everything, mut told) = standing.borrow_and_update().since(None);
     everything.gateway_mac = Some(host.gateway_mac);
     everything.tunnel_address = host.tunnel_address;
+    everything.gateway = Some(host.gateway);
     connection.report(&everything).await?;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

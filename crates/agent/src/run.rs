@@ -100,6 +100,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let told = reporter::Host {
         gateway_mac: config.host.gateway_mac,
         tunnel_address: config.tunnel_address,
+        gateway: config.gateway,
     };
     tokio::spawn(reporter::run(
         (config.server.clone(), told),
