@@ -23,8 +23,22 @@ const WORD: &[u8] = b"hextet";
 ///
 /// The listener can't listen, or the connection fails in another way than by silence.
 pub fn tcp_passes(from: &Node, to: &Node, at: SocketAddr, patience: Duration) -> Result<bool> {
+    tcp_passes_by(from, to, (at, at), patience)
+}
+
+/// The same to an address that is translated to another on the way: the second, where somebody listens.
+///
+/// # Errors
+///
+/// As of [`tcp_passes`].
+pub fn tcp_passes_by(
+    from: &Node,
+    to: &Node,
+    (at, inside): (SocketAddr, SocketAddr),
+    patience: Duration,
+) -> Result<bool> {
     let listener = to.enter(|| {
-        let listener = TcpListener::bind(at).with_context(|| format!("listen on {at}"))?;
+        let listener = TcpListener::bind(inside).with_context(|| format!("listen on {inside}"))?;
         listener.set_nonblocking(true)?;
         anyhow::Ok(listener)
     })??;

@@ -217,7 +217,10 @@ pub fn text(value: &Value, name: &str) -> Result<String> {
 }
 
 fn plural(resource: &str) -> String {
-    format!("{}s", resource.replace('_', "-"))
+    match resource {
+        "ndp_proxy" => "ndp_proxies".to_owned(),
+        _ => format!("{}s", resource.replace('_', "-")),
+    }
 }
 
 fn take(resource: &str, answer: Answer) -> Result<Value> {

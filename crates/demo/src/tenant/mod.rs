@@ -3,6 +3,7 @@
 mod failure;
 mod fragments;
 mod guest;
+mod outside;
 mod private;
 mod project;
 mod routed;
@@ -30,6 +31,7 @@ use crate::{
     server::Server,
 };
 use guest::Guest;
+use outside::Outside;
 use project::{Network, Project};
 use routed::Routed;
 
@@ -38,13 +40,18 @@ const INNER: [&str; 2] = ["10.0.0.0/24", "fd00:1::/64"];
 /// Each guest: its name, its host, and the end of its IPv4 and MAC addresses. Both projects' have the same.
 const INSIDE: [(&str, usize, u8); 2] = [("1", 0, 0x11), ("2", 1, 0x12)];
 /// Places where others come to be plugged later.
-const OTHERS: [&str; 6] = ["red3", "red4", "left1", "right1", "right2", "middle1"];
+const OTHERS: [&str; 13] = [
+    "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "left1", "right1",
+    "right2", "middle1",
+];
 const PROJECTS: [&str; 2] = ["red", "blue"];
 
 /// The lab with everything that runs in it.
 pub struct Tenant {
     /// The namespaces and the spines' programs.
     pub lab: LabGuard,
+    /// The host outside.
+    pub internet: Node,
     /// The route reflectors; all packets between hosts pass one of them.
     pub spines: [Node; 2],
     /// The hypervisors.
@@ -60,6 +67,7 @@ pub struct Tenant {
     inner: Vec<Network>,
     guests: Vec<Guest>,
     routed: Option<Routed>,
+    outside: Option<Outside>,
 }
 
 /// Builds it, checks it, and takes it away again.
@@ -115,6 +123,7 @@ impl Tenant {
         }
         checks.narrate("Two projects, each with a network 10.0.0.0/24 and fd00:1::/64, and the same addresses in it.");
         let mut tenant = Tenant {
+            internet: lab.node("internet")?,
             spines: [lab.node("spine1")?, lab.node("spine2")?],
             projects: PROJECTS
                 .iter()
@@ -123,6 +132,7 @@ impl Tenant {
             inner: Vec::new(),
             guests: Vec::new(),
             routed: None,
+            outside: None,
             lab,
             hosts,
             server,
@@ -213,7 +223,22 @@ impl Tenant {
         checks.look("network-on-two-routers-overlap", || {
             routed::two_routers_overlap(t)
         });
+        let outside = Outside::build(t);
+        let with = |look: fn(&Tenant, &Outside) -> Result<String>| match &outside {
+            Ok(outside) => look(t, outside),
+            Err(error) => bail!("{error:#}"),
+        };
+        checks.narrate("The way outside:");
+        checks.look("v6-public-from-pool-inbound", || with(outside::v6_public));
+        checks.look("manual-v6-stays-inside", || with(outside::manual_v6));
+        checks.look("snat-outbound", || with(outside::snat));
+        checks.look("address-scope-no-nat", || with(outside::address_scope));
+        checks.look("floating-ip-in-out", || with(outside::floating_ip));
+        checks.look("floating-ip-moves", || with(outside::floating_ip_moves));
+        checks.look("port-forwarding", || with(outside::port_forwarding));
+        checks.look("ndp-proxy-address", || with(outside::ndp_proxy));
         self.routed = routed.ok();
+        self.outside = outside.ok();
         checks.narrate("What is broken, and what it costs:");
         checks.look("agent-killed-no-loss", || failure::agent_killed(self));
         checks.look("server-down-no-loss", || failure::server_down(self));
@@ -250,6 +275,9 @@ impl Tenant {
 
     /// Whatever there is on the hosts of private networks and routers goes with the last port.
     fn empty(&mut self) -> Result<String> {
+        if let Some(outside) = self.outside.take() {
+            outside.delete(self)?;
+        }
         if let Some(routed) = self.routed.take() {
             routed.delete(self)?;
         }
@@ -262,7 +290,15 @@ impl Tenant {
                 let named = host.place.run(&["ip", "netns", "list"])?;
                 let ours = |line: &&str| line.starts_with("hx-") || line.starts_with("hr-");
                 let left: Vec<&str> = named.lines().filter(ours).collect();
-                expect(left.is_empty(), format!("{} keeps {left:?}", host.name))
+                let status = host.status()?;
+                let objects = &status["kernel"]["objects"];
+                expect(
+                    left.is_empty(),
+                    format!(
+                        "{} keeps {left:?}, with {objects} objects: {status}",
+                        host.name
+                    ),
+                )
             })?;
         }
         Ok("no host kept a namespace of a network without ports".to_owned())

@@ -56,6 +56,24 @@ impl Router {
         self.act("add_router_interface", json!({"port_id": port}))
     }
 
+    /// Changes it, and gives it as it is then.
+    ///
+    /// # Errors
+    ///
+    /// The cloud refuses.
+    pub fn update(&self, attributes: Value) -> Result<Value> {
+        self.cloud.update("router", &self.id, attributes)
+    }
+
+    /// As it is, for its owner.
+    ///
+    /// # Errors
+    ///
+    /// The cloud refuses.
+    pub fn show(&self) -> Result<Value> {
+        self.cloud.show("router", &self.id)
+    }
+
     /// Takes it off all networks, and deletes it.
     ///
     /// # Errors
