@@ -3,6 +3,7 @@
 mod failure;
 mod fragments;
 mod guest;
+mod late;
 mod outside;
 mod private;
 mod project;
@@ -40,9 +41,9 @@ const INNER: [&str; 2] = ["10.0.0.0/24", "fd00:1::/64"];
 /// Each guest: its name, its host, and the end of its IPv4 and MAC addresses. Both projects' have the same.
 const INSIDE: [(&str, usize, u8); 2] = [("1", 0, 0x11), ("2", 1, 0x12)];
 /// Places where others come to be plugged later.
-const OTHERS: [&str; 13] = [
-    "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "left1", "right1",
-    "right2", "middle1",
+const OTHERS: [&str; 17] = [
+    "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "late1", "late2",
+    "late3", "late4", "left1", "right1", "right2", "middle1",
 ];
 const PROJECTS: [&str; 2] = ["red", "blue"];
 
@@ -212,6 +213,7 @@ impl Tenant {
         checks.look("east-west-two-hosts", || private::east_west(t));
         checks.look("pmtu", || private::pmtu(t));
         checks.look("forged-vxlan-dropped", || private::forged(t));
+        checks.look("late-subnet-address", || late::subnet(t));
         let routed = Routed::build(t);
         let with = |look: fn(&Tenant, &Routed) -> Result<String>| match &routed {
             Ok(routed) => look(t, routed),

@@ -100,7 +100,13 @@ impl Outside {
     /// The cloud refuses.
     pub fn delete(&self, t: &Tenant) -> Result<()> {
         for ip in t.projects[0].cloud.list("floatingip", "")? {
-            t.admin.delete("floatingip", &text(&ip, "id")?)?;
+            let id = text(&ip, "id")?;
+            let forwardings = ip["port_forwardings"].as_array().into_iter().flatten();
+            for forwarding in forwardings {
+                let path = format!("{id}/port_forwardings/{}", text(forwarding, "id")?);
+                t.admin.delete("floatingip", &path)?;
+            }
+            t.admin.delete("floatingip", &id)?;
         }
         for proxy in t.projects[0].cloud.list("ndp_proxy", "")? {
             t.admin.delete("ndp_proxy", &text(&proxy, "id")?)?;
