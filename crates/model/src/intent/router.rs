@@ -27,7 +27,7 @@ pub struct Router {
     #[serde(default)]
     pub gateway_host: Option<GatewayHost>,
     /// What is reached from outside, and goes there, untranslated: subnets of its interfaces that are in an address
-    /// scope of one of its external networks, and addresses with an NDP proxy.
+    /// scope of one of its external networks, or, of IPv6 and by a router with NDP proxies, the addresses that have one.
     #[serde(default)]
     pub published: BTreeSet<Prefix>,
 }

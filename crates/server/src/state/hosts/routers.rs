@@ -10,7 +10,7 @@ use hextet_model::{
     intent::{Change, GatewayHost, Router as ToldRouter, RouterInterface, RoutingDomain},
     neutron::{NetworkType, Port, Router, Subnet},
 };
-use hextet_types::{HostId, NetworkId, Prefix, RouterId, SubnetId, SubnetPoolId};
+use hextet_types::{Family, HostId, NetworkId, Prefix, RouterId, SubnetId, SubnetPoolId};
 
 use super::{
     Step,
@@ -76,7 +76,8 @@ impl State {
         })
     }
 
-    /// What goes outside as it is: subnets in the address scope of an external network, and what has an NDP proxy.
+    /// What goes outside as it is: subnets in the address scope of an external network; of IPv6, while NDP proxies
+    /// are switched on, only what has one.
     fn published(&self, router: &ToldRouter) -> BTreeSet<Prefix> {
         let scope = |subnet: &Subnet| {
             let pool = self.pools.get(&subnet.subnetpool_id?)?;
@@ -87,10 +88,13 @@ impl State {
         let outside: BTreeSet<_> = outside.filter_map(|s| scope(s)).collect();
         let inside = router.interfaces.values().flat_map(|i| &i.fixed_ips);
         let inside = inside.filter_map(|f| self.subnets.get(&f.subnet_id));
-        let scoped = inside.filter(|s| scope(s).is_some_and(|scope| outside.contains(&scope)));
+        let by_proxies = router.router.enable_ndp_proxy;
+        let scoped = inside.filter(|s| {
+            let as_a_whole = !by_proxies || s.family() == Family::V4;
+            as_a_whole && scope(s).is_some_and(|scope| outside.contains(&scope))
+        });
         let proxies = self.layer3.proxies_through(router.router.id);
-        let proxies =
-            proxies.filter(|_| router.router.enable_ndp_proxy && !router.gateways.is_empty());
+        let proxies = proxies.filter(|_| by_proxies && !router.gateways.is_empty());
         let proxies = proxies.map(|p| Prefix::host(p.ip_address.into()));
         scoped.map(|s| s.cidr).chain(proxies).collect()
     }

@@ -683,7 +683,8 @@ fn outside_from_tables(state: &State, told: &mut ToldRouter) {
     {
         let interfaces = told.interfaces.values().flat_map(|i| &i.fixed_ips);
         for inside in interfaces.filter_map(|f| state.subnets.get(&f.subnet_id)) {
-            if scope(inside).is_some() && scope(inside) == scope(outside) {
+            let single = told.router.enable_ndp_proxy && inside.cidr.family() == Family::V6;
+            if !single && scope(inside).is_some() && scope(inside) == scope(outside) {
                 told.published.insert(inside.cidr);
             }
         }
