@@ -20,6 +20,8 @@
 // A port gets FRAGMENT_ROOM of that, which comes back when a datagram is whole, or in the time after which
 // the kernel gives it up. Only fragments pay for this.
 //
+// What is for the metadata service it drops: a packet socket has seen it, and it is answered from there.
+//
 // What has spent its hops makes the kernel send an error: of each port's such packets it lets in 20 a second.
 // A workload whose device leaves checksums to the host says
 // itself where they go, and the kernel writes them there once policy has judged the packet: the program lets
@@ -41,6 +43,8 @@
 #include <stddef.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+
+#include "metadata.h"
 
 // hextet_model::state::marks; a test compares.
 #define MARK_MASK 0x00f00000
@@ -627,7 +631,7 @@ static __always_inline int judge_ipv4(struct __sk_buff *skb)
 	source.zero = 0;
 	mapped(&source, ip.saddr);
 	marks = checked(&source);
-	if (!goes_on(skb, ip.ttl) || (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
+	if (is_metadata_v4(ip.daddr) || !goes_on(skb, ip.ttl) || (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
 		return TC_ACT_SHOT;
 	place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
 	if (place && (!judge_ipv4_fragment(skb, &ip) || !checksummed(skb)))
@@ -730,7 +734,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	source.zero = 0;
 	__builtin_memcpy(source.addr, &ip->saddr, 16);
 	marks = checked(&source);
-	if (!goes_on(skb, ip->hop_limit))
+	if (is_metadata_v6((__be32 *)&ip->daddr) || !goes_on(skb, ip->hop_limit))
 		return TC_ACT_SHOT;
 #pragma unroll
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {

@@ -1,7 +1,8 @@
-// What the packet socket for RA and DHCP takes in: router solicitations (RFC 4861), datagrams to the
-// DHCPv4 server's port (RFC 2131) and to the DHCPv6 server's (RFC 8415), untagged and not our own.
+// What the packet socket for RA, DHCP and metadata takes in: router solicitations (RFC 4861), datagrams to the
+// DHCPv4 server's port (RFC 2131) and to the DHCPv6 server's (RFC 8415), TCP to the metadata service's addresses,
+// untagged and not our own.
 //
-// Of each link it takes so many at once and so many a second; the rest is dropped before it costs room in
+// Of each link it takes so many at once and so many a second of either kind; the rest is dropped before it costs room in
 // the socket's buffer, which all links share, or anything of who reads there. So a workload that floods
 // the host with questions, right or wrong ones, takes nothing from its neighbours.
 //
@@ -19,6 +20,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "metadata.h"
+
 #define ICMPV6_RS 133
 #define DHCPV4_SERVER 67
 #define DHCPV6_SERVER 547
@@ -27,19 +30,29 @@
 // Twice what the engine answers, so that malformed questions take little from right ones.
 #define BURST 64
 #define REFILL_NANOS 50000000ULL
+// Segments with which a workload acknowledges 64 KiB of user data, several times over.
+#define SEGMENTS 256
+#define SEGMENT_NANOS 4000000ULL
 #define LINKS 16384
+
 
 #define WHOLE 0x40000
 #define NOTHING 0
+
+enum kind { NONE, REQUEST, SEGMENT };
 
 struct map {
 	__u32 type, key_size, value_size, max_entries, map_flags, id, pinning;
 };
 
-// When each link's bucket is full, by index. The links that asked last are kept.
+struct bucket {
+	__u32 link, kind;
+};
+
+// When a link's bucket of a kind is full. The links that asked last are kept.
 struct map SEC("maps") buckets = {
 	.type = BPF_MAP_TYPE_LRU_HASH,
-	.key_size = sizeof(__u32),
+	.key_size = sizeof(struct bucket),
 	.value_size = sizeof(__u64),
 	.max_entries = LINKS,
 };
@@ -53,74 +66,88 @@ static __always_inline int to_port(struct __sk_buff *skb, __u32 offset, __u16 wa
 	return port == bpf_htons(wanted);
 }
 
-static __always_inline int is_ipv6_request(struct __sk_buff *skb)
+static __always_inline enum kind of_ipv6(struct __sk_buff *skb)
 {
 	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr);
+	__be32 to[4];
 	__u8 next, type;
 
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, nexthdr), &next,
 			       1))
-		return 0;
+		return NONE;
 	if (next == IPPROTO_UDP)
-		return to_port(skb, offset, DHCPV6_SERVER);
-	return next == IPPROTO_ICMPV6 && !bpf_skb_load_bytes(skb, offset, &type, 1) &&
-	       type == ICMPV6_RS;
+		return to_port(skb, offset, DHCPV6_SERVER) ? REQUEST : NONE;
+	if (next == IPPROTO_ICMPV6)
+		return !bpf_skb_load_bytes(skb, offset, &type, 1) && type == ICMPV6_RS ? REQUEST : NONE;
+	if (next != IPPROTO_TCP ||
+	    bpf_skb_load_bytes(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, daddr), to,
+			       sizeof(to)))
+		return NONE;
+	return is_metadata_v6(to) ? SEGMENT : NONE;
 }
 
-static __always_inline int is_ipv4_request(struct __sk_buff *skb)
+static __always_inline enum kind of_ipv4(struct __sk_buff *skb)
 {
 	struct iphdr ip;
 
-	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
-		return 0;
-	return ip.protocol == IPPROTO_UDP && !(ip.frag_off & bpf_htons(FRAGMENT_OFFSET)) &&
-	       to_port(skb, sizeof(struct ethhdr) + 4 * ip.ihl, DHCPV4_SERVER);
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) ||
+	    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
+		return NONE;
+	if (ip.protocol == IPPROTO_TCP)
+		return is_metadata_v4(ip.daddr) ? SEGMENT : NONE;
+	return ip.protocol == IPPROTO_UDP &&
+	       to_port(skb, sizeof(struct ethhdr) + 4 * ip.ihl, DHCPV4_SERVER) ? REQUEST : NONE;
 }
 
-static __always_inline int may_ask(__u32 link)
+static __always_inline int may_ask(__u32 link, enum kind kind)
 {
+	struct bucket bucket = { link, kind };
 	__u64 now = bpf_ktime_get_ns();
-	__u64 *full_at = bpf_map_lookup_elem(&buckets, &link);
-	__u64 next = (full_at && *full_at > now ? *full_at : now) + REFILL_NANOS;
+	__u64 *full_at = bpf_map_lookup_elem(&buckets, &bucket);
+	__u64 refill = kind == SEGMENT ? SEGMENT_NANOS : REFILL_NANOS;
+	__u64 most = kind == SEGMENT ? SEGMENTS * SEGMENT_NANOS : BURST * REFILL_NANOS;
+	__u64 next = (full_at && *full_at > now ? *full_at : now) + refill;
 
-	if (next > now + BURST * REFILL_NANOS)
+	if (next > now + most)
 		return 0;
 	if (full_at)
 		*full_at = next;
 	else
-		bpf_map_update_elem(&buckets, &link, &next, BPF_ANY);
+		bpf_map_update_elem(&buckets, &bucket, &next, BPF_ANY);
 	return 1;
 }
 
-static __always_inline int is_request(struct __sk_buff *skb)
+static __always_inline enum kind kind_of(struct __sk_buff *skb)
 {
 	__be16 ethertype;
 
 	if (skb->pkt_type == PACKET_OUTGOING || skb->vlan_present ||
 	    bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_proto), &ethertype,
 			       sizeof(ethertype)))
-		return 0;
+		return NONE;
 	switch (ethertype) {
 	case bpf_htons(ETH_P_IP):
-		return is_ipv4_request(skb);
+		return of_ipv4(skb);
 	case bpf_htons(ETH_P_IPV6):
-		return is_ipv6_request(skb);
+		return of_ipv6(skb);
 	default:
-		return 0;
+		return NONE;
 	}
 }
 
 SEC("socket/limited")
 int limited_requests(struct __sk_buff *skb)
 {
-	return is_request(skb) && may_ask(skb->ifindex) ? WHOLE : NOTHING;
+	enum kind kind = kind_of(skb);
+
+	return kind != NONE && may_ask(skb->ifindex, kind) ? WHOLE : NOTHING;
 }
 
 // To show what the limit is for.
 SEC("socket/all")
 int all_requests(struct __sk_buff *skb)
 {
-	return is_request(skb) ? WHOLE : NOTHING;
+	return kind_of(skb) != NONE ? WHOLE : NOTHING;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

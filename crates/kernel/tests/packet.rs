@@ -4,9 +4,10 @@
 
 mod support;
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, net::IpAddr};
 
 use hextet_kernel::{links::Links, packet::PacketSocket};
+use hextet_metadata::{ADDRESS_LINK_LOCAL, ADDRESS_V4, ADDRESS_V6};
 use hextet_model::state::{EdgeProgram, Link, Netns, Object, marks};
 use support::{
     GATEWAY, Host, isolated, name, states,
@@ -90,13 +91,36 @@ fn udp4(port: u16, options: u8, fragment: u16) -> Vec<u8> {
     frame
 }
 
+fn addr(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// The beginning of a segment, or of a datagram.
+fn segment(to: IpAddr, protocol: u8) -> Vec<u8> {
+    match to {
+        IpAddr::V4(to) => {
+            let mut frame = udp4(80, 0, 0);
+            frame[23] = protocol;
+            frame[30..34].copy_from_slice(&to.octets());
+            frame
+        }
+        IpAddr::V6(to) => ipv6(v6("fe80::5"), to.octets(), &[], protocol, &udp(80)),
+    }
+}
+
 #[test]
-fn it_hears_solicitations_and_dhcp_only() {
+fn it_hears_solicitations_dhcp_and_metadata_only() {
     with_port(|tap, index| {
         let socket = PacketSocket::open(0).expect("a socket");
         let mut tagged = icmp(133);
         tagged.splice(12..12, [0x81, 0, 0, 5]);
-        let wanted = [icmp(133), udp6(547), udp4(67, 0, 0), udp4(67, 3, 0)];
+        let mut wanted = vec![icmp(133), udp6(547), udp4(67, 0, 0), udp4(67, 3, 0)];
+        let metadata = [
+            ADDRESS_V4.into(),
+            ADDRESS_LINK_LOCAL.into(),
+            ADDRESS_V6.into(),
+        ];
+        wanted.extend(metadata.map(|to| segment(to, 6)));
         let unwanted = [
             icmp(135),
             udp6(546),
@@ -105,6 +129,12 @@ fn it_hears_solicitations_and_dhcp_only() {
             udp4(67, 0, 100),
             tagged,
             vec![0; 14],
+            segment(ADDRESS_V4.into(), 17),
+            segment(ADDRESS_V6.into(), 17),
+            segment(addr("169.254.169.253"), 6),
+            segment(addr("fe80::a9fe:a9ff"), 6),
+            segment(addr("fd00:ec2:1::254"), 6),
+            segment(addr("2001:db8::254"), 6),
         ];
         for frame in unwanted.iter().chain(&wanted) {
             tap.send(frame);
