@@ -149,6 +149,7 @@ impl Cloud {
             allowed_address_pairs: Vec::new(),
             extra_dhcp_opts: Vec::new(),
             dns_name: String::new(),
+            metadata: None,
             binding: Binding::default(),
         };
         self.intent.ports.insert(id, port);

@@ -215,6 +215,7 @@ fn checked_by_rules(objects: &mut BTreeMap<Key, Object>) {
             name: name.clone(),
             key: vec![KeyType::IfName, KeyType::EtherAddr, KeyType::Addr(*family)],
             verdicts: false,
+            data: Vec::new(),
             dynamic: None,
         };
         new.push(Object::Set(Netns::Main, set));
@@ -230,7 +231,15 @@ fn checked_by_rules(objects: &mut BTreeMap<Key, Object>) {
                     Value::Addr(source.addr),
                 ];
                 let (set, verdict) = (set.clone(), None);
-                Object::Element(Netns::Main, Element { set, key, verdict })
+                Object::Element(
+                    Netns::Main,
+                    Element {
+                        set,
+                        key,
+                        verdict,
+                        data: Vec::new(),
+                    },
+                )
             }));
         }
         !matches!(object, Object::Source(_))

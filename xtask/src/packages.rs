@@ -30,6 +30,7 @@ pub const LAB: &[&str] = &[
     "bird2",
     "busybox-static",
     "conntrack",
+    "curl",
     "dnsmasq-base",
     "iproute2",
     "iputils-ping",

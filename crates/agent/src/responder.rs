@@ -1,13 +1,14 @@
-//! The driver of the RA and DHCP engine: one packet socket for all ports.
+//! The driver of the engines that answer workloads: RA and DHCP, and metadata. One packet socket for all ports.
 //!
 //! It runs on a thread of its own. Ports are told apart by interface index; an interface that comes back
 //! under its name has another index, so every change of a port's link looks its index up anew.
 
-use std::{collections::HashMap, io, thread};
+use std::{collections::HashMap, io, sync::Arc, thread};
 
 use anyhow::{Context, Result};
 use hextet_autoconf::{Action, Duid, Event, PortKey, Responder as Engine};
 use hextet_kernel::packet::PacketSocket;
+use hextet_metadata::{self as metadata, Metadata};
 use hextet_model::state::marks;
 use hextet_types::PortId;
 use nix::net::if_::if_nametoindex;
@@ -42,6 +43,7 @@ pub fn start(
         .build()
         .context("make a runtime for RA and DHCP")?;
     let engine = Engine::new(rand::rng().random(), server);
+    let metadata = Metadata::new(rand::rng().random());
     let run = move || {
         runtime.block_on(async {
             #[expect(
@@ -53,6 +55,7 @@ pub fn start(
                 Ok(socket) => {
                     Driver {
                         engine,
+                        metadata,
                         socket,
                         clock,
                         indexes: HashMap::new(),
@@ -74,6 +77,7 @@ pub fn start(
 
 struct Driver {
     engine: Engine,
+    metadata: Metadata,
     socket: AsyncFd<PacketSocket>,
     clock: Clock,
     indexes: HashMap<PortId, PortKey>,
@@ -85,7 +89,8 @@ impl Driver {
     /// Until nobody can tell of ports any more.
     async fn run(mut self, mut changes: mpsc::UnboundedReceiver<ResponderChange>) {
         loop {
-            let wakeup = self.engine.next_wakeup();
+            let wakeups = [self.engine.next_wakeup(), self.metadata.next_wakeup()];
+            let wakeup = wakeups.into_iter().flatten().min();
             tokio::select! {
                 change = changes.recv() => match change {
                     Some(change) => self.change(change),
@@ -103,6 +108,7 @@ impl Driver {
                 () = self.clock.sleep_until(wakeup) => {
                     self.unread |= self.receive();
                     self.act(|engine, now| engine.handle(Event::Timer, now));
+                    self.answer(metadata::Event::Timer);
                 }
             }
         }
@@ -121,21 +127,22 @@ impl Driver {
             .filter(|f| Some(*f) != index)
         {
             self.engine.remove_port(former);
+            self.metadata.remove_port(link_of(former));
             self.indexes.remove(&change.port);
         }
         let (Some(responder), Some(key)) = (change.responder, index) else {
             return;
         };
-        match self
-            .engine
-            .set_port(key, responder.config, self.clock.now())
-        {
-            Ok(actions) => {
-                self.indexes.insert(change.port, key);
-                self.send(actions);
-            }
+        let facts = Arc::new(responder.facts);
+        let host_mac = responder.config.host_mac;
+        let config = metadata::PortConfig { host_mac, facts };
+        self.metadata.set_port(link_of(key), config);
+        self.indexes.insert(change.port, key);
+        let now = self.clock.now();
+        match self.engine.set_port(key, responder.config, now) {
+            Ok(actions) => self.send(actions),
             Err(error) => {
-                warn!(port = %change.port, %error, "RA and DHCP are not answered on this port")
+                warn!(port = %change.port, %error, "RA and DHCP are not answered on this port");
             }
         }
     }
@@ -147,6 +154,10 @@ impl Driver {
             match self.socket.get_ref().recv(&mut frame) {
                 Ok((index, octets)) => {
                     let bytes = frame.get(..octets).unwrap_or_default();
+                    if hextet_metadata::frame::parse(bytes).is_some() {
+                        self.answer(metadata::Event::Frame { link: index, bytes });
+                        continue;
+                    }
                     let port = PortKey(u64::from(index));
                     self.act(|engine, now| engine.handle(Event::Frame { port, bytes }, now));
                 }
@@ -157,6 +168,13 @@ impl Driver {
         true
     }
 
+    fn answer(&mut self, event: metadata::Event<'_>) {
+        for metadata::Action::Send { link, frame } in self.metadata.handle(event, self.clock.now())
+        {
+            self.send_frame(link, &frame);
+        }
+    }
+
     fn act(&mut self, step: impl FnOnce(&mut Engine, hextet_types::Time) -> Vec<Action>) {
         let actions = step(&mut self.engine, self.clock.now());
         self.send(actions);
@@ -164,12 +182,18 @@ impl Driver {
 
     fn send(&self, actions: Vec<Action>) {
         for Action::Send { port, frame } in actions {
-            let Ok(index) = u32::try_from(port.0) else {
-                continue;
-            };
-            if let Err(error) = self.socket.get_ref().send(index, &frame) {
-                debug!(index, %error, "a frame was not sent");
-            }
+            self.send_frame(link_of(port), &frame);
         }
     }
+
+    fn send_frame(&self, index: u32, frame: &[u8]) {
+        if let Err(error) = self.socket.get_ref().send(index, frame) {
+            debug!(index, %error, "a frame was not sent");
+        }
+    }
+}
+
+/// The index that a key was made of.
+fn link_of(port: PortKey) -> u32 {
+    u32::try_from(port.0).unwrap_or(0)
 }

@@ -72,6 +72,8 @@ pub enum Kind {
     PortRange,
     /// NAT44 of a subnet.
     Nat44,
+    /// What a workload is told of itself.
+    Metadata,
     /// `network_id`, and perhaps `enable_snat` and `external_fixed_ips`; `{}` is null.
     Gateway,
     /// Several of those.
@@ -146,6 +148,7 @@ impl Attribute {
                 | Kind::AddressPairs
                 | Kind::DhcpOptions
                 | Kind::Nat44
+                | Kind::Metadata
                 | Kind::Gateway
                 | Kind::Gateways
                 | Kind::Tags

@@ -3,6 +3,7 @@
 //! The normal form is JSON that reads back into the model's types: canonical addresses, lower-case
 //! MACs, numbers as numbers. The texts are Neutron's, because people search for them.
 
+mod metadata;
 mod router;
 mod rule;
 
@@ -20,6 +21,8 @@ use crate::{
     error::{ApiError, Result},
     query::python_list,
 };
+pub use metadata::MAX_USER_DATA;
+use metadata::metadata;
 use router::{gateway, port_range};
 use rule::{ethertype, port_number, protocol, written_prefix};
 
@@ -134,6 +137,7 @@ fn normalize(kind: Kind, value: Value) -> Checked {
         Kind::PortNumber => port_number(&value),
         Kind::PortRange => port_range(&value),
         Kind::Nat44 => nat44(value),
+        Kind::Metadata => metadata(value),
         Kind::Gateway => gateway(value),
         Kind::Gateways => list(null_to_list(value), "gateway", gateway),
         Kind::Tags => tags(value),

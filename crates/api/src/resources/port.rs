@@ -34,6 +34,7 @@ pub const PORT: Resource = Resource {
         .set_by(Access::NetworkOwner),
         Attribute::optional("extra_dhcp_opts", Kind::DhcpOptions, Default::EmptyList),
         Attribute::optional("dns_name", Kind::Domain(63), Default::Text("")),
+        Attribute::optional("hextet:metadata", Kind::Metadata, Default::Null).or_null(),
         Attribute::optional("binding:host_id", Kind::Text(253), Default::Text(""))
             .or_null()
             .set_by(Access::Admin)

@@ -27,7 +27,8 @@ pub use floating_ip::FloatingIp;
 pub use ndp_proxy::NdpProxy;
 pub use network::{Network, NetworkType};
 pub use port::{
-    AddressPair, Binding, DhcpOption, FixedIp, Port, SINGLE_HOMED_EXEMPT_OWNERS, VnicType,
+    AddressPair, Binding, DhcpOption, FixedIp, Port, PortMetadata, SINGLE_HOMED_EXEMPT_OWNERS,
+    VnicType,
 };
 pub use port_forwarding::{ForwardedProtocol, PortForwarding, PortRange, PortRangeError};
 pub use rbac::{RbacAction, RbacPolicy, RbacType};

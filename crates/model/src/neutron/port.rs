@@ -1,6 +1,6 @@
 //! Ports.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use hextet_types::{
     Family, HostId, IfName, Mac, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId,
@@ -39,6 +39,23 @@ pub struct DhcpOption {
     pub opt_value: String,
     /// 4 or 6.
     pub ip_version: u8,
+}
+
+/// What a port's workload is told of itself by the metadata service, beyond what follows from the port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMetadata {
+    /// A host name; else it follows from `dns_name`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// By name, in OpenSSH's form.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub public_keys: BTreeMap<String, String>,
+    /// In Base64; what it is for is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    /// Pairs of its owner's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
 }
 
 /// `binding:vnic_type`.
@@ -101,6 +118,13 @@ pub struct Port {
     /// The host name within the network's `dns_domain`, or empty.
     #[serde(default)]
     pub dns_name: String,
+    /// What its workload is told besides.
+    #[serde(
+        rename = "hextet:metadata",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub metadata: Option<Box<PortMetadata>>,
     /// Where it is plugged.
     #[serde(flatten)]
     pub binding: Binding,

@@ -3,6 +3,8 @@
 //! Deviation: lists beyond the responder's bounds are cut, and what it could not use (an option with an
 //! unknown name, an address outside its subnet) is left out; the server refuses these before.
 
+mod metadata;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
@@ -55,6 +57,7 @@ pub fn of_port(view: View<'_>, port: &Port) -> Option<(PortId, Responder)> {
         netns: Netns::Main,
         link: port.if_name(),
         config,
+        facts: metadata::facts(view, port, network),
     };
     Some((port.id, responder))
 }

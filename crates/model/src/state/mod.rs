@@ -71,6 +71,8 @@ pub struct Responder {
     pub link: hextet_types::IfName,
     /// What the workload is told.
     pub config: hextet_autoconf::PortConfig,
+    /// What it is told when it asks for metadata.
+    pub facts: hextet_metadata::Facts,
 }
 
 /// What changed between two states of one planner, by key; the values are in the newer state.

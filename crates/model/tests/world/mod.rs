@@ -156,6 +156,7 @@ pub fn port(n: u8, fixed_ips: Vec<FixedIp>, groups: &[u8]) -> Port {
         allowed_address_pairs: Vec::new(),
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
+        metadata: None,
         binding: Binding::default(),
     }
 }

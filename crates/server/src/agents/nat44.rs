@@ -220,6 +220,7 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
         allowed_address_pairs: Vec::new(),
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
+        metadata: None,
         binding: Binding {
             host_id: Some(host.clone()),
             ..Binding::default()

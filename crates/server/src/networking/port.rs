@@ -175,6 +175,7 @@ impl Entity for Port {
             "allowed_address_pairs" => self.allowed_address_pairs.iter().map(show_pair).collect(),
             "extra_dhcp_opts" => json!(self.extra_dhcp_opts),
             "dns_name" => json!(self.dns_name),
+            "hextet:metadata" => json!(self.metadata),
             "binding:host_id" => json!(self.binding.host_id.as_ref().map_or("", HostId::as_str)),
             "binding:profile" => Value::Object(self.binding.profile.clone()),
             "binding:vnic_type" => json!(self.binding.vnic_type),
@@ -210,6 +211,7 @@ impl Entity for Port {
             allowed_address_pairs: pairs(input, mac)?,
             extra_dhcp_opts: dhcp_options(input, &[])?,
             dns_name: input.take("dns_name")?,
+            metadata: input.get("hextet:metadata")?,
             binding: Binding {
                 host_id: host(input)?,
                 vnic_type: input.take("binding:vnic_type")?,
@@ -252,6 +254,7 @@ impl Entity for Port {
         }
         input.put("port_security_enabled", &mut port.port_security_enabled)?;
         input.put("dns_name", &mut port.dns_name)?;
+        input.put("hextet:metadata", &mut port.metadata)?;
         input.put("binding:vnic_type", &mut port.binding.vnic_type)?;
         input.put("binding:profile", &mut port.binding.profile)?;
         if input.names("binding:host_id") {

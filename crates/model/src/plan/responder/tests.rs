@@ -88,6 +88,7 @@ fn port(addresses: &[(u128, &str)]) -> Port {
         allowed_address_pairs: Vec::new(),
         extra_dhcp_opts: Vec::new(),
         dns_name: "web-1".to_owned(),
+        metadata: None,
         binding: Binding::default(),
     }
 }

@@ -151,6 +151,7 @@ pub fn create(
         allowed_address_pairs: Vec::new(),
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
+        metadata: None,
         binding: Binding::default(),
     };
     write.create(port.key(), &port)?;

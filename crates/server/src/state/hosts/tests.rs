@@ -175,6 +175,7 @@ fn port(spec: &Spec, revision: u64) -> Port {
         allowed_address_pairs: spec.pair.iter().map(pair).collect(),
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
+        metadata: None,
         binding: Binding {
             host_id: spec.host.map(host),
             ..Binding::default()
