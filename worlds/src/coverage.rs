@@ -79,7 +79,7 @@ impl Coverage {
                 let counts = drops(rule) && rule.statements.contains(&Statement::Counter);
                 return counts.then(|| (chain.name.0.clone(), comment));
             }
-            Outcome::Delivered { .. } | Outcome::Leaves { .. } => {}
+            Outcome::Delivered { .. } | Outcome::Leaves { .. } | Outcome::Router(_) => {}
         }
         None
     }

@@ -109,6 +109,15 @@ fn lists() -> Vec<(Kind, Value, Value)> {
             json!({"pool_subnet_id": id.to_lowercase(), "addresses_per_host": 1,
                    "max_connections_per_port": 4096}),
         ),
+        (Kind::Metadata, json!({}), json!({})),
+        (
+            Kind::Metadata,
+            json!({"hostname": "DB.example.org", "public_keys": {"a": " ssh-rsa AA a\n"},
+                   "user_data": "aGV4dGV0", "meta": {"role": ""}}),
+            json!({"hostname": "db.example.org", "public_keys": {"a": "ssh-rsa AA a"},
+                   "user_data": "aGV4dGV0", "meta": {"role": ""}}),
+        ),
+        (Kind::Metadata, json!({"user_data": null}), json!({})),
     ]
 }
 
@@ -192,6 +201,35 @@ fn other_refusals() -> Vec<(Kind, Value, &'static str)> {
             Kind::FixedIps,
             json!([{"ip_address": "1.1.1.1"}, {"ip_address": "1.1.1.1"}]),
             "Invalid input for a. Reason: Duplicate IP address '1.1.1.1'.",
+        ),
+        (
+            Kind::Metadata,
+            json!({"keys": {}}),
+            "Invalid input for a. Reason: Validation of dictionary's keys failed. Expected keys: \
+             ['hostname', 'public_keys', 'user_data', 'meta'] Provided keys: ['keys'].",
+        ),
+        (
+            Kind::Metadata,
+            json!({"user_data": "hextet!"}),
+            "Invalid input for a. Reason: 'user_data' has to be in Base64, as `base64 -w0 FILE` \
+             writes it.",
+        ),
+        (
+            Kind::Metadata,
+            json!({"public_keys": {"a/b": "ssh-rsa AA"}}),
+            "Invalid input for a. Reason: a name in 'public_keys' has 1 to 255 characters, without \
+             '/', '=' and control characters.",
+        ),
+        (
+            Kind::Metadata,
+            json!({"public_keys": {"a": "ssh-rsa AA\nssh-rsa BB"}}),
+            "Invalid input for a. Reason: a public key is one line, as in a file \
+             ~/.ssh/id_ed25519.pub.",
+        ),
+        (
+            Kind::Metadata,
+            json!({"meta": []}),
+            "Invalid input for a. Reason: 'meta' of '[]' is not a dictionary.",
         ),
         (
             Kind::DhcpOptions,
@@ -326,5 +364,21 @@ proptest::proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn metadata_has_its_bounds() {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let user_data = |octets| json!({"user_data": BASE64_STANDARD.encode(vec![7; octets])});
+    assert!(check(Kind::Metadata, user_data(super::MAX_USER_DATA)).is_ok());
+    assert!(check(Kind::Metadata, user_data(super::MAX_USER_DATA + 1)).is_err());
+    let of = |name: &str, count: usize| {
+        let pairs = (0..count).map(|n| (n.to_string(), json!("x")));
+        json!({name: pairs.collect::<serde_json::Map<_, _>>()})
+    };
+    for (name, most) in [("public_keys", 32), ("meta", 128)] {
+        assert!(check(Kind::Metadata, of(name, most)).is_ok(), "{name}");
+        assert!(check(Kind::Metadata, of(name, most + 1)).is_err(), "{name}");
     }
 }

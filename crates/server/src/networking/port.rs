@@ -254,7 +254,9 @@ impl Entity for Port {
         }
         input.put("port_security_enabled", &mut port.port_security_enabled)?;
         input.put("dns_name", &mut port.dns_name)?;
-        input.put("hextet:metadata", &mut port.metadata)?;
+        if input.names("hextet:metadata") {
+            port.metadata = input.get("hextet:metadata")?;
+        }
         input.put("binding:vnic_type", &mut port.binding.vnic_type)?;
         input.put("binding:profile", &mut port.binding.profile)?;
         if input.names("binding:host_id") {

@@ -94,15 +94,19 @@ fn port(addresses: &[(u128, &str)]) -> Port {
 }
 
 fn told(port: Port, subnets: impl IntoIterator<Item = Subnet>) -> PortConfig {
+    responder(port, subnets).config
+}
+
+fn responder(port: Port, subnets: impl IntoIterator<Item = Subnet>) -> Responder {
     let host: HostId = "compute-1".parse().unwrap();
     let mut planner = Planner::new(HostConfig::new(host));
     planner.apply(Change::PutNetwork(Box::new(network())));
     planner.apply_all(subnets.into_iter().map(|s| Change::PutSubnet(Box::new(s))));
     planner.apply(Change::PutPort(Box::new(port)));
     let responders = &planner.state().responders;
-    let config = responders.values().next().unwrap().config.clone();
-    assert_eq!(config.check(), Ok(()));
-    config
+    let responder = responders.values().next().unwrap().clone();
+    assert_eq!(responder.config.check(), Ok(()));
+    responder
 }
 
 #[test]
@@ -232,4 +236,66 @@ fn what_the_responder_could_not_hold_is_cut() {
     let config = told(port(&addresses), subnets);
     assert_eq!(config.ipv4.len(), MAX_SUBNETS);
     assert_eq!(config.ipv4[0].dns_servers.len(), MAX_DNS_SERVERS);
+}
+
+#[test]
+fn facts_follow_from_the_port_and_from_what_it_was_given() {
+    use hextet_metadata::document::Source;
+    let slaac = Subnet {
+        ipv6_ra_mode: Some(Ipv6Mode::Slaac),
+        ipv6_address_mode: Some(Ipv6Mode::Slaac),
+        ..subnet(6, "2001:db8::/64", Some("2001:db8::1"))
+    };
+    let by_hand = Subnet {
+        enable_dhcp: false,
+        ..subnet(5, "198.51.100.0/24", Some("198.51.100.1"))
+    };
+    let subnets = || {
+        let dhcp = subnet(4, "192.0.2.0/24", Some("192.0.2.1"));
+        [dhcp, by_hand.clone(), slaac.clone()]
+    };
+    let addresses = [(6, "2001:db8::7"), (4, "192.0.2.7"), (5, "198.51.100.7")];
+    let plain = responder(port(&addresses), subnets()).facts;
+    assert_eq!(plain.hostname, "web-1.cloud.example");
+    assert_eq!(plain.instance_id, Uuid::nil().to_string());
+    assert_eq!((plain.user_data, plain.public_keys.len()), (None, 0));
+    let had: Vec<_> = plain
+        .link
+        .addresses
+        .iter()
+        .map(|a| (a.address.to_string(), a.source))
+        .collect();
+    let expected = [
+        ("2001:db8::7", Source::Slaac),
+        ("192.0.2.7", Source::Dhcp),
+        ("198.51.100.7", Source::Static),
+    ];
+    assert_eq!(had, expected.map(|(a, s)| (a.to_owned(), s)));
+    assert_eq!(plain.link.dns_servers.len(), 2, "each once");
+    assert_eq!(plain.link.mtu, 1400);
+
+    let nameless = Port {
+        dns_name: String::new(),
+        ..port(&addresses)
+    };
+    let facts = responder(nameless, subnets()).facts;
+    assert_eq!(facts.hostname, "host-192-0-2-7.cloud.example");
+
+    let metadata = crate::neutron::PortMetadata {
+        hostname: "db.example.org".to_owned(),
+        public_keys: [("a".to_owned(), "ssh-ed25519 AAAA".to_owned())].into(),
+        user_data: Some("aGV4dGV0".to_owned()),
+        meta: [("role".to_owned(), "db".to_owned())].into(),
+    };
+    let given = Port {
+        device_id: "instance".to_owned(),
+        metadata: Some(Box::new(metadata.clone())),
+        ..port(&addresses)
+    };
+    let facts = responder(given, subnets()).facts;
+    assert_eq!(facts.instance_id, "instance");
+    assert_eq!(facts.hostname, "db.example.org");
+    assert_eq!(facts.public_keys, metadata.public_keys);
+    assert_eq!(facts.meta, metadata.meta);
+    assert_eq!(facts.user_data.as_deref(), Some(&b"hextet"[..]));
 }
