@@ -3,7 +3,7 @@
 //! The normal form is JSON that reads back into the model's types: canonical addresses, lower-case
 //! MACs, numbers as numbers. The texts are Neutron's, because people search for them.
 
-mod metadata;
+mod own;
 mod router;
 mod rule;
 
@@ -21,8 +21,8 @@ use crate::{
     error::{ApiError, Result},
     query::python_list,
 };
-pub use metadata::MAX_USER_DATA;
-use metadata::metadata;
+pub use own::MAX_USER_DATA;
+use own::{metadata, nat44};
 use router::{gateway, port_range};
 use rule::{ethertype, port_number, protocol, written_prefix};
 
@@ -518,25 +518,6 @@ fn dhcp_option(value: Value) -> Checked {
             .ok_or_else(|| reason(format!("'{}' is no ip_version: 4 or 6", shown(v))))?,
     };
     Ok(json!({"opt_name": opt_name, "opt_value": opt_value, "ip_version": version}))
-}
-
-fn nat44(value: Value) -> Checked {
-    let keys = [
-        ("pool_subnet_id", true),
-        ("addresses_per_host", false),
-        ("max_connections_per_port", false),
-    ];
-    let map = keyed(value, "hextet:nat44", &keys)?;
-    let or = |key: &str, default: i64| match map.get(key) {
-        None | Some(Value::Null) => json!(default),
-        Some(v) => v.clone(),
-    };
-    Ok(json!({
-        "pool_subnet_id": uuid(part(&map, "pool_subnet_id"))?,
-        "addresses_per_host": integer(&or("addresses_per_host", 1), 1, 16)?,
-        "max_connections_per_port":
-            integer(&or("max_connections_per_port", 4096), 1, 1_000_000)?,
-    }))
 }
 
 /// Sorted, each once.

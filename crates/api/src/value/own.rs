@@ -1,9 +1,9 @@
-//! What a port's workload is told by the metadata service.
+//! Attributes that are hextet's own: NAT44 of a subnet, and what a port's workload is told by the metadata service.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::{Checked, domain, keyed, part, reason, shown, text};
+use super::{Checked, domain, integer, keyed, part, reason, shown, text, uuid};
 
 /// Octets of user data, decoded; as many as Nova takes, encoded.
 pub const MAX_USER_DATA: usize = 65_535;
@@ -96,4 +96,24 @@ fn user_data(value: Value) -> Checked {
             "'user_data' has to be in Base64, as `base64 -w0 FILE` writes it".to_owned(),
         )),
     }
+}
+
+/// `pool_subnet_id`, and perhaps how many addresses a host has, and a port connections.
+pub fn nat44(value: Value) -> Checked {
+    let keys = [
+        ("pool_subnet_id", true),
+        ("addresses_per_host", false),
+        ("max_connections_per_port", false),
+    ];
+    let map = keyed(value, "hextet:nat44", &keys)?;
+    let or = |key: &str, default: i64| match map.get(key) {
+        None | Some(Value::Null) => json!(default),
+        Some(v) => v.clone(),
+    };
+    Ok(json!({
+        "pool_subnet_id": uuid(part(&map, "pool_subnet_id"))?,
+        "addresses_per_host": integer(&or("addresses_per_host", 1), 1, 16)?,
+        "max_connections_per_port":
+            integer(&or("max_connections_per_port", 4096), 1, 1_000_000)?,
+    }))
 }
