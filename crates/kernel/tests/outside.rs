@@ -17,8 +17,8 @@ use hextet_model::{intent::Change, state::Netns};
 use hextet_types::IfName;
 use support::{
     internet::{
-        C, FAR, FLOATING, GATEWAY, Internet, addr, answer, connect, edge, far, mapped, name_of,
-        one, seen_as, two,
+        C, FAR, FLOATING, GATEWAY, Internet, addr, answer, connect, edge, endpoint, far, mapped,
+        name_of, one, seen_as, two,
     },
     private::{Guest, Port},
     run,
@@ -125,6 +125,20 @@ fn what_has_no_public_address_leaves_by_the_gateways() {
         host.apply([outside(&with(edge(1, &[1, 2])))]);
     });
     assert_eq!(connect(&machine, 1, &server), Some(gateway));
+    // By several gateways, where they share: the last bits of a client's address choose.
+    for (ecmp, second) in [(true, "198.51.100.2"), (false, GATEWAY[0])] {
+        let gateways = [GATEWAY[0], "198.51.100.2"].map(|addr| vec![addr.to_owned()]);
+        let both = Outside {
+            gateways: gateways.to_vec(),
+            published: Vec::new(),
+            ecmp,
+            ..with(edge(1, &[1, 2]))
+        };
+        machine.run(move |host| host.apply([outside(&both)]));
+        net.learn(&machine, 1);
+        assert_eq!(connect(&machine, 0, &server), Some(gateway));
+        assert_eq!(connect(&machine, 1, &server), Some(addr(second)));
+    }
     assert_eq!(net.private_packets(), seen);
 }
 
@@ -420,5 +434,57 @@ fn connections_end_with_what_translated_them() {
         );
         host.apply([Change::RemovePortForwarding(ids[1])]);
         assert_eq!(tracked(host), Vec::<IpAddr>::new());
+    });
+}
+
+/// Linux takes away more than it is asked to in some cases; what is planned has to stand after each change all the same.
+#[test]
+fn whatever_a_router_was_before_it_stands_as_it_is_planned_now() {
+    let way = |host: &str, networks: &[u16], published: &[&str]| Outside {
+        host: Some(host.to_owned()),
+        published: published.iter().map(|text| (*text).to_owned()).collect(),
+        ..edge(1, networks)
+    };
+    let mut down = outside(&way("h1", &[1, 2], &["10.0.1.0/24"]));
+    if let Change::PutRouter(router) = &mut down {
+        router.router.admin_state_up = false;
+    }
+    let none = Outside {
+        gateways: Vec::new(),
+        ..way("h1", &[1], &["10.0.1.0/24"])
+    };
+    let shared = Outside {
+        gateways: [["198.51.100.1"], ["198.51.100.2"]]
+            .map(|g| g.map(str::to_owned).to_vec())
+            .to_vec(),
+        ecmp: true,
+        ..way("h1", &[2], &[])
+    };
+    let all = ["10.0.0.0/16", "fd00:1::/64", "fd00:2::11/128"];
+    let variants: Vec<Vec<Change>> = vec![
+        vec![outside(&way("h1", &[1, 2], &all))],
+        vec![outside(&way("h1", &[1, 2], &[]))],
+        vec![
+            outside(&way("h2", &[1, 2], &["10.0.1.0/24"])),
+            floating_ip(1, 1, FLOATING[0], B),
+        ],
+        vec![
+            outside(&way("h2", &[2], &[])),
+            Change::RemoveFloatingIp(floating_id(1)),
+        ],
+        vec![down],
+        vec![outside(&none)],
+        vec![outside(&shared)],
+        vec![Change::RemoveRouter(router_id(1))],
+    ];
+    let (machine, _net) = one();
+    machine.run(move |host| {
+        host.apply([1, 2].into_iter().flat_map(|n: u32| endpoint(n)));
+        for (i, first) in variants.iter().enumerate() {
+            for second in &variants[i + 1..] {
+                host.apply(first.clone());
+                host.apply(second.clone());
+            }
+        }
     });
 }

@@ -159,7 +159,9 @@ fn sets_of(chain: &Chain) -> impl Iterator<Item = &SetName> {
     let statements = chain.rules.iter().flat_map(|rule| &rule.statements);
     statements.filter_map(|statement| match statement {
         Statement::Lookup(lookup) => Some(&lookup.set),
-        Statement::VerdictMap(_, set) | Statement::Dynamic(_, set, _) => Some(set),
+        Statement::VerdictMap(_, set)
+        | Statement::Dynamic(_, set, _)
+        | Statement::NatMap(_, _, set, _) => Some(set),
         _ => None,
     })
 }

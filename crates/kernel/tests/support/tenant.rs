@@ -329,6 +329,8 @@ pub struct Outside {
     pub host: Option<String>,
     pub published: Vec<String>,
     pub no_snat: bool,
+    /// Whether several gateways share the work.
+    pub ecmp: bool,
 }
 
 /// A network that routers have gateways on.
@@ -346,6 +348,7 @@ pub fn outside(way: &Outside) -> Change {
         panic!("a router")
     };
     router.router.enable_snat = !way.no_snat;
+    router.router.enable_default_route_ecmp = way.ecmp;
     router.published = way
         .published
         .iter()

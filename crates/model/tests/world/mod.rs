@@ -430,6 +430,7 @@ fn some_outside() -> impl Strategy<Value = Outside> {
 
 fn add_outside(router: &mut Router, (gateways, host, published, snat): Outside) {
     router.router.enable_snat = snat;
+    router.router.enable_default_route_ecmp = gateways.len() > 1;
     router.published = published.into_iter().map(prefix).collect();
     router.gateway_host = host.map(|(host, segment)| GatewayHost {
         host,

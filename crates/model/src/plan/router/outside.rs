@@ -43,6 +43,8 @@ const DEFAULT_MTU: u16 = 1500;
 /// The source of what the host itself reports to routers over IPv4: that of nodes without an address (RFC 7600 §4.8), which
 /// no namespace on the way has for its own.
 const REPORTS_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
+/// Addresses that clients share.
+pub const MAX_SHARED: usize = 16;
 /// Judges what routers send, before connection tracking sees it.
 const FROM_ROUTERS: &str = "from-routers";
 /// For what leaves by the router's link on this host, though by default it goes by another.
@@ -90,13 +92,23 @@ fn addresses(router: &Router) -> impl Iterator<Item = IpAddr> {
     fixed.map(|f| f.ip_address).filter(|addr| is_usable(*addr))
 }
 
-/// What all that has no address of its own outside leaves by: the address of the first gateway, if at all.
-pub fn shared_address(router: &Router) -> Option<Ipv4Addr> {
-    let mut v4 = addresses(router).filter_map(|addr| match addr {
-        IpAddr::V4(addr) => Some(addr),
-        IpAddr::V6(_) => None,
-    });
-    v4.next().filter(|_| router.router.enable_snat)
+/// What all that has no address of its own outside leaves by, if at all: the first gateway's address, or the first of
+/// each gateway where they share.
+pub fn shared_addresses(router: &Router) -> Vec<Ipv4Addr> {
+    let Router { router: is, .. } = router;
+    let first = |gateway: &RouterInterface| {
+        let mut fixed = gateway.fixed_ips.iter().map(|f| f.ip_address);
+        fixed.find_map(|addr| match addr {
+            IpAddr::V4(v4) if is_usable(addr) => Some(v4),
+            _ => None,
+        })
+    };
+    let most = match (is.enable_snat, is.enable_default_route_ecmp) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => MAX_SHARED,
+    };
+    gateways(router).filter_map(first).take(most).collect()
 }
 
 impl<'a> Exit<'a> {
@@ -124,11 +136,6 @@ impl<'a> Exit<'a> {
     /// The addresses of the gateways that are up.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<'a> {
         addresses(self.router)
-    }
-
-    /// The address of all that has none of its own outside.
-    pub fn shared_address(&self) -> Option<Ipv4Addr> {
-        shared_address(self.router)
     }
 
     /// Whether this is its gateway host.
@@ -359,16 +366,28 @@ pub fn outside(view: View<'_>) -> Output {
     output
 }
 
-/// Sources of what the router itself reports to the outside: what is published of its own, and the gateways' addresses of IPv6.
-/// One of IPv4 would take answers that are for what it stands for; see [`translation`].
-fn sources(exit: &Exit<'_>) -> BTreeSet<IpAddr> {
-    let gateways = exit.addresses().filter(IpAddr::is_ipv6);
+/// What is published of a router's own addresses inside.
+fn published_inside(exit: &Exit<'_>) -> impl Iterator<Item = IpAddr> {
     let up = exit.router.interfaces.values().filter(|i| i.admin_state_up);
     let inside = up.flat_map(|i| i.fixed_ips.iter().map(|f| (i.network_id, f.ip_address)));
     let published = inside.filter(|(network, addr)| {
         is_usable(*addr) && is_published(exit.router, *addr) && exit.leads_to(*network, *addr)
     });
-    gateways.chain(published.map(|(_, addr)| addr)).collect()
+    published.map(|(_, addr)| addr)
+}
+
+/// Addresses on the link outside, which are sources of what the router itself reports: none of IPv4, since with the last
+/// of those Linux takes all routes off the link, and since a gateway's would take answers that are for what it stands
+/// for; see [`translation`].
+fn sources(exit: &Exit<'_>) -> BTreeSet<IpAddr> {
+    let all = exit.addresses().chain(published_inside(exit));
+    all.filter(IpAddr::is_ipv6).collect()
+}
+
+/// The source of what the router reports over IPv4; where there is none, that is for connections that it
+/// translates alone, and their translation gives it one.
+fn reports_from(exit: &Exit<'_>) -> Option<IpAddr> {
+    published_inside(exit).find(IpAddr::is_ipv4)
 }
 
 fn pair(exit: &Exit<'_>) -> Vec<Object> {
@@ -399,17 +418,17 @@ fn ways(exit: &Exit<'_>) -> Vec<Object> {
     let Some(out) = exit.way_out() else {
         return Vec::new();
     };
-    let default = |family, hop| {
+    let default = |family, hop, source| {
         let kind = RouteKind::Unicast(vec![hop]);
-        address::route(Prefix::default_route(family), DEFAULT_METRIC, kind, None)
+        address::route(Prefix::default_route(family), DEFAULT_METRIC, kind, source)
     };
-    let mut objects = vec![default(Family::V6, out.clone())];
+    let mut objects = vec![default(Family::V6, out.clone(), None)];
     let v4 = match exit.way() {
-        Way::Here => Some(out.clone()),
-        Way::There(endpoint) => tunnel::way_to(&endpoint),
+        Way::Here => Some((out.clone(), reports_from(exit))),
+        Way::There(endpoint) => tunnel::way_to(&endpoint).map(|hop| (hop, None)),
         Way::Nowhere => None,
     };
-    objects.extend(v4.map(|hop| default(Family::V4, hop)));
+    objects.extend(v4.map(|(hop, source)| default(Family::V4, hop, source)));
     if Translation::of(exit).marks() {
         objects.extend(marked(exit, out));
     }
@@ -426,7 +445,7 @@ fn marked(exit: &Exit<'_>, out: NextHop) -> Vec<Object> {
         .chain(extra.filter(|prefix| !prefix.is_default()))
         .filter(|prefix| prefix.family() == Family::V4)
         .collect();
-    let route = |prefix, kind| address::route_in(TABLE, prefix, PORT_METRIC, kind, None);
+    let route = |prefix, kind, source| address::route_in(TABLE, prefix, PORT_METRIC, kind, source);
     let mut objects = vec![
         Object::Sysctl(Sysctl {
             netns: Netns::Main,
@@ -444,12 +463,13 @@ fn marked(exit: &Exit<'_>, out: NextHop) -> Vec<Object> {
         route(
             Prefix::default_route(Family::V4),
             RouteKind::Unicast(vec![out]),
+            reports_from(exit),
         ),
     ];
     objects.extend(
         inside
             .into_iter()
-            .map(|prefix| route(prefix, RouteKind::Throw)),
+            .map(|prefix| route(prefix, RouteKind::Throw, None)),
     );
     objects
 }

@@ -44,6 +44,8 @@ const FLOATING: &str = "floating";
 const FLOATING_INSIDE: &str = "floating-inside";
 /// Map: their floating IPs.
 const FLOATING_OUT: &str = "floating-out";
+/// Map: gateways' addresses, by the last bits of who shares them.
+const SHARED: &str = "shared";
 /// The connection's destination was translated (`IPS_DST_NAT`).
 const DESTINATION_TRANSLATED: u32 = 0x20;
 /// Ports that are forwarded one by one, of all of a router's; what is more is not forwarded.
@@ -56,7 +58,7 @@ pub struct Translation<'a> {
     floating: BTreeMap<Ipv4Addr, Ipv4Addr>,
     forwardings: Vec<&'a PortForwarding>,
     /// For what has no public address.
-    shared: Option<Ipv4Addr>,
+    shared: Vec<Ipv4Addr>,
     inside: BTreeSet<Prefix>,
     here: bool,
 }
@@ -74,7 +76,10 @@ impl<'a> Translation<'a> {
             exit: *exit,
             floating: outside::floating(exit),
             forwardings: outside::forwardings(exit),
-            shared: exit.shared_address().filter(|_| here),
+            shared: match here {
+                true => outside::shared_addresses(exit.router),
+                false => Vec::new(),
+            },
             inside: outside::inside_v4(exit),
             here,
         }
@@ -87,7 +92,7 @@ impl<'a> Translation<'a> {
     }
 
     fn tracks(&self) -> bool {
-        self.shared.is_some() || !self.floating.is_empty() || !self.forwardings.is_empty()
+        !self.shared.is_empty() || !self.floating.is_empty() || !self.forwardings.is_empty()
     }
 
     fn published(&self, family: Family) -> impl Iterator<Item = Prefix> + use<'a> {
@@ -226,7 +231,7 @@ fn chains(t: &Translation<'_>) -> Vec<Object> {
         enter.extend([known(), rule([nft::compare(translated, value), ACCEPT])]);
         leave.push(known());
     }
-    if t.shared.is_some() {
+    if !t.shared.is_empty() {
         let v4 = nft::compare(Field::NfProto, Value::Family(Family::V4));
         leave.push(rule([v4, ACCEPT]));
     }
@@ -325,17 +330,27 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
         let to_outside = by_map(NatEnd::Source, saddr, FLOATING_OUT);
         leaving.push(rule([to.clone(), to_outside]));
     }
-    if let Some(shared) = t.shared {
+    if !t.shared.is_empty() {
         let published = t.is_published(Family::V4, saddr);
         leaving.extend(published.map(|is| rule([is, ACCEPT])));
-        let addr = IpAddr::V4(shared);
-        let range = NatRange {
-            first: addr,
-            last: addr,
-        };
-        leaving.push(rule([to, Statement::Snat(range)]));
     }
-    let mut objects = maps(&floating, &sources);
+    match t.shared.as_slice() {
+        [] => {}
+        [one] => {
+            let (first, last) = (IpAddr::V4(*one), IpAddr::V4(*one));
+            leaving.push(rule([to, Statement::Snat(NatRange { first, last })]));
+        }
+        _ => {
+            let key = vec![bucket()];
+            let shared = Statement::NatMap(NatEnd::Source, key, SHARED.into(), false);
+            leaving.push(rule([to, shared]));
+        }
+    }
+    let mut objects = maps(&[
+        (FLOATING, floating),
+        (FLOATING_OUT, sources),
+        (SHARED, buckets(&t.shared)),
+    ]);
     objects.extend([
         nft::base_chain("arriving", Hook::Prerouting, nft::DSTNAT, arriving),
         nft::base_chain("leaving", Hook::Postrouting, nft::SRCNAT, leaving),
@@ -343,19 +358,31 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
     objects
 }
 
-fn maps(
-    floating: &BTreeMap<Ipv4Addr, Ipv4Addr>,
-    sources: &BTreeMap<Ipv4Addr, Ipv4Addr>,
-) -> Vec<Object> {
+/// The last bits of a client's address choose among several that are shared, so that it keeps one.
+fn bucket() -> KeyPart {
+    let last = u8::try_from(outside::MAX_SHARED).map_or(0, |buckets| buckets - 1);
+    KeyPart {
+        field: Field::Saddr(Family::V4),
+        mask: Some(vec![0, 0, 0, last]),
+    }
+}
+
+/// All buckets, where there are several to choose from.
+fn buckets(shared: &[Ipv4Addr]) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+    let all = (0..outside::MAX_SHARED).filter(|_| shared.len() > 1);
+    let last = all.filter_map(|n| u8::try_from(n).ok());
+    last.map(|n| Ipv4Addr::new(0, 0, 0, n))
+        .zip(shared.iter().copied().cycle())
+        .collect()
+}
+
+fn maps(all: &[(&str, BTreeMap<Ipv4Addr, Ipv4Addr>)]) -> Vec<Object> {
     let mut objects = Vec::new();
-    for (name, pairs) in [(FLOATING, floating), (FLOATING_OUT, sources)] {
-        if pairs.is_empty() {
-            continue;
-        }
+    for (name, pairs) in all.iter().filter(|(_, pairs)| !pairs.is_empty()) {
         let addr = [KeyType::Addr(Family::V4)];
-        objects.push(nft::data_map(name, addr, addr));
+        objects.push(nft::data_map(*name, addr, addr));
         let pairs = pairs.iter();
-        objects.extend(pairs.map(|(key, to)| nft::data_element(name, [v4(*key)], [v4(*to)])));
+        objects.extend(pairs.map(|(key, to)| nft::data_element(*name, [v4(*key)], [v4(*to)])));
     }
     objects
 }

@@ -21,10 +21,14 @@ use crate::{
     state::{Cut, CutPorts},
 };
 
-/// The host that translates for many, and the address that it uses.
-fn shared_address(router: &Router) -> Option<(&HostId, Ipv4Addr)> {
-    let host = &router.gateway_host.as_ref()?.host;
-    router::outside::shared_address(router).map(|addr| (host, addr))
+/// The host that translates for many, with each address that it uses.
+fn shared_addresses(router: &Router) -> BTreeSet<(HostId, Ipv4Addr)> {
+    let gateway = router.gateway_host.iter();
+    let all = gateway.flat_map(|gateway| {
+        let addresses = router::outside::shared_addresses(router).into_iter();
+        addresses.map(|addr| (gateway.host.clone(), addr))
+    });
+    all.collect()
 }
 
 /// The addresses that routers may answer for, or may have, where these units have been touched; and whether ports are there,
@@ -68,11 +72,12 @@ impl Step<'_> {
         if old == new {
             return;
         }
-        let before = old.and_then(shared_address);
-        if let Some((_, addr)) = before.filter(|_| new.is_some())
-            && new.and_then(shared_address) != before
-        {
-            self.cut(id, addr, None);
+        let before = old.map(shared_addresses).unwrap_or_default();
+        if let Some(new) = new {
+            let after = shared_addresses(new);
+            for (_, addr) in before.difference(&after) {
+                self.cut(id, *addr, None);
+            }
         }
         // Another one may have the namespace before, and another afterwards.
         let sharing: Vec<RouterId> = self.places.routers().sharing(id).collect();
