@@ -4,18 +4,25 @@
 
 mod world;
 
+use std::net::IpAddr;
+
 use hextet_model::{
     explain::{Endpoint, Explanation, Outcome, Payload, Query, Reason, Step, explain},
-    intent::{Change, Router, RoutingDomain, TunnelEndpoint},
-    neutron::{Direction, FixedIp, HostRoute, Network, NetworkType, Port, Subnet},
+    intent::{
+        Change, FloatingIp, GatewayHost, PortForwarding, Router, RoutingDomain, TunnelEndpoint,
+    },
+    neutron::{
+        Direction, FixedIp, ForwardedProtocol, HostRoute, Network, NetworkType, Port, PortRange,
+        Subnet,
+    },
     plan::Planner,
     state::CtState,
 };
 use hextet_types::{Family, HostId, PortId, SecurityGroupRuleId, SubnetId};
 use uuid::Uuid;
 use world::{
-    config, group, group_id, ip, mac, network, network_id, prefix,
-    routers::{add_interface, router, router_id},
+    config, floating_id, forwarding_id, group, group_id, ip, mac, network, network_id, prefix,
+    routers::{add_gateway, add_interface, router, router_id},
     rule, subnet,
 };
 
@@ -313,4 +320,168 @@ fn what_goes_round_in_circles_is_said_to() {
     planner.apply(Change::PutRouter(Box::new(second)));
     let query = explained(&planner, 1, "192.168.1.1", 22);
     assert_eq!(query.verdict, Outcome::Dropped(Reason::Loop), "{query}");
+}
+
+const SEGMENT: u32 = 9000;
+
+fn outside(kind: Family, station: u8) -> String {
+    match kind {
+        Family::V4 => format!("203.0.113.{station}"),
+        Family::V6 => format!("2001:db8:f00::{station:x}"),
+    }
+}
+
+/// The world's router with a gateway on network 4, which is routed, translating on that host. Group 1 takes SSH from
+/// everybody.
+fn with_gateway(host: &HostId) -> Planner {
+    let mut router = between_all();
+    let fixed = |family| FixedIp {
+        subnet_id: subnet_id(4, family),
+        ip_address: ip(&outside(family, 5)),
+    };
+    add_gateway(
+        &mut router,
+        0,
+        network_id(4),
+        Family::BOTH.map(fixed).into(),
+        true,
+    );
+    router.gateway_host = Some(GatewayHost {
+        host: host.clone(),
+        segment: SEGMENT,
+        generation: 1,
+    });
+    let mut planner = planner(&router);
+    planner.apply(Change::PutNetwork(Box::new(network(4))));
+    let mut rules: Vec<_> = Family::BOTH
+        .map(|family| rule(1, Direction::Egress, family))
+        .into();
+    rules.extend(ssh_from(1, 1).into_iter().map(|mut rule| {
+        rule.remote_group_id = None;
+        rule
+    }));
+    planner.apply(Change::PutGroup(Box::new(group(1, rules))));
+    planner
+}
+
+fn from_outside(planner: &Planner, to: &str, destination: u16) -> Explanation {
+    let source = match ip(to) {
+        IpAddr::V4(_) => "192.0.2.77",
+        IpAddr::V6(_) => "2001:db8:99::77",
+    };
+    let query = Query {
+        from: Endpoint::Address(ip(source)),
+        source: None,
+        mac: None,
+        to: ip(to),
+        payload: Payload::Ports {
+            protocol: 6,
+            source: 49_152,
+            destination,
+        },
+        connection: CtState::New,
+    };
+    explain(planner, &query).unwrap()
+}
+
+fn leaves_as(explanation: &Explanation) -> Option<IpAddr> {
+    match &explanation.verdict {
+        Outcome::Leaves { translated, .. } => translated.map(|range| range.first),
+        other => panic!("{other:?}: {explanation}"),
+    }
+}
+
+#[test]
+fn what_has_no_public_address_is_translated_by_the_gateway_host() {
+    let here = with_gateway(&config().host);
+    let sent = explained(&here, 1, "192.0.2.77", 22);
+    assert_eq!(leaves_as(&sent), Some(ip("203.0.113.5")), "{sent}");
+    assert_eq!(namespaces(&sent), ["hx-", "router"], "{sent}");
+
+    let there = with_gateway(&"compute-9".parse().unwrap());
+    let sent = explained(&there, 1, "192.0.2.77", 22);
+    assert_eq!(leaves_as(&sent), None, "{sent}");
+    let tunnels = Step::Tunnels {
+        vni: SEGMENT,
+        to: ip("2001:db8:f::9"),
+        host: Some("compute-9".parse().unwrap()),
+    };
+    let [.., last, gateway] = &sent.steps[..] else {
+        panic!("{sent}")
+    };
+    assert_eq!((last, gateway), (&tunnels, &Step::GatewayHost), "{sent}");
+
+    for planner in [&here, &there] {
+        let refused = explained(planner, 1, "2001:db8:99::77", 22);
+        let not_public = Outcome::Dropped(Reason::NotPublic);
+        assert_eq!(refused.verdict, not_public, "{refused}");
+    }
+}
+
+#[test]
+fn published_prefixes_go_out_and_in_as_they_are() {
+    let mut planner = with_gateway(&"compute-9".parse().unwrap());
+    let mut router = planner.intent().routers[&router_id(1)].clone();
+    let prefixes = ["10.1.0.0/24", "fd00:1::/64"].map(prefix);
+    router.published = prefixes.into();
+    planner.apply(Change::PutRouter(Box::new(router)));
+    for (family, to) in [(Family::V4, "192.0.2.77"), (Family::V6, "2001:db8:99::77")] {
+        let sent = explained(&planner, 1, to, 22);
+        assert_eq!(leaves_as(&sent), None, "{sent}");
+        assert!(!sent.steps.contains(&Step::GatewayHost), "{sent}");
+        let own = text(1, family, 10);
+        let got = from_outside(&planner, &own, 22);
+        let link = port(1).if_name();
+        assert_eq!(got.verdict, Outcome::Delivered { link }, "{got}");
+        assert_eq!(namespaces(&got), ["router", "hx-"], "{got}");
+        assert_eq!(group_rules(&got, 1).len(), 1, "{got}");
+        let closed = from_outside(&planner, &own, 23);
+        let refused = Outcome::Dropped(Reason::IngressNotAllowed);
+        assert_eq!(closed.verdict, refused, "{closed}");
+    }
+}
+
+#[test]
+fn floating_ips_and_forwarded_ports_lead_inside() {
+    let mut planner = with_gateway(&config().host);
+    planner.apply(Change::PutFloatingIp(Box::new(FloatingIp {
+        id: floating_id(1),
+        router_id: router_id(1),
+        floating_ip_address: "203.0.113.50".parse().unwrap(),
+        network_id: network_id(1),
+        fixed_ip_address: "10.1.0.10".parse().unwrap(),
+    })));
+    planner.apply(Change::PutPortForwarding(Box::new(PortForwarding {
+        id: forwarding_id(1),
+        router_id: router_id(1),
+        floating_ip_address: "203.0.113.51".parse().unwrap(),
+        protocol: ForwardedProtocol::Tcp,
+        external_port_range: PortRange::new(8022, 8022).unwrap(),
+        network_id: network_id(1),
+        internal_ip_address: "10.1.0.10".parse().unwrap(),
+        internal_port_range: PortRange::new(22, 22).unwrap(),
+    })));
+    let sent = explained(&planner, 1, "192.0.2.77", 22);
+    assert_eq!(leaves_as(&sent), Some(ip("203.0.113.50")), "{sent}");
+    for (to, at, port_inside) in [("203.0.113.50", 22, None), ("203.0.113.51", 8022, Some(22))] {
+        let got = from_outside(&planner, to, at);
+        let redirects = Step::Redirects {
+            to: ip("10.1.0.10"),
+            port: port_inside,
+        };
+        assert!(got.steps.contains(&redirects), "{got}");
+        let link = port(1).if_name();
+        assert_eq!(got.verdict, Outcome::Delivered { link }, "{got}");
+    }
+    let closed = from_outside(&planner, "203.0.113.51", 22);
+    assert!(matches!(closed.verdict, Outcome::Dropped(_)), "{closed}");
+    // From a neighbour on the same network it goes out and comes back.
+    let hairpin = explained(&planner, 1, "203.0.113.51", 8022);
+    let link = port(1).if_name();
+    assert_eq!(hairpin.verdict, Outcome::Delivered { link }, "{hairpin}");
+    assert_eq!(
+        namespaces(&hairpin),
+        ["hx-", "router", "router", "hx-"],
+        "{hairpin}"
+    );
 }

@@ -16,10 +16,10 @@ use super::{
     table::Table,
 };
 use crate::{
-    plan::{HostConfig, base::GATEWAY_V6, outer_end_of, rules::icmp_of},
+    plan::{HostConfig, base::GATEWAY_V6, outer_end_of, outside_link, rules::icmp_of},
     state::{
         CtState, Fdb, Hook, HostState, Key, Link, Neighbour, Netns, NextHop, Object, PktType,
-        Route, RouteKey, RouteKind, Rule, RuleAction, Vxlan, marks,
+        Route, RouteKey, RouteKind, Rule, RuleAction, Veth, Vxlan, marks,
     },
 };
 
@@ -141,16 +141,17 @@ impl<'a> Machine<'a> {
                 steps.push(Step::Enters(name.clone()));
             }
         }
-        self.pass(packet, steps)
+        self.pass(packet, steps).0
     }
 
-    /// The same without a word on how it comes in.
-    pub(super) fn pass(&self, packet: &Packet, steps: Option<&mut Vec<Step>>) -> Outcome {
+    /// The same without a word on how it comes in; gives the packet as it leaves, besides.
+    pub(super) fn pass(&self, packet: &Packet, steps: Option<&mut Vec<Step>>) -> (Outcome, Packet) {
         let mut flight = Flight::new(packet);
-        match self.travel(&mut flight, steps) {
+        let outcome = match self.travel(&mut flight, steps) {
             Ok(outcome) => outcome,
             Err(reason) => Outcome::Dropped(reason),
-        }
+        };
+        (outcome, flight.into_packet())
     }
 
     /// What the host itself sends.
@@ -217,13 +218,13 @@ impl<'a> Machine<'a> {
         self.link_is_up(link)?;
         flight.groups[0] = self.group(link);
         if self.has_program(link) {
-            if pings_gateway(flight.packet) {
+            if pings_gateway(&flight.packet) {
                 return Ok(true);
             }
-            if let Some(reason) = stays_at_the_edge(flight.packet) {
+            if let Some(reason) = stays_at_the_edge(&flight.packet) {
                 return Err(reason);
             }
-            flight.mark = self.marks(link, flight.packet);
+            flight.mark = self.marks(link, &flight.packet);
             flight.pkt_type = PktType::Multicast;
         }
         Ok(false)
@@ -326,7 +327,10 @@ impl<'a> Machine<'a> {
     /// A private port's interface is the other end of a pair.
     fn group(&self, link: &IfName) -> Option<u32> {
         if *self.netns == Netns::Main {
-            return self.link(link).map(|link| link.group);
+            return match self.link(link) {
+                Some(link) => Some(link.group),
+                None => pair_into_main(self.state, link).map(|veth| veth.peer_group),
+            };
         }
         let key = Key::Veth(Netns::Main, outer_end_of(link)?);
         match self.state.objects.get(&key)? {
@@ -498,6 +502,15 @@ fn stays_at_the_edge(packet: &Packet) -> Option<Reason> {
                 ..
             },
         ) => Some(Reason::DhcpClient),
+        _ => None,
+    }
+}
+
+/// The pair whose far end is in the main namespace under that name: a router's, which has the name of where it leads.
+pub(super) fn pair_into_main<'a>(state: &'a HostState, link: &IfName) -> Option<&'a Veth> {
+    let there = Netns::Named(link.as_str().to_owned());
+    match state.objects.get(&Key::Veth(there, outside_link()?))? {
+        Object::Veth(veth) if veth.peer_netns == Netns::Main && veth.peer == *link => Some(veth),
         _ => None,
     }
 }

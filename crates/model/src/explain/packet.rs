@@ -1,6 +1,6 @@
 //! A packet as rules see it.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use hextet_types::{Family, IfName, Mac};
 use serde::{Deserialize, Serialize};
@@ -57,15 +57,23 @@ pub struct Packet {
     pub quoted: Option<[IpAddr; 2]>,
 }
 
+/// In a connection's status: its destination was translated (`IPS_DST_NAT`).
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
+
 /// A packet on its way.
 pub(super) struct Flight<'a> {
-    pub packet: &'a Packet,
+    /// As it is by now: a router may have translated its destination.
+    pub packet: Cow<'a, Packet>,
     pub oif: Option<IfName>,
     /// The link groups of where it comes in, and of where it goes out.
     pub groups: [Option<u32>; 2],
     pub mark: u32,
     pub pkt_type: PktType,
     pub translated: Option<NatRange>,
+    /// Whether its destination was translated here.
+    pub redirected: bool,
+    /// Whether connection tracking was told to leave it alone.
+    pub untracked: bool,
 }
 
 impl Packet {
@@ -105,18 +113,37 @@ impl<'a> Flight<'a> {
     /// Before it has gone anywhere.
     pub fn new(packet: &'a Packet) -> Self {
         Flight {
-            packet,
+            packet: Cow::Borrowed(packet),
             oif: None,
             groups: [None; 2],
             mark: 0,
             pkt_type: PktType::Host,
             translated: None,
+            redirected: false,
+            untracked: false,
         }
+    }
+
+    /// As what connection tracking sees it.
+    pub fn connection(&self) -> CtState {
+        match self.untracked {
+            true => CtState::Untracked,
+            false => self.packet.connection,
+        }
+    }
+
+    /// The packet as it leaves this namespace: of several sources that it may get, with the first.
+    pub fn into_packet(self) -> Packet {
+        let mut packet = self.packet.into_owned();
+        if let Some(range) = self.translated {
+            packet.source = range.first;
+        }
+        packet
     }
 
     /// What the packet has there, if it has such a thing.
     pub fn field(&self, field: Field) -> Option<Value> {
-        let packet = self.packet;
+        let packet = &*self.packet;
         let of_family = |addr: IpAddr, family| (Family::of(addr) == family).then_some(addr);
         match field {
             Field::IifName => packet.link.clone().map(Value::IfName),
@@ -143,6 +170,7 @@ impl<'a> Flight<'a> {
                 };
                 of_family(end, family).map(Value::Addr)
             }
+            Field::CtStatus if self.redirected => Some(Value::U32(DESTINATION_TRANSLATED)),
             // The planner's rules never look at these, or chance decides.
             Field::Random(_)
             | Field::NdTarget

@@ -1,10 +1,10 @@
-//! A packet's way from namespace to namespace: a network's, by a router's, to another network's. Each judges it as a
-//! [`Machine`] of its own, since a packet takes no mark along.
+//! A packet's way from namespace to namespace: a network's, by a router's, to another network's or the main one. Each
+//! judges it as a [`Machine`] of its own, since a packet takes no mark along; what it is translated to, it takes along.
 
 use hextet_types::IfName;
 
 use super::{
-    machine::Machine,
+    machine::{Machine, pair_into_main},
     name,
     packet::Packet,
     step::{Outcome, Reason, Step},
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     intent::Router,
     plan::{Planner, Realm},
-    state::{HostState, Key, Netns, Object},
+    state::{HostState, Key, NatRange, Netns, Object},
 };
 
 /// A packet that comes through more namespaces goes round in circles.
@@ -27,34 +27,49 @@ pub(super) fn follow(
 ) -> Outcome {
     let state = planner.state();
     let mut netns = from;
+    let mut translated = None;
     for nth in 0..MAX_NAMESPACES {
         let realm = planner.realm(&netns);
         let config = realm.map_or_else(|| planner.config(), Realm::config);
         let machine = Machine::within(&netns, state, config);
         let first = steps.len();
-        let outcome = match (nth, realm.and_then(Realm::router), &netns) {
-            (0, ..) => machine.send(&packet, Some(steps)),
-            (_, Some(router), Netns::Named(name)) => {
-                steps.push(enters(router, name.clone()));
-                machine.pass(&packet, Some(steps))
-            }
-            (_, _, Netns::Named(name)) => {
-                steps.push(Step::Enters(name.clone()));
-                machine.pass(&packet, Some(steps))
-            }
-            (_, _, Netns::Main) => machine.send(&packet, Some(steps)),
-        };
+        let router = realm.and_then(Realm::router);
+        if nth == 0 || netns == Netns::Main {
+            steps.push(Step::Arrives(packet.link.clone()));
+        }
+        match (router, &netns) {
+            (Some(router), Netns::Named(name)) => steps.push(enters(router, name.clone())),
+            (None, Netns::Named(name)) => steps.push(Step::Enters(name.clone())),
+            (_, Netns::Main) => {}
+        }
+        let (outcome, leaving) = machine.pass(&packet, Some(steps));
         name(
             planner,
             &netns,
             &packet,
             steps.get_mut(first..).unwrap_or_default(),
         );
-        let router = realm.and_then(Realm::router);
-        name_extra_route(router, steps);
+        name_route(router, steps);
+        if leaving.source != packet.source {
+            translated = Some(leaving.source);
+        }
+        packet = leaving;
         let link = match (outcome, router) {
             (Outcome::Host, Some(router)) => return Outcome::Router(router.router.id),
             (Outcome::Delivered { link }, _) => link,
+            (
+                Outcome::Leaves {
+                    link,
+                    translated: None,
+                },
+                _,
+            ) => {
+                let translated = translated.map(|addr| NatRange {
+                    first: addr,
+                    last: addr,
+                });
+                return Outcome::Leaves { link, translated };
+            }
             (outcome, _) => return outcome,
         };
         match far_end(state, &netns, &link) {
@@ -77,12 +92,19 @@ fn enters(router: &Router, netns: String) -> Step {
     }
 }
 
-/// Says of the router's route that it is one of its extra routes.
-fn name_extra_route(router: Option<&Router>, steps: &mut Vec<Step>) {
-    let (Some(router), Some(Step::Route { prefix, .. })) = (router, steps.last()) else {
+/// Says of the router's route that it is one of its extra routes, or that it leads to its gateway host.
+fn name_route(router: Option<&Router>, steps: &mut Vec<Step>) {
+    let (Some(router), Some(last)) = (router, steps.last()) else {
         return;
     };
-    let Some(destination) = *prefix else { return };
+    let destination = match last {
+        Step::Tunnels { .. } => return steps.push(Step::GatewayHost),
+        Step::Route { prefix, .. } => *prefix,
+        _ => None,
+    };
+    let Some(destination) = destination else {
+        return;
+    };
     let routes = router.router.routes.iter();
     let nexthops: Vec<_> = routes
         .filter(|route| route.destination == destination)
@@ -104,7 +126,8 @@ fn far_end(state: &HostState, netns: &Netns, link: &IfName) -> Option<(Netns, If
         return Some((veth.peer_netns.clone(), veth.peer.clone()));
     }
     let Netns::Named(name) = netns else {
-        return None;
+        let veth = pair_into_main(state, link)?;
+        return Some((veth.netns.clone(), veth.name.clone()));
     };
     // The far end has the name of where its pair leads, and so has the near one.
     let near = Key::Veth(Netns::Named(link.as_str().to_owned()), name.parse().ok()?);

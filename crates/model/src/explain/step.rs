@@ -45,6 +45,15 @@ pub enum Step {
     },
     /// Its source becomes one of these.
     Translates(NatRange),
+    /// Its destination becomes this.
+    Redirects {
+        /// The address.
+        to: IpAddr,
+        /// The port, where it becomes another.
+        port: Option<u16>,
+    },
+    /// Where it goes is the router's gateway host, which translates it.
+    GatewayHost,
     /// It goes over VXLAN to another host.
     Tunnels {
         /// The network's number on the wire (RFC 7348 §5).
@@ -142,6 +151,9 @@ pub enum Reason {
     TooManyErrors,
     /// The host has no source address to translate to.
     NoNatSource,
+    /// Its source is no public address of the router that it comes from, or its destination none of the one that it
+    /// comes to.
+    NotPublic,
     /// A tunnel packet that no known host sent to this one.
     UnknownEndpoint,
     /// It came by a tunnel with a source that lives here.
@@ -177,6 +189,7 @@ impl Reason {
             why::PRIVATE => Reason::Private,
             why::TOO_MANY_ERRORS => Reason::TooManyErrors,
             why::NO_SOURCE => Reason::NoNatSource,
+            why::NOT_PUBLIC => Reason::NotPublic,
             why::UNKNOWN_ENDPOINT => Reason::UnknownEndpoint,
             why::LOCAL_SOURCE => Reason::LocalSource,
             other => Reason::Other(other.to_owned()),
@@ -205,6 +218,7 @@ impl Reason {
             Reason::Private => why::PRIVATE,
             Reason::TooManyErrors => why::TOO_MANY_ERRORS,
             Reason::NoNatSource => "the host has no source address to translate to",
+            Reason::NotPublic => why::NOT_PUBLIC,
             Reason::UnknownEndpoint => why::UNKNOWN_ENDPOINT,
             Reason::LocalSource => why::LOCAL_SOURCE,
             Reason::Blackhole => "nobody in the cloud has that address",
@@ -291,11 +305,16 @@ impl fmt::Display for Step {
                 }
             }
             Step::Translates(range) => write!(f, "source becomes {}", Range(range)),
+            Step::Redirects { to, port: None } => write!(f, "destination becomes {to}"),
+            Step::Redirects {
+                to,
+                port: Some(port),
+            } => write!(f, "destination becomes {to} port {port}"),
+            Step::GatewayHost => {
+                f.write_str("that is the router's gateway host, which translates it")
+            }
             Step::Tunnels { vni, to, host } => match host {
-                Some(host) => write!(
-                    f,
-                    "over VXLAN {vni} to host {host} ({to}), which judges what comes to its ports"
-                ),
+                Some(host) => write!(f, "over VXLAN {vni} to host {host} ({to})"),
                 None => write!(f, "over VXLAN {vni} to {to}"),
             },
         }

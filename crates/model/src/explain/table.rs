@@ -2,14 +2,16 @@
 //!
 //! Rates and numbers of connections count as not exceeded.
 
+use std::net::IpAddr;
+
 use crate::{
     explain::{
-        packet::Flight,
+        packet::{Flight, Payload},
         step::{Reason, RuleStep, Step},
     },
     state::{
-        Chain, ChainName, CmpOp, CtState, Element, Hook, HostState, Key, KeyPart, Netns, NftRule,
-        Object, Policy, SetName, Statement, Value, Verdict,
+        Chain, ChainName, CmpOp, CtState, Element, Hook, HostState, Key, KeyPart, NatEnd, NatRange,
+        Netns, NftRule, Object, Policy, SetName, Statement, Value, Verdict,
     },
 };
 
@@ -65,7 +67,7 @@ impl<'a> Table<'a> {
             let Some(at) = chain.hook.filter(|at| at.hook == hook) else {
                 continue;
             };
-            if at.nat && flight.packet.connection != CtState::New {
+            if at.nat && flight.connection() != CtState::New {
                 continue;
             }
             let mut run = Run {
@@ -173,6 +175,17 @@ impl Run<'_, '_> {
                     }
                     return Said::Verdict(Verdict::Accept);
                 }
+                Statement::NatMap(end, key, map, _) => match self.translation(key, map, flight) {
+                    Some(to) => {
+                        self.translate(*end, to, flight);
+                        return Said::Verdict(Verdict::Accept);
+                    }
+                    None => false,
+                },
+                Statement::Notrack => {
+                    flight.untracked = true;
+                    true
+                }
                 Statement::Reject => return Said::Verdict(Verdict::Drop),
                 Statement::SetMark { value, mask } => {
                     flight.mark = flight.mark & !mask | value;
@@ -195,6 +208,53 @@ impl Run<'_, '_> {
         self.table.element(map, flight.key(key)?)?.verdict.clone()
     }
 
+    /// What a map has for the packet: an address, and a port where it says so.
+    fn translation(
+        &self,
+        key: &[KeyPart],
+        map: &SetName,
+        flight: &Flight<'_>,
+    ) -> Option<(IpAddr, Option<u16>)> {
+        let element = self.table.element(map, flight.key(key)?)?;
+        match element.data[..] {
+            [Value::Addr(addr)] => Some((addr, None)),
+            [Value::Addr(addr), Value::Port(port)] => Some((addr, Some(port))),
+            _ => None,
+        }
+    }
+
+    fn translate(
+        &mut self,
+        end: NatEnd,
+        (addr, port): (IpAddr, Option<u16>),
+        flight: &mut Flight<'_>,
+    ) {
+        let step = match end {
+            NatEnd::Source => {
+                let range = NatRange {
+                    first: addr,
+                    last: addr,
+                };
+                flight.translated = Some(range);
+                Step::Translates(range)
+            }
+            NatEnd::Destination => {
+                let packet = flight.packet.to_mut();
+                packet.destination = addr;
+                if let (Payload::Ports { destination, .. }, Some(port)) =
+                    (&mut packet.payload, port)
+                {
+                    *destination = port;
+                }
+                flight.redirected = true;
+                Step::Redirects { to: addr, port }
+            }
+        };
+        if let Some(steps) = &mut self.steps {
+            steps.push(step);
+        }
+    }
+
     /// A condition on something that the packet does not have never holds, negated or not.
     fn holds(&self, condition: &Statement, flight: &Flight<'_>) -> bool {
         match condition {
@@ -205,7 +265,7 @@ impl Run<'_, '_> {
                 Some(Value::IfName(name)) => name.as_str().starts_with(prefix.as_str()),
                 _ => false,
             },
-            Statement::CtStateIn(states) => states.contains(&flight.packet.connection),
+            Statement::CtStateIn(states) => states.contains(&flight.connection()),
             Statement::Lookup(lookup) => flight
                 .key(&lookup.key)
                 .is_some_and(|key| self.table.element(&lookup.set, key).is_some() != lookup.negate),

@@ -48,6 +48,7 @@ pub use address::{
 };
 pub use config::{Aggregate, HostConfig};
 pub use place::{namespace, outer_end, outer_end_of};
+pub use router::outside::link as outside_link;
 pub use tunnel::device as tunnel_device;
 
 use ledger::{Ledger, Part};
