@@ -136,6 +136,21 @@ impl Hypervisor {
         Ok(self.place.run(&all)?)
     }
 
+    /// Runs `hextet` on this host; gives what it printed, and whether it succeeded.
+    ///
+    /// # Errors
+    ///
+    /// It can't be run.
+    pub fn hextet_says(&self, words: &[&str]) -> Result<(String, bool)> {
+        let program = self.program.to_string_lossy();
+        let socket = format!("HEXTET_AGENT={}", self.socket.display());
+        let all = [&["env", &socket, &program], words].concat();
+        let output = self.place.output(&all)?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Ok((said, output.status.success()))
+    }
+
     /// Starts the agent.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     clients,
     hypervisor::Hypervisor,
+    probe::Reach,
     rest::{Cloud, addresses, text},
 };
 
@@ -132,6 +133,55 @@ impl Guest {
     /// The cloud knows none such.
     pub fn network_name(&self, t: &Tenant) -> Result<String> {
         text(&t.admin.show("network", &self.network.id)?, "name")
+    }
+
+    /// What the host says of an echo request to that address is what becomes of it, as far as that host goes.
+    ///
+    /// # Errors
+    ///
+    /// It says something else.
+    pub fn explains(&self, t: &Tenant, to: IpAddr, passes: bool) -> Result<()> {
+        let echo_request = if to.is_ipv4() { "8" } else { "128" };
+        let to = to.to_string();
+        let words = [
+            "explain",
+            "--from",
+            &self.port,
+            "--to",
+            &to,
+            "--icmp",
+            echo_request,
+        ];
+        let host = t.hosts.get(self.host).context("no such host")?;
+        let (said, delivered) = host.hextet_says(&words)?;
+        if delivered != passes {
+            bail!(
+                "hextet explain on {} of {} to {to}:\n{said}",
+                host.name,
+                self.name
+            );
+        }
+        Ok(())
+    }
+
+    /// It gets answers from that address, as its host explains.
+    ///
+    /// # Errors
+    ///
+    /// It gets none, or the host explains otherwise.
+    pub fn reaches(&self, t: &Tenant, to: IpAddr) -> Result<()> {
+        self.place.reaches(to, 10)?;
+        self.explains(t, to, true)
+    }
+
+    /// It gets no answers from that address, as its host explains.
+    ///
+    /// # Errors
+    ///
+    /// It gets some, or the host explains otherwise.
+    pub fn does_not_reach(&self, t: &Tenant, to: IpAddr) -> Result<()> {
+        self.place.does_not_reach(to)?;
+        self.explains(t, to, false)
     }
 
     /// Takes the port away; what was plugged goes, too.

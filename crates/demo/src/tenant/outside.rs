@@ -207,7 +207,7 @@ fn comes_as(t: &Tenant, guest: &Guest, address: IpAddr) -> Result<()> {
         ),
     };
     let seen = Counter::place(&t.internet, &what)?;
-    guest.place.reaches(to, 10)?;
+    guest.reaches(t, to)?;
     let seen = seen.take()?;
     expect(
         seen > 0,
@@ -238,9 +238,9 @@ pub fn v6_public(t: &Tenant, o: &Outside) -> Result<String> {
 pub fn manual_v6(t: &Tenant, o: &Outside) -> Result<String> {
     let [a, b] = &o.manual;
     let (own, other) = (a.of(Family::V6)?, b.of(Family::V6)?);
-    a.place.reaches(other, 10)?;
+    a.reaches(t, other)?;
     let leaked = Counter::place(&t.internet, &format!("ip6 saddr {BY_HAND}"))?;
-    a.place.does_not_reach(INTERNET_V6.into())?;
+    a.does_not_reach(t, INTERNET_V6.into())?;
     let route = [BY_HAND, "via", "fe80::ff:fe00:b1", "dev", "h1"];
     let back = [BY_HAND, "via", "fe80::ff:fe00:51", "dev", "spine1"];
     let change = |verb| -> Result<()> {
@@ -426,8 +426,8 @@ pub fn port_forwarding(t: &Tenant, o: &Outside) -> Result<String> {
 pub fn ndp_proxy(t: &Tenant, o: &Outside) -> Result<String> {
     let [guest, neighbour] = &o.proxied;
     let (address, other) = (guest.of(Family::V6)?, neighbour.of(Family::V6)?);
-    guest.place.reaches(other, 10)?;
-    guest.place.does_not_reach(INTERNET_V6.into())?;
+    guest.reaches(t, other)?;
+    guest.does_not_reach(t, INTERNET_V6.into())?;
     let proxy = json!({
         "router_id": o.proxy_router.id, "port_id": guest.port, "ip_address": address,
     });
@@ -435,7 +435,7 @@ pub fn ndp_proxy(t: &Tenant, o: &Outside) -> Result<String> {
     is_announced(t, address, guest.host)?;
     t.internet.reaches(address, 10)?;
     comes_as(t, guest, address)?;
-    neighbour.place.does_not_reach(INTERNET_V6.into())?;
+    neighbour.does_not_reach(t, INTERNET_V6.into())?;
     let way = way_of(t, other)?;
     expect(way.is_none(), format!("{other} is announced, too"))?;
     guest.place.reaches(other, 5)?;
@@ -451,7 +451,7 @@ pub fn address_scope(t: &Tenant, o: &Outside) -> Result<String> {
     t.internet.reaches(own, 10)?;
     comes_as(t, &o.scoped, own)?;
     let private = o.public[0].of(Family::V4)?;
-    o.scoped.place.reaches(private, 5)?;
+    o.scoped.reaches(t, private)?;
     Ok(format!(
         "{own} on h3 is in the external network's scope: reached from the internet, and comes there as itself"
     ))

@@ -75,18 +75,18 @@ impl Routed {
 pub fn between_subnets(t: &Tenant, r: &Routed) -> Result<String> {
     let (red, blue) = (t.guest("red1")?, t.guest("blue1")?);
     for family in Family::BOTH {
-        red.place.does_not_reach(r.near.of(family)?)?;
+        red.does_not_reach(t, r.near.of(family)?)?;
     }
     r.router.attach(&r.subnets)?;
     for family in Family::BOTH {
         for [from, to] in [[red, &r.near], [red, &r.far], [&r.far, red], [&r.near, red]] {
-            from.place.reaches(to.of(family)?, 10)?;
+            from.reaches(t, to.of(family)?)?;
             let at = SocketAddr::new(to.of(family)?, 80);
             let passes = tcp_passes(&from.place, &to.place, at, ANSWER)?;
             expect(passes, format!("no connection from {} to {at}", from.name))?;
         }
         too_big(red, &r.far, family)?;
-        blue.place.does_not_reach(r.near.of(family)?)?;
+        blue.does_not_reach(t, r.near.of(family)?)?;
     }
     Ok(format!(
         "{} and {} by router edge, on one host and on two, both families; what is too big for {NARROW} octets it \
