@@ -170,6 +170,20 @@ async fn what_a_private_network_has_out_of_a_pool_is_on_no_routed_one() {
         });
         let words = admin.try_create("subnets", "subnet", named).await;
         words.refused(400, "InvalidInput");
+        // Nor is it taken into the pool afterwards, from either side.
+        admin.subnet(&private, cidr, json!({})).await;
+        for network in [&private, &routed] {
+            let id = pool["id"].as_str().unwrap();
+            let path = format!("/networking/v2.0/subnetpools/{id}/onboard_network_subnets");
+            let body = json!({"network_id": network["id"]});
+            let answer = admin.send("PUT", &path, Some(body)).await;
+            if network == &private {
+                let words = answer.refused(400, "IllegalSubnetPoolUpdate");
+                assert!(words.contains("of a routed network"), "{words}");
+            } else {
+                answer.ok(200);
+            }
+        }
     }
 }
 
@@ -418,6 +432,19 @@ async fn hosts_are_told_what_goes_outside_as_it_is() {
     let cidr = subnet["cidr"].as_str().unwrap().to_owned();
     told.until("the scope's", |i| published(i) == [cidr.clone()])
         .await;
+    // Whoever puts a pool of his own into the scope has nothing announced.
+    let own = json!({
+        "name": "own", "prefixes": ["2001:4860::/48"], "default_prefixlen": 64,
+        "address_scope_id": scope["id"],
+    });
+    let own = user.create("subnetpools", "subnetpool", own).await;
+    let claimed = user.network(json!({})).await;
+    let body = json!({"network_id": claimed["id"], "subnetpool_id": own["id"], "ip_version": 6});
+    let claimed = user.create("subnets", "subnet", body).await;
+    add(user, &edge, &claimed).await.ok(200);
+    let four = |i: &Intent| i.routers.values().any(|r| r.interfaces.len() == 4);
+    told.until("the interface", four).await;
+    assert_eq!(published(&told.intent), std::slice::from_ref(&cidr));
     set(user, &edge, json!({"enable_ndp_proxy": true}))
         .await
         .ok(200);

@@ -343,7 +343,10 @@ impl State {
             }
         }
         self.change_space(id, |space| space.set_pool(new.as_deref()));
-        let scope = |pool: &Option<Arc<SubnetPool>>| pool.as_ref().and_then(|p| p.address_scope_id);
+        let scope = |pool: &Option<Arc<SubnetPool>>| {
+            let pool = pool.as_ref()?;
+            Some((pool.address_scope_id, pool.made_by_admin))
+        };
         if scope(&old) != scope(&new) {
             self.view_scope_of(id);
         }

@@ -12,7 +12,10 @@ use hextet_api::{
     request::parse_object,
     resources,
 };
-use hextet_model::neutron::{Network, Subnet, SubnetPool};
+use hextet_model::{
+    intent::RoutingDomain,
+    neutron::{Network, Subnet, SubnetPool},
+};
 use hextet_types::{NetworkId, Prefix};
 use serde_json::{Value, json};
 
@@ -150,6 +153,28 @@ pub async fn onboard_network_subnets(
     Ok(answer::json(200, &json!(shown)))
 }
 
+/// What private networks have out of pools is on no routed one.
+fn check_across(write: &Write<'_>, subnets: &[Arc<Subnet>]) -> Result<()> {
+    let state = write.state;
+    let routed = |s: &Subnet| state.domain_of(s.network_id) == RoutingDomain::Routed;
+    for subnet in subnets {
+        let mut rivals = state.subnets.values().filter(|other| match routed(subnet) {
+            true => !routed(other) && other.subnetpool_id.is_some(),
+            false => routed(other),
+        });
+        if let Some(other) = rivals.find(|other| other.cidr.overlaps(subnet.cidr)) {
+            return Err(illegal_update(&format!(
+                "Onboarding subnet {}: {} conflicts with subnet {} of a {} network",
+                subnet.id,
+                subnet.cidr,
+                other.id,
+                if routed(subnet) { "private" } else { "routed" }
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// All subnets of the network that are of the pool's family become subnets out of it; its prefixes
 /// grow by theirs.
 fn onboard(
@@ -173,6 +198,7 @@ fn onboard(
             subnet.id, subnet.cidr, pool.id
         )));
     }
+    check_across(write, &subnets)?;
     let new = subnets.iter().map(|s| s.cidr);
     let all = pool.prefixes.iter().copied().chain(new).collect();
     grow(write, &mut pool, all)?;

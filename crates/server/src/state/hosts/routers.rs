@@ -4,7 +4,7 @@
 //! ([`super::reach`]), whether it has a port there or not. A network is told before the router that leads to
 //! it, and forgotten after it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use hextet_model::{
     intent::{Change, GatewayHost, Router as ToldRouter, RouterInterface, RoutingDomain},
@@ -77,24 +77,33 @@ impl State {
     }
 
     /// What goes outside as it is: subnets in the address scope of an external network; of IPv6, while NDP proxies
-    /// are switched on, only what has one.
+    /// are switched on, only what has one. Hosts announce it, so an administrator must have made the pool that it is
+    /// out of.
     fn published(&self, router: &ToldRouter) -> BTreeSet<Prefix> {
         let scope = |subnet: &Subnet| {
             let pool = self.pools.get(&subnet.subnetpool_id?)?;
-            Some((subnet.family(), pool.address_scope_id?))
+            Some((subnet.family(), pool.address_scope_id?, pool.made_by_admin))
         };
         let outside = router.gateways.values();
         let outside = outside.flat_map(|g| self.subnets_of(g.network_id));
-        let outside: BTreeSet<_> = outside.filter_map(|s| scope(s)).collect();
+        let outside = outside.filter_map(|s| scope(s));
+        let outside: BTreeSet<_> = outside.map(|(family, id, _)| (family, id)).collect();
+        let is_open = |id: SubnetId| {
+            let scope = self.subnets.get(&id).and_then(|s| scope(s));
+            scope.is_some_and(|(family, id, open)| open && outside.contains(&(family, id)))
+        };
         let inside = router.interfaces.values().flat_map(|i| &i.fixed_ips);
-        let inside = inside.filter_map(|f| self.subnets.get(&f.subnet_id));
         let by_proxies = router.router.enable_ndp_proxy;
-        let scoped = inside.filter(|s| {
-            let as_a_whole = !by_proxies || s.family() == Family::V4;
-            as_a_whole && scope(s).is_some_and(|scope| outside.contains(&scope))
-        });
+        let scoped = inside.filter(|f| is_open(f.subnet_id));
+        let scoped = scoped.filter_map(|f| self.subnets.get(&f.subnet_id));
+        let scoped = scoped.filter(|s| !by_proxies || s.family() == Family::V4);
         let proxies = self.layer3.proxies_through(router.router.id);
-        let proxies = proxies.filter(|_| by_proxies && !router.gateways.is_empty());
+        let proxies = proxies.filter(|proxy| {
+            let port = self.ports.get(&proxy.port_id);
+            let mut addresses = port.into_iter().flat_map(|p| &p.fixed_ips);
+            let at = addresses.find(|f| f.ip_address == IpAddr::V6(proxy.ip_address));
+            by_proxies && at.is_some_and(|f| is_open(f.subnet_id))
+        });
         let proxies = proxies.map(|p| Prefix::host(p.ip_address.into()));
         scoped.map(|s| s.cidr).chain(proxies).collect()
     }
@@ -106,7 +115,7 @@ impl State {
         }
     }
 
-    /// A pool has come to another address scope.
+    /// A pool has come to another address scope, or what is out of it may be announced or not.
     pub(in crate::state) fn view_scope_of(&mut self, pool: SubnetPoolId) {
         let subnets = self.subnets.values();
         let subnets = subnets.filter(|s| s.subnetpool_id == Some(pool));
@@ -116,10 +125,13 @@ impl State {
         }
     }
 
-    /// A router's port comes, changes or goes.
+    /// A port comes, changes or goes: a router's, or one with an NDP proxy.
     pub(in crate::state) fn view_router_ports(&mut self, old: Option<&Port>, new: Option<&Port>) {
         let ports = [old, new].into_iter().flatten();
-        let routers: BTreeSet<RouterId> = ports.filter_map(router_of).collect();
+        let own = ports.clone().filter_map(router_of);
+        let proxies = ports.flat_map(|p| self.layer3.proxies_of(p.id));
+        let by_proxies = proxies.map(|row| row.value.router_id);
+        let routers: BTreeSet<RouterId> = own.chain(by_proxies).collect();
         for id in routers {
             self.view_router(id);
         }

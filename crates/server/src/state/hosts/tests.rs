@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, net::Ipv6Addr};
 
 use bytes::Bytes;
 use hextet_model::{
@@ -144,16 +144,30 @@ fn address(n: u8, address: u8) -> IpAddr {
     [10, 0, n % 8, address].into()
 }
 
+/// Ports before this one may have NDP proxies.
+const PROXIED: u8 = 3;
+
+fn address_v6(n: u8) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()))
+}
+
 fn port(spec: &Spec, revision: u64) -> Port {
     Port {
         id: PortId(id(5, spec.n)),
         standard: standard(revision),
         network_id: NetworkId(id(1, spec.network)),
         mac_address: mac(spec.n),
-        fixed_ips: vec![FixedIp {
+        fixed_ips: [
+            Some(address(spec.n, spec.address)),
+            (spec.n < PROXIED).then(|| address_v6(spec.n)),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|ip_address| FixedIp {
             subnet_id: SubnetId(id(2, spec.network)),
-            ip_address: address(spec.n, spec.address),
-        }],
+            ip_address,
+        })
+        .collect(),
         device_id: if spec.source {
             SubnetId(id(2, spec.n % 3)).to_string()
         } else {
@@ -242,7 +256,7 @@ fn pool(n: u8, scope: Option<u8>, revision: u64) -> SubnetPool {
         address_scope_id: scope.map(|s| AddressScopeId(id(8, s))),
         shared: false,
         is_default: false,
-        made_by_admin: true,
+        made_by_admin: !revision.is_multiple_of(4),
     }
 }
 
@@ -393,7 +407,7 @@ fn step() -> impl Strategy<Value = Step_> {
             .prop_map(|(r, h, t)| Step_::Gateway(r, h, t)),
         1 => (0u8..2, prop::option::weighted(0.8, 0u8..2), there)
             .prop_map(|(p, s, t)| Step_::Pool(p, s, t)),
-        1 => (0u8..3, there).prop_map(|(r, t)| Step_::Proxy(r, t)),
+        1 => (0..PROXIED, there).prop_map(|(r, t)| Step_::Proxy(r, t)),
         3 => (floating, there).prop_map(|(s, t)| Step_::FloatingIp(s, t)),
         2 => (0u8..3, 0u8..24, 0u8..3, there)
             .prop_map(|(n, p, f, t)| Step_::Forwarding(n, p, f, t)),
@@ -502,7 +516,7 @@ fn router_event(step: &Step_, revision: u64) -> Event {
                 standard: standard(revision),
                 router_id: RouterId(id(6, *n)),
                 port_id: PortId(id(5, *n)),
-                ip_address: "2001:db8::99".parse().unwrap(),
+                ip_address: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, (*n).into()),
             };
             let key = keys::ndp_proxy(proxy.id);
             put_or_delete(key.clone(), put(key, &proxy, revision), *there)
@@ -677,6 +691,10 @@ fn outside_from_tables(state: &State, told: &mut ToldRouter) {
         generation: record.generation,
     });
     let scope = |s: &Subnet| state.pools.get(&s.subnetpool_id?)?.address_scope_id;
+    let open = |s: &Subnet| {
+        let pool = s.subnetpool_id.and_then(|id| state.pools.get(&id));
+        pool.is_some_and(|p| p.made_by_admin)
+    };
     for outside in state
         .subnets
         .values()
@@ -685,15 +703,25 @@ fn outside_from_tables(state: &State, told: &mut ToldRouter) {
         let interfaces = told.interfaces.values().flat_map(|i| &i.fixed_ips);
         for inside in interfaces.filter_map(|f| state.subnets.get(&f.subnet_id)) {
             let single = told.router.enable_ndp_proxy && inside.cidr.family() == Family::V6;
-            if !single && scope(inside).is_some() && scope(inside) == scope(outside) {
+            let same = scope(inside).is_some() && scope(inside) == scope(outside);
+            if !single && same && open(inside) {
                 told.published.insert(inside.cidr);
             }
         }
+        for proxy in state.layer3.proxies.values() {
+            let port = state.ports.get(&proxy.port_id);
+            let mut addresses = port.iter().flat_map(|p| &p.fixed_ips);
+            let at = addresses.find(|f| f.ip_address == IpAddr::V6(proxy.ip_address));
+            let inside = at.and_then(|f| state.subnets.get(&f.subnet_id));
+            let enabled = proxy.router_id == told.router.id && told.router.enable_ndp_proxy;
+            if let Some(inside) =
+                inside.filter(|s| enabled && open(s) && scope(s) == scope(outside))
+                && scope(inside).is_some()
+            {
+                told.published.insert(Prefix::host(proxy.ip_address.into()));
+            }
+        }
     }
-    let proxies = state.layer3.proxies.values();
-    let proxies = proxies.filter(|p| p.router_id == told.router.id && told.router.enable_ndp_proxy);
-    told.published
-        .extend(proxies.map(|p| Prefix::host(p.ip_address.into())));
 }
 
 type Reached = (BTreeSet<RouterId>, BTreeSet<NetworkId>);
