@@ -13,7 +13,11 @@ use hextet_kernel::{
     conntrack::{Entry, Filter},
     netns::Handle,
 };
-use hextet_model::{intent::Change, state::Netns};
+use hextet_model::{
+    intent::Change,
+    plan::{HostConfig, Planner},
+    state::Netns,
+};
 use hextet_types::IfName;
 use support::{
     internet::{
@@ -23,8 +27,8 @@ use support::{
     private::{Guest, Port},
     run,
     tenant::{
-        A, B, Compute, Machine, Outside, Station, addrs, floating_id, floating_ip, forwarding,
-        network, outside, router_id,
+        A, ANYWHERE, B, Compute, Machine, Outside, Station, addrs, external, floating_id,
+        floating_ip, forwarding, group, network, outside, router_id,
     },
 };
 
@@ -122,6 +126,9 @@ fn what_has_no_public_address_leaves_by_the_gateways() {
             text.contains("filtered") || text.contains("prohibited"),
             "{text}"
         );
+    });
+    assert!(net.reaches(gateway), "the gateway answers all the same");
+    machine.run(move |host| {
         host.apply([outside(&with(edge(1, &[1, 2])))]);
     });
     assert_eq!(connect(&machine, 1, &server), Some(gateway));
@@ -246,6 +253,21 @@ fn ports_of_an_address_lead_to_ports_inside() {
         let seen = machine.run(move |_| seen_as(&name, &server, to));
         assert_eq!(seen.map(mapped), Some(addr(GATEWAY[0])));
     }
+    // Also by one who is published, and would be answered directly.
+    for machine in [&first, &second] {
+        let published = outside(&Outside {
+            host: Some("h1".to_owned()),
+            published: vec!["10.0.1.0/24".to_owned()],
+            ..edge(1, &[1, 2])
+        });
+        machine.run(move |host| host.apply([published]));
+    }
+    net.learn(&first, 1);
+    let server = serve_at(&second, 1003);
+    let (name, to) = (name_of(&first, 0), SocketAddr::new(addr(FLOATING[0]), 1003));
+    let seen = first.run(move |_| seen_as(&name, &server, to));
+    assert_eq!(seen.map(mapped), Some(addr(GATEWAY[0])));
+    let private = net.private_packets();
     assert!(!leads_to(&net, 81, &at_a));
     assert!(
         !net.reaches(addr(FLOATING[0])),
@@ -257,10 +279,13 @@ fn ports_of_an_address_lead_to_ports_inside() {
             _ => None,
         }));
         let announced = host.planner.state().announce.len();
-        assert_eq!(announced, 2, "the gateway's addresses");
+        assert_eq!(
+            announced, 3,
+            "the gateway's addresses, and what is published"
+        );
     });
     assert!(!leads_to(&net, 80, &at_a));
-    assert_eq!(net.private_packets(), 0);
+    assert_eq!(net.private_packets(), private);
 }
 
 #[test]
@@ -350,11 +375,19 @@ fn two_projects_with_the_same_addresses_share_a_network_outside() {
     assert_eq!(net.private_packets(), 0);
 }
 
+/// Of router 1.
+fn router_netns() -> Netns {
+    let id = router_id(1).0.simple().to_string();
+    Netns::Named(format!("hr-{}", &id[22..]))
+}
+
 /// The connections that a router tracks, each by the address that it has outside.
 fn tracked(host: &mut Compute) -> Vec<IpAddr> {
-    let id = router_id(1).0.simple().to_string();
-    let netns = Netns::Named(format!("hr-{}", &id[22..]));
-    let table = host.kernel.kernel.connections(&netns).expect("a table");
+    let table = host
+        .kernel
+        .kernel
+        .connections(&router_netns())
+        .expect("a table");
     let mut outside = Vec::new();
     let each = |entry: Entry| {
         let leaves = entry.reply.destination != entry.original.source;
@@ -487,4 +520,49 @@ fn whatever_a_router_was_before_it_stands_as_it_is_planned_now() {
             }
         }
     });
+}
+
+#[test]
+fn who_floods_a_floating_ip_does_not_fill_the_routers_table() {
+    const MOST: u32 = 4;
+    let machine = Machine::start("h1");
+    machine.run(|host| {
+        let mut config = HostConfig::new("h1".parse().expect("a name"));
+        config.max_connections_per_port = MOST;
+        host.planner = Planner::new(config);
+        host.apply(network(2, 1430));
+        host.apply(external(9, 1500));
+        host.apply([group(0, &ANYWHERE)]);
+        host.plug(&[B]);
+        let way = Outside {
+            host: Some("h2".to_owned()),
+            ..edge(1, &[2])
+        };
+        host.apply([outside(&way), floating_ip(1, 1, FLOATING[0], B)]);
+    });
+    let net = Internet::start();
+    net.join(&machine, 1);
+    net.learn(&machine, 1);
+    let server = machine.run(|host| serve(&host.guests[0], 80));
+    let to = SocketAddr::new(addr(FLOATING[0]), 80);
+    let open = net.0.run(move |_| -> Vec<TcpStream> {
+        let patience = Duration::from_millis(300);
+        let tries = (0..MOST + 2).map(|_| TcpStream::connect_timeout(&to, patience));
+        tries.flatten().collect()
+    });
+    assert_eq!(open.len(), MOST as usize);
+    machine.run(|host| {
+        let table = host
+            .kernel
+            .kernel
+            .connections(&router_netns())
+            .expect("a table");
+        let mut standing = 0;
+        let walked = table
+            .expect("a namespace")
+            .walk(&Filter::default(), |_| standing += 1);
+        walked.expect("a walk");
+        assert_eq!(standing, MOST);
+    });
+    drop(server);
 }

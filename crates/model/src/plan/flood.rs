@@ -21,7 +21,7 @@ pub const BOTH: &str = "flood";
 /// Counts, for the port that it comes from, what goes elsewhere.
 pub const FROM: &str = "flood-from";
 /// Lists that both sets have room for: as many as the kernel's table has connections, unless told otherwise.
-const MAX_LISTS: u32 = 262_144;
+pub const MAX_LISTS: u32 = 262_144;
 /// Connections in a list, at most; what a new one costs grows with it.
 const LIST: u32 = 256;
 
@@ -30,10 +30,15 @@ const COUNTED: [(Field, &str); 2] = [
     (Field::OifName, names::CONNECTIONS_TO),
 ];
 
+/// Into how many lists a port's connections go, and how many there may be in each.
+pub fn lists(config: &HostConfig) -> (u32, u32) {
+    let lists = config.max_connections_per_port.div_ceil(LIST).max(1);
+    (lists, config.max_connections_per_port.div_ceil(lists))
+}
+
 /// The chains, and what they count in.
 pub fn limit(config: &HostConfig) -> Vec<Object> {
-    let lists = config.max_connections_per_port.div_ceil(LIST).max(1);
-    let each = config.max_connections_per_port.div_ceil(lists);
+    let (lists, each) = lists(config);
     let set = |(_, name)| nft::dynamic_set(name, [KeyType::IfName, KeyType::Mark], MAX_LISTS);
     let too_many = |(field, name): (Field, &str)| {
         let list = vec![field.into(), Field::Random(lists).into()];

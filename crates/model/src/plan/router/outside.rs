@@ -20,6 +20,7 @@ use super::{
 use crate::{
     intent::{FloatingIp, PortForwarding, Router, RouterInterface, TunnelEndpoint},
     plan::{
+        HostConfig,
         address::{self, DEFAULT_METRIC, OUTSIDE_METRIC, PORT_METRIC},
         names,
         nft::{self, ACCEPT, DROP, because, rule},
@@ -136,6 +137,11 @@ impl<'a> Exit<'a> {
     /// The addresses of the gateways that are up.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<'a> {
         addresses(self.router)
+    }
+
+    /// The host's configuration.
+    pub fn config(&self) -> &'a HostConfig {
+        self.view.config
     }
 
     /// Whether this is its gateway host.
@@ -347,6 +353,7 @@ pub fn outside(view: View<'_>) -> Output {
         })
     }));
     if exit.is_up() {
+        output.objects.extend(answering(&exit));
         let addresses = sources(&exit);
         let own = addresses.into_iter().filter_map(|addr| {
             Some(Object::Address(Address {
@@ -382,6 +389,23 @@ fn published_inside(exit: &Exit<'_>) -> impl Iterator<Item = IpAddr> {
 fn sources(exit: &Exit<'_>) -> BTreeSet<IpAddr> {
     let all = exit.addresses().chain(published_inside(exit));
     all.filter(IpAddr::is_ipv6).collect()
+}
+
+/// Where nothing is translated the gateway host has the gateways' addresses of IPv4 for itself.
+fn answering(exit: &Exit<'_>) -> Vec<Object> {
+    if !exit.is_gateway_host() || Translation::of(exit).tracks() {
+        return Vec::new();
+    }
+    let v4: BTreeSet<IpAddr> = exit.addresses().filter(IpAddr::is_ipv4).collect();
+    let address = |addr| {
+        Some(Object::Address(Address {
+            netns: Netns::Main,
+            link: "lo".parse().ok()?,
+            addr,
+            prefix_len: Family::V4.bits(),
+        }))
+    };
+    v4.into_iter().filter_map(address).collect()
 }
 
 /// The source of what the router reports over IPv4; where there is none, that is for connections that it

@@ -25,14 +25,14 @@ use crate::{
     intent::PortForwarding,
     neutron::ForwardedProtocol,
     plan::{
-        names,
+        flood, names,
         nft::{self, ACCEPT, DROP, because, rule},
         rules::port_blocks,
         why,
     },
     state::{
-        CtState, Field, Hook, KeyPart, KeyType, NatEnd, NatRange, NftRule, Object, SetName,
-        Statement, Value, marks,
+        CmpOp, CtState, DynOp, Field, Hook, KeyPart, KeyType, NatEnd, NatRange, NftRule, Object,
+        SetName, Statement, Value, marks,
     },
 };
 
@@ -46,6 +46,8 @@ const FLOATING_INSIDE: &str = "floating-inside";
 const FLOATING_OUT: &str = "floating-out";
 /// Map: gateways' addresses, by the last bits of who shares them.
 const SHARED: &str = "shared";
+/// Set, filled by packets: the connections that others have opened to each address.
+const CONNECTIONS: &str = "connections-to";
 /// The connection's destination was translated (`IPS_DST_NAT`).
 const DESTINATION_TRANSLATED: u32 = 0x20;
 /// Ports that are forwarded one by one, of all of a router's; what is more is not forwarded.
@@ -91,7 +93,8 @@ impl<'a> Translation<'a> {
         !self.here && (published || !self.floating.is_empty())
     }
 
-    fn tracks(&self) -> bool {
+    /// Whether anything may be translated here.
+    pub fn tracks(&self) -> bool {
         !self.shared.is_empty() || !self.floating.is_empty() || !self.forwardings.is_empty()
     }
 
@@ -182,6 +185,8 @@ fn sets(t: &Translation<'_>) -> Vec<Object> {
         );
     }
     if t.tracks() {
+        let key = [KeyType::Addr(Family::V4), KeyType::Mark];
+        objects.push(nft::dynamic_set(CONNECTIONS, key, flood::MAX_LISTS));
         let lengths: BTreeSet<u8> = t.inside.iter().map(|prefix| prefix.len()).collect();
         objects.extend(
             lengths
@@ -210,7 +215,17 @@ fn is_floating() -> Statement {
     nft::found(key, FLOATING_INSIDE.into(), false)
 }
 
-/// Which packets pass between inside and outside.
+/// The connection came to a floating IP, or to a forwarded port.
+fn is_translated() -> Statement {
+    let part = KeyPart {
+        field: Field::CtStatus,
+        mask: Some(DESTINATION_TRANSLATED.to_be_bytes().to_vec()),
+    };
+    nft::compare(part, Value::U32(DESTINATION_TRANSLATED))
+}
+
+/// Which packets pass between inside and outside. So many connections come to an address inside as may be open to a port: what is
+/// more would be refused there, but stand in the router's table.
 fn chains(t: &Translation<'_>) -> Vec<Object> {
     let (Some(from), Some(to)) = (at_link(Field::IifName), at_link(Field::OifName)) else {
         return Vec::new();
@@ -223,12 +238,15 @@ fn chains(t: &Translation<'_>) -> Vec<Object> {
     };
     let (mut enter, mut leave) = (Vec::new(), Vec::new());
     if t.tracks() {
-        let translated = KeyPart {
-            field: Field::CtStatus,
-            mask: Some(DESTINATION_TRANSLATED.to_be_bytes().to_vec()),
-        };
-        let value = Value::U32(DESTINATION_TRANSLATED);
-        enter.extend([known(), rule([nft::compare(translated, value), ACCEPT])]);
+        let (lists, each) = flood::lists(t.exit.config());
+        let list = vec![Field::Daddr(Family::V4).into(), Field::Random(lists).into()];
+        let over = Statement::Dynamic(list, CONNECTIONS.into(), DynOp::CtCountOver(each));
+        let too_many = [is_translated(), over, Statement::Counter, DROP];
+        enter.extend([
+            known(),
+            because(too_many, why::TOO_MANY),
+            rule([is_translated(), ACCEPT]),
+        ]);
         leave.push(known());
     }
     if !t.shared.is_empty() {
@@ -330,7 +348,8 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
         let to_outside = by_map(NatEnd::Source, saddr, FLOATING_OUT);
         leaving.push(rule([to.clone(), to_outside]));
     }
-    if !t.shared.is_empty() {
+    if let Some(shared) = t.shared.first() {
+        leaving.extend(returning(t, *shared));
         let published = t.is_published(Family::V4, saddr);
         leaving.extend(published.map(|is| rule([is, ACCEPT])));
     }
@@ -356,6 +375,27 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
         nft::base_chain("leaving", Hook::Postrouting, nft::SRCNAT, leaving),
     ]);
     objects
+}
+
+/// Who has a published address, and comes back to a forwarded port of the same router: the answers would go straight to
+/// it. From the shared address they are asked for, they come here.
+fn returning(t: &Translation<'_>, shared: Ipv4Addr) -> Vec<NftRule> {
+    let goes_inside = outside::link()
+        .map(|link| Statement::Compare(Field::OifName.into(), CmpOp::Ne, Value::IfName(link)));
+    let Some(goes_inside) = goes_inside.filter(|_| !t.forwardings.is_empty()) else {
+        return Vec::new();
+    };
+    let (first, last) = (IpAddr::V4(shared), IpAddr::V4(shared));
+    let published = t.is_published(Family::V4, Field::Saddr(Family::V4));
+    let rules = published.map(|is| {
+        rule([
+            is_translated(),
+            goes_inside.clone(),
+            is,
+            Statement::Snat(NatRange { first, last }),
+        ])
+    });
+    rules.collect()
 }
 
 /// The last bits of a client's address choose among several that are shared, so that it keeps one.
