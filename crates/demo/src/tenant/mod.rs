@@ -1,5 +1,6 @@
 //! The tenant situation: private networks of two projects that know nothing of each other, on the hosts of the fabric.
 
+mod byoip;
 mod failure;
 mod fragments;
 mod guest;
@@ -41,9 +42,9 @@ const INNER: [&str; 2] = ["10.0.0.0/24", "fd00:1::/64"];
 /// Each guest: its name, its host, and the end of its IPv4 and MAC addresses. Both projects' have the same.
 const INSIDE: [(&str, usize, u8); 2] = [("1", 0, 0x11), ("2", 1, 0x12)];
 /// Places where others come to be plugged later.
-const OTHERS: [&str; 17] = [
-    "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "late1", "late2",
-    "late3", "late4", "left1", "right1", "right2", "middle1",
+const OTHERS: [&str; 18] = [
+    "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "own1", "late1",
+    "late2", "late3", "late4", "left1", "right1", "right2", "middle1",
 ];
 const PROJECTS: [&str; 2] = ["red", "blue"];
 
@@ -239,6 +240,7 @@ impl Tenant {
         checks.look("floating-ip-moves", || with(outside::floating_ip_moves));
         checks.look("port-forwarding", || with(outside::port_forwarding));
         checks.look("ndp-proxy-address", || with(outside::ndp_proxy));
+        checks.look("byoip-inbound", || byoip::inbound(t));
         self.routed = routed.ok();
         self.outside = outside.ok();
         checks.narrate("What is broken, and what it costs:");

@@ -183,7 +183,11 @@ fn way_of(t: &Tenant, address: IpAddr) -> Result<Option<String>> {
 }
 
 /// The spines send to an address by its host.
-fn is_announced(t: &Tenant, address: IpAddr, host: usize) -> Result<()> {
+///
+/// # Errors
+///
+/// They do not, in time.
+pub fn is_announced(t: &Tenant, address: IpAddr, host: usize) -> Result<()> {
     let host = &t.hosts[host].name;
     wait_for(KNOWN, || {
         let way = way_of(t, address)?;
@@ -192,6 +196,16 @@ fn is_announced(t: &Tenant, address: IpAddr, host: usize) -> Result<()> {
             format!("spine1 sends to {address} by {way:?}, and not by {host}"),
         )
     })
+}
+
+/// The internet reaches a guest by that address, and sees it under that.
+///
+/// # Errors
+///
+/// It does not.
+pub fn is_reached_and_comes_as(t: &Tenant, guest: &Guest, address: IpAddr) -> Result<()> {
+    t.internet.reaches(address, 10)?;
+    comes_as(t, guest, address)
 }
 
 /// Somebody's echo requests come to the internet under that address.
@@ -221,8 +235,7 @@ pub fn v6_public(t: &Tenant, o: &Outside) -> Result<String> {
     for guest in &o.public {
         let own = guest.of(Family::V6)?;
         is_announced(t, own, guest.host)?;
-        t.internet.reaches(own, 10)?;
-        comes_as(t, guest, own)?;
+        is_reached_and_comes_as(t, guest, own)?;
         let at = SocketAddr::new(own, 80);
         let passes = tcp_passes(&t.internet, &guest.place, at, ANSWER)?;
         expect(passes, format!("no connection from the internet to {at}"))?;
@@ -313,8 +326,7 @@ pub fn floating_ip(t: &Tenant, o: &Outside) -> Result<String> {
     let [guest, neighbour] = &o.public;
     let (_, address) = floating(t, o, Some(guest))?;
     is_announced(t, address, guest.host)?;
-    t.internet.reaches(address, 10)?;
-    comes_as(t, guest, address)?;
+    is_reached_and_comes_as(t, guest, address)?;
     let ends = (
         SocketAddr::new(address, 80),
         SocketAddr::new(guest.of(Family::V4)?, 80),
@@ -433,8 +445,7 @@ pub fn ndp_proxy(t: &Tenant, o: &Outside) -> Result<String> {
     });
     t.projects[0].cloud.create("ndp_proxy", proxy)?;
     is_announced(t, address, guest.host)?;
-    t.internet.reaches(address, 10)?;
-    comes_as(t, guest, address)?;
+    is_reached_and_comes_as(t, guest, address)?;
     neighbour.does_not_reach(t, INTERNET_V6.into())?;
     let way = way_of(t, other)?;
     expect(way.is_none(), format!("{other} is announced, too"))?;
@@ -448,8 +459,7 @@ pub fn ndp_proxy(t: &Tenant, o: &Outside) -> Result<String> {
 pub fn address_scope(t: &Tenant, o: &Outside) -> Result<String> {
     let own = o.scoped.of(Family::V4)?;
     is_announced(t, own, o.scoped.host)?;
-    t.internet.reaches(own, 10)?;
-    comes_as(t, &o.scoped, own)?;
+    is_reached_and_comes_as(t, &o.scoped, own)?;
     let private = o.public[0].of(Family::V4)?;
     o.scoped.reaches(t, private)?;
     Ok(format!(

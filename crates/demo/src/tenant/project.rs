@@ -12,6 +12,8 @@ use crate::{
 pub struct Project {
     /// Its name.
     pub name: &'static str,
+    /// Its id.
+    pub id: String,
     /// The API, as the member.
     pub cloud: Cloud,
     /// A group that lets everything in and out.
@@ -60,7 +62,12 @@ impl Project {
                 json!({"security_group_id": open, "direction": "ingress", "ethertype": ethertype});
             cloud.create("security_group_rule", rule)?;
         }
-        Ok(Project { name, cloud, open })
+        Ok(Project {
+            name,
+            id: project,
+            cloud,
+            open,
+        })
     }
 
     /// Makes a network with these subnets; IPv6 ones are SLAAC's.
