@@ -5,6 +5,7 @@ mod failure;
 mod fragments;
 mod guest;
 mod late;
+mod metadata;
 mod outside;
 mod private;
 mod project;
@@ -241,6 +242,7 @@ impl Tenant {
         checks.look("port-forwarding", || with(outside::port_forwarding));
         checks.look("ndp-proxy-address", || with(outside::ndp_proxy));
         checks.look("byoip-inbound", || byoip::inbound(t));
+        checks.look("metadata-v4-v6", || with(metadata::both_families));
         self.routed = routed.ok();
         self.outside = outside.ok();
         checks.narrate("What is broken, and what it costs:");

@@ -119,6 +119,12 @@ impl Outside {
         self.proxy_router.delete()
     }
 
+    /// Somebody without IPv4.
+    pub fn of_v6_alone(&self) -> &Guest {
+        let [guest, _] = &self.proxied;
+        guest
+    }
+
     fn gateway_v4(&self) -> Result<IpAddr> {
         let router = self.router.show()?;
         let fixed = json!({"fixed_ips": router["external_gateway_info"]["external_fixed_ips"]});
