@@ -49,7 +49,7 @@ pub const MAX_SHARED: usize = 16;
 /// Judges what routers send, before connection tracking sees it.
 const FROM_ROUTERS: &str = "from-routers";
 /// For what leaves by the router's link on this host, though by default it goes by another.
-const TABLE: u32 = 1 << 24;
+const MARKED_TABLE: u32 = 1 << 24;
 /// The rule that leads there.
 const RULE_PRIORITY: u32 = 1000;
 
@@ -469,7 +469,8 @@ fn marked(exit: &Exit<'_>, out: NextHop) -> Vec<Object> {
         .chain(extra.filter(|prefix| !prefix.is_default()))
         .filter(|prefix| prefix.family() == Family::V4)
         .collect();
-    let route = |prefix, kind, source| address::route_in(TABLE, prefix, PORT_METRIC, kind, source);
+    let route =
+        |prefix, kind, source| address::route_in(MARKED_TABLE, prefix, PORT_METRIC, kind, source);
     let mut objects = vec![
         Object::Sysctl(Sysctl {
             netns: Netns::Main,
@@ -482,7 +483,7 @@ fn marked(exit: &Exit<'_>, out: NextHop) -> Vec<Object> {
             priority: RULE_PRIORITY,
             fwmark: Some(mark),
             iif: None,
-            action: RuleAction::Table(TABLE),
+            action: RuleAction::Table(MARKED_TABLE),
         }),
         route(
             Prefix::default_route(Family::V4),
