@@ -9,8 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hextet_metadata::{
-    ADDRESS_LINK_LOCAL, ADDRESS_V4, ADDRESS_V6, Event, Facts, Metadata, PortConfig,
-    document::Link,
+    ADDRESS_LINK_LOCAL, ADDRESS_V4, ADDRESS_V6, Event, Facts, Metadata, PortConfig, document::Link,
 };
 use hextet_types::{Mac, Time};
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +19,13 @@ const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 7]);
 fuzz_target!(|input: &[u8]| {
     let mut engine = Metadata::new(1);
     let facts = Arc::new(facts());
-    engine.set_port(1, PortConfig { host_mac: MAC, facts });
+    engine.set_port(
+        1,
+        PortConfig {
+            host_mac: MAC,
+            facts,
+        },
+    );
     let (mut rest, mut now) = (input, Time::ZERO);
     while let [len, wait, more @ ..] = rest {
         let (octets, after) = more.split_at(usize::from(*len).min(more.len()));
@@ -28,7 +33,13 @@ fuzz_target!(|input: &[u8]| {
         now = now + Duration::from_millis(u64::from(*wait) * u64::from(*wait));
         engine.handle(Event::Timer, now);
         let bytes = frame(octets);
-        let actions = engine.handle(Event::Frame { link: 1, bytes: &bytes }, now);
+        let actions = engine.handle(
+            Event::Frame {
+                link: 1,
+                bytes: &bytes,
+            },
+            now,
+        );
         assert!(actions.len() < 64, "{} frames for one", actions.len());
     }
 });
@@ -56,7 +67,11 @@ fn frame(octets: &[u8]) -> Vec<u8> {
             frame.extend(octets);
         }
         n => {
-            let to = if n == 1 { ADDRESS_LINK_LOCAL } else { ADDRESS_V6 };
+            let to = if n == 1 {
+                ADDRESS_LINK_LOCAL
+            } else {
+                ADDRESS_V6
+            };
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
             frame.extend(len.saturating_sub(2).to_be_bytes());
             frame.extend([6, 64, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -71,8 +86,12 @@ fn frame(octets: &[u8]) -> Vec<u8> {
 
 /// The checksum of an IPv4 header (RFC 1071).
 fn sum(frame: &mut [u8]) {
-    let Some(header) = frame.get(14..34) else { return };
-    let words = header.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+    let Some(header) = frame.get(14..34) else {
+        return;
+    };
+    let words = header
+        .chunks_exact(2)
+        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
