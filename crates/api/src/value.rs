@@ -139,7 +139,7 @@ fn normalize(kind: Kind, value: Value) -> Checked {
         Kind::Nat44 => nat44(value),
         Kind::Metadata => metadata(value),
         Kind::Gateway => gateway(value),
-        Kind::Gateways => list(null_to_list(value), "gateway", gateway),
+        Kind::Gateways => list(none_to_list(value), "gateway", gateway),
         Kind::Tags => tags(value),
         Kind::Texts => list(value, "list", |item| text(item, MAX_TAG_LEN)),
         Kind::Object => object(value),
@@ -313,6 +313,14 @@ fn cidr(value: &Value) -> Checked {
         .and_then(|written| written.as_str()?.parse::<Prefix>().ok())
         .map(|p| json!(p))
         .ok_or_else(|| reason(format!("'{}' is not a valid IP subnet", shown(value))))
+}
+
+/// Clients say that there are none by `{}`, too.
+fn none_to_list(value: Value) -> Value {
+    match value {
+        Value::Object(map) if map.is_empty() => json!([]),
+        other => null_to_list(other),
+    }
 }
 
 fn null_to_list(value: Value) -> Value {

@@ -1038,7 +1038,7 @@ async fn the_api_tells_about_itself() {
         .await
         .ok(200);
     admin
-        .get("/networking/v2.0/extensions/router")
+        .get("/networking/v2.0/extensions/address-group")
         .await
         .refused(404, "ExtensionsNotFound");
     admin

@@ -56,6 +56,9 @@ pub fn routers(os: &mut Session) {
         os.json("router show s")["external_gateway_info"],
         json!(null)
     );
+    // The client says beforehand that no gateway is to go.
+    os.quiet("router set s --route destination=192.0.2.0/24,gateway=10.20.0.7");
+    os.quiet("router unset s --route destination=192.0.2.0/24,gateway=10.20.0.7");
     for words in [
         "router remove subnet s inside-v4",
         "router add port s extra",

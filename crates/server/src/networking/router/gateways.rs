@@ -173,6 +173,9 @@ pub(super) fn remove_these(
     attached: &mut Attached,
     wishes: &[Wish],
 ) -> Result<()> {
+    if wishes.is_empty() {
+        return Ok(());
+    }
     let refuse = |kind, text: String| Err(ApiError::new(400, kind, text));
     if router.gateways.is_empty() {
         return refuse(
