@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     while let [len, wait, more @ ..] = rest {
         let (octets, after) = more.split_at(usize::from(*len).min(more.len()));
         rest = after;
-        now = now + Duration::from_millis(u64::from(*wait) * u64::from(*wait));
+        now += Duration::from_millis(u64::from(*wait) * u64::from(*wait));
         engine.handle(Event::Timer, now);
         let bytes = frame(octets);
         let actions = engine.handle(
