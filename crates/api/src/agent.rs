@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | `POST /v1/join` | [`JoinRequest`], without a client certificate | [`JoinResponse`] |
 //! | `POST /v1/renew` | [`RenewRequest`] | [`JoinResponse`] |
-//! | `GET /v2/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
+//! | `GET /v3/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
+//! | `POST /v1/heard` | [`Heard`] | 204 |
 //!
 //! The server shows its whole chain, the authority included, so that a host that joins can compare the
 //! authority with the fingerprint (SHA-256 of the DER, in hexadecimal) that ends its join token
@@ -14,7 +15,10 @@
 //! The host's name is the certificate's subject, never a part of the request: an agent cannot ask for
 //! another host's intent nor report another host's ports.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use hextet_model::intent::Change;
 use hextet_types::{HostId, Mac, PortId};
@@ -25,9 +29,9 @@ pub const SERVER_NAME: &str = "server.hextet.internal";
 
 /// Where the intent is told. The version is that of [`Change`]: an agent that does not know of one of its steps
 /// asks for an older one, and is told that it is too old.
-pub const INTENT: &str = "/v2/intent";
-/// Where it was told to agents that know nothing of routers.
-pub const FORMER_INTENTS: &[&str] = &["/v1/intent"];
+pub const INTENT: &str = "/v3/intent";
+/// Where it was told to agents that know nothing of routers, and to those that know nothing of standbys.
+pub const FORMER_INTENTS: &[&str] = &["/v1/intent", "/v2/intent"];
 
 /// Asks for a certificate against a one-time token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +108,19 @@ pub struct StatusReport {
     /// For people: uplinks, peers, counts (`configurations` of Neutron's agent list).
     #[serde(default)]
     pub configurations: BTreeMap<String, serde_json::Value>,
+}
+
+/// Ports whose workloads have said on their links that they are there, each with the addresses that they say they
+/// have: by gratuitous ARP (RFC 5227 §3), unsolicited neighbour advertisements (RFC 4861 §7.2.6) or VRRP (RFC 9568);
+/// none of a port that has only shown its Ethernet address (RARP, RFC 903).
+///
+/// A standby port's addresses come to this host by it; of another port, the addresses that its pairs allow become
+/// its own until another port says so. What it may not have is left alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heard {
+    /// At most 1,000 ports with 64 addresses each.
+    pub ports: BTreeMap<PortId, BTreeSet<IpAddr>>,
 }
 
 /// Whether other hosts can send to it with nothing but a route: one host's address, the same on every link.

@@ -50,6 +50,12 @@ pub struct Intent {
     pub floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
     /// Port forwardings of those routers that translate on this host.
     pub port_forwardings: BTreeMap<PortForwardingId, PortForwarding>,
+    /// Ports of [`Intent::ports`] that are prepared here while their addresses are still on another host, where
+    /// [`Intent::remotes`] says that they are: links, neighbours and rules stand, but no way leads to them.
+    pub standbys: BTreeSet<PortId>,
+    /// Of addresses that some port here may use besides its own (`allowed_address_pairs`): the port, on any host,
+    /// that was the last to say that it has it. Where there is none, the address is where its first claimant is.
+    pub holders: BTreeMap<(NetworkId, IpAddr), PortId>,
 }
 
 /// Among whom an address is one's own: in two domains it may be two ports'. What is a member of a group in one
@@ -138,6 +144,14 @@ pub enum Change {
     PutPortForwarding(Box<PortForwarding>),
     /// A port forwarding is gone, or elsewhere.
     RemovePortForwarding(PortForwardingId),
+    /// A port's addresses are on another host for now.
+    PutStandby(PortId),
+    /// A port's addresses are here, or the port is gone.
+    RemoveStandby(PortId),
+    /// An address that several may use is that port's now.
+    PutHolder(NetworkId, IpAddr, PortId),
+    /// Nobody has said that the address is its own, or it concerns this host no longer.
+    RemoveHolder(NetworkId, IpAddr),
 }
 
 impl Intent {
@@ -179,6 +193,10 @@ impl Intent {
             Change::RemoveFloatingIp(id) => drop(self.floating_ips.remove(&id)),
             Change::PutPortForwarding(f) => drop(self.port_forwardings.insert(f.id, *f)),
             Change::RemovePortForwarding(id) => drop(self.port_forwardings.remove(&id)),
+            Change::PutStandby(id) => drop(self.standbys.insert(id)),
+            Change::RemoveStandby(id) => drop(self.standbys.remove(&id)),
+            Change::PutHolder(id, addr, port) => drop(self.holders.insert((id, addr), port)),
+            Change::RemoveHolder(id, addr) => drop(self.holders.remove(&(id, addr))),
         }
     }
 
@@ -240,6 +258,7 @@ impl Intent {
         let forwardings = forwardings.map(|f| Change::PutPortForwarding(Box::new(f.clone())));
         let hosts = self.hosts.iter();
         let remotes = self.remotes.iter();
+        let holders = self.holders.iter();
         networks
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host.clone(), *endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(*id, all.clone())))
@@ -250,6 +269,8 @@ impl Intent {
             .chain(sources)
             .chain(members)
             .chain(groups)
+            .chain(self.standbys.iter().copied().map(Change::PutStandby))
+            .chain(holders.map(|((id, addr), port)| Change::PutHolder(*id, *addr, *port)))
             .chain(ports)
     }
 
@@ -265,6 +286,7 @@ impl Intent {
         let sources = self.nat44_sources.into_iter();
         let members = self.members.into_iter();
         let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
+        let holders = self.holders.into_iter();
         networks
             .map(Change::PutNetwork)
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host, endpoint)))
@@ -276,6 +298,8 @@ impl Intent {
             .chain(sources.map(|(id, s)| Change::SetNat44Sources(id, s)))
             .chain(members.map(|((id, domain), m)| Change::AddMembers(id, domain, m)))
             .chain(groups.map(Change::PutGroup))
+            .chain(self.standbys.into_iter().map(Change::PutStandby))
+            .chain(holders.map(|((id, addr), port)| Change::PutHolder(id, addr, port)))
             .chain(ports.map(Change::PutPort))
     }
 
@@ -308,6 +332,10 @@ impl Intent {
             .keys()
             .filter(|host| !to.hosts.contains_key(host));
         changes.extend(hosts.cloned().map(Change::RemoveHost));
+        let standbys = self.standbys.difference(&to.standbys);
+        changes.extend(standbys.copied().map(Change::RemoveStandby));
+        let holders = gone(&self.holders, &to.holders);
+        changes.extend(holders.map(|(id, addr)| Change::RemoveHolder(id, addr)));
         changes.extend(gone(&self.ports, &to.ports).map(Change::RemovePort));
         changes.extend(gone(&self.groups, &to.groups).map(Change::RemoveGroup));
         let forwardings = gone(&self.port_forwardings, &to.port_forwardings);
@@ -367,6 +395,10 @@ impl Intent {
             Change::RemoveFloatingIp(id) => !self.floating_ips.contains_key(id),
             Change::PutPortForwarding(f) => self.port_forwardings.get(&f.id) == Some(&**f),
             Change::RemovePortForwarding(id) => !self.port_forwardings.contains_key(id),
+            Change::PutStandby(id) => self.standbys.contains(id),
+            Change::RemoveStandby(id) => !self.standbys.contains(id),
+            Change::PutHolder(id, addr, port) => self.holders.get(&(*id, *addr)) == Some(port),
+            Change::RemoveHolder(id, addr) => !self.holders.contains_key(&(*id, *addr)),
             Change::RemoveNetwork(id) => !self.networks.contains_key(id),
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),

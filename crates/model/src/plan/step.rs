@@ -79,6 +79,10 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::RemoveFloatingIp(id) => step.floating_ip(*id, None),
         Change::PutPortForwarding(f) => step.port_forwarding(f.id, Some(f)),
         Change::RemovePortForwarding(id) => step.port_forwarding(*id, None),
+        Change::PutStandby(_)
+        | Change::RemoveStandby(_)
+        | Change::PutHolder(..)
+        | Change::RemoveHolder(..) => {}
     }
     intent.apply(change);
 }
