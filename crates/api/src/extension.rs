@@ -82,6 +82,11 @@ const KNOWN: &[Extension] = &[
         "Where a port is plugged, and how",
     ),
     ext(
+        "binding-extended",
+        "Port Bindings Extended",
+        "Ports prepared for several hosts, and plugged on one of them",
+    ),
+    ext(
         "default-subnetpools",
         "Default Subnetpools",
         "A pool of each family for those who do not choose",

@@ -15,7 +15,7 @@ use hextet_types::Time;
 use tokio::sync::watch;
 
 use crate::{
-    agents::{live::Live, pki::Pki, status::Reports},
+    agents::{heard::Pace, live::Live, pki::Pki, status::Reports},
     cloud::{Cloud, now},
     http::answer::{IdentityError, NetworkingError},
     identity::{attempts::Attempts, auth::Auth},
@@ -48,6 +48,8 @@ pub struct App {
     pub pki: Pki,
     /// Port states that wait to be written.
     pub reports: Reports,
+    /// How often what is heard of workloads may change something.
+    pub pace: Pace,
     /// What is counted.
     pub metrics: Metrics,
     /// True once the server is to end.

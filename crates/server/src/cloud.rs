@@ -127,6 +127,22 @@ impl Cloud {
         ))
     }
 
+    /// Whether such a write would change anything as things stand.
+    ///
+    /// # Errors
+    ///
+    /// What `decide` refuses.
+    pub fn would_change(
+        &self,
+        caller: &Caller,
+        decide: impl Fn(&mut Write<'_>) -> Result<()>,
+    ) -> Result<bool> {
+        let state = self.state();
+        let mut write = Write::new(&state, caller, &self.policy, now());
+        decide(&mut write)?;
+        Ok(write.changes_something())
+    }
+
     /// Commits a transaction and waits until the state shows it; false when a compare failed.
     async fn commit(&self, txn: Txn) -> Result<bool> {
         let result = self.store.txn(txn).await.map_err(|e| {

@@ -28,6 +28,10 @@ pub enum Key {
     Subnet(SubnetId),
     /// A port, by its network and Ethernet address.
     Port(NetworkId, Mac),
+    /// A port's binding on a host, beside the active one.
+    Binding(PortId, HostId),
+    /// Who has an address of a network that several may use.
+    Holder(NetworkId, IpAddr),
     /// A security group.
     Group(SecurityGroupId),
     /// A rule of a security group.
@@ -111,6 +115,14 @@ impl Key {
                 let (network, mac) = rest.split_once('/')?;
                 Some(Key::Port(network.parse().ok()?, mac.parse().ok()?))
             }
+            "binding" => {
+                let (port, host) = rest.split_once('/')?;
+                Some(Key::Binding(port.parse().ok()?, host.parse().ok()?))
+            }
+            "holder" => {
+                let (network, address) = rest.split_once('/')?;
+                Some(Key::Holder(network.parse().ok()?, address.parse().ok()?))
+            }
             "security-group" => rest.parse().ok().map(Key::Group),
             "security-group-rule" => last().parse().ok().map(Key::Rule),
             "subnetpool" => rest.parse().ok().map(Key::SubnetPool),
@@ -173,6 +185,31 @@ pub fn ports() -> Bytes {
 /// A port, and the claim of its Ethernet address on its network.
 pub fn port(network: NetworkId, mac: Mac) -> Bytes {
     key(format!("/port/{network}/{mac}"))
+}
+
+/// All bindings beside the active ones.
+pub fn bindings() -> Bytes {
+    Bytes::from_static(b"/binding/")
+}
+
+/// A port's bindings beside the active one.
+pub fn bindings_of(port: PortId) -> Bytes {
+    key(format!("/binding/{port}/"))
+}
+
+/// A port's binding on a host, beside the active one.
+pub fn binding(port: PortId, host: &HostId) -> Bytes {
+    key(format!("/binding/{port}/{host}"))
+}
+
+/// Who have addresses of a network that several may use.
+pub fn holders_of(network: NetworkId) -> Bytes {
+    key(format!("/holder/{network}/"))
+}
+
+/// Who has an address of a network that several may use.
+pub fn holder(network: NetworkId, address: IpAddr) -> Bytes {
+    key(format!("/holder/{network}/{address}"))
 }
 
 /// A subnet's addresses that are in use.
@@ -412,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_thing_s_key_reads_back_and_no_claim_does() {
+    fn every_thing_s_key_reads_back() {
         let n: NetworkId = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d".parse().unwrap();
         let (s, g) = (SubnetId(n.0), SecurityGroupId(n.0));
         let (r, p) = (SecurityGroupRuleId(n.0), ProjectId("p".into()));
@@ -460,6 +497,27 @@ mod tests {
         for (octets, thing) in things {
             assert_eq!(Key::parse(&octets), Some(thing));
         }
+    }
+
+    #[test]
+    fn what_belongs_to_ports_reads_back_with_its_whole_key() {
+        let n: NetworkId = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d".parse().unwrap();
+        let h: HostId = "h1".parse().unwrap();
+        let address = Ipv6Addr::LOCALHOST.into();
+        let things = [
+            (binding(PortId(n.0), &h), Key::Binding(PortId(n.0), h)),
+            (holder(n, address), Key::Holder(n, address)),
+        ];
+        for (octets, thing) in things {
+            assert_eq!(Key::parse(&octets), Some(thing));
+        }
+    }
+
+    #[test]
+    fn no_claim_is_a_thing() {
+        let n: NetworkId = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d".parse().unwrap();
+        let (s, p) = (SubnetId(n.0), ProjectId("p".into()));
+        let h: HostId = "h1".parse().unwrap();
         let claims = [
             address(s, [10, 0, 0, 1].into()),
             single_homed(&p, "d"),

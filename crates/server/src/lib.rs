@@ -200,6 +200,7 @@ impl Server {
             live: agents::live::Live::default(),
             pki,
             reports: agents::status::Reports::default(),
+            pace: agents::heard::Pace::default(),
             metrics: metrics::Metrics::default(),
             stopping: stopping.clone(),
         });

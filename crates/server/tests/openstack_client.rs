@@ -202,9 +202,22 @@ async fn the_openstack_client_works() {
         routing::routers(&mut session);
         routing::floating_ips(&mut session);
         routing::ndp_proxies(&mut session);
+        bindings(&program, &clouds);
     });
     work.await.unwrap();
     cloud.server.stop().await.unwrap();
+}
+
+/// The client has no commands for them, but what Nova and it are made of has.
+fn bindings(program: &Path, clouds: &Path) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openstack_client/bindings.py");
+    let output = run(Command::new(program.with_file_name("python"))
+        .arg(script)
+        .env("OS_CLIENT_CONFIG_FILE", clouds)
+        .env("OS_CLOUD", "hextet")
+        .env("NO_PROXY", "*"));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
 }
 
 fn networking(os: &mut Session) {

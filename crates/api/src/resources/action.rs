@@ -1,6 +1,6 @@
 //! What can be done with resources besides creating, changing and deleting them.
 
-use super::{ADDRESS_GROUP, ROUTER, SUBNET_POOL};
+use super::{ADDRESS_GROUP, PORT_BINDING, ROUTER, SUBNET_POOL};
 use crate::describe::{Action, Resource};
 
 const fn of_router(
@@ -66,6 +66,12 @@ pub const ACTIONS: &[Action] = &[
         "routers/{id}/remove_external_gateways",
         "Takes gateways away.",
         INSIDE,
+    ),
+    of(
+        &PORT_BINDING,
+        "ports/{port_id}/bindings/{id}/activate",
+        "Plugs a port on a host that is prepared for it; the other one becomes INACTIVE.",
+        &[],
     ),
     of(
         &SUBNET_POOL,

@@ -8,6 +8,7 @@ mod floating_ip;
 mod ndp_proxy;
 mod network;
 mod port;
+mod port_binding;
 mod port_forwarding;
 mod rbac;
 mod router;
@@ -23,6 +24,7 @@ pub use floating_ip::FLOATING_IP;
 pub use ndp_proxy::NDP_PROXY;
 pub use network::NETWORK;
 pub use port::PORT;
+pub use port_binding::PORT_BINDING;
 pub use port_forwarding::PORT_FORWARDING;
 pub use rbac::RBAC_POLICY;
 pub use router::ROUTER;
@@ -37,6 +39,7 @@ pub const ALL: &[&Resource] = &[
     &NETWORK,
     &SUBNET,
     &PORT,
+    &PORT_BINDING,
     &SECURITY_GROUP,
     &SECURITY_GROUP_RULE,
     &SUBNET_POOL,
@@ -138,6 +141,7 @@ mod tests {
         let given = [
             (&NETWORK, serde_json::json!({})),
             (&PORT, serde_json::json!({"network_id": net})),
+            (&PORT_BINDING, serde_json::json!({"host": "h1"})),
             (
                 &SUBNET,
                 serde_json::json!({"network_id": net, "ip_version": 4}),

@@ -4,6 +4,7 @@
 //! the host's record, so that deleting the record takes the power of every certificate at once.
 
 pub mod gateway;
+pub mod heard;
 pub mod join;
 pub mod live;
 pub mod nat44;
@@ -53,6 +54,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/renew", post(join::renew))
         .route(INTENT, get(stream::intent))
         .route("/v1/status", post(status::report))
+        .route("/v1/heard", post(heard::report))
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 

@@ -20,6 +20,7 @@ use tracing::warn;
 use super::{AgentError, Joined, join::server, tunnel};
 use crate::{
     app::App, cloud::Cloud, http::answer, keys, networking::entity::Entity, state::HostRecord,
+    write::Write,
 };
 
 /// How long reports are collected before they are written.
@@ -86,31 +87,32 @@ async fn keep_record(cloud: &Cloud, host: &HostId, report: &StatusReport) -> Res
         .await
 }
 
-/// What differs from what is known, of the host's own ports. A complete report that leaves a port out
-/// says that the agent does not know of it (yet).
+/// What differs from what is known, of the host's own ports and of those that it is prepared for. A complete
+/// report that leaves a port out says that the agent does not know of it (yet).
 fn changes(cloud: &Cloud, host: &HostId, report: &StatusReport) -> Vec<(PortId, Status)> {
     let state = cloud.state();
-    let ports = state
-        .views
-        .ports_of(host)
-        .filter_map(|id| state.ports.get(id));
     let reported = |id: &PortId| match report.ports.get(id) {
         Some(PortState::Active) => Some(Status::Active),
         Some(PortState::Down { .. }) => Some(Status::Down),
         None if report.complete => Some(Status::Down),
         None => None,
     };
-    ports
-        .filter_map(|port| {
-            let status = reported(&port.id)?;
-            let status = if port.admin_state_up {
-                status
-            } else {
-                Status::Down
-            };
-            (status != port.status).then_some((port.id, status))
-        })
-        .collect()
+    let own = state.views.ports_of(host);
+    let own = own.filter_map(|id| state.ports.get(id)).filter_map(|port| {
+        let status = reported(&port.id)?;
+        let status = if port.admin_state_up {
+            status
+        } else {
+            Status::Down
+        };
+        (status != port.status).then_some((port.id, status))
+    });
+    let prepared = state.bindings.on(host).filter_map(|id| {
+        let status = reported(id)?;
+        let known = state.bindings.row(*id, host)?.value.status;
+        (status != known).then_some((*id, status))
+    });
+    own.chain(prepared).collect()
 }
 
 impl Reports {
@@ -165,17 +167,28 @@ async fn commit(cloud: &Cloud, chunk: &[(PortId, (HostId, Status))]) -> Result<(
                 let Some(row) = write.state.ports.row(id) else {
                     continue;
                 };
-                let here = row.value.binding.host_id.as_ref() == Some(host);
-                if !here || row.value.status == *status {
-                    continue;
+                if row.value.binding.host_id.as_ref() != Some(host) {
+                    prepared(write, *id, host, *status)?;
+                } else if row.value.status != *status {
+                    let mut port = row.value.as_ref().clone();
+                    port.status = *status;
+                    port.standard.revision_number += 1;
+                    port.standard.updated_at = write.now;
+                    write.replace(port.key(), row.mod_revision, &port)?;
                 }
-                let mut port = row.value.as_ref().clone();
-                port.status = *status;
-                port.standard.revision_number += 1;
-                port.standard.updated_at = write.now;
-                write.replace(port.key(), row.mod_revision, &port)?;
             }
             Ok(())
         })
         .await
+}
+
+/// A port that a host is prepared for says nothing about the port's own status until it is plugged there.
+fn prepared(write: &mut Write<'_>, port: PortId, host: &HostId, status: Status) -> Result<()> {
+    let row = write.state.bindings.row(port, host);
+    let Some(row) = row.filter(|row| row.value.status != status) else {
+        return Ok(());
+    };
+    let mut record = row.value.as_ref().clone();
+    record.status = status;
+    write.replace(keys::binding(port, host), row.mod_revision, &record)
 }

@@ -165,18 +165,21 @@ pub async fn delete(Shared(app): Shared<Arc<App>>, asked: Asked, Path(id): Path<
         .cloud
         .write(&asked.caller, |write| {
             let row = find(write.state, &id)?;
-            let host = row.value.host.clone();
-            if write.state.views.ports_of(&host).next().is_some() {
+            let host = &row.value.host;
+            let state = write.state;
+            let mut ports = state.views.ports_of(host).chain(state.bindings.on(host));
+            if ports.next().is_some() {
                 return Err(ApiError::conflict("AgentInUse", format!(
                     "Agent {id} cannot be deleted: ports are bound to {host}. Move or delete them \
                      first."
                 )));
             }
             write.quiet(keys::ports());
-            write.remove(keys::host(&host), row.mod_revision);
-            nat44::remove_sources(write, &host);
-            tunnel::leave(write, &host)?;
-            Ok(host)
+            write.quiet(keys::bindings());
+            write.remove(keys::host(host), row.mod_revision);
+            nat44::remove_sources(write, host);
+            tunnel::leave(write, host)?;
+            Ok(host.clone())
         })
         .await?;
     app.cloud.hang_up(&host);

@@ -83,6 +83,7 @@ pub fn routes() -> Router<Arc<App>> {
             "/address-groups/{id}/remove_addresses",
             put(address_group::remove_addresses),
         )
+        .merge(binding_routes())
         .merge(layer3_routes())
         .route(
             "/subnetpools/{id}/add_prefixes",
@@ -104,6 +105,18 @@ pub fn routes() -> Router<Arc<App>> {
         .nest("/v2.0", v2)
         .route("/v2.0/", get(catalogue::resources))
         .fallback(nothing_here)
+}
+
+/// Bindings of ports.
+fn binding_routes() -> Router<Arc<App>> {
+    use port::bindings::serve;
+    Router::new()
+        .route("/ports/{id}/bindings", get(serve::list).post(serve::create))
+        .route(
+            "/ports/{id}/bindings/{host}",
+            get(serve::show).put(serve::update).delete(serve::delete),
+        )
+        .route("/ports/{id}/bindings/{host}/activate", put(serve::activate))
 }
 
 /// Routers and floating IPs.

@@ -1,5 +1,6 @@
 //! Ports: what may be created, changed and deleted, and by whom.
 
+pub mod bindings;
 pub mod internal;
 mod lists;
 mod mac;
@@ -303,6 +304,8 @@ impl Entity for Port {
             return Err(managed(old.value.id, reason));
         }
         internal::check_delete(write.state, &old.value)?;
+        bindings::remove_all(write, old.value.id);
+        bindings::let_go(write, &old.value, None);
         uses::let_go(write, &old.value, &[])?;
         remove(write, old);
         Ok(())
@@ -346,10 +349,8 @@ fn finish_update(
     old: &Row<Port>,
     mut port: Port,
 ) -> Result<Arc<Port>> {
-    let moved = port.binding.host_id != old.value.binding.host_id;
-    if moved || !port.admin_state_up {
-        port.status = Status::Down;
-    }
+    bindings::follow(write, &old.value, &mut port)?;
+    bindings::let_go(write, &old.value, Some(&port));
     let place = |p: &Port| (is_single_homed(network, p), p.device_id.clone());
     if place(&old.value) != place(&port) {
         if let Some(key) = holds_single_home(write, &old.value) {

@@ -5,7 +5,9 @@
 //! told by steps is always what [`State::snapshot`] would tell at once.
 
 mod floating;
+mod holders;
 mod members;
+pub mod places;
 mod reach;
 mod remotes;
 mod routers;
@@ -19,7 +21,7 @@ use std::{
 
 use hextet_model::{
     intent::{Change, FloatingIp, Group, PortForwarding, Router as ToldRouter, RoutingDomain},
-    neutron::{Network, NetworkType, Port, Router, Subnet},
+    neutron::{Network, NetworkType, Port, Subnet},
 };
 use hextet_types::{
     FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, RouterId, SecurityGroupId, SubnetId,
@@ -27,6 +29,8 @@ use hextet_types::{
 
 use self::{
     floating::{Inside, Placed},
+    holders::Tellings,
+    places::is_guest,
     reach::{Routing, Seed},
     remotes::Remotes,
 };
@@ -96,6 +100,8 @@ pub struct HostViews {
     members: Counts<(SecurityGroupId, RoutingDomain), IpAddr>,
     /// Where addresses of private networks are.
     remotes: Remotes,
+    /// Who has the addresses that several may use.
+    tellings: Tellings,
     /// Floating IPs.
     floating_ips: Placed<FloatingIpId, FloatingIp>,
     /// What floating IPs stand for.
@@ -168,11 +174,7 @@ fn paired_addresses(port: &Port) -> impl Iterator<Item = IpAddr> + '_ {
 impl State {
     /// A host's whole intent, what is referred to first.
     pub fn snapshot(&self, host: &HostId) -> Vec<Step> {
-        let bound = self.views.ports_of(host);
-        let ports: Vec<_> = bound
-            .filter_map(|id| self.ports.get(id))
-            .filter(|port| self.is_taken(port))
-            .collect();
+        let (ports, standbys) = self.ports_told(host);
         let seeds = ports.iter().map(|p| Seed::Network(p.network_id));
         let seeds: BTreeSet<_> = seeds.chain(self.gateways_on(host)).collect();
         let reaches = seeds.into_iter().map(|seed| self.views.routing.reach(seed));
@@ -208,8 +210,28 @@ impl State {
         steps.extend(sources.into_iter().map(|id| self.sources_step(host, id)));
         steps.extend(self.members_of_groups_of(&ports));
         steps.extend(groups.iter().filter_map(|id| self.group_step(**id)));
+        let standbys = standbys.into_iter().map(Change::PutStandby);
+        let holders = self.views.tellings.on(host);
+        let holders = holders.map(|((id, addr), port)| Change::PutHolder(*id, *addr, *port));
+        steps.extend(standbys.chain(holders).map(Step::other));
         steps.extend(ports.iter().map(|p| Step::PutPort(Arc::clone(p))));
         steps
+    }
+
+    /// The ports that a host is told, as they are there; and those of them whose addresses are elsewhere.
+    fn ports_told(&self, host: &HostId) -> (Vec<Arc<Port>>, BTreeSet<PortId>) {
+        let ids = self.views.ports_of(host).chain(self.bindings.on(host));
+        let ids: BTreeSet<PortId> = ids.copied().collect();
+        let (mut ports, mut standbys) = (Vec::new(), BTreeSet::new());
+        for id in ids {
+            let places = self.places(self.ports.get(&id));
+            if places.stands_by(host) {
+                standbys.insert(id);
+            }
+            let here = places.told.into_iter().find(|(at, _)| at == host);
+            ports.extend(here.map(|(_, port)| port));
+        }
+        (ports, standbys)
     }
 
     /// Routers that translate on a host, and are told so.
@@ -286,6 +308,7 @@ impl State {
         }
         // Nobody gets there while it is neither what it was nor what it will be.
         self.views.hidden = Some(id);
+        self.view_holders(id);
         let routers = self.routers_at(id);
         for router in &routers {
             self.view_router(*router);
@@ -307,6 +330,7 @@ impl State {
             self.view_port(None, Some(port));
         }
         self.views.hidden = None;
+        self.view_holders(id);
         for router in &routers {
             self.view_router(*router);
         }
@@ -344,18 +368,16 @@ impl State {
         }
     }
 
-    /// First what is needed newly, then the port, then what is needed no longer.
-    pub(super) fn view_port(&mut self, old: Option<&Port>, new: Option<&Arc<Port>>) {
-        self.view_members(old, new.map(AsRef::as_ref));
+    pub(super) fn view_port(&mut self, old: Option<&Arc<Port>>, new: Option<&Arc<Port>>) {
+        self.view_members(old.map(AsRef::as_ref), new.map(AsRef::as_ref));
         let place = |port: &Port| port.binding.host_id.clone();
         let is_source = |port: &Port| port.device_owner == NAT44_OWNER;
-        let source = |port: Option<&Port>| {
+        let source = |port: Option<&Arc<Port>>| {
             port.filter(|p| is_source(p))
                 .and_then(|p| Some((place(p)?, p.id, p.device_id.parse::<SubnetId>().ok()?)))
         };
-        self.view_source(source(old), source(new.map(AsRef::as_ref)));
+        self.view_source(source(old), source(new));
 
-        let is_guest = |p: &Port| !is_source(p) && p.device_owner != Router::INTERFACE_OWNER;
         let bound = |port: &Port| place(port).filter(|_| is_guest(port));
         if let Some((port, host)) = old.and_then(|p| Some((p, bound(p)?))) {
             self.views.ports.remove(&host, &port.id);
@@ -363,25 +385,10 @@ impl State {
         if let Some((port, host)) = new.and_then(|p| Some((p, bound(p)?))) {
             self.views.ports.insert(host, port.id);
         }
-        let old = old.filter(|p| self.is_taken(p));
-        let old = old.and_then(|p| Some((p, bound(p)?)));
-        let new = new.filter(|p| self.is_taken(p));
-        let new = new.and_then(|p| Some((p, bound(p)?)));
-        self.tell_port(old, new);
-    }
-
-    /// A port that a host takes comes, changes, moves or goes.
-    fn tell_port(&mut self, old: Option<(&Port, HostId)>, new: Option<(&Arc<Port>, HostId)>) {
-        if let Some((port, host)) = &new {
-            self.need_port(host, port);
-        }
-        let was = old.as_ref().map(|(port, host)| (*port, host));
-        let is = new.as_ref().map(|(port, host)| (port.as_ref(), host));
-        self.locate(was, is);
-        if let Some((port, host)) = &old {
-            let stays = new.as_ref().is_some_and(|(_, h)| h == host);
-            self.drop_port(host, port, stays);
-        }
+        let ports = [old, new].into_iter().flatten();
+        let concerned = ports.flat_map(|p| self.concerned(p)).collect();
+        let (old, new) = (self.places(old), self.places(new));
+        self.tell_port(&old, &new, &concerned);
     }
 
     fn need_port(&mut self, host: &HostId, port: &Arc<Port>) {
@@ -394,14 +401,9 @@ impl State {
                 self.views.emit(host, || step);
             }
         }
-        self.views.emit(host, || Step::PutPort(Arc::clone(port)));
     }
 
-    fn drop_port(&mut self, host: &HostId, port: &Port, stays: bool) {
-        if !stays {
-            self.views
-                .emit(host, || Step::other(Change::RemovePort(port.id)));
-        }
+    fn drop_port(&mut self, host: &HostId, port: &Port) {
         for group in &port.security_groups {
             if self.views.groups.down(group, host) {
                 self.views

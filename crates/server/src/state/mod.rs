@@ -4,7 +4,9 @@
 //! start, written by this server, or written by another. So the state is always what a fresh start
 //! would make. Nothing here writes to the store.
 
+pub mod bindings;
 pub mod grants;
+pub mod holders;
 pub mod hosts;
 pub mod layer3;
 pub mod prefixes;
@@ -34,7 +36,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use self::{
+    bindings::Bindings,
     grants::Grants,
+    holders::Holders,
     hosts::HostViews,
     layer3::Layer3,
     ranges::{Ranges, number},
@@ -115,6 +119,10 @@ pub struct State {
     pub subnets: Table<SubnetId, Subnet>,
     /// Ports.
     pub ports: Table<PortId, Port>,
+    /// Their bindings beside the active ones.
+    pub bindings: Bindings,
+    /// Who has the addresses that several of them may use.
+    pub holders: Holders,
     /// Security groups.
     pub groups: Table<SecurityGroupId, SecurityGroup>,
     /// Their rules.
@@ -245,6 +253,8 @@ impl State {
                 }
                 self.set_port((network, mac), row);
             }
+            Key::Binding(port, host) => self.set_binding(port, host, decode_if(kv)?),
+            Key::Holder(network, addr) => self.set_holder(network, addr, decode_if(kv)?),
             Key::Group(id) => self.set_group(id, decode_if(kv)?),
             Key::Rule(id) => self.set_rule(id, decode_if(kv)?),
             Key::SubnetPool(id) => self.set_pool(id, decode_if(kv)?),
@@ -324,6 +334,7 @@ impl State {
         self.view_subnet(old.as_ref(), new.as_ref());
         for subnet in [old, new].into_iter().flatten() {
             self.view_routers_at(subnet.network_id);
+            self.view_holders(subnet.network_id);
         }
     }
 
@@ -409,7 +420,7 @@ impl State {
         {
             self.nat44_changes += 1;
         }
-        self.view_port(old.as_deref(), new.as_ref());
+        self.view_port(old.as_ref(), new.as_ref());
         self.view_router_ports(old.as_deref(), new.as_deref());
         self.view_floating_ips_of(id);
     }
@@ -561,13 +572,10 @@ impl State {
         RoutingDomain::of(self.networks.get(&network).map(AsRef::as_ref))
     }
 
-    /// Whether a host takes the port: of private networks only where it is reached by tunnels.
+    /// Whether its host takes the port.
     pub fn is_taken(&self, port: &Port) -> bool {
-        match (&port.binding.host_id, self.domain_of(port.network_id)) {
-            (None, _) => false,
-            (Some(_), RoutingDomain::Routed) => true,
-            (Some(host), RoutingDomain::Network(_)) => self.tunnels.endpoint(host).is_some(),
-        }
+        let host = port.binding.host_id.as_ref();
+        host.is_some_and(|host| self.takes(host, port.network_id))
     }
 
     /// The store key of a port.

@@ -1,7 +1,7 @@
 //! How a port is plugged on its host (`binding:vif_*`), as Nova asks.
 
 use hextet_model::neutron::Port;
-use hextet_types::Mac;
+use hextet_types::{HostId, Mac};
 use serde_json::{Value, json};
 
 use crate::state::State;
@@ -23,11 +23,17 @@ pub enum Plug {
 }
 
 impl Plug {
+    /// Where a port is bound.
     pub fn of(port: &Port, state: &State) -> Plug {
-        let Some(host) = &port.binding.host_id else {
-            return Plug::Unbound;
-        };
-        if !state.is_taken(port) {
+        match &port.binding.host_id {
+            Some(host) => Plug::on(host, port, state),
+            None => Plug::Unbound,
+        }
+    }
+
+    /// On a host that it is bound to, or prepared for.
+    pub fn on(host: &HostId, port: &Port, state: &State) -> Plug {
+        if !state.takes(host, port.network_id) {
             return Plug::Failed;
         }
         let host = state.hosts.get(host);

@@ -36,8 +36,8 @@ pub(super) fn memberships(port: &Port) -> impl Iterator<Item = (SecurityGroupId,
 
 impl State {
     /// Members of all remote groups that these ports' groups name, each in the port's domain.
-    pub(super) fn members_of_groups_of(&self, ports: &[&Arc<Port>]) -> Vec<Step> {
-        let placed = |port: &&&Arc<Port>| self.domain_of(port.network_id);
+    pub(super) fn members_of_groups_of(&self, ports: &[Arc<Port>]) -> Vec<Step> {
+        let placed = |port: &&Arc<Port>| self.domain_of(port.network_id);
         let asked: BTreeSet<_> = ports
             .iter()
             .flat_map(|port| {

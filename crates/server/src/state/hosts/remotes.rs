@@ -1,6 +1,7 @@
 //! Where the addresses of private networks are, and where those hosts are reached.
 //!
-//! An address is where a port is that has it as its own; else where one is that may use it besides. A host
+//! An address is where a port is that has it as its own; else where one is that may use it besides: that which
+//! was the last to say that it has it ([`super::holders`]), or the first of them. A host
 //! that is told a private network is told the addresses that are on other hosts, and those hosts. When an
 //! address moves, a third host is told in one step.
 
@@ -16,7 +17,7 @@ use hextet_model::{
 };
 use hextet_types::{HostId, NetworkId, PortId, RouterId};
 
-use super::{Counts, Row, Step, TunnelRecord, paired_addresses};
+use super::{Counts, Row, Step, TunnelRecord, holders::Holding, paired_addresses, places::Places};
 use crate::state::State;
 
 /// Who may have an address; the least one has it.
@@ -35,6 +36,8 @@ type Holdings = BTreeMap<IpAddr, Holder>;
 pub struct Remotes {
     /// Who may have each address; never an empty set.
     holders: HashMap<NetworkId, BTreeMap<IpAddr, BTreeSet<Holder>>>,
+    /// Who has said that it has an address which several may use, on networks of any kind; never an empty map.
+    held: HashMap<NetworkId, BTreeMap<IpAddr, Holding>>,
     /// How many addresses of a network are on a host.
     residents: Counts<NetworkId, HostId>,
     /// In how many networks a host has to be known: it → to whom.
@@ -44,8 +47,34 @@ pub struct Remotes {
 impl Remotes {
     /// Where an address is.
     pub(super) fn at(&self, network: NetworkId, address: IpAddr) -> Option<HostId> {
-        let holders = self.holders.get(&network)?.get(&address)?;
-        holders.first().map(|holder| holder.host.clone())
+        let holders = self.holders.get(&network).and_then(|a| a.get(&address));
+        let first = holders.and_then(BTreeSet::first);
+        let held = self.holding(network, address);
+        decide(first, held).cloned()
+    }
+
+    /// Who has said that it has an address which several may use.
+    pub(super) fn holding(&self, network: NetworkId, address: IpAddr) -> Option<&Holding> {
+        self.held.get(&network)?.get(&address)
+    }
+
+    /// All such addresses of a network.
+    pub(super) fn held_in(&self, network: NetworkId) -> &BTreeMap<IpAddr, Holding> {
+        static NONE: BTreeMap<IpAddr, Holding> = BTreeMap::new();
+        self.held.get(&network).unwrap_or(&NONE)
+    }
+
+    pub(super) fn hold(&mut self, network: NetworkId, changed: BTreeMap<IpAddr, Option<Holding>>) {
+        let held = self.held.entry(network).or_default();
+        for (address, holding) in changed {
+            match holding {
+                Some(holding) => drop(held.insert(address, holding)),
+                None => drop(held.remove(&address)),
+            }
+        }
+        if held.is_empty() {
+            self.held.remove(&network);
+        }
     }
 
     fn insert(&mut self, network: NetworkId, address: IpAddr, holder: Holder) {
@@ -70,16 +99,33 @@ impl Remotes {
 
     /// Addresses that are not on this host, and where they are.
     fn elsewhere(&self, network: NetworkId, host: &HostId) -> BTreeMap<IpAddr, HostId> {
-        let addresses = self.holders.get(&network).into_iter().flatten();
-        let places = addresses.filter_map(|(addr, holders)| Some((*addr, holders.first()?)));
-        let elsewhere = places.filter(|(_, holder)| holder.host != *host);
-        elsewhere.map(|(addr, h)| (addr, h.host.clone())).collect()
+        let held = self.held_in(network);
+        let claimed = self.holders.get(&network);
+        let claims = claimed.into_iter().flatten();
+        let places = claims.filter_map(|(addr, holders)| {
+            let at = decide(holders.first(), held.get(addr))?;
+            Some((*addr, at))
+        });
+        let unclaimed = |addr: &IpAddr| claimed.is_none_or(|c| !c.contains_key(addr));
+        let rest = held.iter().filter(|(addr, _)| unclaimed(addr));
+        let all = places.chain(rest.map(|(addr, (_, at))| (*addr, at)));
+        let elsewhere = all.filter(|(_, at)| *at != host);
+        elsewhere.map(|(addr, at)| (addr, at.clone())).collect()
     }
 
     /// Other hosts that have addresses of the network.
     fn others(&self, network: NetworkId, host: &HostId) -> Vec<HostId> {
         let hosts = self.residents.of(&network).map(|(other, _)| other);
         hosts.filter(|other| *other != host).cloned().collect()
+    }
+}
+
+/// Whose own it is, has it; else who has said so; else who may use it.
+fn decide<'r>(first: Option<&'r Holder>, held: Option<&'r Holding>) -> Option<&'r HostId> {
+    match (first, held) {
+        (Some(first), Some((_, host))) if first.paired => Some(host),
+        (Some(first), _) => Some(&first.host),
+        (None, held) => held.map(|(_, host)| host),
     }
 }
 
@@ -166,42 +212,65 @@ impl State {
     }
 
     /// A port's addresses come, move or go.
-    pub(super) fn locate(&mut self, old: Option<(&Port, &HostId)>, new: Option<(&Port, &HostId)>) {
+    pub(super) fn locate(
+        &mut self,
+        old: Option<(&Arc<Port>, &HostId)>,
+        new: Option<(&Arc<Port>, &HostId)>,
+    ) {
         let networks = [old, new].map(|p| p.map(|(port, _)| port.network_id));
         let networks: BTreeSet<NetworkId> = networks.into_iter().flatten().collect();
         for network in networks {
             if self.domain_of(network) == RoutingDomain::Routed {
                 continue;
             }
-            let here = |p: Option<(&Port, &HostId)>| {
+            let here = |p: Option<(&Arc<Port>, &HostId)>| {
                 let here = p.filter(|(port, _)| port.network_id == network);
                 here.map_or_else(Holdings::new, |(port, host)| holdings(port, host))
             };
-            self.relocate(network, here(old), here(new));
+            self.relocate(network, &here(old), &here(new));
         }
     }
 
-    fn relocate(&mut self, network: NetworkId, old: Holdings, new: Holdings) {
+    fn relocate(&mut self, network: NetworkId, old: &Holdings, new: &Holdings) {
+        let all = old.keys().chain(new.keys()).copied();
+        let changed = all.filter(|address| old.get(address) != new.get(address));
+        let changed: BTreeSet<IpAddr> = changed.collect();
+        self.shift(network, &changed, |remotes| {
+            for address in &changed {
+                if let Some(holder) = old.get(address) {
+                    remotes.remove(network, *address, holder);
+                }
+                if let Some(holder) = new.get(address) {
+                    remotes.insert(network, *address, holder.clone());
+                }
+            }
+        });
+    }
+
+    /// Something changes by which these addresses may be somewhere else.
+    pub(super) fn shift(
+        &mut self,
+        network: NetworkId,
+        addresses: &BTreeSet<IpAddr>,
+        change: impl FnOnce(&mut Remotes),
+    ) {
         let remotes = &mut self.views.remotes;
-        let addresses: BTreeSet<IpAddr> = old.keys().chain(new.keys()).copied().collect();
-        let mut moves = Vec::new();
-        for address in addresses {
-            let (former, latter) = (old.get(&address), new.get(&address));
-            if former == latter {
-                continue;
-            }
-            let was = remotes.at(network, address);
-            if let Some(holder) = former {
-                remotes.remove(network, address, holder);
-            }
-            if let Some(holder) = latter {
-                remotes.insert(network, address, holder.clone());
-            }
-            let is = remotes.at(network, address);
-            if was != is {
-                moves.push(Move { address, was, is });
-            }
-        }
+        let places = |remotes: &Remotes| -> Vec<Option<HostId>> {
+            let places = addresses.iter().map(|a| remotes.at(network, *a));
+            places.collect()
+        };
+        let former = places(remotes);
+        change(remotes);
+        let latter = places(remotes);
+        let moves = addresses.iter().zip(former.into_iter().zip(latter));
+        let moves: Vec<Move> = moves
+            .filter(|(_, (was, is))| was != is)
+            .map(|(address, (was, is))| Move {
+                address: *address,
+                was,
+                is,
+            })
+            .collect();
         for host in moves.iter().filter_map(|m| m.is.as_ref()) {
             if self.views.remotes.residents.up(network, host.clone()) {
                 self.introduce(network, host);
@@ -258,23 +327,30 @@ impl State {
     /// A host's part in tunnels changes. Where it begins or ends, the host begins or ceases to take ports of
     /// private networks.
     pub(in crate::state) fn set_tunnel(&mut self, host: &HostId, row: Option<Row<TunnelRecord>>) {
-        let ports = self.views.ports_of(host);
-        let ports = ports.filter_map(|id| self.ports.get(id));
+        let ids = self.views.ports_of(host).chain(self.bindings.on(host));
+        let ids: BTreeSet<PortId> = ids.copied().collect();
+        let ports = ids.iter().filter_map(|id| self.ports.get(id));
         let ports: Vec<Arc<Port>> = ports
             .filter(|p| self.domain_of(p.network_id) != RoutingDomain::Routed)
             .cloned()
             .collect();
+        let places = |state: &State| -> Vec<Places> {
+            let places = ports.iter().map(|p| state.places(Some(p)));
+            places.collect()
+        };
+        let concerned: BTreeSet<_> = ports.iter().flat_map(|p| self.concerned(p)).collect();
+        let former = places(self);
         let was = self.tunnels.endpoint(host);
-        let is = row.as_ref();
-        let is = is.and_then(|r| self.tunnels.endpoint_of(&r.value));
-        if was.is_some() && is.is_none() {
-            for port in &ports {
-                self.tell_port(Some((port, host.clone())), None);
-            }
-        }
         self.tunnels.set(host.clone(), row);
+        let is = self.tunnels.endpoint(host);
         if was == is {
             return;
+        }
+        let latter = places(self);
+        if is.is_none() {
+            for (old, new) in former.iter().zip(&latter) {
+                self.tell_port(old, new, &concerned);
+            }
         }
         if was.is_none() || is.is_none() {
             let routers = self.layer3.gateways_by_host.get(host);
@@ -292,8 +368,8 @@ impl State {
             self.views.emit(&to, || step.clone());
         }
         if was.is_none() {
-            for port in &ports {
-                self.tell_port(None, Some((port, host.clone())));
+            for (old, new) in former.iter().zip(&latter) {
+                self.tell_port(old, new, &concerned);
             }
         }
     }

@@ -5,8 +5,8 @@ use hextet_model::{
     intent::{GatewayHost, Intent, RouterInterface, TunnelEndpoint},
     neutron::{
         self, AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute, NdpProxy,
-        NetworkType, PortRange, RouterGateway, SecurityGroup, SecurityGroupRule, Standard, Status,
-        SubnetPool,
+        NetworkType, PortRange, Router, RouterGateway, SecurityGroup, SecurityGroupRule, Standard,
+        Status, SubnetPool,
     },
 };
 use hextet_store::{Event, KeyValue};
@@ -19,7 +19,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{members::member_addresses, *};
-use crate::{keys, state::layer3::GatewayRecord};
+use crate::{
+    keys,
+    state::{bindings::BindingRecord, holders::HolderRecord, layer3::GatewayRecord},
+};
 
 fn id(kind: u8, n: u8) -> Uuid {
     Uuid::from_bytes([kind, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
@@ -115,9 +118,13 @@ fn mac(n: u8) -> Mac {
     Mac::new([0xfa, 0x16, 0x3e, 0, 0, n])
 }
 
+/// Of another port's address; from 8 on, of all that begin alike.
 fn pair(n: &u8) -> AddressPair {
     AddressPair {
-        ip_address: Prefix::host(address(*n, 0)),
+        ip_address: match n {
+            0..8 => Prefix::host(address(*n, 0)),
+            _ => Prefix::new(address(*n, 0), 24).unwrap(),
+        },
         mac_address: mac(1),
     }
 }
@@ -133,6 +140,7 @@ struct Spec {
     host: Option<u8>,
     groups: BTreeSet<u8>,
     source: bool,
+    migrating_to: Option<u8>,
 }
 
 fn host(n: u8) -> HostId {
@@ -192,9 +200,15 @@ fn port(spec: &Spec, revision: u64) -> Port {
         metadata: None,
         binding: Binding {
             host_id: spec.host.map(host),
+            profile: profile(spec.migrating_to),
             ..Binding::default()
         },
     }
+}
+
+fn profile(migrating_to: Option<u8>) -> serde_json::Map<String, serde_json::Value> {
+    let to = migrating_to.map(|to| ("migrating_to".to_owned(), host(to).as_str().into()));
+    to.into_iter().collect()
 }
 
 /// A router as a step describes it.
@@ -302,6 +316,7 @@ fn attachment(n: u8, network: u8, revision: u64) -> Port {
         host: None,
         groups: BTreeSet::new(),
         source: false,
+        migrating_to: None,
     };
     let owner = match network {
         OUTSIDE => Router::GATEWAY_OWNER,
@@ -341,6 +356,10 @@ enum Step_ {
     Group(u8, bool),
     Rule(u8, u8, Option<u8>, bool),
     Port(Spec, bool),
+    /// A port's binding on a host, and whether the workload was heard there.
+    Binding(u8, u8, bool, bool),
+    /// Which address, of which network, and who says that it has it.
+    Holder((u8, u8), u8, u8, bool),
 }
 
 /// 0 to 2.
@@ -362,24 +381,30 @@ fn step() -> impl Strategy<Value = Step_> {
     let spec = (
         0u8..8,
         0u8..3,
-        (mostly_first(), prop::option::weighted(0.3, 0u8..8)),
+        (mostly_first(), prop::option::weighted(0.4, 0u8..12)),
         prop::option::of(0u8..3),
         groups,
-        prop::bool::weighted(0.2),
+        (
+            prop::bool::weighted(0.2),
+            prop::option::weighted(0.3, 0u8..3),
+        ),
     )
-        .prop_map(|(n, network, (address, pair), host, groups, source)| {
-            // A port never changes its network: its number says which it is on.
-            let network = (network + n) % 3;
-            Spec {
-                n: n + 8 * network,
-                network,
-                address,
-                pair,
-                host,
-                groups,
-                source,
-            }
-        });
+        .prop_map(
+            |(n, network, (address, pair), host, groups, (source, migrating_to))| {
+                // A port never changes its network: its number says which it is on.
+                let network = (network + n) % 3;
+                Spec {
+                    n: n + 8 * network,
+                    network,
+                    address,
+                    pair,
+                    host,
+                    groups,
+                    source,
+                    migrating_to,
+                }
+            },
+        );
     let router = (
         0u8..3,
         prop::collection::btree_set((0u8..3, 0u8..3), 0..3),
@@ -417,6 +442,10 @@ fn step() -> impl Strategy<Value = Step_> {
         3 => (0u8..8, prop::option::of(0u8..4), there)
             .prop_map(|(n, r, t)| Step_::Rule(n, n % 4, r, t)),
         9 => (spec, there).prop_map(|(s, t)| Step_::Port(s, t)),
+        4 => (0u8..24, 0u8..3, prop::bool::ANY, there)
+            .prop_map(|(p, h, o, t)| Step_::Binding(p, h, o, t)),
+        5 => ((0u8..8, prop_oneof![Just(0), Just(9)]), 0u8..3, 0u8..8, there)
+            .prop_map(|(a, n, p, t)| Step_::Holder(a, n, p + 8 * n, t)),
     ]
 }
 
@@ -483,6 +512,23 @@ fn event(step: &Step_, revision: u64) -> Event {
                 put(key, &port(spec, revision), revision),
                 *there,
             )
+        }
+        Step_::Binding(port, at, taken_over, there) => {
+            let key = keys::binding(PortId(id(5, *port)), &host(*at));
+            let record = BindingRecord {
+                vnic_type: neutron::VnicType::Normal,
+                profile: profile(None),
+                status: Status::Down,
+                taken_over: *taken_over,
+            };
+            put_or_delete(key.clone(), put(key, &record, revision), *there)
+        }
+        Step_::Holder((n, last), network, port, there) => {
+            let key = keys::holder(NetworkId(id(1, *network)), address(*n, *last));
+            let record = HolderRecord {
+                port_id: PortId(id(5, *port)),
+            };
+            put_or_delete(key.clone(), put(key, &record, revision), *there)
         }
         _ => router_event(step, revision),
     }
@@ -556,15 +602,40 @@ fn is_private(state: &State, id: NetworkId) -> bool {
     network.is_some_and(|n| n.network_type == NetworkType::Vxlan)
 }
 
-/// The ports that a host takes.
-fn taken<'s>(state: &'s State, host: &HostId) -> Vec<&'s Arc<Port>> {
-    let takes_private = state.tunnels.endpoint(host).is_some();
-    let ports = state.ports.values().filter(|p| {
-        p.binding.host_id.as_ref() == Some(host)
-            && p.device_owner != NAT44_OWNER
-            && (takes_private || !is_private(state, p.network_id))
+/// The ports that a host takes, as they are told there, and whether their addresses are there.
+fn taken(state: &State, host: &HostId) -> Vec<(Port, bool)> {
+    let takes = |at: &HostId, port: &Port| {
+        state.tunnels.endpoint(at).is_some() || !is_private(state, port.network_id)
+    };
+    let workloads = state.ports.values().filter(|p| {
+        ![NAT44_OWNER, Router::INTERFACE_OWNER].contains(&p.device_owner.as_str()) && takes(host, p)
     });
-    ports.collect()
+    let mut all = Vec::new();
+    for port in workloads {
+        let is_bound = |at: &HostId| port.binding.host_id.as_ref() == Some(at);
+        let prepared = |at: &HostId| {
+            let row = state.bindings.row(port.id, at);
+            row.map(|r| r.value.clone()).filter(|_| !is_bound(at))
+        };
+        let migrating = (0..3).map(self::host).find(|to| {
+            let wanted = port.binding.profile.get("migrating_to");
+            let there = prepared(to).is_some_and(|b| b.taken_over && takes(to, port));
+            wanted.is_some_and(|w| w == to.as_str()) && there
+        });
+        let home = match migrating {
+            Some(to) => to == *host,
+            None => is_bound(host),
+        };
+        if is_bound(host) {
+            all.push((port.as_ref().clone(), home));
+        } else if let Some(binding) = prepared(host) {
+            let mut there = port.as_ref().clone();
+            there.binding.host_id = Some(host.clone());
+            there.binding.profile = binding.profile.clone();
+            all.push((there, home));
+        }
+    }
+    all
 }
 
 /// What a host must be told, written down from the state's tables alone, without any of its counts.
@@ -606,9 +677,13 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
         let endpoint = state.tunnels.endpoint(&gateway.host).unwrap();
         intent.hosts.insert(gateway.host.clone(), endpoint);
     }
-    for port in ports {
-        intent.ports.insert(port.id, port.as_ref().clone());
-        groups_from_tables(state, port, &mut intent);
+    holders_from_tables(state, &ports, &mut intent);
+    for (port, home) in ports {
+        groups_from_tables(state, &port, &mut intent);
+        if !home {
+            intent.standbys.insert(port.id);
+        }
+        intent.ports.insert(port.id, port);
     }
     intent
 }
@@ -762,7 +837,7 @@ fn close(state: &State, (routers, networks): &mut Reached) {
 
 /// Routers and networks that the host must be told of.
 fn reach_from_tables(state: &State, host: &HostId) -> Reached {
-    let own = taken(state, host).into_iter().map(|p| p.network_id);
+    let own = taken(state, host).into_iter().map(|(p, _)| p.network_id);
     let mut reached = (BTreeSet::new(), own.collect());
     close(state, &mut reached);
     // From a gateway one gets to its router alone, not to others on that one's networks.
@@ -778,6 +853,59 @@ fn reach_from_tables(state: &State, host: &HostId) -> Reached {
     reached
 }
 
+/// Who counts as having addresses of a network that several may use, and where.
+fn held(state: &State, network: NetworkId) -> BTreeMap<IpAddr, (PortId, HostId)> {
+    let hosts = || (0..3).map(self::host);
+    let at_home = |at: &HostId| -> Vec<Port> {
+        let theirs = taken(state, at).into_iter();
+        let theirs = theirs.filter(|(port, home)| *home && port.network_id == network);
+        theirs.map(|(port, _)| port).collect()
+    };
+    let has = |port: &Port, addr: IpAddr| port.fixed_ips.iter().any(|f| f.ip_address == addr);
+    let mut all = BTreeMap::new();
+    let known = state.networks.get(&network).is_some();
+    for (addr, row) in state.holders.of(network).filter(|_| known) {
+        let of_subnet = |port: &Port| {
+            let mut fixed = port.fixed_ips.iter().filter(|f| f.ip_address == *addr);
+            fixed.any(|f| state.subnets.get(&f.subnet_id).is_some())
+        };
+        let mut serving = state.ports.values().filter(|p| {
+            p.network_id == network && p.device_owner.starts_with("network:") && of_subnet(p)
+        });
+        let owned = hosts().any(|at| at_home(&at).iter().any(of_subnet));
+        if owned || serving.next().is_some() {
+            continue;
+        }
+        for at in hosts() {
+            for port in at_home(&at) {
+                let mut pairs = port.allowed_address_pairs.iter();
+                let may = pairs.any(|pair| pair.ip_address.contains(*addr)) && !has(&port, *addr);
+                if port.id == row.value.port_id && may {
+                    all.insert(*addr, (port.id, at.clone()));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// To whom it matters: who has a port that may use such an address.
+fn holders_from_tables(state: &State, ports: &[(Port, bool)], intent: &mut Intent) {
+    let networks: BTreeSet<_> = ports.iter().map(|(port, _)| port.network_id).collect();
+    for network in networks {
+        let held = held(state, network);
+        for (port, _) in ports.iter().filter(|(port, _)| port.network_id == network) {
+            let may = |addr: &IpAddr| {
+                let mut pairs = port.allowed_address_pairs.iter();
+                pairs.any(|pair| pair.ip_address.contains(*addr))
+            };
+            for (addr, (holder, _)) in held.iter().filter(|(addr, _)| may(addr)) {
+                intent.holders.insert((network, *addr), *holder);
+            }
+        }
+    }
+}
+
 /// By whom each address of a network is had first: as its own, and of those by the port that comes first.
 fn places(state: &State, network: NetworkId) -> BTreeMap<IpAddr, (bool, PortId, HostId)> {
     let mut all: BTreeMap<IpAddr, (bool, PortId, HostId)> = BTreeMap::new();
@@ -786,13 +914,19 @@ fn places(state: &State, network: NetworkId) -> BTreeMap<IpAddr, (bool, PortId, 
     }
     for at in (0..3).map(self::host) {
         let theirs = taken(state, &at).into_iter();
-        for port in theirs.filter(|p| p.network_id == network) {
-            for addr in member_addresses(port) {
+        for (port, _) in theirs.filter(|(p, home)| *home && p.network_id == network) {
+            for addr in member_addresses(&port) {
                 let own = port.fixed_ips.iter().any(|f| f.ip_address == addr);
                 let claim = (!own, port.id, at.clone());
                 let had = all.entry(addr).or_insert_with(|| claim.clone());
                 *had = claim.min(had.clone());
             }
+        }
+    }
+    for (addr, (port, at)) in held(state, network) {
+        let own = all.get(&addr).is_some_and(|(paired, ..)| !paired);
+        if !own {
+            all.insert(addr, (true, port, at));
         }
     }
     all
@@ -900,6 +1034,7 @@ fn a_rule_that_names_an_address_group_is_told_to_no_host() {
         host: Some(0),
         groups: BTreeSet::from([0]),
         source: false,
+        migrating_to: None,
     };
     let steps = [
         Step_::Network(0, false, true),
@@ -944,6 +1079,7 @@ fn a_change_is_told_to_the_hosts_that_it_concerns() {
         host: Some(host),
         groups: BTreeSet::from([group]),
         source: false,
+        migrating_to: None,
     };
     (0..3).for_each(|n| state.views.listen(host(n)));
     apply(&mut state, Step_::Network(0, false, true));
@@ -1095,6 +1231,7 @@ fn on_private(n: u8, host: u8) -> Spec {
         host: Some(host),
         groups: BTreeSet::new(),
         source: false,
+        migrating_to: None,
     }
 }
 
@@ -1122,6 +1259,121 @@ fn an_address_that_moves_is_nobody_s_at_no_time() {
     );
     let gone = Change::RemoveRemotes(network, [moved].into());
     assert!(here < at(&host(1), &|c| *c == gone));
+}
+
+/// Prepared on another host, heard there, activated, and no longer on the former one: in each step the addresses
+/// are in one place, and who sends to them is told of it in one step.
+#[test]
+fn a_port_that_migrates_is_in_one_place_at_each_step() {
+    let (mut state, mut apply) = private_cloud();
+    let (network, port, moved) = (NetworkId(id(1, 1)), PortId(id(5, 8)), address(0, 0));
+    let to_h1 = Change::PutRemotes(network, [(moved, host(1))].into());
+    let to_h0 = Change::PutRemotes(network, [(moved, host(0))].into());
+
+    let told = apply(&mut state, Step_::Binding(8, 1, false, true));
+    assert_eq!(told.keys().collect::<Vec<_>>(), [&host(1)], "{told:?}");
+    assert_eq!(told[&host(1)][0], Change::PutStandby(port));
+    assert!(matches!(&told[&host(1)][1], Change::PutPort(p) if p.binding.host_id == Some(host(1))));
+    assert_eq!(told[&host(1)].len(), 2);
+
+    let migrating = Spec {
+        migrating_to: Some(1),
+        ..on_private(0, 0)
+    };
+    let told = apply(&mut state, Step_::Port(migrating, true));
+    assert!(!told.contains_key(&host(2)), "{told:?}");
+
+    let told = apply(&mut state, Step_::Binding(8, 1, true, true));
+    assert_eq!(told[&host(2)], [to_h1.clone(), Change::RemoveHost(host(0))]);
+    assert!(told[&host(0)].contains(&Change::PutStandby(port)) && told[&host(0)].contains(&to_h1));
+    assert!(told[&host(1)].contains(&Change::RemoveStandby(port)));
+    // Back, and there again.
+    let told = apply(&mut state, Step_::Binding(8, 1, false, true));
+    assert!(told[&host(2)].contains(&to_h0), "{told:?}");
+    assert!(told[&host(0)].contains(&Change::RemoveStandby(port)));
+    apply(&mut state, Step_::Binding(8, 1, true, true));
+
+    // Activated: nobody else learns anything.
+    let told = apply(&mut state, Step_::Binding(8, 0, false, true));
+    assert!(told.is_empty(), "{told:?}");
+    let told = apply(&mut state, Step_::Port(on_private(0, 1), true));
+    assert!(!told.contains_key(&host(2)), "{told:?}");
+    let told = apply(&mut state, Step_::Binding(8, 1, true, false));
+    assert!(told.is_empty(), "{told:?}");
+    let told = apply(&mut state, Step_::Binding(8, 0, false, false));
+    let gone = [Change::RemovePort(port), Change::RemoveStandby(port)];
+    assert_eq!(told[&host(0)][..2], gone, "{told:?}");
+    assert!(whole(&state, &host(1)).standbys.is_empty());
+}
+
+/// Two ports that share an address, which an unbound one keeps for them, and a floating IP that stands for it.
+#[test]
+fn an_address_of_several_is_where_it_was_last_heard() {
+    let (mut state, mut apply) = private_cloud();
+    let (network, shared) = (NetworkId(id(1, 1)), address(7, 0));
+    let keeper = Spec {
+        host: None,
+        ..on_private(7, 0)
+    };
+    apply(&mut state, Step_::Port(keeper, true));
+    let sharing = |n: u8| Spec {
+        pair: Some(7),
+        ..on_private(n, n)
+    };
+    for n in 0..2 {
+        apply(&mut state, Step_::Port(sharing(n), true));
+    }
+    let spec = RouterSpec {
+        n: 0,
+        hops: BTreeSet::new(),
+        gateway: false,
+    };
+    apply(&mut state, Step_::Router(spec, true));
+    let floating = FloatingSpec {
+        n: 0,
+        port: Some(15),
+        address: 0,
+        router: Some(0),
+    };
+    apply(&mut state, Step_::FloatingIp(floating, true));
+    let place = |state: &State| {
+        whole(state, &host(2)).remotes[&network]
+            .get(&shared)
+            .cloned()
+    };
+    let outside = |state: &State| -> Vec<u8> {
+        let told = |n: &u8| !whole(state, &host(*n)).floating_ips.is_empty();
+        (0..3).filter(told).collect()
+    };
+    assert_eq!((place(&state), outside(&state)), (Some(host(0)), vec![0]));
+
+    let told = apply(&mut state, Step_::Holder((7, 0), 1, 9, true));
+    let holder = Change::PutHolder(network, shared, PortId(id(5, 9)));
+    assert!(told[&host(0)].contains(&holder) && told[&host(1)].contains(&holder));
+    let elsewhere = Change::PutRemotes(network, [(shared, host(1))].into());
+    assert_eq!(told[&host(2)], [elsewhere], "in one step, and nothing else");
+    assert_eq!((place(&state), outside(&state)), (Some(host(1)), vec![1]));
+    // Who has it moves, and with it the address.
+    let told = apply(
+        &mut state,
+        Step_::Port(
+            Spec {
+                pair: Some(7),
+                ..on_private(1, 2)
+            },
+            true,
+        ),
+    );
+    assert!(told[&host(0)].contains(&Change::PutRemotes(network, [(shared, host(2))].into())));
+    assert_eq!(outside(&state), [2]);
+    // Who may not use it any more does not have it; and it is not anybody's whose own it is.
+    apply(&mut state, Step_::Port(on_private(1, 2), true));
+    assert_eq!((place(&state), outside(&state)), (Some(host(0)), vec![0]));
+    apply(&mut state, Step_::Port(sharing(1), true));
+    assert_eq!(place(&state), Some(host(1)));
+    apply(&mut state, Step_::Port(on_private(7, 0), true));
+    assert_eq!((place(&state), outside(&state)), (Some(host(0)), vec![0]));
+    assert!(whole(&state, &host(0)).holders.is_empty());
 }
 
 #[test]
