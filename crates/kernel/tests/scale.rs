@@ -282,7 +282,7 @@ fn cold_start(host: &mut Host, desired: &BTreeMap<Key, Object>) {
 
 fn by_kind(host: &mut Host, mut ops: Vec<Op>) {
     let kind = |op: &Op| match op.key() {
-        Key::Set(..) | Key::Chain(..) | Key::Element(..) => "nft".to_owned(),
+        Key::Limiter(..) | Key::Set(..) | Key::Chain(..) | Key::Element(..) => "nft".to_owned(),
         _ => op
             .to_string()
             .split_whitespace()

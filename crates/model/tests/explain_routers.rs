@@ -450,6 +450,7 @@ fn floating_ips_and_forwarded_ports_lead_inside() {
         floating_ip_address: "203.0.113.50".parse().unwrap(),
         network_id: network_id(1),
         fixed_ip_address: "10.1.0.10".parse().unwrap(),
+        qos_policy_id: None,
     })));
     planner.apply(Change::PutPortForwarding(Box::new(PortForwarding {
         id: forwarding_id(1),

@@ -88,7 +88,7 @@ fn beside_the_table(state: &HostState) -> String {
     let objects = state.objects.values().filter(|object| {
         !matches!(
             object,
-            Object::Set(..) | Object::Chain(..) | Object::Element(..)
+            Object::Limiter(..) | Object::Set(..) | Object::Chain(..) | Object::Element(..)
         )
     });
     for object in objects {

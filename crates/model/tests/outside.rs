@@ -59,6 +59,7 @@ fn floating(n: u8, outside: &str, inside: &str) -> Change {
         floating_ip_address: outside.parse().unwrap(),
         network_id: network_id(0),
         fixed_ip_address: inside.parse().unwrap(),
+        qos_policy_id: None,
     }))
 }
 

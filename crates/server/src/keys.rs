@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hextet_model::neutron::RbacAction;
 use hextet_types::{
     AddressGroupId, AddressScopeId, Family, FloatingIpId, HostId, Mac, NdpProxyId, NetworkId,
-    PortForwardingId, PortId, ProjectId, RbacPolicyId, RouterId, SecurityGroupId,
+    PortForwardingId, PortId, ProjectId, QosPolicyId, RbacPolicyId, RouterId, SecurityGroupId,
     SecurityGroupRuleId, SubnetId, SubnetPoolId,
 };
 use sha2::{Digest, Sha256};
@@ -54,6 +54,8 @@ pub enum Key {
     PortForwarding(PortForwardingId),
     /// An NDP proxy.
     NdpProxy(NdpProxyId),
+    /// A QoS policy.
+    QosPolicy(QosPolicyId),
     /// Limits of a project that differ from the defaults.
     Quota(ProjectId),
     /// A host that has joined.
@@ -134,6 +136,7 @@ impl Key {
             "floating-ip" => rest.parse().ok().map(Key::FloatingIp),
             "port-forwarding" => last().parse().ok().map(Key::PortForwarding),
             "ndp-proxy" => rest.parse().ok().map(Key::NdpProxy),
+            "qos-policy" => rest.parse().ok().map(Key::QosPolicy),
             "quota" => Some(Key::Quota(ProjectId(rest.to_owned()))),
             "host" => rest.parse().ok().map(Key::Host),
             "tunnel" => rest.parse().ok().map(Key::Tunnel),
@@ -368,6 +371,26 @@ pub fn router_use(router: RouterId, what: Uuid) -> Bytes {
     key(format!("/router-use/{router}/{what}"))
 }
 
+/// A QoS policy.
+pub fn qos_policy(id: QosPolicyId) -> Bytes {
+    key(format!("/qos-policy/{id}"))
+}
+
+/// The claim of being the policy of a project's new networks.
+pub fn default_qos_policy(project: &ProjectId) -> Bytes {
+    key(format!("/default-qos-policy/{project}"))
+}
+
+/// What has a policy: written with whatever comes to have it, so that who deletes it notices.
+pub fn qos_uses(policy: QosPolicyId) -> Bytes {
+    key(format!("/qos-use/{policy}/"))
+}
+
+/// That something, by its identifier, has a policy; for a router, its port on the external network.
+pub fn qos_use(policy: QosPolicyId, what: Uuid) -> Bytes {
+    key(format!("/qos-use/{policy}/{what}"))
+}
+
 /// Limits of a project.
 pub fn quota(project: &ProjectId) -> Bytes {
     key(format!("/quota/{project}"))
@@ -488,6 +511,10 @@ mod tests {
                 Key::PortForwarding(PortForwardingId(n.0)),
             ),
             (ndp_proxy(NdpProxyId(n.0)), Key::NdpProxy(NdpProxyId(n.0))),
+            (
+                qos_policy(QosPolicyId(n.0)),
+                Key::QosPolicy(QosPolicyId(n.0)),
+            ),
             (quota(&p), Key::Quota(p.clone())),
             (host(&h), Key::Host(h.clone())),
             (tunnel(&h), Key::Tunnel(h.clone())),
@@ -522,6 +549,8 @@ mod tests {
             address(s, [10, 0, 0, 1].into()),
             single_homed(&p, "d"),
             default_group(&p),
+            default_qos_policy(&p),
+            qos_use(QosPolicyId(n.0), n.0),
             allocation(SubnetPoolId(n.0), s),
             default_subnet_pool(Family::V6),
             rbac_grant(n.0, RbacAction::AccessAsShared, &p),

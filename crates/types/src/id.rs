@@ -62,6 +62,14 @@ uuid_ids! {
     PortForwardingId;
     /// A Neutron NDP proxy.
     NdpProxyId;
+    /// A Neutron QoS policy.
+    QosPolicyId;
+    /// A rule of a Neutron QoS policy.
+    QosRuleId;
+    /// A Neutron metering label.
+    MeteringLabelId;
+    /// A rule of a Neutron metering label.
+    MeteringRuleId;
 }
 
 macro_rules! text_ids {

@@ -13,8 +13,9 @@ mod time;
 pub use addr::{Family, Prefix, PrefixError};
 pub use id::{
     AddressGroupId, AddressScopeId, FloatingIpId, HostId, HostIdError, IfName, IfNameError,
-    NdpProxyId, NetworkId, PortForwardingId, PortId, ProjectId, RbacPolicyId, RouterId,
-    SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId, UserId,
+    MeteringLabelId, MeteringRuleId, NdpProxyId, NetworkId, PortForwardingId, PortId, ProjectId,
+    QosPolicyId, QosRuleId, RbacPolicyId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    SubnetPoolId, UserId,
 };
 pub use mac::{Mac, MacError};
 pub use number::{Asn, Vni, VniError};

@@ -30,6 +30,7 @@ pub const FLOATING_IP: Resource = Resource {
             .unlisted(),
         Attribute::optional("port_id", Kind::Uuid, Default::Null),
         Attribute::optional("fixed_ip_address", Kind::Ip, Default::Null),
+        Attribute::optional("qos_policy_id", Kind::Uuid, Default::Null),
         Attribute::shown("router_id", Kind::Uuid),
         Attribute::shown("status", Kind::Text(16)),
         Attribute::shown("port_details", Kind::Object),
@@ -42,5 +43,5 @@ pub const FLOATING_IP: Resource = Resource {
         default: 50,
     }),
     not_found: ("FloatingIPNotFound", "Floating IP ", " could not be found"),
-    aliases: &["router", "fip-port-details"],
+    aliases: &["router", "fip-port-details", "qos-fip"],
 };

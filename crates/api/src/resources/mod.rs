@@ -10,6 +10,7 @@ mod network;
 mod port;
 mod port_binding;
 mod port_forwarding;
+mod qos;
 mod rbac;
 mod router;
 mod security_group;
@@ -26,6 +27,10 @@ pub use network::NETWORK;
 pub use port::PORT;
 pub use port_binding::PORT_BINDING;
 pub use port_forwarding::PORT_FORWARDING;
+pub use qos::{
+    ALIAS_BANDWIDTH_LIMIT_RULE, ALIAS_DSCP_MARKING_RULE, BANDWIDTH_LIMIT_RULE, DSCP_MARKING_RULE,
+    PACKET_RATE_LIMIT_RULE, QOS_POLICY, QOS_RULE_TYPE,
+};
 pub use rbac::RBAC_POLICY;
 pub use router::ROUTER;
 pub use security_group::{SECURITY_GROUP, SECURITY_GROUP_RULE};
@@ -50,6 +55,13 @@ pub const ALL: &[&Resource] = &[
     &PORT_FORWARDING,
     &NDP_PROXY,
     &ADDRESS_GROUP,
+    &QOS_POLICY,
+    &BANDWIDTH_LIMIT_RULE,
+    &DSCP_MARKING_RULE,
+    &PACKET_RATE_LIMIT_RULE,
+    &ALIAS_BANDWIDTH_LIMIT_RULE,
+    &ALIAS_DSCP_MARKING_RULE,
+    &QOS_RULE_TYPE,
     &AGENT,
     &AVAILABILITY_ZONE,
     &NETWORK_IP_AVAILABILITY,
@@ -153,6 +165,8 @@ mod tests {
             ),
             (&ADDRESS_SCOPE, serde_json::json!({"ip_version": 6})),
             (&ADDRESS_GROUP, serde_json::json!({})),
+            (&QOS_POLICY, serde_json::json!({})),
+            (&BANDWIDTH_LIMIT_RULE, serde_json::json!({"max_kbps": 1})),
             (&ROUTER, serde_json::json!({})),
             (
                 &FLOATING_IP,

@@ -43,6 +43,7 @@ pub const NETWORK: Resource = Resource {
         Attribute::optional("dns_domain", Kind::Domain(255), Default::Text("")),
         Attribute::optional("hextet:single_homed", Kind::Bool, Default::Bool(false))
             .set_by(Access::Admin),
+        Attribute::optional("qos_policy_id", Kind::Uuid, Default::Chosen).or_null(),
         Attribute::optional("availability_zone_hints", Kind::Texts, Default::EmptyList).fixed(),
         Attribute::shown("availability_zones", Kind::List),
         Attribute::shown("ipv4_address_scope", Kind::Uuid),

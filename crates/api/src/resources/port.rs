@@ -35,6 +35,8 @@ pub const PORT: Resource = Resource {
         Attribute::optional("extra_dhcp_opts", Kind::DhcpOptions, Default::EmptyList),
         Attribute::optional("dns_name", Kind::Domain(63), Default::Text("")),
         Attribute::optional("hextet:metadata", Kind::Metadata, Default::Null).or_null(),
+        Attribute::optional("qos_policy_id", Kind::Uuid, Default::Null),
+        Attribute::shown("qos_network_policy_id", Kind::Uuid),
         Attribute::optional("binding:host_id", Kind::Text(253), Default::Text(""))
             .or_null()
             .set_by(Access::Admin)
@@ -68,6 +70,7 @@ pub const PORT: Resource = Resource {
         "port-security-groups-filtering",
         "ip-substring-filtering",
         "ip_allocation",
+        "qos-port-network-policy",
         "tag-ports-during-bulk-creation",
     ],
 };

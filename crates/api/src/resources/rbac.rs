@@ -8,7 +8,7 @@ pub const RBAC_POLICY: Resource = Resource {
     name: "rbac_policy",
     collection: "rbac_policies",
     path: "rbac-policies",
-    summary: "Who else may see and use a network, a security group, a subnet pool or a scope.",
+    summary: "Who else may see and use a network, a security group, a pool, a scope or a QoS policy.",
     standard: &[ID, PROJECT, TENANT],
     attributes: &[
         Attribute::required("object_type", Kind::Text(64)),

@@ -57,6 +57,7 @@ pub const ROUTER: Resource = Resource {
         "ecmp_routes",
         "router_availability_zone",
         "l3-ext-ndp-proxy",
+        "qos-gateway-ip",
         "hextet",
     ],
 };

@@ -14,6 +14,7 @@ pub(super) fn gateway(value: Value) -> Checked {
         ("network_id", true),
         ("enable_snat", false),
         ("external_fixed_ips", false),
+        ("qos_policy_id", false),
     ];
     let map = keyed(value, "external gateway", &keys)?;
     let mut out = Map::new();
@@ -24,6 +25,11 @@ pub(super) fn gateway(value: Value) -> Checked {
     if let Some(fixed) = map.get("external_fixed_ips").filter(|v| !v.is_null()) {
         let fixed = list(fixed.clone(), "fixed IP", fixed_ip)?;
         out.insert("external_fixed_ips".into(), fixed);
+    }
+    match map.get("qos_policy_id") {
+        None => {}
+        Some(Value::Null) => drop(out.insert("qos_policy_id".into(), Value::Null)),
+        Some(id) => drop(out.insert("qos_policy_id".into(), uuid(id)?)),
     }
     Ok(Value::Object(out))
 }

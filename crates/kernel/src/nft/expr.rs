@@ -85,6 +85,34 @@ const CSUM_PSEUDO_HEADER: u32 = 1;
 /// A register, numbered by its first four octets of 64: 0 to 15.
 pub type Slot = u8;
 
+/// Which checksum follows what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// None.
+    None,
+    /// That of an IPv4 header.
+    Ipv4Header,
+    /// That of the transport, where the pseudo-header changes.
+    PseudoHeader,
+}
+
+impl Checksum {
+    const ALL: [Checksum; 3] = [Checksum::None, Checksum::Ipv4Header, Checksum::PseudoHeader];
+
+    /// Type (`NFT_PAYLOAD_CSUM_INET` is 1), offset and flags.
+    const fn numbers(self) -> [u32; 3] {
+        match self {
+            Checksum::None => [0, 0, 0],
+            Checksum::Ipv4Header => [1, 10, 0],
+            Checksum::PseudoHeader => [0, 0, CSUM_PSEUDO_HEADER],
+        }
+    }
+
+    fn of(numbers: [u32; 3]) -> Option<Checksum> {
+        Self::ALL.into_iter().find(|c| c.numbers() == numbers)
+    }
+}
+
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
@@ -99,12 +127,13 @@ pub enum Expr {
         len: u32,
         to: Slot,
     },
-    /// Writes octets of the packet; the checksum of its transport follows where the pseudo-header changes.
+    /// Writes octets of the packet; that checksum follows.
     PayloadSet {
         base: u32,
         offset: u32,
         len: u32,
         from: Slot,
+        checksum: Checksum,
     },
     /// Loads something of its connection.
     Ct { key: u32, to: Slot },
@@ -137,6 +166,8 @@ pub enum Expr {
     },
     /// Loads what a map has for a key; without, the rule is over.
     Map { set: SetName, slot: Slot, to: Slot },
+    /// Does what the object does that a map has for a key; without, the rule is over.
+    ObjectMap { set: SetName, slot: Slot },
     /// Puts a key into a dynamic set, and does `inner` for it.
     Dynset {
         set: SetName,
@@ -198,6 +229,7 @@ impl Expr {
             Expr::Cmp { .. } => "cmp",
             Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
             Expr::Lookup { .. } | Expr::Map { .. } => "lookup",
+            Expr::ObjectMap { .. } => "objref",
             Expr::Reject { .. } => "reject",
             Expr::Dynset { .. } => "dynset",
             Expr::Connlimit { .. } => "connlimit",
@@ -209,7 +241,8 @@ impl Expr {
         }
     }
 
-    fn write_data(&self, m: &mut Message<'_>) {
+    /// Writes what it does.
+    pub fn write_data(&self, m: &mut Message<'_>) {
         match self {
             Expr::Meta { key, to } | Expr::Ct { key, to } => m.be32(1, register(*to)).be32(2, *key),
             Expr::MetaSet { key, from } => m.be32(2, *key).be32(3, register(*from)),
@@ -318,10 +351,12 @@ impl Expr {
                 offset,
                 len,
                 from,
+                checksum,
             } => {
+                let [kind, at, flags] = checksum.numbers();
                 m.be32(2, *base).be32(3, *offset).be32(4, *len);
-                m.be32(5, register(*from)).be32(6, 0).be32(7, 0);
-                m.be32(8, CSUM_PSEUDO_HEADER)
+                m.be32(5, register(*from)).be32(6, kind).be32(7, at);
+                m.be32(8, flags)
             }
             _ => {
                 self.write_rest(m);
@@ -336,6 +371,7 @@ impl Expr {
                 m.text(1, &set.0).be32(2, register(*slot));
                 m.be32(3, register(*to)).be32(5, 0)
             }
+            Expr::ObjectMap { set, slot } => m.be32(3, register(*slot)).text(4, &set.0),
             Expr::Reject { kind, code } => m.be32(1, *kind).octet(2, *code),
             Expr::Counter => m.be64(1, 0).be64(2, 0),
             Expr::Other { octets, .. } => m.raw(octets),
@@ -366,7 +402,8 @@ impl Expr {
         })
     }
 
-    fn read_data(name: &str, data: Attrs<'_>) -> Option<Expr> {
+    /// Reads what an expression of that name does.
+    pub fn read_data(name: &str, data: Attrs<'_>) -> Option<Expr> {
         let n = |kind: u16| data.get(kind).and_then(be32);
         let slot = |kind: u16| n(kind).and_then(slot_of);
         let octets = |kind: u16| Some(data.nest(kind).get(NFTA_DATA_VALUE)?.to_vec());
@@ -384,11 +421,12 @@ impl Expr {
                 len: n(4)?,
                 to: slot(1)?,
             },
-            "payload" if (n(6)?, n(7)?, n(8)?) == (0, 0, CSUM_PSEUDO_HEADER) => Expr::PayloadSet {
+            "payload" => Expr::PayloadSet {
                 base: n(2)?,
                 offset: n(3)?,
                 len: n(4)?,
                 from: slot(5)?,
+                checksum: Checksum::of([n(6)?, n(7)?, n(8).unwrap_or(0)])?,
             },
             "ct" if data.get(3).is_none() && data.get(4).is_none() => Expr::Ct {
                 key: n(2)?,
@@ -452,6 +490,10 @@ impl Expr {
                 set: set()?,
                 slot: slot(2)?,
                 to: slot(3)?,
+            },
+            "objref" if data.get(1).is_none() => Expr::ObjectMap {
+                set: SetName(data.get(4).and_then(text)?.to_owned()),
+                slot: slot(3)?,
             },
             "reject" => Expr::Reject {
                 kind: n(1)?,

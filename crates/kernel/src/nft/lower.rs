@@ -4,13 +4,13 @@
 use std::net::Ipv6Addr;
 
 use hextet_model::state::{
-    CmpOp, CtDirection, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, NatEnd, NatRange,
-    NftRule, PktType, SetName, Statement, Value,
+    CmpOp, CtDirection, CtState, DynOp, Field, KeyPart, Limit, LimitUnit, LimiterRate, NatEnd,
+    NatRange, NftRule, PktType, SetName, Statement, Value,
 };
 use hextet_types::Family;
 
 use super::{
-    expr::{self, Expr, Slot, base, ct, meta},
+    expr::{self, Checksum, Expr, Slot, base, ct, meta},
     value::{IFNAMSIZ, nfproto, octets},
 };
 use crate::error::Error;
@@ -99,6 +99,12 @@ impl Lowering {
                 });
             }
             Statement::Limit(rate, over) => self.exprs.push(limit(rate, *over)),
+            Statement::LimitMap(key, map) => {
+                self.key(key)?;
+                let set = map.clone();
+                self.exprs.push(Expr::ObjectMap { set, slot: 0 });
+            }
+            Statement::SetDscp(family, mark) => self.set_dscp(*family, *mark),
             Statement::SetMark { value, mask } => self.set_mark(*value, *mask),
             Statement::SetPktType(to) => self.set_pkt_type(*to),
             Statement::SetSaddr(to) => self.set_saddr(*to),
@@ -218,6 +224,39 @@ impl Lowering {
         ]);
     }
 
+    /// The code point lies in the first 16 bits of the header: in IPv4 in the upper six of the second octet, in IPv6 behind
+    /// four bits of version.
+    fn set_dscp(&mut self, family: Family, mark: u8) {
+        self.require_family(family);
+        let (shift, checksum) = match family {
+            Family::V4 => (2, Checksum::Ipv4Header),
+            Family::V6 => (6, Checksum::None),
+        };
+        let keep = !(0x3f_u16 << shift);
+        let set = (u16::from(mark) & 0x3f) << shift;
+        let (base, offset, len) = (base::NETWORK, 0, 2);
+        self.exprs.extend([
+            Expr::Payload {
+                base,
+                offset,
+                len,
+                to: 0,
+            },
+            Expr::Bitwise {
+                slot: 0,
+                mask: keep.to_be_bytes().to_vec(),
+                xor: set.to_be_bytes().to_vec(),
+            },
+            Expr::PayloadSet {
+                base,
+                offset,
+                len,
+                from: 0,
+                checksum,
+            },
+        ]);
+    }
+
     fn set_saddr(&mut self, to: Ipv6Addr) {
         self.require_family(Family::V6);
         let data = to.octets().to_vec();
@@ -227,6 +266,7 @@ impl Lowering {
             offset: 8,
             len: 16,
             from: 0,
+            checksum: Checksum::PseudoHeader,
         });
     }
 
@@ -460,6 +500,39 @@ fn limit(rate: &Limit, over: bool) -> Expr {
         kind: 0,
         flags: if over { expr::INVERT } else { 0 },
     }
+}
+
+/// What a limiter does.
+pub fn limiter(rate: LimiterRate) -> Expr {
+    let (rate, burst, kind) = match rate {
+        LimiterRate::Packets(rate, burst) => (rate, burst, 0),
+        LimiterRate::Octets(rate, burst) => (rate, burst, 1),
+    };
+    Expr::Limit {
+        rate,
+        seconds: 1,
+        burst,
+        kind,
+        flags: expr::INVERT,
+    }
+}
+
+/// The rate of a limiter that does this.
+pub fn limiter_rate(limit: &Expr) -> Option<LimiterRate> {
+    let Expr::Limit {
+        rate,
+        burst,
+        kind: unit,
+        ..
+    } = *limit
+    else {
+        return None;
+    };
+    let rate = match unit {
+        0 => LimiterRate::Packets(rate, burst),
+        _ => LimiterRate::Octets(rate, burst),
+    };
+    (limiter(rate) == *limit).then_some(rate)
 }
 
 fn field_len(field: Field) -> usize {

@@ -44,13 +44,20 @@ mod msg {
     pub const GETSETELEM: u16 = super::kind(13);
     pub const DELSETELEM: u16 = super::kind(14);
     pub const GETGEN: u16 = super::kind(16);
+    pub const NEWOBJ: u16 = super::kind(18);
+    pub const GETOBJ: u16 = super::kind(19);
+    pub const DELOBJ: u16 = super::kind(20);
 }
 
 /// Set flags, `enum nft_set_flags`.
 mod set_flag {
     pub const MAP: u32 = 0x8;
     pub const EVAL: u32 = 0x20;
+    pub const OBJECT: u32 = 0x40;
 }
+
+/// Limiters, `NFT_OBJECT_LIMIT`.
+const OBJECT_LIMIT: u32 = 4;
 
 /// The data type of verdict maps, `NFT_DATA_VERDICT`.
 const DATA_VERDICT: u32 = 0xffff_ff00;
@@ -71,6 +78,8 @@ fn type_number(kind: KeyType) -> u32 {
         KeyType::IcmpCode(Family::V6) => 33,
         KeyType::DevGroup => 35,
         KeyType::IfName => 41,
+        // Nothing that a register holds.
+        KeyType::Limiter => 0,
     }
 }
 

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Chain, ChainName, Element, KeyType, Policy, Set, SetName, TABLE, Verdict,
+    Chain, ChainName, Element, KeyType, Limiter, LimiterName, Policy, Set, SetName, TABLE, Value,
+    Verdict,
 };
 
 use super::{
-    DATA_VERDICT, HEADER, NFPROTO_INET, expr,
+    DATA_VERDICT, HEADER, NFPROTO_INET, OBJECT_LIMIT, expr,
     expr::Expr,
     key_len, lower, msg, read_key_type, set_flag,
-    transaction::{clipped, hook_number, read_comment},
+    transaction::{ELEMENT_OBJECT, clipped, hook_number, read_comment},
 };
 use crate::{
     error::Error,
@@ -30,6 +31,8 @@ pub struct Table {
     pub present: bool,
     /// Whether it is switched off.
     pub dormant: bool,
+    /// Its limiters; none where it is none that the model can say.
+    pub limiters: BTreeMap<LimiterName, Option<Limiter>>,
     /// Its sets; a text where it is none that the model can say.
     pub sets: BTreeMap<SetName, Result<Set, String>>,
     /// Its chains.
@@ -114,7 +117,11 @@ pub fn read_table(socket: &mut Socket) -> Result<Table, Error> {
     };
     table.present = true;
     table.dormant = flags & DORMANT != 0;
-    let mut request = request(msg::GETSET);
+    let mut request = request(msg::GETOBJ);
+    table
+        .limiters
+        .extend(socket.dump(&mut request, read_limiter)?);
+    let mut request = super::read::request(msg::GETSET);
     table.sets.extend(socket.dump(&mut request, read_set)?);
     let mut request = super::read::request(msg::GETCHAIN);
     table.chains.extend(socket.dump(&mut request, read_chain)?);
@@ -170,6 +177,22 @@ fn ours<'a>(answer: &Answer<'a>) -> Option<Attrs<'a>> {
     (inet && attrs.get(1).and_then(text) == Some(TABLE)).then_some(attrs)
 }
 
+/// Other objects than limiters are nobody's that we would know.
+fn read_limiter(answer: &Answer<'_>) -> Option<(LimiterName, Option<Limiter>)> {
+    let attrs = ours(answer)?;
+    let name = LimiterName(attrs.get(2).and_then(text)?.to_owned());
+    if attrs.get(3).and_then(be32)? != OBJECT_LIMIT {
+        return None;
+    }
+    let rate = Expr::read_data("limit", attrs.nest(4));
+    let rate = rate.and_then(|limit| lower::limiter_rate(&limit));
+    let limiter = rate.map(|rate| Limiter {
+        name: name.clone(),
+        rate,
+    });
+    Some((name, limiter))
+}
+
 fn read_set(answer: &Answer<'_>) -> Option<(SetName, Result<Set, String>)> {
     let attrs = ours(answer)?;
     let name = SetName(attrs.get(2).and_then(text)?.to_owned());
@@ -177,7 +200,8 @@ fn read_set(answer: &Answer<'_>) -> Option<(SetName, Result<Set, String>)> {
     let set = || {
         let set_flags = number(3).unwrap_or(0);
         let key = read_key_type(number(4)?)?;
-        if set_flags & !(set_flag::MAP | set_flag::EVAL) != 0 || number(5)? != key_len(&key) {
+        let known = set_flag::MAP | set_flag::EVAL | set_flag::OBJECT;
+        if set_flags & !known != 0 || number(5)? != key_len(&key) {
             return None;
         }
         let size = attrs.nest(9).get(1).and_then(be32);
@@ -188,11 +212,16 @@ fn read_set(answer: &Answer<'_>) -> Option<(SetName, Result<Set, String>)> {
         };
         let is_map = set_flags & set_flag::MAP != 0;
         let verdicts = is_map && number(6)? == DATA_VERDICT;
-        let data = match is_map && !verdicts {
-            true => read_key_type(number(6)?)?,
-            false => Vec::new(),
+        let to_limiters = set_flags & set_flag::OBJECT != 0;
+        if to_limiters && (is_map || number(15)? != OBJECT_LIMIT) {
+            return None;
+        }
+        let data = match (is_map && !verdicts, to_limiters) {
+            (true, _) => read_key_type(number(6)?)?,
+            (_, true) => vec![KeyType::Limiter],
+            _ => Vec::new(),
         };
-        if !data.is_empty() && number(7)? != key_len(&data) {
+        if !data.is_empty() && !to_limiters && number(7)? != key_len(&data) {
             return None;
         }
         Some(Set {
@@ -294,6 +323,13 @@ fn read_element(set: &Set, element: &[u8]) -> Option<Element> {
     if attrs.get(3).and_then(be32).unwrap_or(SET_ELEM_FLAGS) != SET_ELEM_FLAGS {
         return None;
     }
+    if set.data == [KeyType::Limiter] {
+        let name = attrs.get(ELEMENT_OBJECT).and_then(text)?;
+        return Some(with(
+            None,
+            vec![Value::Limiter(LimiterName(name.to_owned()))],
+        ));
+    }
     let data = attrs.get(2).map(Attrs);
     match (set.verdicts, set.data.is_empty(), data) {
         (true, _, Some(data)) => Some(with(Some(expr::read_verdict(data)?), Vec::new())),
@@ -309,7 +345,7 @@ fn read_element(set: &Set, element: &[u8]) -> Option<Element> {
 /// Reads a message as a description of each kind.
 #[cfg(feature = "fuzzing")]
 pub fn read_any(answer: &Answer<'_>) {
-    let _ = (read_chain(answer), read_rule(answer));
+    let _ = (read_chain(answer), read_rule(answer), read_limiter(answer));
     let Some((_, Ok(set))) = read_set(answer) else {
         return;
     };

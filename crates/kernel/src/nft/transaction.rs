@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Chain, ChainName, Element, Hook, KeyType, Policy, Set, SetName, TABLE, Value,
+    Chain, ChainName, Element, Hook, KeyType, Limiter, LimiterName, Policy, Set, SetName, TABLE,
+    Value,
 };
 
 use super::{
-    DATA_VERDICT, HEADER, NFNL_SUBSYS_NFTABLES, expr, key_len, key_type_number, lower, msg,
-    set_flag,
+    DATA_VERDICT, HEADER, NFNL_SUBSYS_NFTABLES, OBJECT_LIMIT, expr, key_len, key_type_number,
+    lower, msg, set_flag,
 };
 use crate::{
     error::{Error, Refusal},
@@ -21,12 +22,18 @@ const NFNL_BATCH_BEGIN: u16 = 0x10;
 const NFNL_BATCH_END: u16 = 0x11;
 /// A list's length field holds 64 KiB.
 const LIST_OCTETS: usize = 48 << 10;
+/// `NFTA_SET_ELEM_OBJREF`.
+pub(super) const ELEMENT_OBJECT: u16 = 9;
 const USERDATA_COMMENT: u8 = 0;
 const COMMENT_MAX: usize = 120;
 
 /// One step of a transaction, on one object.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
+    /// The limiter is new; `true`, where one of that name has to go first.
+    Limiter(&'a Limiter, bool),
+    /// The limiter goes.
+    NoLimiter(&'a LimiterName),
     /// The set is new; `true`, where one of that name has to go first.
     Set(&'a Set, bool),
     /// The set goes, with its elements.
@@ -54,6 +61,14 @@ impl<'a> Change<'a> {
         match *self {
             Change::Chain(chain, Exists::OtherHook) => Some(&chain.name),
             Change::NoChain(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    fn leaving_limiter(&self) -> Option<&'a LimiterName> {
+        match *self {
+            Change::Limiter(limiter, true) => Some(&limiter.name),
+            Change::NoLimiter(name) => Some(name),
             _ => None,
         }
     }
@@ -187,6 +202,7 @@ impl<'a> Writer<'a> {
                 self.open(msg::DELCHAIN, 0).text(3, &chain.0);
             }
         }
+        self.limiters(changes);
         for (i, change) in all() {
             if let Change::Set(set, _) = change {
                 self.own(i);
@@ -218,9 +234,33 @@ impl<'a> Writer<'a> {
         message
     }
 
+    /// Those that go, then those that come.
+    fn limiters(&mut self, changes: &[Change<'a>]) {
+        for (i, change) in changes.iter().enumerate() {
+            if let Some(name) = change.leaving_limiter() {
+                self.own(i);
+                self.open(msg::DELOBJ, 0)
+                    .text(2, &name.0)
+                    .be32(3, OBJECT_LIMIT);
+            }
+        }
+        for (i, change) in changes.iter().enumerate() {
+            if let Change::Limiter(limiter, _) = change {
+                self.own(i);
+                let mut m = self.open(msg::NEWOBJ, flags::CREATE | flags::EXCL);
+                m.text(2, &limiter.name.0)
+                    .be32(3, OBJECT_LIMIT)
+                    .nest(4, |m| lower::limiter(limiter.rate).write_data(m));
+            }
+        }
+    }
+
     fn set(&mut self, id: usize, set: &Set) {
+        let leads_to_limiters = set.data == [KeyType::Limiter];
         let mut set_flags = 0;
-        if set.verdicts || !set.data.is_empty() {
+        if leads_to_limiters {
+            set_flags |= set_flag::OBJECT;
+        } else if set.verdicts || !set.data.is_empty() {
             set_flags |= set_flag::MAP;
         }
         if set.dynamic.is_some() {
@@ -234,7 +274,7 @@ impl<'a> Writer<'a> {
             .be32(5, key_len(&set.key));
         if set.verdicts {
             m.be32(6, DATA_VERDICT).be32(7, 16);
-        } else if !set.data.is_empty() {
+        } else if !set.data.is_empty() && !leads_to_limiters {
             m.be32(6, key_type_number(&set.data))
                 .be32(7, key_len(&set.data));
         }
@@ -243,7 +283,14 @@ impl<'a> Writer<'a> {
                 m.be32(1, size);
             });
         }
-        m.be32(10, id).attr(13, &set_userdata(&set.key, &set.data));
+        let data = match leads_to_limiters {
+            true => &[][..],
+            false => &set.data,
+        };
+        m.be32(10, id).attr(13, &set_userdata(&set.key, data));
+        if leads_to_limiters {
+            m.be32(15, OBJECT_LIMIT);
+        }
     }
 
     fn chain(&mut self, chain: &Chain) {
@@ -353,6 +400,8 @@ impl<'a> Writer<'a> {
 fn data(m: &mut Message<'_>, element: &Element) {
     if let Some(verdict) = &element.verdict {
         m.nest(2, |m| expr::write_verdict(m, verdict));
+    } else if let [Value::Limiter(name)] = &element.data[..] {
+        m.text(ELEMENT_OBJECT, &name.0);
     } else if !element.data.is_empty() {
         let octets = super::value::write_data(&element.data);
         m.nest(2, |m| expr::value(m, &octets));

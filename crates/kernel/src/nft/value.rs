@@ -17,6 +17,7 @@ pub fn len_of(kind: KeyType) -> usize {
         KeyType::NfProto | KeyType::InetProto | KeyType::IcmpType(_) | KeyType::IcmpCode(_) => 1,
         KeyType::InetService => 2,
         KeyType::Mark | KeyType::DevGroup => 4,
+        KeyType::Limiter => 0,
     }
 }
 
@@ -62,6 +63,7 @@ pub fn write_data(values: &[Value]) -> Vec<u8> {
             Value::Family(_) | Value::U8(_) => 1,
             Value::Port(_) => 2,
             Value::U32(_) => 4,
+            Value::Limiter(_) => 0,
         };
         data.extend(octets(value, len).unwrap_or_default());
         if values.len() > 1 {
@@ -105,6 +107,7 @@ fn read_value(kind: KeyType, octets: &[u8]) -> Option<Value> {
         KeyType::Mark | KeyType::DevGroup => {
             Value::U32(u32::from_ne_bytes(octets.try_into().ok()?))
         }
+        KeyType::Limiter => return None,
     })
 }
 
@@ -125,6 +128,7 @@ pub fn octets(value: &Value, len: usize) -> Option<Vec<u8>> {
         Value::Port(n) => n.to_be_bytes().to_vec(),
         Value::U32(n) if len == 1 => vec![u8::try_from(*n).ok()?],
         Value::U32(n) => n.to_ne_bytes().to_vec(),
+        Value::Limiter(_) => return None,
     };
     (octets.len() == len).then_some(octets)
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hextet_model::state::{Chain, Key, Link, Netns, Object, SetName, Statement};
+use hextet_model::state::{
+    Chain, Key, LimiterName, Link, Netns, Object, SetName, Statement, Value,
+};
 
 use hextet_types::{Family, IfName};
 
@@ -60,6 +62,7 @@ fn ordered(mut ops: Vec<Op>, desired: &BTreeMap<Key, Object>) -> Vec<Op> {
     if !remade.is_empty() {
         ops = with_remade_sets(ops, &remade, desired);
     }
+    with_elements_of_remade_limiters(&mut ops, desired);
     with_neighbours_of_changed_links(&mut ops, desired);
     let regroups = ops.iter().any(regroups);
     let phase = |op: &Op| match op.phase() {
@@ -155,12 +158,47 @@ fn with_remade_sets(
     ops
 }
 
+/// A limiter that somebody has changed goes and comes again; meanwhile nothing may lead to it.
+fn with_elements_of_remade_limiters(ops: &mut Vec<Op>, desired: &BTreeMap<Key, Object>) {
+    let remade: BTreeSet<(Netns, LimiterName)> = ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::Replace {
+                new: Object::Limiter(netns, limiter),
+                ..
+            } => Some((netns.clone(), limiter.name.clone())),
+            _ => None,
+        })
+        .collect();
+    if remade.is_empty() {
+        return;
+    }
+    let touched: BTreeSet<Key> = ops.iter().map(Op::key).collect();
+    for (key, object) in desired {
+        let Object::Element(netns, element) = object else {
+            continue;
+        };
+        let leads_there = match &element.data[..] {
+            [Value::Limiter(name)] => remade.contains(&(netns.clone(), name.clone())),
+            _ => false,
+        };
+        if leads_there && !touched.contains(key) {
+            let was = Standing::As(object.clone());
+            ops.push(Op::Replace {
+                new: object.clone(),
+                was,
+            });
+        }
+    }
+}
+
 fn sets_of(chain: &Chain) -> impl Iterator<Item = &SetName> {
     let statements = chain.rules.iter().flat_map(|rule| &rule.statements);
     statements.filter_map(|statement| match statement {
         Statement::Lookup(lookup) => Some(&lookup.set),
         Statement::VerdictMap(_, set)
         | Statement::Dynamic(_, set, _)
+        | Statement::LimitMap(_, set)
         | Statement::NatMap(_, _, set, _) => Some(set),
         _ => None,
     })
@@ -170,7 +208,7 @@ fn sets_of(chain: &Chain) -> impl Iterator<Item = &SetName> {
 mod tests {
     use hextet_model::state::{
         Element, Fdb, KeyType, Lookup, Namespace, Neighbour, NextHop, NftRule, Patch, Route,
-        RouteKey, RouteKind, Set, Sysctl, Value, Verdict, Veth,
+        RouteKey, RouteKind, Set, Sysctl, Verdict, Veth,
     };
     use hextet_types::Mac;
 

@@ -462,6 +462,14 @@ fn dump_table(
 ) -> Result<(), Error> {
     let table = nft::read_table(&mut namespace.nft)?;
     namespace.sets.clear();
+    for (name, limiter) in table.limiters {
+        let key = Key::Limiter(netns.clone(), name);
+        let standing = match limiter {
+            Some(limiter) => Object::Limiter(netns.clone(), limiter).into(),
+            None => Standing::otherwise("a limit of another kind"),
+        };
+        found.insert(key, standing);
+    }
     for (name, set) in table.sets {
         let standing = match set {
             Ok(set) => {

@@ -88,7 +88,7 @@ impl Op {
                 Key::Link(..) => P::LinkEnds,
                 Key::EdgeProgram(..) => P::ProgramEnds,
                 Key::Source(..) => P::SourceEnds,
-                Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
+                Key::Limiter(..) | Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
                 Key::Rule(..) => P::RuleEnds,
                 Key::XfrmPolicy(..) => P::XfrmPolicyEnds,
                 Key::Sysctl(..) => P::SysctlEnds,
@@ -101,7 +101,9 @@ impl Op {
                 Object::Sysctl(_) => P::Sysctl,
                 Object::XfrmPolicy(_) => P::XfrmPolicy,
                 Object::Rule(_) => P::Rule,
-                Object::Set(..) | Object::Chain(..) | Object::Element(..) => P::Table,
+                Object::Limiter(..) | Object::Set(..) | Object::Chain(..) | Object::Element(..) => {
+                    P::Table
+                }
                 Object::Source(_) => P::Source,
                 Object::EdgeProgram(_) => P::Program,
                 Object::Link(_) => P::Link,
@@ -195,7 +197,10 @@ fn netns_of(object: &Object) -> &Netns {
         Object::Sysctl(o) => &o.netns,
         Object::XfrmPolicy(o) => &o.netns,
         Object::Rule(o) => &o.netns,
-        Object::Set(netns, _) | Object::Chain(netns, _) | Object::Element(netns, _) => netns,
+        Object::Limiter(netns, _)
+        | Object::Set(netns, _)
+        | Object::Chain(netns, _)
+        | Object::Element(netns, _) => netns,
         Object::Source(o) => &o.netns,
         Object::Link(o) => &o.netns,
         Object::EdgeProgram(o) => &o.netns,
@@ -244,6 +249,7 @@ pub(super) fn describe(object: &Object) -> String {
         }) => {
             format!("{name} lookup {table}")
         }
+        Object::Limiter(_, limiter) => format!("{name} {}", limiter.rate),
         Object::Set(_, set) => {
             let key: Vec<_> = set.key.iter().map(ToString::to_string).collect();
             format!("{name} type {}", key.join(" . "))
@@ -317,6 +323,7 @@ pub(super) fn describe_key(key: &Key) -> String {
             }
             text
         }
+        Key::Limiter(_, limiter) => format!("nft limit {limiter}"),
         Key::Set(_, set) => format!("nft set {set}"),
         Key::Chain(_, chain) => format!("nft chain {chain}"),
         Key::Element(_, set, values) => {

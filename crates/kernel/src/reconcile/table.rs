@@ -39,10 +39,12 @@ pub(super) fn apply_table(namespace: &mut Namespace, run: &[Op]) -> Vec<Fate> {
             namespace.sets.insert(set.name.clone(), set.key.clone());
         }
     }
-    if run
-        .iter()
-        .any(|op| matches!(op, Op::Delete(Key::Set(..) | Key::Chain(..))))
-    {
+    if run.iter().any(|op| {
+        matches!(
+            op,
+            Op::Delete(Key::Limiter(..) | Key::Set(..) | Key::Chain(..))
+        )
+    }) {
         let emptied = nft::table_use(&mut namespace.nft);
         if let Ok(Some(0)) = emptied
             && let Err(e) = nft::delete_table(&mut namespace.nft)
@@ -102,11 +104,13 @@ fn change(op: &Op) -> Option<Change<'_>> {
     let replaces = matches!(op, Op::Replace { .. });
     Some(match op {
         Op::Create(object) | Op::Replace { new: object, .. } => match object {
+            Object::Limiter(_, limiter) => Change::Limiter(limiter, replaces),
             Object::Set(_, set) => Change::Set(set, replaces),
             Object::Chain(_, chain) => Change::Chain(chain, exists(op, chain)),
             Object::Element(_, element) => Change::Element(element, replaces),
             _ => return None,
         },
+        Op::Delete(Key::Limiter(_, name)) => Change::NoLimiter(name),
         Op::Delete(Key::Set(_, name)) => Change::NoSet(name),
         Op::Delete(Key::Chain(_, name)) => Change::NoChain(name),
         Op::Delete(Key::Element(_, set, key)) => Change::NoElement(set, key),

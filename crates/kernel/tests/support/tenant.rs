@@ -374,6 +374,7 @@ pub fn outside(way: &Outside) -> Change {
         router.router.gateways.push(RouterGateway {
             network_id: network_id(9),
             port_id: port,
+            qos_policy_id: None,
         });
     }
     Change::PutRouter(router)
@@ -390,6 +391,7 @@ pub fn floating_ip(n: u16, router: u16, addr: &str, station: Station) -> Change 
         floating_ip_address: addr.parse().expect("an address"),
         network_id: network_id(station.network),
         fixed_ip_address: inside,
+        qos_policy_id: None,
     }))
 }
 

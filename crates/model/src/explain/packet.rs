@@ -215,6 +215,6 @@ fn masked(value: Value, mask: &[u8]) -> Option<Value> {
             Some(Value::U32(number & mask))
         }
         Value::U8(number) => Some(Value::U8(number & mask.first()?)),
-        Value::Mac(_) | Value::Family(_) | Value::IfName(_) => None,
+        Value::Mac(_) | Value::Family(_) | Value::IfName(_) | Value::Limiter(_) => None,
     }
 }

@@ -269,7 +269,8 @@ impl Run<'_, '_> {
             Statement::Lookup(lookup) => flight
                 .key(&lookup.key)
                 .is_some_and(|key| self.table.element(&lookup.set, key).is_some() != lookup.negate),
-            Statement::Dynamic(..) => false,
+            // Whether a rate is passed nobody can say of one packet.
+            Statement::Dynamic(..) | Statement::LimitMap(..) => false,
             Statement::Limit(_, over) => !over,
             _ => true,
         }

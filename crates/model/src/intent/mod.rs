@@ -12,14 +12,16 @@ use std::{
 };
 
 use hextet_types::{
-    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, RouterId, SecurityGroupId,
-    SecurityGroupRuleId, SubnetId,
+    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, QosPolicyId, RouterId,
+    SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use serde::{Deserialize, Serialize};
 
 pub use router::{FloatingIp, GatewayHost, PortForwarding, Router, RouterInterface};
 
-use crate::neutron::{Network, NetworkType, Port, SecurityGroup, SecurityGroupRule, Subnet};
+use crate::neutron::{
+    Network, NetworkType, Port, QosPolicy, SecurityGroup, SecurityGroupRule, Subnet,
+};
 
 /// The cloud as one host sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Intent {
     pub floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
     /// Port forwardings of those routers that translate on this host.
     pub port_forwardings: BTreeMap<PortForwardingId, PortForwarding>,
+    /// All QoS policies of the cloud: they are an administrator's, and few.
+    pub qos_policies: BTreeMap<QosPolicyId, QosPolicy>,
     /// Ports of [`Intent::ports`] that are prepared here while their addresses are still on another host, where
     /// [`Intent::remotes`] says that they are: links, neighbours and rules stand, but no way leads to them.
     pub standbys: BTreeSet<PortId>,
@@ -144,6 +148,10 @@ pub enum Change {
     PutPortForwarding(Box<PortForwarding>),
     /// A port forwarding is gone, or elsewhere.
     RemovePortForwarding(PortForwardingId),
+    /// A QoS policy is there, or is another now.
+    PutQosPolicy(Box<QosPolicy>),
+    /// A QoS policy is gone.
+    RemoveQosPolicy(QosPolicyId),
     /// A port's addresses are on another host for now.
     PutStandby(PortId),
     /// A port's addresses are here, or the port is gone.
@@ -193,6 +201,8 @@ impl Intent {
             Change::RemoveFloatingIp(id) => drop(self.floating_ips.remove(&id)),
             Change::PutPortForwarding(f) => drop(self.port_forwardings.insert(f.id, *f)),
             Change::RemovePortForwarding(id) => drop(self.port_forwardings.remove(&id)),
+            Change::PutQosPolicy(p) => drop(self.qos_policies.insert(p.id, *p)),
+            Change::RemoveQosPolicy(id) => drop(self.qos_policies.remove(&id)),
             Change::PutStandby(id) => drop(self.standbys.insert(id)),
             Change::RemoveStandby(id) => drop(self.standbys.remove(&id)),
             Change::PutHolder(id, addr, port) => drop(self.holders.insert((id, addr), port)),
@@ -259,7 +269,10 @@ impl Intent {
         let hosts = self.hosts.iter();
         let remotes = self.remotes.iter();
         let holders = self.holders.iter();
-        networks
+        let policies = self.qos_policies.values();
+        let policies = policies.map(|p| Change::PutQosPolicy(Box::new(p.clone())));
+        policies
+            .chain(networks)
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host.clone(), *endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(*id, all.clone())))
             .chain(subnets)
@@ -287,8 +300,10 @@ impl Intent {
         let members = self.members.into_iter();
         let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
         let holders = self.holders.into_iter();
-        networks
-            .map(Change::PutNetwork)
+        let policies = self.qos_policies.into_values().map(Box::new);
+        policies
+            .map(Change::PutQosPolicy)
+            .chain(networks.map(Change::PutNetwork))
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host, endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
             .chain(subnets.map(Change::PutSubnet))
@@ -345,6 +360,8 @@ impl Intent {
         changes.extend(gone(&self.routers, &to.routers).map(Change::RemoveRouter));
         changes.extend(gone(&self.subnets, &to.subnets).map(Change::RemoveSubnet));
         changes.extend(gone(&self.networks, &to.networks).map(Change::RemoveNetwork));
+        let policies = gone(&self.qos_policies, &to.qos_policies);
+        changes.extend(policies.map(Change::RemoveQosPolicy));
         changes
     }
 
@@ -395,6 +412,8 @@ impl Intent {
             Change::RemoveFloatingIp(id) => !self.floating_ips.contains_key(id),
             Change::PutPortForwarding(f) => self.port_forwardings.get(&f.id) == Some(&**f),
             Change::RemovePortForwarding(id) => !self.port_forwardings.contains_key(id),
+            Change::PutQosPolicy(p) => self.qos_policies.get(&p.id) == Some(&**p),
+            Change::RemoveQosPolicy(id) => !self.qos_policies.contains_key(id),
             Change::PutStandby(id) => self.standbys.contains(id),
             Change::RemoveStandby(id) => !self.standbys.contains(id),
             Change::PutHolder(id, addr, port) => self.holders.get(&(*id, *addr)) == Some(port),

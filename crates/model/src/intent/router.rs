@@ -6,7 +6,7 @@ use std::{
 };
 
 use hextet_types::{
-    FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix, RouterId,
+    FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix, QosPolicyId, RouterId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,9 @@ pub struct FloatingIp {
     pub network_id: NetworkId,
     /// The address inside.
     pub fixed_ip_address: Ipv4Addr,
+    /// Its policy, of [`super::Intent::qos_policies`].
+    #[serde(default)]
+    pub qos_policy_id: Option<QosPolicyId>,
 }
 
 /// Ports of a floating IP that lead to a port: told to the router's gateway host.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use hextet_types::{FloatingIpId, NetworkId, PortId, RouterId};
+use hextet_types::{FloatingIpId, NetworkId, PortId, QosPolicyId, RouterId};
 use serde::{Deserialize, Serialize};
 
 use super::{Standard, Status};
@@ -31,6 +31,9 @@ pub struct FloatingIp {
     /// The router that translates; set while it stands for a port or has port forwardings.
     #[serde(default)]
     pub router_id: Option<RouterId>,
+    /// What holds for all that is translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
 }
 
 impl FloatingIp {

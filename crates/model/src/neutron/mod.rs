@@ -11,6 +11,7 @@ mod ndp_proxy;
 mod network;
 mod port;
 mod port_forwarding;
+mod qos;
 mod rbac;
 mod router;
 mod security_group;
@@ -31,6 +32,7 @@ pub use port::{
     VnicType,
 };
 pub use port_forwarding::{ForwardedProtocol, PortForwarding, PortRange, PortRangeError};
+pub use qos::{QosPolicy, QosRule, QosRuleKind};
 pub use rbac::{RbacAction, RbacPolicy, RbacType};
 pub use router::{Router, RouterGateway};
 pub use security_group::{AsWritten, Direction, Protocol, SecurityGroup, SecurityGroupRule};

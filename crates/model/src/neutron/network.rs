@@ -1,6 +1,6 @@
 //! Networks.
 
-use hextet_types::NetworkId;
+use hextet_types::{NetworkId, QosPolicyId};
 use serde::{Deserialize, Serialize};
 
 use super::{Standard, Status};
@@ -57,4 +57,7 @@ pub struct Network {
     /// An instance has at most one port on all such networks of the cloud together.
     #[serde(rename = "hextet:single_homed", default)]
     pub single_homed: bool,
+    /// What holds for those of its workloads' ports that have no policy of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
 }

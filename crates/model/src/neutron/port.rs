@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use hextet_types::{
-    Family, HostId, IfName, Mac, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId,
+    Family, HostId, IfName, Mac, NetworkId, PortId, Prefix, QosPolicyId, SecurityGroupId, SubnetId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,9 @@ pub struct Port {
         skip_serializing_if = "Option::is_none"
     )]
     pub metadata: Option<Box<PortMetadata>>,
+    /// What holds for it instead of its network's policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
     /// Where it is plugged.
     #[serde(flatten)]
     pub binding: Binding,

@@ -19,6 +19,8 @@ pub enum RbacType {
     AddressScope,
     /// An address group.
     AddressGroup,
+    /// A QoS policy.
+    QosPolicy,
 }
 
 /// How it is shared.

@@ -3,7 +3,7 @@
 //! A router's interfaces are ports of its networks, owned by `network:router_interface`; its ports
 //! on external networks are owned by `network:router_gateway`. Both name it as their `device_id`.
 
-use hextet_types::{NetworkId, PortId, RouterId};
+use hextet_types::{NetworkId, PortId, QosPolicyId, RouterId};
 use serde::{Deserialize, Serialize};
 
 use super::{HostRoute, Standard};
@@ -15,6 +15,9 @@ pub struct RouterGateway {
     pub network_id: NetworkId,
     /// The router's port there; its addresses are the `external_fixed_ips`.
     pub port_id: PortId,
+    /// What holds for all that is translated to its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<QosPolicyId>,
 }
 
 /// A Neutron router.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
-use super::{place::Place, profile::Profile, unit::Unit};
+use super::{place::Place, profile::Profile, qos::Limited, unit::Unit};
 use crate::{
     intent::{Group, Intent},
     neutron::{Port, Subnet},
@@ -70,6 +70,8 @@ pub struct Index {
     numbers: BTreeMap<u32, BTreeSet<Profile>>,
     /// Ports all of whose groups are stateless; kept by [`Index::settle`].
     stateless: BTreeSet<PortId>,
+    /// Ports with QoS policies; kept by [`Index::settle`].
+    limited: Limited,
 }
 
 /// Whether a workload is behind the port.
@@ -154,6 +156,9 @@ impl Index {
             .filter(|p| is_stateless(intent, p))
             .map(|p| p.id)
             .collect();
+        for port in ports() {
+            index.limited.set(intent, port.id, Some(port));
+        }
         for (id, group) in &intent.groups {
             index.say_group(*id, Some(group), &mut touched);
         }
@@ -233,8 +238,11 @@ impl Index {
     pub fn settle(&mut self, intent: &Intent, place: Place, touched: &mut BTreeSet<Unit>) {
         let is_here = |port: &Port| Place::of(intent.networks.get(&port.network_id)) == place;
         let before = self.stateless.is_empty();
+        let limits = self.limited.kinds();
         for unit in touched.iter() {
             if let Unit::Port(id) = unit {
+                let here = intent.ports.get(id).filter(|port| is_here(port));
+                self.limited.set(intent, *id, here);
                 match intent.ports.get(id) {
                     Some(port) if is_here(port) && is_stateless(intent, port) => {
                         self.stateless.insert(*id)
@@ -246,6 +254,14 @@ impl Index {
         if self.stateless.is_empty() != before {
             touched.insert(Unit::Established);
         }
+        if self.limited.kinds() != limits {
+            touched.insert(Unit::Limits);
+        }
+    }
+
+    /// Ports with QoS policies.
+    pub fn limited(&self) -> &Limited {
+        &self.limited
     }
 
     /// Whether all groups of that port are stateless.

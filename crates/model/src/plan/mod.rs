@@ -19,6 +19,7 @@ mod nft;
 mod place;
 mod port;
 mod profile;
+mod qos;
 mod report;
 mod responder;
 mod router;

@@ -6,7 +6,7 @@ use hextet_types::{Family, SecurityGroupId, SubnetId};
 
 use crate::{
     neutron::Direction,
-    state::{ChainName, SetName},
+    state::{ChainName, LimiterName, LimiterRate, SetName},
 };
 
 /// Set: the interfaces of all ports.
@@ -117,6 +117,30 @@ pub fn published(family: Family, len: u8) -> SetName {
 pub fn forwards(protocol: u8, mask: u16, to_port: bool) -> SetName {
     let port = if to_port { "-to-port" } else { "" };
     SetName(format!("forward{protocol}-{mask:04x}{port}"))
+}
+
+/// Map: how fast each port, or each address of a router, may send or receive: by its link or address.
+pub const fn limits(kind: &LimiterRate, direction: Direction) -> &'static str {
+    match (kind, direction) {
+        (LimiterRate::Octets(..), Direction::Egress) => "limit-octets-egress",
+        (LimiterRate::Octets(..), Direction::Ingress) => "limit-octets-ingress",
+        (LimiterRate::Packets(..), Direction::Egress) => "limit-packets-egress",
+        (LimiterRate::Packets(..), Direction::Ingress) => "limit-packets-ingress",
+    }
+}
+
+/// A limiter of what is known by that text: it is another as soon as its rate is.
+pub fn limiter(of: &str, direction: Direction, rate: &LimiterRate) -> LimiterName {
+    let (kind, rate, burst) = match rate {
+        LimiterRate::Octets(rate, burst) => ('o', rate, burst),
+        LimiterRate::Packets(rate, burst) => ('p', rate, burst),
+    };
+    LimiterName(format!("l{}{kind}-{of}-{rate}-{burst}", letter(direction)))
+}
+
+/// Set: the ports that send with this code point.
+pub fn dscp(mark: u8) -> SetName {
+    SetName(format!("dscp-{mark}"))
 }
 
 /// `4` or `6`.

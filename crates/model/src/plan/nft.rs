@@ -116,6 +116,8 @@ pub const RAW: i32 = -300;
 pub const DSTNAT: i32 = -100;
 /// `filter`.
 pub const FILTER: i32 = 0;
+/// After `filter`: what is dropped there counts against no limit.
+pub const LIMITS: i32 = 10;
 /// `srcnat`.
 pub const SRCNAT: i32 = 100;
 

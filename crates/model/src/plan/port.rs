@@ -11,7 +11,7 @@ use hextet_types::PortId;
 use super::{
     names, nft,
     place::{self, Place},
-    profile, responder, source,
+    profile, qos, responder, source,
     unit::{Output, View},
 };
 use crate::{
@@ -45,6 +45,7 @@ pub fn port(view: View<'_>, id: PortId) -> Output {
         ..Output::default()
     };
     if up {
+        output.objects.extend(qos::of_port(view, port));
         output.objects.extend(source::of_port(port));
         output.objects.extend(neighbours(port));
         output.responders.extend(responder::of_port(view, port));

@@ -7,19 +7,20 @@ use std::{
     net::IpAddr,
 };
 
-use hextet_types::{Family, HostId, NetworkId, PortId, SecurityGroupId, SubnetId};
+use hextet_types::{Family, HostId, NetworkId, PortId, QosPolicyId, SecurityGroupId, SubnetId};
 
 use super::{
     index::{Name, Referrer, has_interface, names_of_port, names_of_sources, names_of_subnet},
     place::{Place, Places},
     profile::Profile,
+    qos,
     router::network::next_hops,
     rules::{self, Match},
     unit::Unit,
 };
 use crate::{
     intent::{Change, Group, Intent, RoutingDomain},
-    neutron::{Direction, Network, Port, Subnet},
+    neutron::{Direction, Network, Port, QosPolicy, Subnet},
     state::Cut,
 };
 
@@ -79,6 +80,8 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::RemoveFloatingIp(id) => step.floating_ip(*id, None),
         Change::PutPortForwarding(f) => step.port_forwarding(f.id, Some(f)),
         Change::RemovePortForwarding(id) => step.port_forwarding(*id, None),
+        Change::PutQosPolicy(policy) => step.qos_policy(policy.id, Some(policy)),
+        Change::RemoveQosPolicy(id) => step.qos_policy(*id, None),
         Change::PutStandby(_)
         | Change::RemoveStandby(_)
         | Change::PutHolder(..)
@@ -207,7 +210,10 @@ impl Step<'_> {
         if old.map(segment) != new.map(segment) {
             self.touched.units_of(to).insert(Unit::Tunnel);
         }
-        let relevant = |n: &Network| (n.admin_state_up, n.mtu, n.dns_domain.clone());
+        let relevant = |n: &Network| {
+            let (up, mtu) = (n.admin_state_up, n.mtu);
+            (up, mtu, n.dns_domain.clone(), n.qos_policy_id)
+        };
         if old.map(relevant) == new.map(relevant) {
             return;
         }
@@ -423,6 +429,30 @@ impl Step<'_> {
         let (old, new) = (names(old).collect(), names(new).collect());
         self.rename(place, Referrer::Remote(addr), (&old, &new));
         self.touched.units_of(place).insert(Unit::Remote(addr));
+    }
+
+    /// All that has the policy.
+    fn qos_policy(&mut self, id: QosPolicyId, new: Option<&QosPolicy>) {
+        let rules = |policy: Option<&QosPolicy>| policy.map(|p| p.rules.clone());
+        if rules(self.intent.qos_policies.get(&id)) == rules(new) {
+            return;
+        }
+        let ports = self.intent.ports.values();
+        for port in ports.filter(|port| qos::policy_of(self.intent, port) == Some(id)) {
+            let place = self.home(port.network_id);
+            self.touched.units_of(place).insert(Unit::Port(port.id));
+        }
+        let floating = self.intent.floating_ips.values();
+        let floating = floating.filter(|ip| ip.qos_policy_id == Some(id));
+        let gateways = self.intent.routers.values();
+        let gateways = gateways.filter(|router| qos::of_gateway(router) == Some(id));
+        let routers = floating.map(|ip| ip.router_id);
+        for router in routers.chain(gateways.map(|r| r.router.id)) {
+            if self.places.get(Place::Router(router)).is_some() {
+                let units = self.touched.units_of(Place::Router(router));
+                units.insert(Unit::Outside);
+            }
+        }
     }
 
     fn sources(&mut self, id: SubnetId, new: &BTreeSet<IpAddr>) {

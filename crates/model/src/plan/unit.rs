@@ -15,6 +15,7 @@ use super::{
     place::{Interfaces, Place},
     port,
     profile::{self, Profile},
+    qos,
     router::{self, Routers},
     source, tunnel, underlay,
 };
@@ -43,6 +44,8 @@ pub enum Unit {
     Address(IpAddr),
     /// The chains of a list of groups.
     Profile(Profile),
+    /// What limits packets of ports with QoS policies; depends on whether there are any, and on their marks.
+    Limits,
     /// Where the number of a list of groups leads.
     Number(u32),
     /// A group's chains and sets.
@@ -157,6 +160,7 @@ impl Unit {
                 Unit::Host,
                 Unit::SourceCheck,
                 Unit::Established,
+                Unit::Limits,
                 Unit::Translation,
                 Unit::Tunnel,
                 Unit::Routers,
@@ -177,6 +181,7 @@ impl Unit {
             Unit::Host => base::host(view),
             Unit::SourceCheck => source::check(view).into(),
             Unit::Established => base::established(view).into(),
+            Unit::Limits => qos::limits(view).into(),
             Unit::Translation => nat::translation(view).into(),
             Unit::WideSet(family, len) => source::wide_set(view, *family, *len).into(),
             Unit::Port(id) => port::port(view, *id),

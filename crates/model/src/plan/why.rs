@@ -28,6 +28,8 @@ pub const HOST: &str = "the host's services are not for workloads";
 pub const NOT_ALLOWED: &str = "no group allows it";
 /// A port's limit.
 pub const TOO_MANY: &str = "too many connections";
+/// A QoS policy.
+pub const TOO_FAST: &str = "more than its QoS policy allows";
 /// What the host itself reports to others than its ports.
 pub const TOO_MANY_ERRORS: &str = "too many errors of the host";
 /// NAT44 without a source.

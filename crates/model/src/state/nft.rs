@@ -42,6 +42,8 @@ names! {
     ChainName;
     /// A set's or map's name, at most 127 octets.
     SetName;
+    /// A limiter's name, at most 127 octets.
+    LimiterName;
 }
 
 /// What a packet or its connection has, and a rule can look at.
@@ -136,6 +138,8 @@ pub enum Value {
     Port(u16),
     /// A mark, status or group, in host order.
     U32(u32),
+    /// A limiter, to which a map leads.
+    Limiter(LimiterName),
 }
 
 /// The type of a key's part; concatenations pad each to four octets.
@@ -162,6 +166,8 @@ pub enum KeyType {
     IcmpCode(Family),
     /// `mark`, 4 octets.
     Mark,
+    /// `limit`: a limiter; never a part of a key, and alone as data.
+    Limiter,
 }
 
 /// A hash set, or a map. Never an interval set: their updates cost what grows with their size.
@@ -296,6 +302,26 @@ pub enum CtState {
     Untracked,
 }
 
+/// A rate that all packets share which are led to it, with what is left of it: it stays as it is while rules and
+/// elements come and go. One whose rate changes is another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limiter {
+    /// Its name.
+    pub name: LimiterName,
+    /// How much passes; what is beyond goes on in the rule.
+    pub rate: LimiterRate,
+}
+
+/// What a limiter lets pass each second, at least 1, and how much more in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimiterRate {
+    /// Octets from the IP header on; the kernel adds what passes in a second to the burst.
+    Octets(u64, u32),
+    /// Packets; at least 1 in one go.
+    Packets(u64, u32),
+}
+
 /// Whether a key is in a set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
@@ -387,6 +413,10 @@ pub enum Statement {
     Dynamic(Vec<KeyPart>, SetName, DynOp),
     /// Goes on within the rate (`over` false) or beyond it.
     Limit(Limit, bool),
+    /// Goes on beyond the rate of the limiter that the map has for the key; not where it has none.
+    LimitMap(Vec<KeyPart>, SetName),
+    /// `ip dscp set`: the code point (RFC 2474) of a packet of that family.
+    SetDscp(Family, u8),
     /// `meta mark set meta mark & !mask | value`.
     SetMark {
         /// The bits to set.

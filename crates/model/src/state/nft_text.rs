@@ -14,18 +14,20 @@ use super::{
     Netns, Object,
     nft::{
         Chain, ChainHook, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, KeyPart,
-        KeyType, Limit, LimitUnit, Lookup, NatEnd, NatRange, PktType, Policy, Rule, Set, SetName,
-        Statement, TABLE, Value, Verdict,
+        KeyType, Limit, LimitUnit, Limiter, LimiterRate, Lookup, NatEnd, NatRange, PktType, Policy,
+        Rule, Set, SetName, Statement, TABLE, Value, Verdict,
     },
 };
 
 /// A namespace's whole table, ready for `nft -f`.
 pub fn table_text<'a>(objects: impl IntoIterator<Item = &'a Object>, netns: &Netns) -> String {
+    let mut limiters = Vec::new();
     let mut sets = Vec::new();
     let mut chains = Vec::new();
     let mut elements: BTreeMap<&SetName, Vec<&Element>> = BTreeMap::new();
     for object in objects {
         match object {
+            Object::Limiter(ns, limiter) if ns == netns => limiters.push(limiter),
             Object::Set(ns, set) if ns == netns => sets.push(set),
             Object::Chain(ns, chain) if ns == netns => chains.push(chain),
             Object::Element(ns, element) if ns == netns => {
@@ -35,6 +37,9 @@ pub fn table_text<'a>(objects: impl IntoIterator<Item = &'a Object>, netns: &Net
         }
     }
     let mut text = format!("table inet {TABLE} {{\n");
+    for limiter in limiters {
+        let _ = writeln!(text, "\t{limiter}");
+    }
     for set in sets {
         let held = elements.get(&set.name).map_or(&[][..], Vec::as_slice);
         text.push_str(&set_text(set, held));
@@ -65,6 +70,25 @@ fn set_text(set: &Set, elements: &[&Element]) -> String {
         text.push('\n');
     }
     text
+}
+
+impl fmt::Display for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "limit {} {{ {} }}", self.name, self.rate)
+    }
+}
+
+impl fmt::Display for LimiterRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimiterRate::Octets(rate, burst) => {
+                write!(f, "rate over {rate} bytes/second burst {burst} bytes")
+            }
+            LimiterRate::Packets(rate, burst) => {
+                write!(f, "rate over {rate}/second burst {burst} packets")
+            }
+        }
+    }
 }
 
 impl fmt::Display for Set {
@@ -102,6 +126,7 @@ impl fmt::Display for KeyType {
             KeyType::IcmpCode(Family::V4) => "icmp_code",
             KeyType::IcmpCode(Family::V6) => "icmpv6_code",
             KeyType::Mark => "mark",
+            KeyType::Limiter => "limit",
         })
     }
 }
@@ -132,6 +157,7 @@ impl fmt::Display for Value {
             Value::U8(n) => write!(f, "{n}"),
             Value::Port(n) => write!(f, "{n}"),
             Value::U32(n) => write!(f, "{n:#x}"),
+            Value::Limiter(name) => write!(f, "\"{name}\""),
         }
     }
 }
@@ -224,6 +250,15 @@ impl fmt::Display for Statement {
             }
             Statement::Limit(rate, false) => write!(f, "limit rate {rate}"),
             Statement::Limit(rate, true) => write!(f, "limit rate over {rate}"),
+            Statement::LimitMap(key, map) => {
+                f.write_str("limit name ")?;
+                joined(f, key, " . ")?;
+                write!(f, " map @{map}")
+            }
+            Statement::SetDscp(family, mark) => {
+                let header = if *family == Family::V4 { "ip" } else { "ip6" };
+                write!(f, "{header} dscp set {mark}")
+            }
             Statement::SetMark {
                 value,
                 mask: u32::MAX,

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use hextet_types::{Family, IfName, Mac, Prefix};
 use serde::{Deserialize, Serialize};
 
-use super::nft::{Chain, ChainName, Element, Set, SetName, Value};
+use super::nft::{Chain, ChainName, Element, Limiter, LimiterName, Set, SetName, Value};
 
 /// Marks on packets (`skb->mark`); we touch no other bits.
 pub mod marks {
@@ -312,6 +312,8 @@ pub enum Object {
     XfrmPolicy(XfrmPolicy),
     /// A policy rule.
     Rule(Rule),
+    /// A limiter of our nftables table.
+    Limiter(Netns, Limiter),
     /// A set or map of our nftables table.
     Set(Netns, Set),
     /// A chain with its rules.
@@ -354,6 +356,8 @@ pub enum Key {
     /// By family, priority, mark and link.
     Rule(Netns, Family, u32, Option<(u32, u32)>, Option<IfName>),
     /// By name.
+    Limiter(Netns, LimiterName),
+    /// By name.
     Set(Netns, SetName),
     /// By name.
     Chain(Netns, ChainName),
@@ -390,6 +394,7 @@ impl Object {
                 let iif = r.iif.clone();
                 Key::Rule(r.netns.clone(), r.family, r.priority, r.fwmark, iif)
             }
+            Object::Limiter(ns, l) => Key::Limiter(ns.clone(), l.name.clone()),
             Object::Set(ns, s) => Key::Set(ns.clone(), s.name.clone()),
             Object::Chain(ns, c) => Key::Chain(ns.clone(), c.name.clone()),
             Object::Element(ns, e) => Key::Element(ns.clone(), e.set.clone(), e.key.clone()),
@@ -416,7 +421,10 @@ impl Object {
             Object::Sysctl(o) => &mut o.netns,
             Object::XfrmPolicy(o) => &mut o.netns,
             Object::Rule(o) => &mut o.netns,
-            Object::Set(place, _) | Object::Chain(place, _) | Object::Element(place, _) => place,
+            Object::Limiter(place, _)
+            | Object::Set(place, _)
+            | Object::Chain(place, _)
+            | Object::Element(place, _) => place,
             Object::Source(o) => &mut o.netns,
             Object::Link(o) => &mut o.netns,
             Object::EdgeProgram(o) => &mut o.netns,
@@ -439,6 +447,7 @@ impl Key {
             | Key::Sysctl(netns, _)
             | Key::XfrmPolicy(netns, ..)
             | Key::Rule(netns, ..)
+            | Key::Limiter(netns, _)
             | Key::Set(netns, _)
             | Key::Chain(netns, _)
             | Key::Element(netns, ..)

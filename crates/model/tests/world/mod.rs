@@ -94,6 +94,7 @@ pub fn network(n: u8) -> Network {
         dns_domain: String::new(),
         availability_zone_hints: Vec::new(),
         single_homed: false,
+        qos_policy_id: None,
     }
 }
 
@@ -157,6 +158,7 @@ pub fn port(n: u8, fixed_ips: Vec<FixedIp>, groups: &[u8]) -> Port {
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
         metadata: None,
+        qos_policy_id: None,
         binding: Binding::default(),
     }
 }
@@ -467,6 +469,7 @@ fn some_floating_ip() -> impl Strategy<Value = FloatingIp> {
             ),
             network_id: network_id(on),
             fixed_ip_address: v4(inside),
+            qos_policy_id: None,
         },
     )
 }

@@ -66,6 +66,7 @@ pub fn add_gateway(router: &mut Router, n: u8, on: NetworkId, fixed_ips: Vec<Fix
     router.router.gateways.push(RouterGateway {
         network_id,
         port_id,
+        qos_policy_id: None,
     });
     let gateway = RouterInterface {
         network_id,

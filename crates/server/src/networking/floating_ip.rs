@@ -25,6 +25,7 @@ use super::{
     entity::{Entity, standard_value, wanted_ids},
     network::external,
     port::internal::{self, Purpose},
+    qos,
 };
 use crate::{
     keys,
@@ -113,6 +114,7 @@ impl Entity for FloatingIp {
             "fixed_ip_address" => json!(self.fixed_ip_address),
             "router_id" => json!(self.router_id),
             "status" => json!(self.status()),
+            "qos_policy_id" => json!(self.qos_policy_id),
             "port_details" => json!(around.port.as_deref().map(details)),
             "port_forwardings" => around
                 .forwardings
@@ -148,6 +150,7 @@ impl Entity for FloatingIp {
             port_id: None,
             fixed_ip_address: None,
             router_id: None,
+            qos_policy_id: qos::for_new(write, input, id.0)?,
         };
         let port = input.get("port_id")?;
         move_to(write, &mut fip, port, input.get("fixed_ip_address")?)?;
@@ -162,6 +165,7 @@ impl Entity for FloatingIp {
     fn update(write: &mut Write<'_>, old: &Row<Self>, input: &Input) -> Result<Arc<Self>> {
         let mut fip = old.value.as_ref().clone();
         write.touch(&mut fip.standard, input)?;
+        qos::reassign(write, input, &mut fip.qos_policy_id, fip.id.0)?;
         if input.names("port_id") || input.names("fixed_ip_address") {
             let port = match input.names("port_id") {
                 true => input.get("port_id")?,
@@ -181,6 +185,7 @@ impl Entity for FloatingIp {
         check_no_forwardings(write, &fip)?;
         give_up(write, &mut fip);
         internal::delete(write, fip.floating_port_id);
+        qos::release(write, fip.qos_policy_id, fip.id.0);
         write.remove(fip.key(), old.mod_revision);
         Ok(())
     }

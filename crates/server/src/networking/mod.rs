@@ -10,6 +10,7 @@ pub mod hosts;
 pub mod ndp_proxy;
 pub mod network;
 pub mod port;
+pub mod qos;
 pub mod quotas;
 pub mod rbac;
 pub mod router;
@@ -29,7 +30,7 @@ use axum::{
 };
 use hextet_api::describe::Access;
 use hextet_model::neutron::{
-    AddressGroup, AddressScope, FloatingIp, NdpProxy, Network, Port, RbacPolicy,
+    AddressGroup, AddressScope, FloatingIp, NdpProxy, Network, Port, QosPolicy, RbacPolicy,
     Router as NeutronRouter, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 
@@ -85,6 +86,7 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .merge(binding_routes())
         .merge(layer3_routes())
+        .merge(qos_routes())
         .route(
             "/subnetpools/{id}/add_prefixes",
             put(subnet_pool::actions::add_prefixes),
@@ -165,6 +167,15 @@ fn layer3_routes() -> Router<Arc<App>> {
                 .put(forwardings::update)
                 .delete(forwardings::delete),
         )
+}
+
+/// QoS policies, their rules and what those may say.
+fn qos_routes() -> Router<Arc<App>> {
+    Router::new()
+        .merge(entity_routes::<QosPolicy>())
+        .merge(qos::rule::routes())
+        .route("/qos/rule-types", get(qos::types::list))
+        .route("/qos/rule-types/{type}", get(qos::types::show))
 }
 
 fn entity_routes<E: Entity>() -> Router<Arc<App>> {

@@ -15,13 +15,14 @@ use hextet_api::{
     resources,
 };
 use hextet_model::neutron::{FloatingIp, Network, RbacAction, RbacType, Router, Standard, Status};
-use hextet_types::{AddressScopeId, Family, NetworkId, ProjectId, SubnetId};
+use hextet_types::{AddressScopeId, Family, NetworkId, ProjectId, QosPolicyId, SubnetId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::catalogue::ZONE;
 use super::{
     entity::{Entity, standard_value, wanted_ids},
+    qos,
     sharing::{everybody, forget, share_with_all, take_away},
     subnet::pool::scope_of,
 };
@@ -166,6 +167,7 @@ impl Entity for Network {
             "provider:network_type" => json!(self.network_type),
             "provider:physical_network" => json!(self.physical_network),
             "provider:segmentation_id" => json!(self.segmentation_id),
+            "qos_policy_id" => json!(self.qos_policy_id),
             "dns_domain" => json!(self.dns_domain),
             "hextet:single_homed" => json!(self.single_homed),
             "availability_zone_hints" => json!(self.availability_zone_hints),
@@ -178,7 +180,7 @@ impl Entity for Network {
     fn create(write: &mut Write<'_>, input: &Input) -> Result<Arc<Self>> {
         let (id, segment) = segment::choose(write, input)?;
         let mtu = input.get("mtu")?;
-        let network = Network {
+        let mut network = Network {
             id,
             standard: write.standard(input)?,
             admin_state_up: input.take("admin_state_up")?,
@@ -194,7 +196,9 @@ impl Entity for Network {
             dns_domain: input.take("dns_domain")?,
             availability_zone_hints: zone_hints(input)?,
             single_homed: input.take("hextet:single_homed")?,
+            qos_policy_id: None,
         };
+        network.qos_policy_id = first_policy(write, input, &network)?;
         segment::check_private(write, &network, None)?;
         if network.is_default {
             claim_default(write, &network)?;
@@ -216,6 +220,7 @@ impl Entity for Network {
         input.put("mtu", &mut network.mtu)?;
         input.put("port_security_enabled", &mut network.port_security_enabled)?;
         input.put("dns_domain", &mut network.dns_domain)?;
+        qos::reassign(write, input, &mut network.qos_policy_id, network.id.0)?;
         input.put("hextet:single_homed", &mut network.single_homed)?;
         let network = with_status(network);
         check_mtu(write, &network)?;
@@ -277,10 +282,26 @@ impl Entity for Network {
             write.release(keys::default_network());
         }
         segment::release(write, network);
+        qos::release(write, network.qos_policy_id, network.id.0);
         forget(write, network.id.0);
         write.remove(network.key(), old.mod_revision);
         Ok(())
     }
+}
+
+/// The policy that is named, or its project's default one.
+fn first_policy(
+    write: &mut Write<'_>,
+    input: &Input,
+    network: &Network,
+) -> Result<Option<QosPolicyId>> {
+    if input.names("qos_policy_id") {
+        return qos::for_new(write, input, network.id.0);
+    }
+    let default = write.state.qos.defaults.get(&network.standard.project_id);
+    let default = default.copied();
+    qos::assign(write, None, default, network.id.0)?;
+    Ok(default)
 }
 
 /// Makes the policies that its attributes stand for.

@@ -20,7 +20,7 @@ use hextet_api::{
     resources,
 };
 use hextet_model::neutron::{AddressPair, Binding, Network, Port, Standard, Status};
-use hextet_types::{Family, HostId, NetworkId, PortId, ProjectId, SecurityGroupId};
+use hextet_types::{Family, HostId, NetworkId, PortId, ProjectId, QosPolicyId, SecurityGroupId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ use super::{
     allocate::{Place, Wanted, allocate, reallocate},
     entity::{Entity, standard_value, wanted_ids},
     network::{is_network_owner, usable},
-    router,
+    qos, router,
     security_group::{check_groups, default_group},
 };
 use crate::{
@@ -48,7 +48,7 @@ const MAX_FIXED_IPS: usize = 32;
 
 impl Entity for Port {
     const RESOURCE: &'static Resource = &resources::PORT;
-    type Extra = Plug;
+    type Extra = (Plug, Option<QosPolicyId>);
 
     fn id(&self) -> Uuid {
         self.id.0
@@ -156,11 +156,13 @@ impl Entity for Port {
             || network().is_some_and(|n| is_network_owner(n, caller))
     }
 
-    fn extra(&self, state: &State) -> Plug {
-        Plug::of(self, state)
+    fn extra(&self, state: &State) -> Self::Extra {
+        let network = state.networks.get(&self.network_id);
+        let policy = network.and_then(|n| n.qos_policy_id);
+        (Plug::of(self, state), policy)
     }
 
-    fn value(&self, plug: &Plug, attribute: &str) -> Value {
+    fn value(&self, (plug, network_policy): &Self::Extra, attribute: &str) -> Value {
         match attribute {
             "id" => json!(self.id),
             "network_id" => json!(self.network_id),
@@ -176,6 +178,8 @@ impl Entity for Port {
             "extra_dhcp_opts" => json!(self.extra_dhcp_opts),
             "dns_name" => json!(self.dns_name),
             "hextet:metadata" => json!(self.metadata),
+            "qos_policy_id" => json!(self.qos_policy_id),
+            "qos_network_policy_id" => json!(network_policy),
             "binding:host_id" => json!(self.binding.host_id.as_ref().map_or("", HostId::as_str)),
             "binding:profile" => Value::Object(self.binding.profile.clone()),
             "binding:vnic_type" => json!(self.binding.vnic_type),
@@ -212,6 +216,7 @@ impl Entity for Port {
             extra_dhcp_opts: dhcp_options(input, &[])?,
             dns_name: input.take("dns_name")?,
             metadata: input.get("hextet:metadata")?,
+            qos_policy_id: None,
             binding: Binding {
                 host_id: host(input)?,
                 vnic_type: input.take("binding:vnic_type")?,
@@ -219,6 +224,7 @@ impl Entity for Port {
             },
             standard,
         };
+        port.qos_policy_id = qos::for_new(write, input, port.id.0)?;
         internal::check_forged(write.state, &port, "create")?;
         port.security_groups = groups_of_new(write, input, &port)?;
         check_security(&port, None)?;
@@ -257,6 +263,7 @@ impl Entity for Port {
         if input.names("hextet:metadata") {
             port.metadata = input.get("hextet:metadata")?;
         }
+        qos::reassign(write, input, &mut port.qos_policy_id, port.id.0)?;
         input.put("binding:vnic_type", &mut port.binding.vnic_type)?;
         input.put("binding:profile", &mut port.binding.profile)?;
         if input.names("binding:host_id") {
@@ -321,6 +328,7 @@ pub fn remove(write: &mut Write<'_>, old: &Row<Port>) {
     if let Some(key) = holds_single_home(write, port) {
         write.release(key);
     }
+    qos::release(write, port.qos_policy_id, port.id.0);
     write.remove(port.key(), old.mod_revision);
 }
 

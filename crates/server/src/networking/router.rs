@@ -105,6 +105,7 @@ impl Entity for Router {
                     "network_id": gateway.network_id,
                     "enable_snat": self.enable_snat,
                     "external_fixed_ips": addresses,
+                    "qos_policy_id": gateway.qos_policy_id,
                 })
             })
         };

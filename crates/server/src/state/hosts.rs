@@ -21,10 +21,11 @@ use std::{
 
 use hextet_model::{
     intent::{Change, FloatingIp, Group, PortForwarding, Router as ToldRouter, RoutingDomain},
-    neutron::{Network, NetworkType, Port, Subnet},
+    neutron::{Network, NetworkType, Port, QosPolicy, Subnet},
 };
 use hextet_types::{
-    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, RouterId, SecurityGroupId, SubnetId,
+    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, QosPolicyId, RouterId,
+    SecurityGroupId, SubnetId,
 };
 
 use self::{
@@ -157,12 +158,27 @@ impl HostViews {
         }
     }
 
+    /// All hosts are told of all QoS policies.
+    pub(super) fn tell_policy(&mut self, id: QosPolicyId, new: Option<&QosPolicy>) {
+        let step = match new {
+            Some(policy) => told_policy(policy),
+            None => Step::other(Change::RemoveQosPolicy(id)),
+        };
+        for steps in self.outbox.values_mut() {
+            steps.push(step.clone());
+        }
+    }
+
     /// Those of the hosts that listen.
     fn listening<K: Hash + Eq>(&self, counts: &Counts<K, HostId>, key: &K) -> Vec<HostId> {
         let hosts = counts.of(key).map(|(host, _)| host);
         let listening = hosts.filter(|host| self.outbox.contains_key(*host));
         listening.cloned().collect()
     }
+}
+
+fn told_policy(policy: &QosPolicy) -> Step {
+    Step::other(Change::PutQosPolicy(Box::new(policy.clone())))
 }
 
 /// Single addresses that a port may use besides its own.
@@ -190,6 +206,8 @@ impl State {
             .filter_map(|id| self.ports.get(id)?.device_id.parse().ok())
             .collect();
         let mut steps = Vec::new();
+        let policies = self.qos.policies.values();
+        steps.extend(policies.map(|policy| told_policy(policy)));
         steps.extend(self.own_endpoint(host));
         steps.extend(networks.iter().flat_map(|id| self.network_steps(host, *id)));
         let routed = self.subnets.values().filter(|s| self.is_for_all(s));

@@ -154,10 +154,12 @@ impl State {
         if let Some(old) = &old {
             self.count(&old.standard.project_id, "router", false);
             self.layer3.index_router(old, false);
+            self.qos.router(old, false);
         }
         if let Some(new) = &new {
             self.count(&new.standard.project_id, "router", true);
             self.layer3.index_router(new, true);
+            self.qos.router(new, true);
         }
         self.gateway_changes += 1;
         self.view_router(id);
@@ -198,10 +200,12 @@ impl State {
         if let Some(old) = &old {
             self.count(&old.standard.project_id, "floatingip", false);
             self.layer3.index_floating_ip(old, false);
+            self.qos.floating_ip(old, false);
         }
         if let Some(new) = &new {
             self.count(&new.standard.project_id, "floatingip", true);
             self.layer3.index_floating_ip(new, true);
+            self.qos.floating_ip(new, true);
         }
         self.view_floating_ip(id);
     }

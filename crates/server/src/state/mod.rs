@@ -10,6 +10,7 @@ pub mod holders;
 pub mod hosts;
 pub mod layer3;
 pub mod prefixes;
+pub mod qos;
 pub mod ranges;
 pub mod space;
 pub mod table;
@@ -41,6 +42,7 @@ use self::{
     holders::Holders,
     hosts::HostViews,
     layer3::Layer3,
+    qos::Qos,
     ranges::{Ranges, number},
     space::PoolSpace,
     table::{Counts, Index, Row, Table},
@@ -145,6 +147,8 @@ pub struct State {
     pub pools_by_scope: Index<AddressScopeId, SubnetPoolId>,
     /// Routers, floating IPs and what belongs to them.
     pub layer3: Layer3,
+    /// QoS policies, and what has them.
+    pub qos: Qos,
     /// Limits that differ from the defaults.
     pub quotas: Table<ProjectId, Limits>,
     /// Hosts that have joined.
@@ -266,6 +270,7 @@ impl State {
             Key::FloatingIp(id) => self.set_floating_ip(id, decode_if(kv)?),
             Key::PortForwarding(id) => self.set_forwarding(id, decode_if(kv)?),
             Key::NdpProxy(id) => self.set_proxy(id, decode_if(kv)?),
+            Key::QosPolicy(id) => self.set_qos_policy(id, decode_if(kv)?),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
                 self.hosts.set(host, decode_if(kv)?);
@@ -294,12 +299,14 @@ impl State {
         let new = row.as_ref().map(|r| Arc::clone(&r.value));
         if let Some(old) = self.networks.get(&id).cloned() {
             self.count(&old.standard.project_id, "network", false);
+            self.qos.network(&old, false);
             if let Some(vni) = old.segmentation_id {
                 self.segments.remove(vni.into());
             }
         }
         if let Some(new) = &new {
             self.count(&new.standard.project_id, "network", true);
+            self.qos.network(new, true);
             if let Some(vni) = new.segmentation_id {
                 self.segments.insert(vni.into());
             }
@@ -459,6 +466,7 @@ impl State {
             self.ports_by_device.remove(&port.device_id, &id);
         }
         self.layer3.index_port(port, there);
+        self.qos.port(port, there);
         for group in &port.security_groups {
             if there {
                 self.ports_by_group.insert(*group, id);

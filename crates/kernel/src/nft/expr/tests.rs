@@ -26,12 +26,19 @@ fn loads() -> impl Strategy<Value = Expr> {
             to
         }),
         (any::<u32>(), slot.clone()).prop_map(|(below, to)| Expr::Random { below, to }),
-        (any::<u32>(), any::<u32>(), slot).prop_map(|(base, n, from)| Expr::PayloadSet {
-            base,
-            offset: n,
-            len: n,
-            from
-        }),
+        (
+            any::<u32>(),
+            any::<u32>(),
+            slot,
+            proptest::sample::select(&Checksum::ALL)
+        )
+            .prop_map(|(base, n, from, checksum)| Expr::PayloadSet {
+                base,
+                offset: n,
+                len: n,
+                from,
+                checksum
+            }),
     ]
 }
 
@@ -55,6 +62,10 @@ fn ends() -> impl Strategy<Value = Expr> {
             set: SetName(set),
             slot,
             to
+        }),
+        ("[a-z]{1,9}", 0u8..16).prop_map(|(set, slot)| Expr::ObjectMap {
+            set: SetName(set),
+            slot
         }),
         (any::<u32>(), any::<u8>()).prop_map(|(kind, code)| Expr::Reject { kind, code }),
     ]

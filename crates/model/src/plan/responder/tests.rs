@@ -41,6 +41,7 @@ fn network() -> Network {
         dns_domain: "cloud.example.".to_owned(),
         availability_zone_hints: Vec::new(),
         single_homed: false,
+        qos_policy_id: None,
     }
 }
 
@@ -89,6 +90,7 @@ fn port(addresses: &[(u128, &str)]) -> Port {
         extra_dhcp_opts: Vec::new(),
         dns_name: "web-1".to_owned(),
         metadata: None,
+        qos_policy_id: None,
         binding: Binding::default(),
     }
 }

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use hextet_types::{Family, IfName, NetworkId, Prefix, RouterId};
+use hextet_types::{Family, IfName, NetworkId, Prefix, QosPolicyId, RouterId};
 
 use super::{
     ROUTER_MAC,
@@ -137,6 +137,11 @@ impl<'a> Exit<'a> {
     /// The addresses of the gateways that are up.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<'a> {
         addresses(self.router)
+    }
+
+    /// What it is computed from.
+    pub fn view(&self) -> View<'a> {
+        self.view
     }
 
     /// The host's configuration.
@@ -529,6 +534,17 @@ pub fn floating(exit: &Exit<'_>) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
         }
     }
     all
+}
+
+/// The QoS policy of a floating IP of a router here.
+pub fn policy_of(exit: &Exit<'_>, outside: Ipv4Addr) -> Option<QosPolicyId> {
+    let claims = exit.view.routers.claims().by(exit.router.router.id);
+    let mut ips = claims.filter_map(|claim| match claim {
+        Claim::Floating(id) => exit.view.intent.floating_ips.get(&id),
+        _ => None,
+    });
+    let found = ips.find(|ip| ip.floating_ip_address == outside && exit.translates(ip));
+    found.and_then(|ip| ip.qos_policy_id)
 }
 
 /// Port forwardings of a router on its gateway host.

@@ -27,6 +27,7 @@ use crate::{
     plan::{
         flood, names,
         nft::{self, ACCEPT, DROP, because, rule},
+        qos,
         rules::port_blocks,
         why,
     },
@@ -152,6 +153,7 @@ impl<'a> Translation<'a> {
 pub fn objects(t: &Translation<'_>) -> Vec<Object> {
     let mut objects = sets(t);
     objects.extend(chains(t));
+    objects.extend(limits(t));
     if t.tracks() || t.marks() {
         objects.push(prerouting(t));
     }
@@ -277,6 +279,30 @@ fn chains(t: &Translation<'_>) -> Vec<Object> {
         nft::chain(ENTER, enter),
         nft::chain(LEAVE, leave),
     ]
+}
+
+/// QoS policies of floating IPs, and of the gateway that others share. What is published is neither's.
+fn limits(t: &Translation<'_>) -> Vec<Object> {
+    let view = t.exit.view();
+    let shared = (!t.shared.is_empty()).then(|| qos::of_gateway(t.exit.router));
+    let mut limits = qos::Outside::new(view, shared.flatten());
+    for (outside, inside) in &t.floating {
+        limits.add(*inside, outside::policy_of(&t.exit, *outside));
+    }
+    let others = |field| {
+        let mut conditions: Vec<Statement> = Vec::new();
+        if !t.floating.is_empty() {
+            let key = vec![KeyPart::from(field)];
+            conditions.push(nft::found(key, FLOATING_INSIDE.into(), true));
+        }
+        let lengths = t.lengths(Family::V4).into_iter();
+        conditions.extend(lengths.map(|len| {
+            let key = vec![nft::address_part(field, Family::V4, len)];
+            nft::found(key, names::published(Family::V4, len), true)
+        }));
+        conditions
+    };
+    limits.objects(others)
 }
 
 /// What is tracked, and what is marked.

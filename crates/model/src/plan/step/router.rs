@@ -144,7 +144,11 @@ impl Step<'_> {
             .routers_mut()
             .claims_mut()
             .set_floating(old, new);
-        if let Some(old) = old {
+        let translates = |ip: &FloatingIp| FloatingIp {
+            qos_policy_id: None,
+            ..ip.clone()
+        };
+        if let Some(old) = old.filter(|_| old.map(translates) != new.map(translates)) {
             self.cut(old.router_id, old.floating_ip_address, None);
         }
         for ip in [old, new].into_iter().flatten() {

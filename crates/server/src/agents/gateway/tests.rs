@@ -63,6 +63,7 @@ impl World {
         let gateway = gateway.then_some(RouterGateway {
             network_id: NetworkId(Uuid::nil()),
             port_id: PortId(Uuid::nil()),
+            qos_policy_id: None,
         });
         let record = Router {
             id: router(n),

@@ -8,14 +8,14 @@ use hextet_api::{
     request::Caller,
 };
 use hextet_model::neutron::{
-    AddressGroup, AddressScope, Network, NetworkType, RbacAction, RbacPolicy, RbacType,
+    AddressGroup, AddressScope, Network, NetworkType, QosPolicy, RbacAction, RbacPolicy, RbacType,
     SecurityGroup, SubnetPool,
 };
 use hextet_types::ProjectId;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::super::{entity::Entity, network::not_external, sharing::everybody};
+use super::super::{entity::Entity, network::not_external, qos::foreign_users, sharing::everybody};
 use crate::{
     keys,
     state::{State, table::Row},
@@ -29,6 +29,7 @@ pub enum Object {
     SubnetPool(Row<SubnetPool>),
     AddressScope(Row<AddressScope>),
     AddressGroup(Row<AddressGroup>),
+    QosPolicy(Row<QosPolicy>),
 }
 
 /// How an object is shared as a write leaves it.
@@ -58,6 +59,7 @@ impl Object {
             RbacType::SubnetPool => Object::SubnetPool(row(state, id)?),
             RbacType::AddressScope => Object::AddressScope(row(state, id)?),
             RbacType::AddressGroup => Object::AddressGroup(row(state, id)?),
+            RbacType::QosPolicy => Object::QosPolicy(row(state, id)?),
         })
     }
 
@@ -78,6 +80,7 @@ impl Object {
             Object::SubnetPool(r) => (r.value.is_visible(state, caller), SubnetPool::RESOURCE),
             Object::AddressScope(r) => (r.value.is_visible(state, caller), AddressScope::RESOURCE),
             Object::AddressGroup(r) => (r.value.is_visible(state, caller), AddressGroup::RESOURCE),
+            Object::QosPolicy(r) => (r.value.is_visible(state, caller), QosPolicy::RESOURCE),
         };
         if visible {
             Ok(object)
@@ -93,6 +96,7 @@ impl Object {
             Object::SubnetPool(r) => r.value.project(),
             Object::AddressScope(r) => r.value.project(),
             Object::AddressGroup(r) => r.value.project(),
+            Object::QosPolicy(r) => r.value.project(),
         }
     }
 
@@ -243,6 +247,10 @@ impl Object {
                 let rules = rules.filter_map(|id| state.rules.get(id));
                 rules.map(|r| r.project_id.clone()).collect()
             }
+            Object::QosPolicy(r) => {
+                let users = foreign_users(state, r.value.id);
+                users.map(|(_, project)| project.clone()).collect()
+            }
         }
     }
 
@@ -254,6 +262,7 @@ impl Object {
             Object::SubnetPool(r) => keys::allocations_of(r.value.id),
             Object::AddressScope(_) => keys::subnet_pools(),
             Object::AddressGroup(_) => keys::rules(),
+            Object::QosPolicy(r) => keys::qos_uses(r.value.id),
         }
     }
 
@@ -290,6 +299,11 @@ impl Object {
                 group.shared = open.to_all;
                 group.standard.revision_number += 1;
                 group.standard.updated_at = now;
+            }),
+            Object::QosPolicy(r) => edit(write, r, |policy, open| {
+                policy.shared = open.to_all;
+                policy.standard.revision_number += 1;
+                policy.standard.updated_at = now;
             }),
         }
     }

@@ -4,12 +4,12 @@
 //! Neutron refuses with 500 (`UnableToMatchGateways` and its like) is 400 here, since the request is
 //! what is wrong.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, result::Result as Outcome, sync::Arc};
 
 use hextet_api::error::{ApiError, Result};
 use hextet_model::neutron::{Network, Port, Router, RouterGateway, Subnet};
-use hextet_types::{NetworkId, ProjectId};
-use serde::Deserialize;
+use hextet_types::{NetworkId, ProjectId, QosPolicyId};
+use serde::{Deserialize, Deserializer};
 
 use super::{Attached, bad};
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         allocate::{Place, Wanted, allocate, reallocate},
         network::external,
         port::internal::{self, Purpose},
+        qos,
     },
     write::Write,
 };
@@ -31,6 +32,13 @@ pub(super) struct Wish {
     network_id: NetworkId,
     enable_snat: Option<bool>,
     external_fixed_ips: Option<Vec<Wanted>>,
+    #[serde(default, deserialize_with = "named")]
+    qos_policy_id: Option<Option<QosPolicyId>>,
+}
+
+/// What is named, be it null.
+fn named<'de, D: Deserializer<'de>>(from: D) -> Outcome<Option<Option<QosPolicyId>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 impl Wish {
@@ -90,6 +98,7 @@ pub(super) fn set_first(
         }
         Some(wish) if first == Some(wish.network_id) => {
             network_for(write, wish)?;
+            repolicy(write, router.gateways.first_mut(), wish)?;
             readdress(write, attached, 0, wish)
         }
         Some(wish) => {
@@ -142,7 +151,7 @@ pub(super) fn replace_all(
         kept.push(at.map(|at| (rest.remove(at), left.gateways.remove(at))));
     }
     for gateway in rest {
-        internal::delete(write, gateway.port_id);
+        drop_gateway(write, gateway);
     }
     router.enable_snat = wishes.first().and_then(|w| w.enable_snat).unwrap_or(true);
     // New ones are to be apart from those that stay.
@@ -154,6 +163,7 @@ pub(super) fn replace_all(
         match kept {
             Some(_) => {
                 network_for(write, wish)?;
+                repolicy(write, router.gateways.get_mut(at), wish)?;
                 readdress(write, attached, at, wish)?;
             }
             None => add(write, router, attached, at, wish)?,
@@ -217,11 +227,25 @@ pub(super) fn remove_all(write: &mut Write<'_>, router: &mut Router, attached: &
 
 fn remove_at(write: &mut Write<'_>, router: &mut Router, attached: &mut Attached, at: usize) {
     if at < router.gateways.len() {
-        internal::delete(write, router.gateways.remove(at).port_id);
+        drop_gateway(write, router.gateways.remove(at));
     }
     if at < attached.gateways.len() {
         attached.gateways.remove(at);
     }
+}
+
+fn drop_gateway(write: &mut Write<'_>, gateway: RouterGateway) {
+    qos::release(write, gateway.qos_policy_id, gateway.port_id.0);
+    internal::delete(write, gateway.port_id);
+}
+
+/// Gives a gateway that is there the policy that is named, if one is.
+fn repolicy(write: &mut Write<'_>, gateway: Option<&mut RouterGateway>, wish: &Wish) -> Result<()> {
+    if let (Some(gateway), Some(policy)) = (gateway, wish.qos_policy_id) {
+        qos::assign(write, gateway.qos_policy_id, policy, gateway.port_id.0)?;
+        gateway.qos_policy_id = policy;
+    }
+    Ok(())
 }
 
 /// # Errors
@@ -249,9 +273,12 @@ fn add(
     let port = internal::create(write, &network, purpose, |write, place| {
         allocate(write, place, wish.fixed_ips())
     })?;
+    let policy = wish.qos_policy_id.flatten();
+    qos::assign(write, None, policy, port.id.0)?;
     let gateway = RouterGateway {
         network_id: network.id,
         port_id: port.id,
+        qos_policy_id: policy,
     };
     router
         .gateways

@@ -87,6 +87,7 @@ impl State {
             floating_ip_address: ip.floating_ip_address,
             network_id,
             fixed_ip_address,
+            qos_policy_id: ip.qos_policy_id,
         })
     }
 

@@ -61,6 +61,7 @@ fn network(n: u8, private: bool, revision: u64) -> Network {
         dns_domain: String::new(),
         availability_zone_hints: Vec::new(),
         single_homed: false,
+        qos_policy_id: None,
     }
 }
 
@@ -198,6 +199,7 @@ fn port(spec: &Spec, revision: u64) -> Port {
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
         metadata: None,
+        qos_policy_id: None,
         binding: Binding {
             host_id: spec.host.map(host),
             profile: profile(spec.migrating_to),
@@ -237,6 +239,7 @@ fn router(spec: &RouterSpec, revision: u64) -> Router {
     let gateway = RouterGateway {
         network_id: NetworkId(id(1, OUTSIDE)),
         port_id: PortId(id(5, router_port(spec.n, OUTSIDE))),
+        qos_policy_id: None,
     };
     let route = |(router, network): &(u8, u8)| HostRoute {
         destination: "192.0.2.0/24".parse().unwrap(),
@@ -285,6 +288,7 @@ fn floating_ip(spec: &FloatingSpec, revision: u64) -> neutron::FloatingIp {
         floating_network_id: NetworkId(id(1, OUTSIDE)),
         floating_ip_address: [203, 0, 113, spec.n].into(),
         floating_port_id: PortId(id(11, spec.n)),
+        qos_policy_id: None,
         port_id: spec.port.map(|p| PortId(id(5, p))),
         fixed_ip_address: spec.port.map(fixed),
         router_id: spec.router.map(|r| RouterId(id(6, r))),
@@ -947,6 +951,7 @@ fn floating_from_tables(state: &State, host: &HostId, intent: &mut Intent) {
                 floating_ip_address: ip.floating_ip_address,
                 network_id: port.network_id,
                 fixed_ip_address: fixed,
+                qos_policy_id: None,
             };
             intent.floating_ips.insert(ip.id, told);
         }

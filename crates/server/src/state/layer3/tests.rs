@@ -48,6 +48,7 @@ fn router(n: u8, network: u8) -> Event {
     let gateway = RouterGateway {
         network_id: NetworkId(id(network)),
         port_id: PortId(id(9)),
+        qos_policy_id: None,
     };
     let router = Router {
         id: RouterId(id(n)),
@@ -71,6 +72,7 @@ fn floating_ip(n: u8, port: Option<u8>, router: u8) -> Event {
         floating_network_id: NetworkId(id(1)),
         floating_ip_address: [203, 0, 113, n].into(),
         floating_port_id: PortId(id(9)),
+        qos_policy_id: None,
         port_id: port.map(|p| PortId(id(p))),
         fixed_ip_address: port.map(|p| [10, 0, 0, p].into()),
         router_id: port.map(|_| RouterId(id(router))),
