@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use hextet_kernel::Scope;
 use hextet_model::state::{
     Chain, ChainHook, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, Key, KeyPart,
-    KeyType, Limit, LimitUnit, Lookup, NatEnd, NatRange, Netns, NftRule, Object, PktType, Policy,
-    Set, Statement, Value, Verdict, table_text,
+    KeyType, Limit, LimitUnit, Limiter, LimiterRate, Lookup, NatEnd, NatRange, Netns, NftRule,
+    Object, PktType, Policy, Set, Statement, Value, Verdict, table_text,
 };
 use hextet_types::{Family, Mac};
 use support::{Host, isolated, name, run, states, try_run};
@@ -67,6 +67,45 @@ fn data_element(set: &str, key: Vec<Value>, data: Vec<Value>) -> Object {
             data,
         },
     )
+}
+
+fn limiter(name: &str, rate: LimiterRate) -> Object {
+    let name = name.into();
+    Object::Limiter(MAIN, Limiter { name, rate })
+}
+
+fn leads(set: &str, key: Value, limiter: &str) -> Object {
+    data_element(set, vec![key], vec![Value::Limiter(limiter.into())])
+}
+
+/// Limits by maps, and code points.
+fn limited() -> Vec<Object> {
+    let octets = LimiterRate::Octets(1_250_000, 65_536);
+    let packets = LimiterRate::Packets(1_000, 800);
+    let v4 = KeyType::Addr(Family::V4);
+    let over = |field: Field, map: &str| {
+        let limit = Statement::LimitMap(vec![field.into()], map.into());
+        rule(vec![limit, Statement::Counter, end(Verdict::Drop)])
+    };
+    let limits = vec![
+        over(Field::IifName, "limit-octets"),
+        over(Field::Daddr(Family::V4), "limit-packets"),
+        rule(vec![Statement::SetDscp(Family::V4, 46)]),
+        rule(vec![Statement::SetDscp(Family::V6, 10)]),
+    ];
+    vec![
+        limiter("l1", octets),
+        limiter("l2", packets),
+        data_map(
+            "limit-octets",
+            vec![KeyType::IfName],
+            vec![KeyType::Limiter],
+        ),
+        data_map("limit-packets", vec![v4], vec![KeyType::Limiter]),
+        leads("limit-octets", port(1), "l1"),
+        leads("limit-packets", addr("10.0.0.1"), "l2"),
+        chain("limits", hook(Hook::Forward, 10), limits),
+    ]
 }
 
 /// Translation by maps, and what is refused with an answer.
@@ -591,6 +630,7 @@ fn everything() -> BTreeMap<Key, Object> {
     objects.extend([prerouting(), forward()]);
     objects.extend(others());
     objects.extend(mapped());
+    objects.extend(limited());
     states(objects)
 }
 
@@ -680,6 +720,11 @@ fn tampering_is_found_and_mended() {
             "nft add table inet hextet '{ flags dormant; }'",
             "nft 'flush chain inet hextet input; delete chain inet hextet input; \
              add chain inet hextet input { type filter hook input priority 5; }'",
+            "nft 'delete element inet hextet limit-octets { \"tap1\" }; delete limit inet hextet l1'",
+            "nft 'delete element inet hextet limit-octets { \"tap1\" }; delete limit inet hextet l1; \
+             add limit inet hextet l1 { rate over 7 mbytes/second; }; \
+             add element inet hextet limit-octets { \"tap1\" : \"l1\" }'",
+            "nft add limit inet hextet more '{ rate 5/second; }'",
             "nft delete table inet hextet",
             "nft flush ruleset",
         ] {
@@ -692,6 +737,24 @@ fn tampering_is_found_and_mended() {
             assert!(host.reconcile(&desired) > 0, "{tamper}");
             assert_eq!(listing(), before, "{tamper}");
         }
+    });
+}
+
+#[test]
+fn a_limiter_stands_while_others_change() {
+    isolated(|| {
+        let mut desired = everything();
+        let mut host = Host::open();
+        host.reconcile(&desired);
+        let handle = || run("nft -a list limit inet hextet l1 | grep 'limit l1'");
+        let before = handle();
+        let old = limiter("l2", LimiterRate::Packets(1_000, 800));
+        desired.remove(&old.key());
+        let new = limiter("l3", LimiterRate::Packets(2_000, 1_600));
+        let to_new = leads("limit-packets", addr("10.0.0.1"), "l3");
+        desired.extend(states([new, to_new]));
+        assert_eq!(host.reconcile(&desired), 3);
+        assert_eq!(handle(), before);
     });
 }
 

@@ -37,7 +37,7 @@ async fn show(client: &Client, policy: &Value) -> Value {
 async fn rules_are_made_changed_and_deleted() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let admin = &cloud.admin().await;
-    
+
     let made = policy(admin, json!({"name": "gold", "tags": ["a"]})).await;
     assert_eq!(
         (&made["shared"], &made["is_default"]),
@@ -162,8 +162,7 @@ async fn what_is_wrong_is_refused() {
             .await
             .refused(400, "HTTPBadRequest");
     }
-    let known = admin
-        .get("/networking/v2.0/qos/policies/x/minimum_bandwidth_rules");
+    let known = admin.get("/networking/v2.0/qos/policies/x/minimum_bandwidth_rules");
     known.await.refused(404, "HTTPNotFound");
     user.try_create(POLICIES, "policy", json!({"name": "mine"}))
         .await
@@ -195,16 +194,12 @@ async fn a_policy_in_use_stays() {
     user.update("ports", "port", &port["id"], wish.clone())
         .await
         .refused(404, "QosPolicyNotFound");
-    let changed = admin
-        .update("ports", "port", &port["id"], wish)
-        .await;
+    let changed = admin.update("ports", "port", &port["id"], wish).await;
     assert_eq!(changed.ok(200)["port"]["qos_policy_id"], hidden["id"]);
     user.update("ports", "port", &port["id"], json!({"qos_policy_id": null}))
         .await
         .refused(403, "PolicyRemoveAuthorizationError");
-    let unshared =
-        admin
-            .update(POLICIES, "policy", &shared["id"], json!({"shared": false}));
+    let unshared = admin.update(POLICIES, "policy", &shared["id"], json!({"shared": false}));
     unshared.await.refused(409, "QosPolicyInUse");
     user.delete("ports", &port["id"]).await.ok(204);
     admin.delete(POLICIES, &hidden["id"]).await.ok(204);
@@ -216,9 +211,7 @@ async fn a_policy_in_use_stays() {
     )
     .await
     .ok(200);
-    let unshared =
-        admin
-            .update(POLICIES, "policy", &shared["id"], json!({"shared": false}));
+    let unshared = admin.update(POLICIES, "policy", &shared["id"], json!({"shared": false}));
     assert_eq!(unshared.await.ok(200)["policy"]["shared"], false);
     let gone = user
         .get(&format!("/networking/v2.0/{POLICIES}"))
@@ -260,9 +253,7 @@ async fn policies_are_shared_with_single_projects() {
         "object_type": "qos_policy", "object_id": made["id"],
         "action": "access_as_shared", "target_tenant": project,
     });
-    let grant = admin
-        .create("rbac-policies", "rbac_policy", body)
-        .await;
+    let grant = admin.create("rbac-policies", "rbac_policy", body).await;
     assert_eq!(show(&user, &made).await["shared"], true);
     let body = json!({"name": "n", "qos_policy_id": made["id"]});
     let network = user.create("networks", "network", body).await;
@@ -271,10 +262,7 @@ async fn policies_are_shared_with_single_projects() {
         .await
         .refused(409, "RbacPolicyInUse");
     user.delete("networks", &network["id"]).await.ok(204);
-    admin
-        .delete("rbac-policies", &grant["id"])
-        .await
-        .ok(204);
+    admin.delete("rbac-policies", &grant["id"]).await.ok(204);
     let id = made["id"].as_str().unwrap();
     let hidden = user.get(&format!("/networking/v2.0/{POLICIES}/{id}")).await;
     hidden.refused(404, "QosPolicyNotFound");
@@ -284,7 +272,7 @@ async fn policies_are_shared_with_single_projects() {
 async fn gateways_and_floating_ips_have_policies() {
     let cloud = TestCloud::start(StoreKind::Memory).await;
     let admin = &cloud.admin().await;
-    
+
     let gold = policy(admin, json!({"name": "gold"})).await;
     let iron = policy(admin, json!({"name": "iron"})).await;
     let body = json!({"name": "ext", "router:external": true});

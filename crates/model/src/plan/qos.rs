@@ -17,6 +17,7 @@ use hextet_types::{Family, IfName, PortId, QosPolicyId};
 
 use super::{
     group::DIRECTIONS,
+    index::has_interface,
     names,
     nft::{self, ACCEPT, DROP, because, rule},
     router::outside,
@@ -109,6 +110,7 @@ pub struct Limited {
 impl Limited {
     /// A port is there, is another, or is gone.
     pub fn set(&mut self, intent: &Intent, id: PortId, port: Option<&Port>) {
+        let port = port.filter(|port| has_interface(port));
         let rules = port.map_or(&[][..], |port| rules(intent, policy_of(intent, port)));
         let new = (!rules.is_empty()).then(|| mark_of(rules));
         let old = match new {

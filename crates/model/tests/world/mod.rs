@@ -1,6 +1,7 @@
 //! Small random clouds: few of each thing, so that they meet, repeat and contradict one another.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod qos;
 pub mod routers;
 
 use std::{
@@ -561,6 +562,12 @@ fn some_domain() -> impl Strategy<Value = RoutingDomain> {
 }
 
 pub fn some_change() -> impl Strategy<Value = Change> {
+    let bare = some_bare_change();
+    let with = (bare, 0u8..8).prop_map(|(change, n)| qos::with_policy(change, n));
+    prop_oneof![16 => with, 1 => qos::some_change()]
+}
+
+fn some_bare_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => some_network().prop_map(|n| Change::PutNetwork(Box::new(n))),
         4 => some_subnet().prop_map(|s| Change::PutSubnet(Box::new(s))),
