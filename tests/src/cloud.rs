@@ -69,6 +69,7 @@ impl Cloud {
             dns_domain: String::new(),
             availability_zone_hints: Vec::new(),
             single_homed: false,
+            qos_policy_id: None,
         };
         self.intent.networks.insert(id, network);
         id
@@ -150,6 +151,7 @@ impl Cloud {
             extra_dhcp_opts: Vec::new(),
             dns_name: String::new(),
             metadata: None,
+            qos_policy_id: None,
             binding: Binding::default(),
         };
         self.intent.ports.insert(id, port);

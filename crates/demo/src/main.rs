@@ -3,6 +3,7 @@
 mod check;
 mod clients;
 mod fabric;
+mod flow;
 mod hypervisor;
 mod leftovers;
 mod probe;

@@ -85,10 +85,15 @@ async fn rules_are_made_changed_and_deleted() {
     assert_eq!(shown["rules"][0]["qos_policy_id"], made["id"]);
     assert_eq!(shown["revision_number"], 5);
 
-    let path = rules(&made, "bandwidth_limit_rule");
+    change(admin, &made, &id).await;
+}
+
+/// What is changed of a rule, and what is not.
+async fn change(admin: &Client, made: &Value, id: &Value) {
+    let path = rules(made, "bandwidth_limit_rule");
     let change = json!({"max_burst_kbps": 100});
     let changed = admin
-        .update(&path, "bandwidth_limit_rule", &id, change)
+        .update(&path, "bandwidth_limit_rule", id, change)
         .await
         .ok(200);
     let changed = &changed["bandwidth_limit_rule"];
@@ -100,7 +105,7 @@ async fn rules_are_made_changed_and_deleted() {
         .update(
             &path,
             "bandwidth_limit_rule",
-            &id,
+            id,
             json!({"direction": "ingress"}),
         )
         .await
@@ -110,7 +115,7 @@ async fn rules_are_made_changed_and_deleted() {
         .await
         .ok(200);
     assert_eq!(listed["bandwidth_limit_rules"].as_array().unwrap().len(), 1);
-    by_identifier(admin, &id).await;
+    by_identifier(admin, id).await;
     let gone = format!("/networking/v2.0/{path}/{}", id.as_str().unwrap());
     let words = admin.get(&gone).await.refused(404, "QosRuleNotFound");
     assert!(words.contains(" for policy "), "{words}");

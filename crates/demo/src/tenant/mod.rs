@@ -9,6 +9,7 @@ mod metadata;
 mod outside;
 mod private;
 mod project;
+mod qos;
 mod routed;
 mod router;
 
@@ -243,6 +244,8 @@ impl Tenant {
         checks.look("ndp-proxy-address", || with(outside::ndp_proxy));
         checks.look("byoip-inbound", || byoip::inbound(t));
         checks.look("metadata-v4-v6", || with(metadata::both_families));
+        checks.narrate("Limits:");
+        checks.look("qos-limits-hold", || with(qos::limits));
         self.routed = routed.ok();
         self.outside = outside.ok();
         checks.narrate("What is broken, and what it costs:");

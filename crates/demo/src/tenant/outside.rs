@@ -125,6 +125,22 @@ impl Outside {
         guest
     }
 
+    /// Guests on two hosts, of IPv4 that is translated.
+    pub fn public(&self) -> [&Guest; 2] {
+        let [a, b] = &self.public;
+        [a, b]
+    }
+
+    /// Their router.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// The external network.
+    pub fn external(&self) -> &str {
+        &self.external
+    }
+
     fn gateway_v4(&self) -> Result<IpAddr> {
         let router = self.router.show()?;
         let fixed = json!({"fixed_ips": router["external_gateway_info"]["external_fixed_ips"]});
