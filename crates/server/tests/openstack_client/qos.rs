@@ -27,7 +27,7 @@ pub fn policies(os: &mut Session) {
     assert_eq!(shown["max_kbps"], 9000);
     assert_eq!(os.list("network qos rule list gold", |_| true), 2);
     assert_eq!(os.list("network qos rule type list", |_| true), 3);
-    let kind = os.json("network qos rule type show bandwidth-limit");
+    let kind = os.json("network qos rule type show bandwidth_limit");
     assert!(
         kind["drivers"].to_string().contains("max_burst_kbps"),
         "{kind}"
