@@ -14,6 +14,7 @@
 //! | [`responder`] | the RA and DHCP engine, the packet socket |
 //! | [`bgp`] | the BGP engine and its connections |
 //! | [`bfd`] | the BFD engine and its sockets |
+//! | [`probe`] | the engine that watches other hosts' kernels, and its socket |
 //! | [`subscription`], [`reporter`] | the connections to the server |
 
 pub mod bfd;
@@ -22,6 +23,7 @@ mod client;
 pub mod clock;
 pub mod config;
 mod control;
+mod doubt;
 mod explain;
 mod flows;
 #[cfg(feature = "fuzzing")]
@@ -32,6 +34,7 @@ mod lookout;
 mod metrics;
 mod monitor;
 mod next_hop;
+mod probe;
 mod reconciler;
 pub mod report;
 mod reporter;

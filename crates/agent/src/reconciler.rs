@@ -27,11 +27,13 @@ use tracing::{error, info, warn};
 
 use crate::{
     bgp::{Announcements, Learned},
+    doubt::Doubt,
     explain::{self, Verdicts},
     flows::Flows,
     journal::Journal,
     lookout::Lookout,
     next_hop::NextHops,
+    probe::Watched,
     report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus, RouterStatus},
     reporter::Standing as Reported,
     subscription::Update,
@@ -60,6 +62,8 @@ pub enum Input {
     Intent(Update),
     /// From BGP.
     Learned(Learned),
+    /// Some BGP peer is there, or none any more.
+    Peers(bool),
     /// Somebody else, or we, changed something in the kernel.
     Kernel(Heard),
     /// Somebody asks.
@@ -99,6 +103,8 @@ pub struct Outputs {
     pub responders: mpsc::UnboundedSender<ResponderChange>,
     /// What the server is told.
     pub standing: watch::Sender<Reported>,
+    /// Which hosts' kernels are watched.
+    pub watched: watch::Sender<Watched>,
 }
 
 /// A port's responder is new, different or gone.
@@ -136,6 +142,7 @@ pub struct Reconciler {
     links: BTreeMap<IfName, PortId>,
     revision: u64,
     server_heard: Option<Instant>,
+    doubt: Doubt,
     writes: u64,
     mended: u64,
     looks: Looks,
@@ -176,12 +183,16 @@ impl Reconciler {
             links: BTreeMap::new(),
             revision,
             server_heard: None,
+            doubt: Doubt::None,
             writes: 0,
             mended: 0,
             looks,
             next_move: Instant::now(),
         };
         reconciler.adopt()?;
+        if !reconciler.restarting() {
+            reconciler.doubt = Doubt::Alone;
+        }
         let report = reconciler.kernel.reconcile_known(&reconciler.desired);
         reconciler.note(report);
         let planner = &reconciler.planner;
@@ -204,6 +215,7 @@ impl Reconciler {
     pub fn run(mut self, inputs: &Receiver<Input>) {
         loop {
             self.settle();
+            self.set_doubt(self.doubt.expire(Instant::now()));
             self.check_flows(inputs);
             match self.next_input(inputs) {
                 Ok(input) => {
@@ -224,7 +236,8 @@ impl Reconciler {
             return Ok(input);
         }
         let look = self.looks.due();
-        let until = self.flows.due().map_or(look, |due| due.min(look));
+        let due = [self.flows.due(), self.doubt.due()];
+        let until = due.into_iter().flatten().fold(look, Instant::min);
         let until = match self.kernel.programs_to_move() {
             0 => until,
             _ => until.min(self.next_move),
@@ -267,6 +280,7 @@ impl Reconciler {
                     self.dirty.insert(key);
                 }
             }
+            Input::Peers(there) => self.set_doubt(self.doubt.peers(there, Instant::now())),
             Input::Kernel(heard) => self.hear_kernel(heard),
             Input::Ask(question) => {
                 self.settle();
@@ -280,6 +294,7 @@ impl Reconciler {
         let (changed, revision, kept) = match update {
             Update::StillAt(revision) => {
                 self.revision = revision;
+                self.set_doubt(Doubt::None);
                 return;
             }
             Update::Whole(intent, revision) => {
@@ -300,6 +315,8 @@ impl Reconciler {
         }
         self.revision = revision;
         self.take(changed);
+        self.set_doubt(Doubt::None);
+        self.tell_watched();
     }
 
     fn take(&mut self, mut changed: Changed) {

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{client, identity::Identity};
+use crate::{client, identity::Identity, probe::Pulses};
 
 /// The server counts an agent as away after several of these.
 const HEARTBEAT: Duration = Duration::from_secs(8);
@@ -85,6 +85,7 @@ impl Standing {
             gateway_mac: None,
             gateway: None,
             tunnel_address: None,
+            watched: Pulses::new(),
             configurations: self.configurations.clone(),
         };
         (report, self.last_change)
@@ -95,11 +96,11 @@ impl Standing {
 pub async fn run(
     (server, host): (String, Host),
     identity: Identity,
-    mut standing: watch::Receiver<Standing>,
+    (mut standing, mut pulses): (watch::Receiver<Standing>, watch::Receiver<Pulses>),
 ) {
     let mut last = String::new();
     while standing.has_changed().is_ok() {
-        if let Err(error) = report(&server, host, &identity, &mut standing).await {
+        if let Err(error) = report(&server, host, &identity, (&mut standing, &mut pulses)).await {
             let error = format!("{error:#}");
             if error == last {
                 debug!(error, "a report to the server failed");
@@ -117,13 +118,14 @@ async fn report(
     server: &str,
     host: Host,
     identity: &Identity,
-    standing: &mut watch::Receiver<Standing>,
+    (standing, pulses): (&mut watch::Receiver<Standing>, &mut watch::Receiver<Pulses>),
 ) -> Result<()> {
     let mut connection = client::connect(server, identity.tls()?).await?;
     let (mut everything, mut told) = standing.borrow_and_update().since(None);
     everything.gateway_mac = Some(host.gateway_mac);
     everything.tunnel_address = host.tunnel_address;
     everything.gateway = Some(host.gateway);
+    everything.watched = pulses.borrow_and_update().clone();
     connection.report(&everything).await?;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -136,9 +138,12 @@ async fn report(
                 }
                 sleep(GATHER).await;
             }
+            // How kernels fare is told at once.
+            Ok(()) = pulses.changed() => {}
             _ = heartbeat.tick() => {}
         }
-        let (news, last) = standing.borrow_and_update().since(Some(told));
+        let (mut news, last) = standing.borrow_and_update().since(Some(told));
+        news.watched = pulses.borrow_and_update().clone();
         connection.report(&news).await?;
         told = last;
     }

@@ -11,11 +11,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hextet_autoconf::Duid;
+use hextet_bgp::session::State;
 use hextet_kernel::{Config as KernelConfig, Kernel, Scope, netlink::Monitor, netns};
 use hextet_model::{plan::Planner, state::Netns};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc as async_mpsc, watch},
+    sync::{Notify, mpsc as async_mpsc, watch},
 };
 use tracing::{info, warn};
 
@@ -29,6 +30,7 @@ use crate::{
     journal::Journal,
     metrics, monitor,
     next_hop::NextHops,
+    probe,
     reconciler::{Input, Outputs, Reconciler},
     reporter, responder,
     subscription::{self, Update},
@@ -105,10 +107,15 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     tokio::spawn(reporter::run(
         (config.server.clone(), told),
         identity.clone(),
-        agent.standing.clone(),
+        (agent.standing.clone(), agent.pulses.clone()),
     ));
     let (updates, told) = async_mpsc::channel(UPDATES);
-    let following = subscription::run(config.server.clone(), identity.clone(), updates);
+    let following = subscription::run(
+        config.server.clone(),
+        identity.clone(),
+        updates,
+        agent.reach.clone(),
+    );
     tokio::spawn(following);
     tokio::spawn(hand_on_intent(told, agent.inputs.clone()));
     tokio::spawn(renew(config.clone(), identity));
@@ -131,6 +138,9 @@ pub async fn run_told(config: AgentConfig, told: async_mpsc::Receiver<Update>) -
 struct Agent {
     inputs: mpsc::SyncSender<Input>,
     standing: watch::Receiver<reporter::Standing>,
+    pulses: watch::Receiver<probe::Pulses>,
+    /// Told when the first BGP peer is there again.
+    reach: Arc<Notify>,
     speaker: Option<SpeakerStatus>,
     reconciling: thread::JoinHandle<()>,
 }
@@ -141,6 +151,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let (standing, standing_told) = watch::channel(reporter::Standing::default());
     let (responders, responders_told) = async_mpsc::unbounded_channel();
     let (announce, announcements) = watch::channel(bgp::Announcements::new());
+    let (watched, whom) = watch::channel(probe::Watched::new());
 
     let mut kernel = open_kernel(config)?;
     let main = netns::Handle::open(&Netns::Main)?;
@@ -152,6 +163,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         announce: Some(announce),
         responders,
         standing,
+        watched,
     };
     let reconciler = Reconciler::new(
         Planner::new(config.host.clone()),
@@ -169,6 +181,18 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let drains = Arc::new(bgp::Drains::open(&config.state_dir)?);
     let told = (announcements, drains.hear());
     let speaker = start_bgp(config, clock, restarting, told, &inputs)?;
+    let reach = Arc::new(Notify::new());
+    if let Some(speaker) = &speaker {
+        tokio::spawn(tell_peers(
+            speaker.bgp.clone(),
+            inputs.clone(),
+            reach.clone(),
+        ));
+    }
+    let pulses = match config.tunnel_address {
+        Some(own) => probe::start(clock, own, whom)?,
+        None => watch::channel(probe::Pulses::new()).1,
+    };
     control::serve(
         &config.control_socket,
         sources(config, &inputs, speaker.as_ref(), drains, clock),
@@ -181,6 +205,8 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     Ok(Agent {
         inputs,
         standing: standing_told,
+        pulses,
+        reach,
         speaker,
         reconciling,
     })
@@ -255,6 +281,35 @@ fn start_bgp(
         bfd: handle.sessions,
         end: handle.end,
     }))
+}
+
+/// Says when the first peer is there, and when the last one has gone.
+async fn tell_peers(
+    mut status: watch::Receiver<Option<Arc<hextet_bgp::speaker::SpeakerStatus>>>,
+    inputs: mpsc::SyncSender<Input>,
+    reach: Arc<Notify>,
+) {
+    let mut told = false;
+    loop {
+        let there = status.borrow_and_update().as_ref().is_some_and(|status| {
+            let mut peers = status.peers.iter();
+            peers.any(|peer| peer.state == State::Established)
+        });
+        if there != told {
+            told = there;
+            let inputs = inputs.clone();
+            let tell = move || inputs.send(Input::Peers(there)).is_ok();
+            if !tokio::task::spawn_blocking(tell).await.unwrap_or(false) {
+                return;
+            }
+            if there {
+                reach.notify_one();
+            }
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn sources(

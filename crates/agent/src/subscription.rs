@@ -3,13 +3,16 @@
 //! While the server is away nothing is handed on, so that what runs goes on running; after its return
 //! the whole intent comes as one snapshot.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use hextet_api::agent::IntentMessage;
 use hextet_model::intent::{Change, Intent};
 use rand::Rng;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
+};
 use tracing::{info, warn};
 
 use crate::{client, identity::Identity};
@@ -30,11 +33,25 @@ pub enum Update {
     StillAt(u64),
 }
 
-/// Runs until the receiver is gone.
-pub async fn run(server: String, identity: Identity, updates: mpsc::Sender<Update>) {
+/// Runs until the receiver is gone. `reach` says that the server may be within reach again: then a connection that has
+/// been silent is not waited for.
+pub async fn run(
+    server: String,
+    identity: Identity,
+    updates: mpsc::Sender<Update>,
+    reach: Arc<Notify>,
+) {
     let mut retry = FIRST_RETRY;
     while !updates.is_closed() {
-        match follow(&server, &identity, &updates, &mut retry).await {
+        let followed = tokio::select! {
+            followed = follow(&server, &identity, &updates, &mut retry) => followed,
+            () = reach.notified() => {
+                info!("a way to the server may be new: asking for the intent anew");
+                retry = FIRST_RETRY;
+                continue;
+            }
+        };
+        match followed {
             Ok(()) => return,
             Err(error) => warn!(
                 error = format!("{error:#}"),
@@ -42,7 +59,10 @@ pub async fn run(server: String, identity: Identity, updates: mpsc::Sender<Updat
             ),
         }
         let jitter = rand::rng().random_range(0.5..1.0);
-        sleep(retry.mul_f64(jitter)).await;
+        tokio::select! {
+            () = sleep(retry.mul_f64(jitter)) => {}
+            () = reach.notified() => retry = FIRST_RETRY,
+        }
         retry = (retry * 2).min(LAST_RETRY);
     }
 }

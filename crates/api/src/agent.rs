@@ -105,6 +105,10 @@ pub struct StatusReport {
     /// report.
     #[serde(default)]
     pub gateway: Option<bool>,
+    /// How the kernels fare that the host is told to watch; one of which nothing is known yet is left out. Always
+    /// the whole.
+    #[serde(default)]
+    pub watched: BTreeMap<HostId, Pulse>,
     /// For people: uplinks, peers, counts (`configurations` of Neutron's agent list).
     #[serde(default)]
     pub configurations: BTreeMap<String, serde_json::Value>,
@@ -131,6 +135,16 @@ pub fn is_tunnel_address(address: IpAddr) -> bool {
     };
     let nobody = address.is_unspecified() || address.is_multicast() || address.is_loopback();
     !(nobody || of_one_link || address.to_canonical() != address)
+}
+
+/// How a kernel fares, as another host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pulse {
+    /// It answers.
+    Answers,
+    /// It has answered, and does not any more.
+    Silent,
 }
 
 /// A port on its host.

@@ -8,7 +8,8 @@
 //!
 //! From the wire upwards: [`packet`] is the codec, [`session`] the state machine of one session,
 //! [`engine`] holds the sessions of a host and finds the one that a packet is for, [`config`] is
-//! what an operator may say.
+//! what an operator may say. [`probe`] stands beside them: it watches kernels of hosts that are further away, with
+//! ICMP echo, by the same rules.
 //!
 //! # What a driver does
 //!
@@ -65,6 +66,7 @@
 pub mod config;
 pub mod engine;
 pub mod packet;
+pub mod probe;
 mod random;
 pub mod session;
 

@@ -143,3 +143,29 @@ fn a_guest_configures_itself() {
         assert!(shown.contains(part), "{part} is missing in\n{shown}");
     }
 }
+
+#[test]
+fn a_running_guest_goes_to_another_node() {
+    let text = "name = \"guests\"\n[node.host]\n[node.other]\n";
+    let name = format!("migrates-{}", std::process::id());
+    let file = LabFile::parse(text, Path::new("guests.toml"));
+    let lab = Lab::up(file.unwrap().named(&name).unwrap())
+        .unwrap()
+        .guard();
+    let kernel = Kernel::find_or_fetch().unwrap();
+    let mut spec = spec();
+    spec.network = GuestNetwork::Fixed {
+        addresses: vec!["192.0.2.2/24".parse().unwrap()],
+        gateways: Vec::new(),
+    };
+    let guest = lab.boot("host", &kernel, &spec).unwrap();
+    guest.wait_ready(LIMIT).unwrap();
+    let (status, _) = guest.run("echo here > /kept", LIMIT).unwrap();
+    assert_eq!(status, 0);
+    let arrived = lab.receive("other", &kernel, &spec).unwrap();
+    let migration = guest.migrate(&arrived, LIMIT).unwrap();
+    assert!(migration.downtime <= migration.took, "{migration:?}");
+    assert!(!guest.process().runs() || wait_until(LIMIT, || !guest.process().runs()));
+    let (status, said) = arrived.run("cat /kept", LIMIT).unwrap();
+    assert_eq!((status, said.as_str()), (0, "here"));
+}

@@ -355,3 +355,63 @@ fn tunnel_packets_are_taken_from_known_hosts_and_for_ports_elsewhere() {
     let after = table_text(planner.state().objects.values(), &main);
     assert!(!after.contains("4789"), "{after}");
 }
+
+/// What differs between two states: what the first lacks, and what the second does.
+fn difference(first: &HostState, second: &HostState) -> [Vec<Key>; 2] {
+    let lacks = |a: &HostState, b: &HostState| {
+        let objects = b.objects.iter();
+        let other = objects.filter(|(key, object)| a.objects.get(key) != Some(*object));
+        other.map(|(key, _)| key.clone()).collect()
+    };
+    [lacks(first, second), lacks(second, first)]
+}
+
+/// Everything of it stands, so that it is a matter of routes alone when its addresses come to this host.
+#[test]
+fn a_standby_has_all_but_the_ways_to_its_addresses() {
+    for network_type in [NetworkType::Vxlan, NetworkType::Routed] {
+        let mut planner = Planner::new(config());
+        let mut changes = tenant(0);
+        if let Change::PutNetwork(network) = &mut changes[0] {
+            network.network_type = network_type;
+        }
+        let Change::PutPort(port) = &changes[3] else {
+            unreachable!()
+        };
+        let id = port.id;
+        let addresses: BTreeSet<IpAddr> = port.fixed_ips.iter().map(|f| f.ip_address).collect();
+        planner.apply_all(changes.clone());
+        let active = planner.state().clone();
+        let changed = planner.apply(Change::PutStandby(id));
+        let standby = planner.state().clone();
+        assert_eq!(standby, plan(planner.intent(), &config()));
+        let [gained, lost] = difference(&active, &standby);
+        assert_eq!(gained, [], "{network_type:?}");
+        let routes = lost.iter().map(|key| match key {
+            Key::Route(route) => route.prefix.addr(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(routes.collect::<BTreeSet<_>>(), addresses);
+        assert!(
+            changed.recheck.is_empty() && changed.cut.is_empty(),
+            "no flow is cut"
+        );
+        assert_eq!(
+            active.announce.len(),
+            if network_type == NetworkType::Routed {
+                2
+            } else {
+                0
+            }
+        );
+        assert!(standby.announce.is_empty());
+        assert_eq!(active.responders, standby.responders);
+        planner.apply(Change::RemoveStandby(id));
+        assert_eq!(planner.state(), &active);
+        // Told in the server's order: first that it is a standby.
+        let mut other = Planner::new(config());
+        other.apply(Change::PutStandby(id));
+        other.apply_all(changes);
+        assert_eq!(other.state(), &standby);
+    }
+}

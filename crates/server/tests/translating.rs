@@ -9,7 +9,10 @@
 mod cloud;
 mod layer3;
 
+use std::collections::BTreeMap;
+
 use cloud::addresses;
+use hextet_api::agent::{Pulse, StatusReport};
 use hextet_model::intent::{Intent, PortForwarding};
 use hextet_types::HostId;
 use serde_json::{Value, json};
@@ -163,4 +166,64 @@ async fn port_forwardings_are_told_to_the_gateway_host() {
     second
         .until("none", |i| i.port_forwardings.is_empty())
         .await;
+}
+
+fn pulses(answer: &[&str], silent: &[&str]) -> BTreeMap<HostId, Pulse> {
+    let answer = answer.iter().map(|h| (host_id(h), Pulse::Answers));
+    let silent = silent.iter().map(|h| (host_id(h), Pulse::Silent));
+    answer.chain(silent).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_host_whose_kernel_is_silent_loses_its_routers() {
+    let world = World::start().await;
+    let (h1, mut first) = host(&world.cloud, "h1", "2001:db8::1").await;
+    let (edge, _, port) = world.behind("10.0.0.0/24").await;
+    let record = |i: &Intent| {
+        let router = i.routers.get(&router_id(&edge))?;
+        let gateway = router.gateway_host.as_ref()?;
+        Some((gateway.host.to_string(), gateway.generation))
+    };
+    let (h2, mut second) = host(&world.cloud, "h2", "2001:db8::2").await;
+    let (h3, mut third) = host(&world.cloud, "h3", "2001:db8::3").await;
+    bind(&world, &port, "h2").await;
+    let on = |name: &'static str| move |i: &Intent| record(i).is_some_and(|(host, _)| host == name);
+    second.until("h1 translates", on("h1")).await;
+    let watches = |others: [&str; 2]| {
+        let others: Vec<HostId> = others.iter().map(|h| host_id(h)).collect();
+        move |i: &Intent| i.watched.keys().eq(&others)
+    };
+    first.until("whom to watch", watches(["h2", "h3"])).await;
+    second.until("whom to watch", watches(["h1", "h3"])).await;
+    third.until("whom to watch", watches(["h1", "h2"])).await;
+    assert_eq!(
+        third.intent.watched[&host_id("h1")].to_string(),
+        "2001:db8::1"
+    );
+
+    let tell = async |host: &cloud::host::Host, watched| {
+        let report = StatusReport {
+            watched,
+            ..StatusReport::default()
+        };
+        assert_eq!(host.post("/v1/status", &report).await.0, 204);
+    };
+    // One alone moves nothing, nor does who is cut off; the store shows no move when the majority comes.
+    tell(&h2, pulses(&["h3"], &["h1"])).await;
+    tell(&h3, pulses(&["h1", "h2"], &[])).await;
+    tell(&h1, pulses(&[], &["h2", "h3"])).await;
+    let shown = world.admin.show("routers", &edge["id"]).await.ok(200)["router"].clone();
+    assert_eq!(shown["hextet:gateway_host"], "h1");
+    tell(&h3, pulses(&["h2"], &["h1"])).await;
+    second.until("it moves", |i| !on("h1")(i)).await;
+    assert_eq!(
+        record(&second.intent).map(|(_, generation)| generation),
+        Some(2)
+    );
+    // It does not come back by itself.
+    tell(&h2, pulses(&["h1", "h3"], &[])).await;
+    tell(&h3, pulses(&["h1", "h2"], &[])).await;
+    let (new, _) = record(&second.intent).unwrap();
+    let shown = world.admin.show("routers", &edge["id"]).await.ok(200)["router"].clone();
+    assert_eq!(shown["hextet:gateway_host"], json!(new));
 }

@@ -15,15 +15,54 @@ use hextet_model::{
 };
 use hextet_types::{IfName, NetworkId, PortId, Prefix};
 
+use tracing::info;
+
 use super::{MAIN_TABLE, Reconciler, ResponderChange};
-use crate::report::{PortStatus, RouterStatus};
+use crate::{
+    doubt::{Doubt, announced_for_routers},
+    report::{PortStatus, RouterStatus},
+};
 
 impl Reconciler {
     /// Everything, as after a start.
     pub(super) fn tell_all(&mut self) {
         self.tell_announcements(&self.planner.state().announce.keys().copied().collect());
+        self.tell_watched();
         let ports: Vec<PortId> = self.planner.intent().ports.keys().copied().collect();
         ports.into_iter().for_each(|port| self.tell_responder(port));
+    }
+
+    /// Which hosts' kernels are watched.
+    pub(super) fn tell_watched(&self) {
+        let wanted = &self.planner.intent().watched;
+        self.outputs.watched.send_if_modified(|told| {
+            let news = told != wanted;
+            if news {
+                told.clone_from(wanted);
+            }
+            news
+        });
+    }
+
+    /// What routers that translate here have announced is announced if there is no doubt that they do.
+    pub(super) fn set_doubt(&mut self, doubt: Doubt) {
+        let was = std::mem::replace(&mut self.doubt, doubt);
+        if was.is_any() == doubt.is_any() {
+            return;
+        }
+        let concerned = self.for_routers();
+        if !concerned.is_empty() {
+            let held = doubt.is_any();
+            info!(
+                addresses = concerned.len(),
+                held, "announcing what routers translate to here"
+            );
+            self.tell_announcements(&concerned);
+        }
+    }
+
+    fn for_routers(&self) -> BTreeSet<Prefix> {
+        announced_for_routers(self.planner.intent(), &self.planner.config().host)
     }
 
     /// These prefixes are announced anew, otherwise, or no longer.
@@ -32,9 +71,13 @@ impl Reconciler {
             return;
         };
         let wanted = &self.planner.state().announce;
+        let held = match self.doubt.is_any() {
+            true => self.for_routers(),
+            false => BTreeSet::new(),
+        };
         announce.send_modify(|told| {
             for prefix in changed {
-                match wanted.get(prefix) {
+                match wanted.get(prefix).filter(|_| !held.contains(prefix)) {
                     Some(announcement) => drop(told.insert(*prefix, *announcement)),
                     None => drop(told.remove(prefix)),
                 }

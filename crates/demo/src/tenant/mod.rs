@@ -3,6 +3,7 @@
 mod byoip;
 mod failure;
 mod fragments;
+mod gateway;
 mod guest;
 mod late;
 mod metadata;
@@ -249,6 +250,13 @@ impl Tenant {
         self.routed = routed.ok();
         self.outside = outside.ok();
         checks.narrate("What is broken, and what it costs:");
+        checks.look("snat-gateway-lost", || {
+            let outside = self.outside.take();
+            let seen = outside.as_ref().context("nothing leads outside");
+            let seen = seen.and_then(|o| gateway::lost(self, o));
+            self.outside = outside;
+            seen
+        });
         checks.look("agent-killed-no-loss", || failure::agent_killed(self));
         checks.look("server-down-no-loss", || failure::server_down(self));
     }

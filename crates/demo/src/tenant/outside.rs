@@ -131,7 +131,7 @@ impl Outside {
         [a, b]
     }
 
-    /// Their router.
+    /// The router of those that share an address outside.
     pub fn router(&self) -> &Router {
         &self.router
     }
@@ -141,7 +141,34 @@ impl Outside {
         &self.external
     }
 
-    fn gateway_v4(&self) -> Result<IpAddr> {
+    /// Somebody, on h1, without an address outside of its own, to whom ports are forwarded.
+    pub fn shares_an_address(&self) -> &Guest {
+        let [guest, _] = &self.public;
+        guest
+    }
+
+    /// An address and a port that are forwarded to its port 80.
+    ///
+    /// # Errors
+    ///
+    /// None is.
+    pub fn forwarded(&self, t: &Tenant) -> Result<(IpAddr, u16)> {
+        let ips = t.projects[0].cloud.list("floatingip", "")?;
+        let with = |ip: &&Value| {
+            ip["port_forwardings"]
+                .as_array()
+                .is_some_and(|f| !f.is_empty())
+        };
+        let ip = ips.iter().find(with).context("no ports are forwarded")?;
+        Ok((text(ip, "floating_ip_address")?.parse()?, 8080))
+    }
+
+    /// Its address of IPv4.
+    ///
+    /// # Errors
+    ///
+    /// It has none.
+    pub fn gateway_v4(&self) -> Result<IpAddr> {
         let router = self.router.show()?;
         let fixed = json!({"fixed_ips": router["external_gateway_info"]["external_fixed_ips"]});
         let v4 = addresses(&fixed)?.into_iter().find(IpAddr::is_ipv4);

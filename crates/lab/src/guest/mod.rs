@@ -7,6 +7,7 @@
 
 mod archive;
 mod image;
+mod migrate;
 
 use std::{
     fmt::Write as _,
@@ -24,6 +25,7 @@ use hextet_types::{Family, IfName, Mac};
 use crate::{Error, InterfaceAddress, Lab, Process, wait_until};
 
 pub use image::Kernel;
+pub use migrate::Migration;
 
 /// The TCP port on which a guest answers with its name.
 pub const PORT: u16 = 7;
@@ -69,6 +71,10 @@ pub struct Guest {
     process: Arc<Process>,
     console: PathBuf,
     socket: PathBuf,
+    /// QEMU's monitor.
+    monitor: PathBuf,
+    /// Where it waits for a machine, if it does.
+    incoming: Option<PathBuf>,
     /// How many were run.
     commands: Mutex<u32>,
 }
@@ -137,18 +143,49 @@ impl Lab {
     ///
     /// There is no such node, a Debian package is missing, or QEMU does not start.
     pub fn boot(&self, node: &str, kernel: &Kernel, spec: &GuestSpec) -> Result<Guest, Error> {
+        self.start(node, kernel, spec, false)
+    }
+
+    /// Makes the place for a machine that comes from another node ([`Guest::migrate`]), where it was started with the
+    /// same kernel and specification.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Lab::boot`].
+    pub fn receive(&self, node: &str, kernel: &Kernel, spec: &GuestSpec) -> Result<Guest, Error> {
+        self.start(node, kernel, spec, true)
+    }
+
+    fn start(
+        &self,
+        node: &str,
+        kernel: &Kernel,
+        spec: &GuestSpec,
+        waits: bool,
+    ) -> Result<Guest, Error> {
         let place = self.node(node)?;
         let file = |suffix: &str| {
             self.node_directory(node)
                 .join(format!("{}.{suffix}", spec.name))
         };
         let (initrd, console, socket) = (file("initrd"), file("console"), file("socket"));
+        let monitor = file("monitor");
+        let incoming = waits.then(|| file("incoming"));
         kernel.write_initrd(&initrd, &spec.config(), &spec.modules)?;
         let mut command = qemu(kernel, spec, &initrd, &console, &socket);
+        let monitor_at = format!("unix:{},server=on,wait=off", monitor.display());
+        command.arg("-qmp").arg(monitor_at);
+        if let Some(path) = &incoming {
+            command
+                .arg("-incoming")
+                .arg(format!("unix:{}", path.display()));
+        }
         let process = self
             .spawn(&place, &spec.name, &mut command)
             .map_err(no_qemu)?;
-        let listens = || UnixStream::connect(&socket).is_ok();
+        // Where a machine is waited for is listened at last, and only once may anybody connect.
+        let waited = || incoming.as_ref().is_none_or(|path| path.exists());
+        let listens = || UnixStream::connect(&socket).is_ok() && waited();
         let mut ready = false;
         wait_until(STARTED, || {
             ready = listens();
@@ -166,6 +203,8 @@ impl Lab {
             process,
             console,
             socket,
+            monitor,
+            incoming,
             commands: Mutex::new(0),
         })
     }

@@ -60,6 +60,8 @@ pub struct Intent {
     /// Of addresses that some port here may use besides its own (`allowed_address_pairs`): the port, on any host,
     /// that was the last to say that it has it. Where there is none, the address is where its first claimant is.
     pub holders: BTreeMap<(NetworkId, IpAddr), PortId>,
+    /// Hosts whose kernels this one watches, and the address at which each has to answer.
+    pub watched: BTreeMap<HostId, IpAddr>,
 }
 
 /// Among whom an address is one's own: in two domains it may be two ports'. What is a member of a group in one
@@ -160,6 +162,10 @@ pub enum Change {
     PutHolder(NetworkId, IpAddr, PortId),
     /// Nobody has said that the address is its own, or it concerns this host no longer.
     RemoveHolder(NetworkId, IpAddr),
+    /// A host's kernel is to be watched, at that address.
+    PutWatched(HostId, IpAddr),
+    /// A host is not to be watched any more.
+    RemoveWatched(HostId),
 }
 
 impl Intent {
@@ -207,6 +213,8 @@ impl Intent {
             Change::RemoveStandby(id) => drop(self.standbys.remove(&id)),
             Change::PutHolder(id, addr, port) => drop(self.holders.insert((id, addr), port)),
             Change::RemoveHolder(id, addr) => drop(self.holders.remove(&(id, addr))),
+            Change::PutWatched(host, addr) => drop(self.watched.insert(host, addr)),
+            Change::RemoveWatched(host) => drop(self.watched.remove(&host)),
         }
     }
 
@@ -269,6 +277,7 @@ impl Intent {
         let hosts = self.hosts.iter();
         let remotes = self.remotes.iter();
         let holders = self.holders.iter();
+        let watched = self.watched.iter();
         let policies = self.qos_policies.values();
         let policies = policies.map(|p| Change::PutQosPolicy(Box::new(p.clone())));
         policies
@@ -284,6 +293,7 @@ impl Intent {
             .chain(groups)
             .chain(self.standbys.iter().copied().map(Change::PutStandby))
             .chain(holders.map(|((id, addr), port)| Change::PutHolder(*id, *addr, *port)))
+            .chain(watched.map(|(host, addr)| Change::PutWatched(host.clone(), *addr)))
             .chain(ports)
     }
 
@@ -300,6 +310,7 @@ impl Intent {
         let members = self.members.into_iter();
         let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
         let holders = self.holders.into_iter();
+        let watched = self.watched.into_iter();
         let policies = self.qos_policies.into_values().map(Box::new);
         policies
             .map(Change::PutQosPolicy)
@@ -315,6 +326,7 @@ impl Intent {
             .chain(groups.map(Change::PutGroup))
             .chain(self.standbys.into_iter().map(Change::PutStandby))
             .chain(holders.map(|((id, addr), port)| Change::PutHolder(id, addr, port)))
+            .chain(watched.map(|(host, addr)| Change::PutWatched(host, addr)))
             .chain(ports.map(Change::PutPort))
     }
 
@@ -351,6 +363,9 @@ impl Intent {
         changes.extend(standbys.copied().map(Change::RemoveStandby));
         let holders = gone(&self.holders, &to.holders);
         changes.extend(holders.map(|(id, addr)| Change::RemoveHolder(id, addr)));
+        let watched = self.watched.keys();
+        let watched = watched.filter(|host| !to.watched.contains_key(host));
+        changes.extend(watched.cloned().map(Change::RemoveWatched));
         changes.extend(gone(&self.ports, &to.ports).map(Change::RemovePort));
         changes.extend(gone(&self.groups, &to.groups).map(Change::RemoveGroup));
         let forwardings = gone(&self.port_forwardings, &to.port_forwardings);
@@ -418,6 +433,8 @@ impl Intent {
             Change::RemoveStandby(id) => !self.standbys.contains(id),
             Change::PutHolder(id, addr, port) => self.holders.get(&(*id, *addr)) == Some(port),
             Change::RemoveHolder(id, addr) => !self.holders.contains_key(&(*id, *addr)),
+            Change::PutWatched(host, addr) => self.watched.get(host) == Some(addr),
+            Change::RemoveWatched(host) => !self.watched.contains_key(host),
             Change::RemoveNetwork(id) => !self.networks.contains_key(id),
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),

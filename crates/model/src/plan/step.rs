@@ -82,10 +82,11 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::RemovePortForwarding(id) => step.port_forwarding(*id, None),
         Change::PutQosPolicy(policy) => step.qos_policy(policy.id, Some(policy)),
         Change::RemoveQosPolicy(id) => step.qos_policy(*id, None),
-        Change::PutStandby(_)
-        | Change::RemoveStandby(_)
-        | Change::PutHolder(..)
-        | Change::RemoveHolder(..) => {}
+        Change::PutStandby(id) | Change::RemoveStandby(id) => step.standby(*id),
+        Change::PutHolder(..)
+        | Change::RemoveHolder(..)
+        | Change::PutWatched(..)
+        | Change::RemoveWatched(_) => {}
     }
     intent.apply(change);
 }
@@ -324,6 +325,17 @@ impl Step<'_> {
         if let Some((place, old)) = was.zip(old).filter(|(_, old)| port_narrowed(old, new)) {
             let ends = addresses(old).map(|addr| (place, addr));
             self.touched.recheck.extend(ends);
+        }
+    }
+
+    /// Ways to a port's addresses lead here from now on, or elsewhere; all else stays.
+    fn standby(&mut self, id: PortId) {
+        if let Some(port) = self.intent.ports.get(&id) {
+            let addrs = port.fixed_ips.iter().map(|f| f.ip_address);
+            let place = self.home(port.network_id);
+            self.touched
+                .units_of(place)
+                .extend(addrs.map(Unit::Address));
         }
     }
 

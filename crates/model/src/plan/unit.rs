@@ -104,11 +104,11 @@ impl<'a> Ports<'a> {
         port.admin_state_up && network.is_some_and(|n| n.admin_state_up)
     }
 
-    /// The port that an address leads to: of those that have it and pass packets, the first.
+    /// The port that an address leads to: of those that have it and pass packets, the first. To a standby none does.
     pub fn with(self, addr: IpAddr) -> Option<&'a Port> {
         let holders = self.index.ports(&Name::Address(addr));
         let mut plugged = holders.filter_map(|id| self.plugged(id));
-        plugged.find(|port| self.is_up(port))
+        plugged.find(|port| self.is_up(port) && !self.intent.standbys.contains(&port.id))
     }
 }
 

@@ -1,20 +1,21 @@
 //! What agents have told lately. Kept in memory alone: a heartbeat is no reason to write.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use hextet_api::agent::StatusReport;
+use hextet_api::agent::{Pulse, StatusReport};
 use hextet_types::HostId;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::cloud::now;
 
 /// Agents report at least every ten seconds.
-const FRESH: Duration = Duration::from_secs(35);
+pub const FRESH: Duration = Duration::from_secs(35);
 
 /// What was heard of an agent.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Heard {
     pub last: Timestamp,
     /// For people.
     pub configurations: Value,
+    /// How the kernels fare that it watches.
+    pub watched: BTreeMap<HostId, Pulse>,
     at: Instant,
 }
 
@@ -37,11 +40,15 @@ impl Heard {
 
 /// By host; no more than have joined.
 #[derive(Debug, Default)]
-pub struct Live(Mutex<HashMap<HostId, Heard>>);
+pub struct Live {
+    heard: Mutex<HashMap<HostId, Heard>>,
+    /// Counts what is new about kernels.
+    pulses: watch::Sender<u64>,
+}
 
 impl Live {
     fn all(&self) -> MutexGuard<'_, HashMap<HostId, Heard>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a report.
@@ -55,9 +62,28 @@ impl Live {
             first,
             last: now(),
             configurations,
+            watched: report.watched.clone(),
             at: Instant::now(),
         };
-        all.insert(host.clone(), heard);
+        let former = all.insert(host.clone(), heard);
+        let is_news = former.is_none_or(|f| f.watched != report.watched);
+        drop(all);
+        if is_news {
+            self.pulses.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Waits for what is new about kernels.
+    pub fn pulses(&self) -> watch::Receiver<u64> {
+        self.pulses.subscribe()
+    }
+
+    /// What agents that were heard of lately say of kernels that they watch.
+    pub fn views(&self) -> BTreeMap<HostId, BTreeMap<HostId, Pulse>> {
+        let all = self.all();
+        let fresh = all.iter().filter(|(_, heard)| heard.is_fresh());
+        let views = fresh.map(|(host, heard)| (host.clone(), heard.watched.clone()));
+        views.collect()
     }
 
     /// What was heard of a host.

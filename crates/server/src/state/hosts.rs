@@ -59,7 +59,7 @@ pub enum Step {
 }
 
 impl Step {
-    fn other(change: Change) -> Step {
+    pub(super) fn other(change: Change) -> Step {
         Step::Other(Arc::new(change))
     }
 
@@ -152,7 +152,7 @@ impl HostViews {
         self.sources.values()
     }
 
-    fn emit(&mut self, host: &HostId, step: impl FnOnce() -> Step) {
+    pub(super) fn emit(&mut self, host: &HostId, step: impl FnOnce() -> Step) {
         if let Some(steps) = self.outbox.get_mut(host) {
             steps.push(step());
         }
@@ -232,6 +232,9 @@ impl State {
         let holders = self.views.tellings.on(host);
         let holders = holders.map(|((id, addr), port)| Change::PutHolder(*id, *addr, *port));
         steps.extend(standbys.chain(holders).map(Step::other));
+        let watched = self.watches.of(host);
+        let watched = watched.map(|(other, addr)| Change::PutWatched(other.clone(), addr));
+        steps.extend(watched.map(Step::other));
         steps.extend(ports.iter().map(|p| Step::PutPort(Arc::clone(p))));
         steps
     }

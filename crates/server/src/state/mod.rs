@@ -15,6 +15,7 @@ pub mod ranges;
 pub mod space;
 pub mod table;
 pub mod tunnels;
+pub mod watches;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -155,6 +156,8 @@ pub struct State {
     pub hosts: Table<HostId, HostRecord>,
     /// Where they are reached by tunnels.
     pub tunnels: Tunnels,
+    /// Who watches whose kernel.
+    pub watches: watches::Watches,
     /// VXLAN segments that networks, and routers with gateways, have.
     pub segments: Ranges,
     /// Tokens with which hosts may join.
@@ -273,12 +276,14 @@ impl State {
             Key::QosPolicy(id) => self.set_qos_policy(id, decode_if(kv)?),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
-                self.hosts.set(host, decode_if(kv)?);
+                self.hosts.set(host.clone(), decode_if(kv)?);
+                self.view_watches(&host);
                 self.nat44_changes += 1;
                 self.gateway_changes += 1;
             }
             Key::Tunnel(host) => {
                 self.set_tunnel(&host, decode_if(kv)?);
+                self.view_watches(&host);
                 self.gateway_changes += 1;
             }
             Key::JoinToken(id) => drop(self.join_tokens.set(id, decode_if(kv)?)),

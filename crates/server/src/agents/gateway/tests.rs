@@ -16,6 +16,7 @@ use crate::{
 struct World {
     state: State,
     revision: u64,
+    silent: BTreeSet<HostId>,
 }
 
 fn host(n: u32) -> HostId {
@@ -99,12 +100,12 @@ impl World {
 
     /// Decides, and what it has decided becomes so; answers what is chosen.
     fn settle(&mut self, alive: impl Fn(&HostId) -> bool) -> Vec<(RouterId, HostId)> {
-        let due = due(&self.state);
+        let due = due(&self.state, &self.silent);
         let mut policy = ServerConfig::default().network_policy();
         policy.vni_ranges = vec!["1:100".to_owned().try_into().unwrap()];
         let caller = server();
         let mut write = Write::new(&self.state, &caller, &policy, Timestamp::UNIX_EPOCH);
-        let chosen = settle(&mut write, &due, &alive).unwrap();
+        let chosen = settle(&mut write, &due, &self.silent, &alive).unwrap();
         let puts: Vec<(RouterId, Option<GatewayRecord>)> = due
             .iter()
             .map(|id| (*id, write.pending(&keys::gateway(*id))))
@@ -136,6 +137,7 @@ fn world() -> World {
     World {
         state: State::default(),
         revision: 0,
+        silent: BTreeSet::new(),
     }
 }
 
@@ -157,7 +159,7 @@ fn routers_are_spread_over_hosts_that_are_fit() {
         .map(|n| world.state.layer3.gateways.get(&router(n)).unwrap().segment)
         .collect();
     assert_eq!(segments.len(), 9);
-    assert!(due(&world.state).is_empty());
+    assert!(due(&world.state, &world.silent).is_empty());
 }
 
 /// An agent that is away takes no new ones, and keeps those that it has.
@@ -170,11 +172,14 @@ fn only_what_is_fit_no_longer_is_left() {
     (0..4).for_each(|n| world.router(n, true));
     world.settle(|h| *h == host(1));
     assert_eq!(world.counts(), [4, 0, 0, 0]);
-    assert!(due(&world.state).is_empty(), "whoever is away");
+    assert!(
+        due(&world.state, &world.silent).is_empty(),
+        "whoever is away"
+    );
     world.host(1, false, true);
     assert_eq!(world.settle(|_| false), [], "there is nobody");
     assert_eq!(world.counts(), [0, 0, 0, 0]);
-    assert_eq!(due(&world.state).len(), 4);
+    assert_eq!(due(&world.state, &world.silent).len(), 4);
     world.settle(|h| *h != host(1));
     assert_eq!(world.counts(), [0, 2, 2, 0]);
     let generations: BTreeSet<u64> = (0..4)
@@ -210,7 +215,7 @@ fn only_what_is_fit_no_longer_is_left() {
     world.state.apply(&Event::Delete { key }).unwrap();
     assert_eq!(world.settle(|_| true), []);
     assert_eq!(world.counts(), [0, 2, 0, 0]);
-    assert!(due(&world.state).is_empty());
+    assert!(due(&world.state, &world.silent).is_empty());
 }
 
 /// Whoever has a segment already moves; who needs one waits.
@@ -225,5 +230,26 @@ fn without_a_segment_left_no_router_comes_and_those_that_are_there_move() {
     let chosen = world.settle(|_| true);
     assert_eq!(chosen, [(router(2), host(1))]);
     assert_eq!(world.counts(), [1, 0, 0, 0]);
-    assert_eq!(due(&world.state).len(), 2);
+    assert_eq!(due(&world.state, &world.silent).len(), 2);
+}
+
+/// Those of a silent host go where another takes them, stay if none does, and do not come back by themselves.
+#[test]
+fn a_silent_host_loses_its_routers_to_one_that_answers() {
+    let mut world = world();
+    for n in 1..=3 {
+        world.host(n, true, true);
+    }
+    (0..4).for_each(|n| world.router(n, true));
+    world.settle(|h| *h == host(1));
+    world.silent = [host(1), host(2)].into();
+    assert_eq!(world.settle(|h| *h != host(3)), [], "nobody takes them");
+    assert_eq!(world.counts(), [4, 0, 0, 0]);
+    assert_eq!(world.settle(|_| true).len(), 4);
+    assert_eq!(world.counts(), [0, 0, 4, 0]);
+    world.silent.clear();
+    assert_eq!(world.settle(|_| true), []);
+    assert_eq!(world.counts(), [0, 0, 4, 0]);
+    let record = world.state.layer3.gateways.get(&router(0)).unwrap();
+    assert_eq!(record.generation, 2);
 }

@@ -21,7 +21,9 @@ use uuid::Uuid;
 use super::{members::member_addresses, *};
 use crate::{
     keys,
-    state::{bindings::BindingRecord, holders::HolderRecord, layer3::GatewayRecord},
+    state::{
+        HostRecord, bindings::BindingRecord, holders::HolderRecord, layer3::GatewayRecord,
+    },
 };
 
 fn id(kind: u8, n: u8) -> Uuid {
@@ -356,6 +358,8 @@ enum Step_ {
     Forwarding(u8, u8, u8, bool),
     Network(u8, bool, bool),
     Tunnel(u8, u8, bool),
+    /// Whether it is willing to translate.
+    Host(u8, bool, bool),
     Subnet(u8, bool),
     Group(u8, bool),
     Rule(u8, u8, Option<u8>, bool),
@@ -441,6 +445,7 @@ fn step() -> impl Strategy<Value = Step_> {
         2 => (0u8..3, 0u8..24, 0u8..3, there)
             .prop_map(|(n, p, f, t)| Step_::Forwarding(n, p, f, t)),
         1 => (0u8..3, mostly_first(), there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
+        2 => (0u8..3, any::<bool>(), there).prop_map(|(h, w, t)| Step_::Host(h, w, t)),
         2 => (0..=OUTSIDE, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
         1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
         3 => (0u8..8, prop::option::of(0u8..4), there)
@@ -553,6 +558,19 @@ fn router_event(step: &Step_, revision: u64) -> Event {
                 segment: 100 + u32::from(*n),
                 generation: revision,
             };
+            put_or_delete(key.clone(), put(key, &record, revision), *there)
+        }
+        Step_::Host(n, willing, there) => {
+            let record = HostRecord {
+                id: id(13, *n),
+                host: host(*n),
+                created_at: Timestamp::UNIX_EPOCH,
+                description: String::new(),
+                admin_state_up: true,
+                gateway_mac: None,
+                gateway: *willing,
+            };
+            let key = keys::host(&host(*n));
             put_or_delete(key.clone(), put(key, &record, revision), *there)
         }
         Step_::Pool(n, scope, there) => {
@@ -681,6 +699,12 @@ fn from_tables(state: &State, host: &HostId) -> Intent {
         let endpoint = state.tunnels.endpoint(&gateway.host).unwrap();
         intent.hosts.insert(gateway.host.clone(), endpoint);
     }
+    // With three hosts each watches all others.
+    let is_able = |h: &HostId| state.hosts.get(h).is_some() && state.tunnels.endpoint(h).is_some();
+    let others = (0..3).map(self::host).filter(|h| h != host && is_able(h));
+    let others = others.filter(|h| is_able(host) && state.hosts.get(h).is_some_and(|r| r.gateway));
+    let watched = others.filter_map(|h| Some((state.tunnels.endpoint(&h)?.address, h)));
+    intent.watched = watched.map(|(addr, h)| (h, addr)).collect();
     holders_from_tables(state, &ports, &mut intent);
     for (port, home) in ports {
         groups_from_tables(state, &port, &mut intent);
