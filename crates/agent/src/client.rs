@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
-use hextet_api::agent::{INTENT, IntentMessage, SERVER_NAME, StatusReport};
+use hextet_api::agent::{Heard, INTENT, IntentMessage, SERVER_NAME, StatusReport};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -72,6 +72,18 @@ impl Connection {
     pub async fn report(&mut self, report: &StatusReport) -> Result<()> {
         let answer = self
             .send("POST", "/v1/status", serde_json::to_vec(report)?)
+            .await?;
+        read_all(answer).await.map(drop)
+    }
+
+    /// Reports whose workloads were heard.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::post`].
+    pub async fn heard(&mut self, heard: &Heard) -> Result<()> {
+        let answer = self
+            .send("POST", "/v1/heard", serde_json::to_vec(heard)?)
             .await?;
         read_all(answer).await.map(drop)
     }

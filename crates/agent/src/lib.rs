@@ -15,8 +15,10 @@
 //! | [`bgp`] | the BGP engine and its connections |
 //! | [`bfd`] | the BFD engine and its sockets |
 //! | [`probe`] | the engine that watches other hosts' kernels, and its socket |
+//! | [`arrival`] | sockets on standbys' links |
 //! | [`subscription`], [`reporter`] | the connections to the server |
 
+mod arrival;
 pub mod bfd;
 pub mod bgp;
 mod client;

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::{
+    arrival::Standbys,
     bgp::{Announcements, Learned},
     doubt::Doubt,
     explain::{self, Verdicts},
@@ -105,6 +106,8 @@ pub struct Outputs {
     pub standing: watch::Sender<Reported>,
     /// Which hosts' kernels are watched.
     pub watched: watch::Sender<Watched>,
+    /// Which ports' workloads may arrive.
+    pub standbys: watch::Sender<Standbys>,
 }
 
 /// A port's responder is new, different or gone.
@@ -317,6 +320,7 @@ impl Reconciler {
         self.take(changed);
         self.set_doubt(Doubt::None);
         self.tell_watched();
+        self.tell_standbys();
     }
 
     fn take(&mut self, mut changed: Changed) {

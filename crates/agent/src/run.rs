@@ -21,7 +21,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    bgp,
+    arrival, bgp,
     clock::Clock,
     config::AgentConfig,
     control,
@@ -109,6 +109,12 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         identity.clone(),
         (agent.standing.clone(), agent.pulses.clone()),
     ));
+    let arrived = arrival::listen(agent.standbys.clone())?;
+    tokio::spawn(arrival::report(
+        config.server.clone(),
+        identity.clone(),
+        arrived,
+    ));
     let (updates, told) = async_mpsc::channel(UPDATES);
     let following = subscription::run(
         config.server.clone(),
@@ -139,6 +145,7 @@ struct Agent {
     inputs: mpsc::SyncSender<Input>,
     standing: watch::Receiver<reporter::Standing>,
     pulses: watch::Receiver<probe::Pulses>,
+    standbys: watch::Receiver<arrival::Standbys>,
     /// Told when the first BGP peer is there again.
     reach: Arc<Notify>,
     speaker: Option<SpeakerStatus>,
@@ -152,6 +159,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let (responders, responders_told) = async_mpsc::unbounded_channel();
     let (announce, announcements) = watch::channel(bgp::Announcements::new());
     let (watched, whom) = watch::channel(probe::Watched::new());
+    let (standbys, standbys_told) = watch::channel(arrival::Standbys::new());
 
     let mut kernel = open_kernel(config)?;
     let main = netns::Handle::open(&Netns::Main)?;
@@ -164,6 +172,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         responders,
         standing,
         watched,
+        standbys,
     };
     let reconciler = Reconciler::new(
         Planner::new(config.host.clone()),
@@ -206,6 +215,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         inputs,
         standing: standing_told,
         pulses,
+        standbys: standbys_told,
         reach,
         speaker,
         reconciling,

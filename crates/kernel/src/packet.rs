@@ -16,8 +16,9 @@ use std::{
 };
 
 use aya::{EbpfLoader, programs::SocketFilter};
+use hextet_types::Mac;
 use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 use crate::error::{Error, chain};
 
@@ -54,6 +55,19 @@ impl PacketSocket {
         Ok(PacketSocket(socket))
     }
 
+    /// One for a link alone, that takes in what has that Ethernet source address, and nothing else. It hears frames
+    /// before tc does.
+    pub fn of_sender(index: u32, sender: Mac) -> Result<Self, Error> {
+        let failed = |e: io::Error| Error::system("open a packet socket for a link", e);
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed)?;
+        socket
+            .attach_filter(&from_sender(sender))
+            .and_then(|()| socket.set_nonblocking(true))
+            .and_then(|()| socket.bind(&link_addr(index, ETH_P_ALL)?))
+            .map_err(failed)?;
+        Ok(PacketSocket(socket))
+    }
+
     /// The next frame, from its Ethernet header on: (index of the link, octets in `buf`). `WouldBlock` when
     /// there is none; a longer frame is cut off. A UDP checksum may be one that only a network card would
     /// have filled in.
@@ -83,6 +97,23 @@ impl AsRawFd for PacketSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
+}
+
+/// Classic BPF: the four octets at 6, and the two at 10, are the sender's; of the frame that is enough.
+fn from_sender(sender: Mac) -> [SockFilter; 6] {
+    const WORD_AT: u16 = 0x20;
+    const HALF_AT: u16 = 0x28;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let [a, b, c, d, e, f] = sender.octets();
+    [
+        SockFilter::new(WORD_AT, 0, 0, 6),
+        SockFilter::new(IF_EQUAL, 0, 3, u32::from_be_bytes([a, b, c, d])),
+        SockFilter::new(HALF_AT, 0, 0, 10),
+        SockFilter::new(IF_EQUAL, 0, 1, u32::from_be_bytes([0, 0, e, f])),
+        SockFilter::new(RETURN, 0, 0, 14),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }
 
 /// The socket keeps its program, and that its map.

@@ -19,6 +19,7 @@ use tracing::info;
 
 use super::{MAIN_TABLE, Reconciler, ResponderChange};
 use crate::{
+    arrival::Standbys,
     doubt::{Doubt, announced_for_routers},
     report::{PortStatus, RouterStatus},
 };
@@ -28,6 +29,7 @@ impl Reconciler {
     pub(super) fn tell_all(&mut self) {
         self.tell_announcements(&self.planner.state().announce.keys().copied().collect());
         self.tell_watched();
+        self.tell_standbys();
         let ports: Vec<PortId> = self.planner.intent().ports.keys().copied().collect();
         ports.into_iter().for_each(|port| self.tell_responder(port));
     }
@@ -40,6 +42,20 @@ impl Reconciler {
             if news {
                 told.clone_from(wanted);
             }
+            news
+        });
+    }
+
+    /// Which ports' workloads may arrive.
+    pub(super) fn tell_standbys(&self) {
+        let intent = self.planner.intent();
+        let ports = intent.standbys.iter();
+        let ports = ports.filter_map(|id| intent.ports.get(id));
+        let wanted = ports.map(|port| (port.id, (port.if_name(), port.mac_address)));
+        let wanted: Standbys = wanted.collect();
+        self.outputs.standbys.send_if_modified(|told| {
+            let news = *told != wanted;
+            *told = wanted;
             news
         });
     }

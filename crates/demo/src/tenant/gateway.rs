@@ -119,13 +119,13 @@ fn ask(at: SocketAddr) -> std::io::Result<()> {
 
 /// How long attempts failed that began from then on, until `until`; an error if they did at the end.
 fn outage(attempts: &[Attempt], from: Instant, until: Instant) -> Result<Duration> {
-    let within = attempts.iter().filter(|a| a.at >= from && a.at < until);
+    let mut within = attempts.iter().filter(|a| a.at >= from && a.at < until);
     let last = within
         .clone()
         .next_back()
         .context("no attempts were made")?;
     expect(last.passed, "new connections still fail at the end")?;
-    let failed = within.filter(|a| !a.passed).next_back();
+    let failed = within.rfind(|a| !a.passed);
     Ok(failed.map_or(Duration::ZERO, |a| a.at + ATTEMPT - from))
 }
 
@@ -134,6 +134,17 @@ fn host_of(t: &Tenant, o: &Outside) -> Result<usize> {
     let name = router["hextet:gateway_host"].as_str();
     let host = t.hosts.iter().position(|h| Some(h.name.as_str()) == name);
     host.with_context(|| format!("the router's gateway host is {name:?}"))
+}
+
+/// What happened when.
+struct Story {
+    cut: Instant,
+    /// How long the record took to move.
+    moved: Duration,
+    back: Instant,
+    killed: Instant,
+    /// Where the routers are then.
+    host: usize,
 }
 
 /// The gateway host is cut off: another takes over, new connections pass both ways. It comes back: the routers stay
@@ -146,12 +157,27 @@ pub fn lost(t: &mut Tenant, o: &Outside) -> Result<String> {
     is_announced(t, address, 2)?;
     let streams = streams(t, o)?;
     thread::sleep(Duration::from_secs(1));
-    let start = Instant::now();
+    let story = act(t, o, address)?;
+    let mut words = Vec::new();
+    for stream in streams {
+        words.push(judge(stream, &story)?);
+    }
+    Ok(format!(
+        "h3 cut off: {address} serves from {} after {} ms, new connections fail for: {}; its agent away for {} s: \
+         it stays, and no connection failed",
+        t.hosts[story.host].name,
+        story.moved.as_millis(),
+        words.join(", "),
+        WITHOUT_AGENT.as_secs()
+    ))
+}
+
+fn act(t: &mut Tenant, o: &Outside, address: IpAddr) -> Result<Story> {
+    let cut = Instant::now();
     for link in LINKS {
         set_link(t, 2, link, "down")?;
     }
-    let cut = Instant::now();
-    let moved = wait_for(Duration::from_secs(20), || {
+    let (host, moved) = wait_for(Duration::from_secs(20), || {
         let host = host_of(t, o)?;
         expect(host != 2, "the router is where it was")?;
         Ok((host, cut.elapsed()))
@@ -164,59 +190,51 @@ pub fn lost(t: &mut Tenant, o: &Outside) -> Result<String> {
     readdress(t, 2)?;
     t.hosts[2].wait_until_settled()?;
     thread::sleep(Duration::from_secs(3));
-    let host = host_of(t, o)?;
-    expect(
-        host == moved.0,
-        "the router has moved when its former host came back",
-    )?;
+    let stays = host_of(t, o)? == host;
+    expect(stays, "the router has moved when its former host came back")?;
     is_announced(t, address, host)?;
     let killed = Instant::now();
     t.hosts[host].kill_agent()?;
     while killed.elapsed() < WITHOUT_AGENT {
         thread::sleep(Duration::from_secs(1));
-        let now = host_of(t, o)?;
-        expect(
-            now == host,
-            "the router has moved while an agent alone was away",
-        )?;
+        let stays = host_of(t, o)? == host;
+        expect(stays, "the router has moved while an agent alone was away")?;
     }
     t.hosts[host].start_agent(&t.lab)?;
     t.hosts[host].wait_until_settled()?;
-    let mut words = Vec::new();
-    for stream in streams {
-        let what = stream.what;
-        let attempts = stream.finish()?;
-        let before = attempts.iter().filter(|a| a.at + ATTEMPT < start);
-        expect(
-            before.clone().all(|a| a.passed),
-            format!("{what}: connections failed before"),
-        )?;
-        let lost = outage(&attempts, start, back).with_context(|| what.to_owned())?;
-        let again =
-            outage(&attempts, back, killed).with_context(|| format!("{what}, it is back"))?;
-        let away = outage(&attempts, killed, Instant::now());
-        let away = away.with_context(|| format!("{what}, its agent away"))?;
-        expect(
-            lost <= LOST,
-            format!("{what}: {} ms without new connections", lost.as_millis()),
-        )?;
-        expect(
-            away.is_zero(),
-            format!("{what}: connections failed while an agent was away"),
-        )?;
-        words.push(format!(
-            "{what} {} ms (its return {} ms)",
-            lost.as_millis(),
-            again.as_millis()
-        ));
-    }
+    Ok(Story {
+        cut,
+        moved,
+        back,
+        killed,
+        host,
+    })
+}
+
+fn judge(stream: Stream, story: &Story) -> Result<String> {
+    let what = stream.what;
+    let attempts = stream.finish()?;
+    let mut before = attempts.iter().filter(|a| a.at + ATTEMPT < story.cut);
+    let failed = before.any(|a| !a.passed);
+    expect(!failed, format!("{what}: connections failed before"))?;
+    let lost = outage(&attempts, story.cut, story.back);
+    let lost = lost.with_context(|| what.to_owned())?;
+    let again = outage(&attempts, story.back, story.killed);
+    let again = again.with_context(|| format!("{what}, the host is back"))?;
+    let away = outage(&attempts, story.killed, Instant::now());
+    let away = away.with_context(|| format!("{what}, an agent away"))?;
+    expect(
+        lost <= LOST,
+        format!("{what}: {} ms without new connections", lost.as_millis()),
+    )?;
+    expect(
+        away.is_zero(),
+        format!("{what}: connections failed while an agent was away"),
+    )?;
     Ok(format!(
-        "h3 cut off: {address} serves from {} after {} ms, new connections fail for: {}; its agent away for {} s: \
-         it stays, and no connection failed",
-        t.hosts[host].name,
-        moved.1.as_millis(),
-        words.join(", "),
-        WITHOUT_AGENT.as_secs()
+        "{what} {} ms (its return {} ms)",
+        lost.as_millis(),
+        again.as_millis()
     ))
 }
 

@@ -143,7 +143,7 @@ impl Lab {
     ///
     /// There is no such node, a Debian package is missing, or QEMU does not start.
     pub fn boot(&self, node: &str, kernel: &Kernel, spec: &GuestSpec) -> Result<Guest, Error> {
-        self.start(node, kernel, spec, false)
+        self.launch(node, kernel, spec, false)
     }
 
     /// Makes the place for a machine that comes from another node ([`Guest::migrate`]), where it was started with the
@@ -153,10 +153,10 @@ impl Lab {
     ///
     /// As of [`Lab::boot`].
     pub fn receive(&self, node: &str, kernel: &Kernel, spec: &GuestSpec) -> Result<Guest, Error> {
-        self.start(node, kernel, spec, true)
+        self.launch(node, kernel, spec, true)
     }
 
-    fn start(
+    fn launch(
         &self,
         node: &str,
         kernel: &Kernel,
