@@ -77,7 +77,7 @@ pub fn listen(mut standbys: watch::Receiver<Standbys>) -> Result<mpsc::Receiver<
             wait(&links);
             for port in heard(&mut links, Instant::now()) {
                 // Where there is no room, it comes again.
-                drop(arrived.try_send(port));
+                let _ = arrived.try_send(port);
             }
         }
     };

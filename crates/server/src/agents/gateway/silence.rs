@@ -255,8 +255,8 @@ mod tests {
         ) {
             let count = dead.len();
             let mut watchers = Watchers::new();
-            for n in 0..count {
-                let by = watching[n].iter().filter(|w| **w < count && **w != n);
+            for (n, by) in watching.iter().enumerate().take(count) {
+                let by = by.iter().filter(|w| **w < count && **w != n);
                 watchers.insert(host(n), by.map(|w| host(*w)).collect());
             }
             let mut views = Views::new();

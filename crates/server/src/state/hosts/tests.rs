@@ -21,9 +21,7 @@ use uuid::Uuid;
 use super::{members::member_addresses, *};
 use crate::{
     keys,
-    state::{
-        HostRecord, bindings::BindingRecord, holders::HolderRecord, layer3::GatewayRecord,
-    },
+    state::{HostRecord, bindings::BindingRecord, holders::HolderRecord, layer3::GatewayRecord},
 };
 
 fn id(kind: u8, n: u8) -> Uuid {
@@ -383,6 +381,14 @@ fn first_steps() -> Vec<Step_> {
     networks.chain(subnets).chain(tunnels).collect()
 }
 
+fn host_step() -> impl Strategy<Value = Step_> {
+    let there = prop::bool::weighted(0.75);
+    prop_oneof![
+        1 => (0u8..3, mostly_first(), there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
+        2 => (0u8..3, any::<bool>(), there).prop_map(|(h, w, t)| Step_::Host(h, w, t)),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step_> {
     let there = prop::bool::weighted(0.75);
     let groups = prop::collection::btree_set(0u8..4, 0..3);
@@ -444,8 +450,7 @@ fn step() -> impl Strategy<Value = Step_> {
         3 => (floating, there).prop_map(|(s, t)| Step_::FloatingIp(s, t)),
         2 => (0u8..3, 0u8..24, 0u8..3, there)
             .prop_map(|(n, p, f, t)| Step_::Forwarding(n, p, f, t)),
-        1 => (0u8..3, mostly_first(), there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
-        2 => (0u8..3, any::<bool>(), there).prop_map(|(h, w, t)| Step_::Host(h, w, t)),
+        3 => host_step(),
         2 => (0..=OUTSIDE, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
         1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
         3 => (0u8..8, prop::option::of(0u8..4), there)
