@@ -140,7 +140,7 @@ fn two_lost_probes_in_a_row_are_no_silence_nor_is_a_sleep_of_the_driver() {
     let mut now = Time::ZERO;
     for _ in 0..20 {
         // The driver wakes ten seconds late each time, and finds the answer to the one probe before.
-        now = now + Duration::from_secs(10);
+        now += Duration::from_secs(10);
         let actions = engine.handle(Event::Timer, now);
         let [Action::Send { to, token, .. }] = actions.as_slice() else {
             panic!("{actions:?}");
