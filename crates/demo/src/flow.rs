@@ -34,11 +34,8 @@ pub struct Flow<'a> {
 /// What it consists of.
 #[derive(Clone, Copy, Debug)]
 pub enum Load {
-    /// One connection, as fast as TCP finds out; packets of that MTU.
-    Tcp {
-        /// In octets.
-        mtu: u64,
-    },
+    /// One connection, as fast as TCP finds out.
+    Tcp,
     /// Datagrams, so many octets in each, so many a second.
     Udp {
         /// Octets of the payload.
@@ -51,20 +48,17 @@ pub enum Load {
 /// What arrived in a second, on average of some.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived {
-    /// In bits, with headers from IP on.
+    /// In bits: of datagrams with their headers from IP on; of TCP without, since packets of any size may be on the way.
     pub bits: u64,
     /// Datagrams; none of TCP.
     pub packets: u64,
 }
 
-impl Load {
-    /// Octets of headers that a packet has from IP on.
-    fn header(self, address: IpAddr) -> u64 {
-        let ip = if address.is_ipv4() { 20 } else { 40 };
-        match self {
-            Load::Tcp { .. } => ip + 32,
-            Load::Udp { .. } => ip + 8,
-        }
+/// Octets of headers that a datagram has from IP on.
+const fn header(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(_) => 28,
+        IpAddr::V6(_) => 48,
     }
 }
 
@@ -80,7 +74,7 @@ pub fn measure(flow: Flow<'_>, load: Load) -> Result<Arrived> {
         let over = &over;
         let receiver = scope.spawn(move || {
             let outcome = flow.to.enter(|| match load {
-                Load::Tcp { .. } => receive_tcp(flow.inside, &ready),
+                Load::Tcp => receive_tcp(flow.inside, &ready),
                 Load::Udp { .. } => receive_udp(flow.inside, &ready),
             });
             over.store(true, Ordering::Relaxed);
@@ -88,7 +82,7 @@ pub fn measure(flow: Flow<'_>, load: Load) -> Result<Arrived> {
         });
         if is_ready.recv().is_ok() {
             flow.from.enter(|| match load {
-                Load::Tcp { .. } => send_tcp(flow.at, over),
+                Load::Tcp => send_tcp(flow.at, over),
                 Load::Udp { payload, rate } => send_udp(flow.at, payload, rate, over),
             })??;
         }
@@ -97,11 +91,11 @@ pub fn measure(flow: Flow<'_>, load: Load) -> Result<Arrived> {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
-    let header = load.header(flow.at.ip());
+    let header = header(flow.at.ip());
     let secs = WINDOW.as_secs();
     Ok(match load {
-        Load::Tcp { mtu } => Arrived {
-            bits: received * 8 / secs * mtu / mtu.saturating_sub(header).max(1),
+        Load::Tcp => Arrived {
+            bits: received * 8 / secs,
             packets: 0,
         },
         Load::Udp { payload, .. } => {

@@ -160,13 +160,12 @@ fn stands(t: &Tenant, host: usize, rates: &[u64]) -> Result<()> {
 
 fn bandwidths(limited: &Guest, other: &Guest) -> Result<String> {
     let mut told = Vec::new();
-    let mtu = limited.network.mtu;
     for family in Family::BOTH {
         let out = flow(limited, other, family, PORT)?;
         let back = flow(other, limited, family, PORT + 1)?;
         let loads = [
             ("UDP", too_much(EGRESS), too_much(INGRESS)),
-            ("TCP", Load::Tcp { mtu }, Load::Tcp { mtu }),
+            ("TCP", Load::Tcp, Load::Tcp),
         ];
         for (name, outward, inward) in loads {
             let [sent, got] = both((out, outward), (back, inward))?;
