@@ -26,7 +26,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{client, identity::Identity};
+use crate::{
+    client::{self, Connection},
+    identity::Identity,
+};
 
 /// Ports that stand by, each with its link and its workload's Ethernet address.
 pub type Standbys = BTreeMap<PortId, (IfName, Mac)>;
@@ -149,34 +152,81 @@ fn heard(links: &mut BTreeMap<PortId, Link>, now: Instant) -> BTreeSet<PortId> {
     all
 }
 
-/// Tells the server of arrivals, for ever.
-pub async fn report(server: String, identity: Identity, mut arrived: mpsc::Receiver<PortId>) {
-    while let Some(first) = arrived.recv().await {
-        let mut ports = BTreeSet::from([first]);
-        ports.extend(std::iter::from_fn(|| arrived.try_recv().ok()));
-        info!(?ports, "workloads have arrived");
-        let ports = ports.into_iter().map(|port| (port, BTreeSet::new()));
-        let heard = Heard {
-            ports: ports.collect(),
-        };
-        for attempt in 1..=TRIES {
-            match tell(&server, &identity, &heard).await {
-                Ok(()) => break,
-                Err(error) if attempt == TRIES => {
-                    warn!(
-                        error = format!("{error:#}"),
-                        "the server does not know of arrivals"
-                    );
+/// Tells the server of arrivals, for ever. While a port stands by, a connection is open beforehand: each moment that it
+/// would take is one without the workload.
+pub async fn report(
+    server: String,
+    identity: Identity,
+    mut standbys: watch::Receiver<Standbys>,
+    mut arrived: mpsc::Receiver<PortId>,
+) {
+    let mut connection = None;
+    loop {
+        tokio::select! {
+            changed = standbys.changed() => {
+                if changed.is_err() {
+                    return;
                 }
-                Err(_) => sleep(RETRY).await,
+                let none = standbys.borrow_and_update().is_empty();
+                connection = match none {
+                    true => None,
+                    false => open(&server, &identity).await.ok(),
+                };
+            }
+            first = arrived.recv() => {
+                let Some(first) = first else { return };
+                let mut ports = BTreeSet::from([first]);
+                ports.extend(std::iter::from_fn(|| arrived.try_recv().ok()));
+                info!(?ports, "workloads have arrived");
+                let ports = ports.into_iter().map(|port| (port, BTreeSet::new()));
+                let heard = Heard {
+                    ports: ports.collect(),
+                };
+                tell(&server, &identity, &mut connection, &heard).await;
             }
         }
     }
 }
 
-async fn tell(server: &str, identity: &Identity, heard: &Heard) -> Result<()> {
-    let mut connection = client::connect(server, identity.tls()?).await?;
-    connection.heard(heard).await
+async fn tell(
+    server: &str,
+    identity: &Identity,
+    connection: &mut Option<Connection>,
+    heard: &Heard,
+) {
+    for attempt in 1..=TRIES {
+        let done = match connection.take() {
+            Some(open) => say(open, heard).await,
+            None => match open(server, identity).await {
+                Ok(open) => say(open, heard).await,
+                Err(error) => Err(error),
+            },
+        };
+        match done {
+            Ok(open) => {
+                *connection = Some(open);
+                return;
+            }
+            Err(error) if attempt == TRIES => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "the server does not know of arrivals"
+                );
+            }
+            // The first may have been a connection that was open for too long.
+            Err(_) if attempt == 1 => {}
+            Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
+async fn open(server: &str, identity: &Identity) -> Result<Connection> {
+    client::connect(server, identity.tls()?).await
+}
+
+async fn say(mut connection: Connection, heard: &Heard) -> Result<Connection> {
+    connection.heard(heard).await?;
+    Ok(connection)
 }
 
 #[cfg(test)]

@@ -110,9 +110,11 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         (agent.standing.clone(), agent.pulses.clone()),
     ));
     let arrived = arrival::listen(agent.standbys.clone())?;
+    let standbys = agent.standbys.clone();
     tokio::spawn(arrival::report(
         config.server.clone(),
         identity.clone(),
+        standbys,
         arrived,
     ));
     let (updates, told) = async_mpsc::channel(UPDATES);

@@ -7,6 +7,7 @@ mod gateway;
 mod guest;
 mod late;
 mod metadata;
+mod migration;
 mod outside;
 mod private;
 mod project;
@@ -45,9 +46,9 @@ const INNER: [&str; 2] = ["10.0.0.0/24", "fd00:1::/64"];
 /// Each guest: its name, its host, and the end of its IPv4 and MAC addresses. Both projects' have the same.
 const INSIDE: [(&str, usize, u8); 2] = [("1", 0, 0x11), ("2", 1, 0x12)];
 /// Places where others come to be plugged later.
-const OTHERS: [&str; 18] = [
+const OTHERS: [&str; 19] = [
     "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "own1", "late1",
-    "late2", "late3", "late4", "left1", "right1", "right2", "middle1",
+    "late2", "late3", "late4", "left1", "right1", "right2", "middle1", "watcher1",
 ];
 const PROJECTS: [&str; 2] = ["red", "blue"];
 
@@ -198,6 +199,15 @@ impl Tenant {
         Guest::start(world, (project, network), at, attributes)
     }
 
+    /// A project's first network.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn network(&self, project: usize) -> Result<&Network> {
+        self.inner.get(project).context("no such project")
+    }
+
     /// A network's subnets, IPv4 first.
     ///
     /// # Errors
@@ -257,6 +267,7 @@ impl Tenant {
             self.outside = outside;
             seen
         });
+        checks.look("live-migration", || migration::live(self));
         checks.look("agent-killed-no-loss", || failure::agent_killed(self));
         checks.look("server-down-no-loss", || failure::server_down(self));
     }
