@@ -31,11 +31,20 @@ pub struct Host {
     pub gateway: bool,
 }
 
+/// How a port fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plug {
+    /// Whether its packets pass.
+    pub state: PortState,
+    /// The index of its interface, if that is there.
+    pub link: Option<u32>,
+}
+
 /// What there is to tell.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
     /// Every port that this host has been told of, and the number of its last change.
-    ports: BTreeMap<PortId, (u64, PortState)>,
+    ports: BTreeMap<PortId, (u64, Plug)>,
     /// The port of each of those changes, so that what is new is found without looking at the rest.
     changes: BTreeMap<u64, PortId>,
     last_change: u64,
@@ -46,19 +55,19 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// A port's state now, none when the port is gone; whether that is news.
-    pub fn set(&mut self, port: PortId, state: Option<PortState>) -> bool {
-        match (self.ports.get(&port), &state) {
+    /// How a port fares now, none when the port is gone; whether that is news.
+    pub fn set(&mut self, port: PortId, plug: Option<Plug>) -> bool {
+        match (self.ports.get(&port), &plug) {
             (None, None) => return false,
-            (Some((_, is)), Some(state)) if is == state => return false,
+            (Some((_, is)), Some(plug)) if is == plug => return false,
             (Some((change, _)), _) => drop(self.changes.remove(change)),
             _ => {}
         }
         self.last_change += 1;
-        match state {
-            Some(state) => {
+        match plug {
+            Some(plug) => {
                 self.changes.insert(self.last_change, port);
-                self.ports.insert(port, (self.last_change, state));
+                self.ports.insert(port, (self.last_change, plug));
             }
             None => drop(self.ports.remove(&port)),
         }
@@ -74,12 +83,19 @@ impl Standing {
     fn since(&self, change: Option<u64>) -> (StatusReport, u64) {
         let first = change.map_or(0, |change| change + 1);
         let news = self.changes.range(first..).filter_map(|(_, port)| {
-            let (_, state) = self.ports.get(port)?;
-            Some((*port, state.clone()))
+            let (_, plug) = self.ports.get(port)?;
+            Some((*port, plug))
+        });
+        let links = news.clone().filter_map(|(port, plug)| {
+            let passes = plug.state == PortState::Active;
+            Some((port, plug.link.filter(|_| passes)?))
         });
         let report = StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ports: news.collect(),
+            plugs: links.collect(),
+            ports: news
+                .map(|(port, plug)| (port, plug.state.clone()))
+                .collect(),
             complete: change.is_none(),
             applied_revision: self.applied_revision,
             gateway_mac: None,
@@ -155,9 +171,19 @@ mod tests {
 
     use super::*;
 
-    fn down() -> PortState {
-        PortState::Down {
-            reason: "no link".to_owned(),
+    fn down() -> Plug {
+        Plug {
+            state: PortState::Down {
+                reason: "no link".to_owned(),
+            },
+            link: Some(1),
+        }
+    }
+
+    fn active(link: u32) -> Plug {
+        Plug {
+            state: PortState::Active,
+            link: Some(link),
         }
     }
 
@@ -169,13 +195,13 @@ mod tests {
             ..Standing::default()
         };
         assert!(standing.set(port(1), Some(down())));
-        assert!(standing.set(port(2), Some(PortState::Active)));
+        assert!(standing.set(port(2), Some(active(7))));
         assert!(!standing.set(port(9), None));
         let (everything, told) = standing.since(None);
         assert_eq!((everything.ports.len(), everything.complete), (2, true));
 
-        assert!(!standing.set(port(2), Some(PortState::Active)));
-        assert!(standing.set(port(1), Some(PortState::Active)));
+        assert!(!standing.set(port(2), Some(active(7))));
+        assert!(standing.set(port(1), Some(active(7))));
         assert!(standing.set(port(3), Some(down())));
         let (news, last) = standing.since(Some(told));
         assert_eq!(
@@ -183,7 +209,16 @@ mod tests {
             [port(1), port(3)]
         );
         assert_eq!((news.complete, news.applied_revision), (false, 7));
-        assert_eq!(standing.since(Some(last)).0.ports.len(), 0);
+        assert_eq!(
+            news.plugs,
+            [(port(1), 7)].into(),
+            "and none of what is down"
+        );
+        let (nothing, last) = standing.since(Some(last));
+        assert_eq!(nothing.ports.len(), 0);
+        // Another interface is news, also while the port passes packets all the time.
+        assert!(standing.set(port(1), Some(active(8))));
+        assert_eq!(standing.since(Some(last)).0.plugs, [(port(1), 8)].into());
     }
 
     #[test]
@@ -192,7 +227,7 @@ mod tests {
         let port = PortId(Uuid::from_u128(1));
         for _ in 0..10 {
             standing.set(port, Some(down()));
-            standing.set(port, Some(PortState::Active));
+            standing.set(port, Some(active(7)));
         }
         assert_eq!((standing.ports(), standing.changes.len()), (1, 1));
         standing.set(port, None);

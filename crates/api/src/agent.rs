@@ -92,6 +92,10 @@ pub struct StatusReport {
     pub ports: BTreeMap<PortId, PortState>,
     /// Whether `ports` names every port.
     pub complete: bool,
+    /// The interface's index, of those of `ports` that are active and have an interface: with each interface that is
+    /// plugged it is another.
+    #[serde(default)]
+    pub plugs: BTreeMap<PortId, u32>,
     /// The revision that the kernel stands at.
     pub applied_revision: u64,
     /// The Ethernet address of the host's end of its ports, which whoever plugs a TAP gives to it.

@@ -22,6 +22,7 @@ use tracing::{error, warn};
 
 use crate::{
     config::NetworkPolicy,
+    nova::Notifier,
     state::{Corrupt, State, hosts::Step, tunnels::Tunnels},
     write::{Usage, Write},
 };
@@ -46,6 +47,7 @@ pub struct Cloud {
     in_flight: Mutex<HashMap<(ProjectId, &'static str), i64>>,
     streams: Mutex<HashMap<HostId, Vec<mpsc::Sender<StepGroup>>>>,
     policy: NetworkPolicy,
+    notifier: Notifier,
 }
 
 /// Why the cloud cannot be followed any more.
@@ -68,6 +70,7 @@ impl Cloud {
     pub async fn open(
         store: Arc<dyn Store>,
         policy: NetworkPolicy,
+        notifier: Notifier,
     ) -> Result<Arc<Cloud>, FollowError> {
         let state = read_all(store.as_ref(), policy.overlay).await?;
         let (reached, _) = watch::channel(state.revision);
@@ -78,6 +81,7 @@ impl Cloud {
             in_flight: Mutex::default(),
             streams: Mutex::default(),
             policy,
+            notifier,
         }))
     }
 
@@ -89,6 +93,11 @@ impl Cloud {
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Who tells Nova.
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// Waits for the state to change, from the revision that the receiver has seen.
@@ -264,6 +273,7 @@ impl Cloud {
                 }
             }
             state.revision = revision;
+            self.notifier.tell_all(&state.take_notices());
             let told = state.views.take();
             let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
             for (host, steps) in told {

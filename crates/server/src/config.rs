@@ -1,5 +1,7 @@
 //! The server's configuration: one TOML file, read and checked whole before anything starts.
 
+mod nova;
+
 use std::{
     fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -12,6 +14,8 @@ use hextet_model::neutron::NetworkType;
 use hextet_types::{Family, Prefix};
 use serde::Deserialize;
 use thiserror::Error;
+
+pub use nova::NovaConfig;
 
 /// The longest path of a UNIX socket (`sockaddr_un`), in octets.
 const MAX_SOCKET_PATH: usize = 107;
@@ -60,6 +64,8 @@ pub struct ServerConfig {
     pub global_physnet_mtu: u16,
     /// The IP version of packets between hosts that carry private networks' ones: 4 or 6.
     pub overlay_ip_version: u8,
+    /// Who is told what happens to the ports of servers.
+    pub nova: Option<NovaConfig>,
 }
 
 /// VXLAN segments (RFC 7348 §5), both ends included.
@@ -200,6 +206,7 @@ impl Default for ServerConfig {
             vni_ranges: vec![VniRange::ALL],
             global_physnet_mtu: 1500,
             overlay_ip_version: 6,
+            nova: None,
         }
     }
 }
@@ -260,6 +267,9 @@ impl ServerConfig {
         if !matches!(self.overlay_ip_version, 4 | 6) {
             return refuse("overlay_ip_version must be 4 or 6");
         }
+        if let Some(nova) = &self.nova {
+            nova.check()?;
+        }
         self.check_places()
     }
 
@@ -319,28 +329,39 @@ impl ServerConfig {
     }
 }
 
-/// What clients put their paths behind: a scheme, a host, perhaps a port and a path, nothing else.
-fn check_url(url: &str) -> Result<(), ConfigError> {
-    let reason = match url.parse::<axum::http::Uri>() {
-        Err(error) => error.to_string(),
+/// What paths are put behind: a scheme, a host, perhaps a port and a path, nothing else.
+///
+/// # Errors
+///
+/// What it is instead.
+fn check_place(url: &str) -> Result<(), String> {
+    match url.parse::<axum::http::Uri>() {
+        Err(error) => Err(error.to_string()),
         Ok(uri) if !matches!(uri.scheme_str(), Some("http" | "https")) => {
-            "it must begin with http:// or https:// and name a host".into()
+            Err("it must begin with http:// or https:// and name a host".into())
         }
-        Ok(uri) if uri.host().is_none_or(str::is_empty) => "it names no host".into(),
+        Ok(uri) if uri.host().is_none_or(str::is_empty) => Err("it names no host".into()),
         Ok(uri) if uri.query().is_some() || url.contains('#') => {
-            "clients append paths to it, so it ends before '?' and '#'".into()
+            Err("clients append paths to it, so it ends before '?' and '#'".into())
         }
-        Ok(_)
-            if url.trim_end_matches('/').ends_with("/networking")
-                || url.trim_end_matches('/').ends_with("/identity") =>
-        {
-            "it is what comes before /networking and /identity".into()
+        Ok(_) => Ok(()),
+    }
+}
+
+fn check_url(url: &str) -> Result<(), ConfigError> {
+    let place = url.trim_end_matches('/');
+    let of_service = ["/networking", "/identity"];
+    let checked = match check_place(url) {
+        Ok(()) if of_service.iter().any(|of| place.ends_with(of)) => {
+            Err("it is what comes before /networking and /identity".into())
         }
-        Ok(_) => return Ok(()),
+        checked => checked,
     };
-    Err(ConfigError::Value(format!(
-        "public_url = \"{url}\": {reason}; an example is https://cloud.example:9696"
-    )))
+    checked.map_err(|reason| {
+        ConfigError::Value(format!(
+            "public_url = \"{url}\": {reason}; an example is https://cloud.example:9696"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -384,6 +405,14 @@ mod tests {
             ("global_physnet_mtu = 1349", "between 1350 and"),
             ("overlay_ip_version = 5", "must be 4 or 6"),
             (&long, "1 to 107 octets"),
+            (
+                "[nova]\nurl = 'nova'\nusername = 'n'\npassword_file = 'p'",
+                "http://nova.example:8774/v2.1",
+            ),
+            (
+                "[nova]\nurl = 'http://n'\nauth_url = 'ftp://k'\nusername = 'n'\npassword_file = 'p'",
+                "nova.auth_url",
+            ),
         ] {
             let config: ServerConfig = toml::from_str(text).unwrap();
             let error = config.check().unwrap_err().to_string();

@@ -20,6 +20,7 @@ mod identity;
 mod keys;
 mod metrics;
 mod networking;
+mod nova;
 mod state;
 mod write;
 
@@ -43,13 +44,14 @@ use hextet_types::Time;
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tracing::{error, info, warn};
 
-pub use crate::config::{ConfigError, ServerConfig, StoreKind, TlsFiles, VniRange};
+pub use crate::config::{ConfigError, NovaConfig, ServerConfig, StoreKind, TlsFiles, VniRange};
+pub use crate::nova::ClientError as NovaError;
 use crate::{
     agents::pki::{Pki, PkiError},
     app::{App, Gate, Settings},
@@ -93,6 +95,9 @@ pub enum ServerError {
     /// The first start.
     #[error("first start: {0}")]
     Bootstrap(#[from] BootstrapError),
+    /// What is said of Nova.
+    #[error("tell Nova of events (`[nova]` in the configuration): {0}")]
+    Nova(#[from] NovaError),
     /// TLS for clients.
     #[error("TLS for clients: {0}")]
     Tls(String),
@@ -175,7 +180,11 @@ impl Server {
             .map(listener::tls_from_files)
             .transpose();
         let tls = tls.map_err(ServerError::Tls)?;
-        let cloud = Cloud::open(Arc::clone(&store), config.network_policy()).await?;
+        let (notifier, events) = match config.nova.as_ref().filter(|nova| nova.events) {
+            Some(_) => nova::Notifier::new(),
+            None => nova::Notifier::off(),
+        };
+        let cloud = Cloud::open(Arc::clone(&store), config.network_policy(), notifier).await?;
         let pki = Pki::open(store.as_ref()).await?;
         let agents_tls = pki.server_config()?;
         let listeners = bind(&config).await?;
@@ -205,6 +214,9 @@ impl Server {
             stopping: stopping.clone(),
         });
         spawn_listeners(&mut tasks, listeners, &app, tls, agents_tls, &stopping);
+        if let Some((nova, events)) = config.nova.zip(events) {
+            spawn_notifier(&mut tasks, &app, (nova, url, events), stopping.clone());
+        }
         spawn_housekeeping(&mut tasks, &app, store, stopping);
         info!(clients = %addresses.clients, agents = %addresses.agents, metrics = %addresses.metrics,
               "the server runs");
@@ -457,6 +469,22 @@ fn spawn_housekeeping(
     tasks.spawn(async move {
         tokio::select! { () = keep_house(&own, store.as_ref()) => {}, () = stop => {} }
         Ok(())
+    });
+}
+
+/// Tells Nova of events: as a user of the identity service at the URL, unless the configuration names another.
+fn spawn_notifier(
+    tasks: &mut JoinSet<Result<(), ServerError>>,
+    app: &Arc<App>,
+    (config, url, events): (NovaConfig, String, mpsc::Receiver<nova::Event>),
+    mut stopping: watch::Receiver<bool>,
+) {
+    let app = Arc::clone(app);
+    tasks.spawn(async move {
+        tokio::select! {
+            told = nova::run(config, &url, events, &app.metrics) => told.map_err(ServerError::from),
+            _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
+        }
     });
 }
 

@@ -51,6 +51,8 @@ pub struct Metrics {
     seconds: Histogram,
     things: Family<Thing, Gauge>,
     revision: Gauge,
+    nova_events: Family<Outcome, Counter>,
+    nova_waiting: Gauge,
 }
 
 impl Default for Metrics {
@@ -74,6 +76,17 @@ impl Default for Metrics {
             "The store's revision that the server stands at",
             revision.clone(),
         );
+        let (nova_events, nova_waiting) = (Family::default(), Gauge::default());
+        registry.register(
+            "nova_events",
+            "What became of events for Nova; an event that is tried again counts each time",
+            Family::clone(&nova_events),
+        );
+        registry.register(
+            "nova_events_waiting",
+            "Events that Nova has not taken yet",
+            nova_waiting.clone(),
+        );
         Metrics {
             registry,
             changes,
@@ -82,6 +95,8 @@ impl Default for Metrics {
             seconds,
             things,
             revision,
+            nova_events,
+            nova_waiting,
         }
     }
 }
@@ -100,6 +115,17 @@ impl Metrics {
     pub fn logged_in(&self, succeeded: bool) {
         let outcome = if succeeded { "issued" } else { "refused" };
         self.logins.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// What became of an event for Nova.
+    pub fn told_nova(&self, outcome: &'static str) {
+        self.nova_events.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// How many events Nova has not taken yet.
+    pub fn nova_waits(&self, count: usize) {
+        self.nova_waiting
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A request was answered.

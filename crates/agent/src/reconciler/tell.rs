@@ -14,6 +14,7 @@ use hextet_model::{
     state::{Key, Netns, RouteKey},
 };
 use hextet_types::{IfName, NetworkId, PortId, Prefix};
+use nix::net::if_::if_nametoindex;
 
 use tracing::info;
 
@@ -22,6 +23,7 @@ use crate::{
     arrival::Standbys,
     doubt::{Doubt, announced_for_routers},
     report::{PortStatus, RouterStatus},
+    reporter::Plug,
 };
 
 impl Reconciler {
@@ -124,7 +126,7 @@ impl Reconciler {
         let ports = &self.planner.intent().ports;
         let states: Vec<_> = touched
             .into_iter()
-            .map(|id| (id, ports.get(&id).map(|port| self.port_state(port))))
+            .map(|id| (id, ports.get(&id).map(|port| self.plug(port))))
             .collect();
         let (revision, objects) = (self.revision, self.desired.len());
         self.outputs.standing.send_if_modified(|standing| {
@@ -139,6 +141,13 @@ impl Reconciler {
             ]);
             news
         });
+    }
+
+    fn plug(&self, port: &Port) -> Plug {
+        Plug {
+            state: self.port_state(port),
+            link: if_nametoindex(port.if_name().as_str()).ok(),
+        }
     }
 
     fn port_state(&self, port: &Port) -> PortState {

@@ -51,6 +51,8 @@ pub async fn report(
     Json(report): Json<StatusReport>,
 ) -> Result<Response, AgentError> {
     app.live.report(&host, &report);
+    let notifier = app.cloud.notifier();
+    notifier.report(&app.cloud.state(), &host, &report);
     keep_record(&app.cloud, &host, &report).await?;
     let changed = changes(&app.cloud, &host, &report);
     if !changed.is_empty() {

@@ -184,5 +184,6 @@ pub async fn delete(Shared(app): Shared<Arc<App>>, asked: Asked, Path(id): Path<
         .await?;
     app.cloud.hang_up(&host);
     app.live.forget(&host);
+    app.cloud.notifier().forget(&host);
     Ok(answer::empty(204))
 }

@@ -207,6 +207,7 @@ impl State {
             self.layer3.index_floating_ip(new, true);
             self.qos.floating_ip(new, true);
         }
+        self.notice_floating_ip(old.as_deref(), new.as_deref());
         self.view_floating_ip(id);
     }
 

@@ -9,6 +9,7 @@ pub mod grants;
 pub mod holders;
 pub mod hosts;
 pub mod layer3;
+pub mod notices;
 pub mod prefixes;
 pub mod qos;
 pub mod ranges;
@@ -43,6 +44,7 @@ use self::{
     holders::Holders,
     hosts::HostViews,
     layer3::Layer3,
+    notices::Notice,
     qos::Qos,
     ranges::{Ranges, number},
     space::PoolSpace,
@@ -170,6 +172,8 @@ pub struct State {
     pub identity: Directory,
     /// What each host is told.
     pub views: HostViews,
+    /// What has happened to ports.
+    pub(crate) notices: Vec<Notice>,
     /// A network's subnets.
     pub subnets_by_network: Index<NetworkId, SubnetId>,
     /// A network's ports.
@@ -432,6 +436,7 @@ impl State {
         {
             self.nat44_changes += 1;
         }
+        self.notice_port(old.as_ref(), new.as_ref());
         self.view_port(old.as_ref(), new.as_ref());
         self.view_router_ports(old.as_deref(), new.as_deref());
         self.view_floating_ips_of(id);

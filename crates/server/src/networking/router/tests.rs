@@ -16,6 +16,7 @@ use crate::{
     cloud::{Cloud, now},
     config::NetworkPolicy,
     networking::floating_ip::forwarding,
+    nova::Notifier,
     state::HostRecord,
 };
 
@@ -71,7 +72,8 @@ async fn make<E: Entity>(cloud: &Cloud, body: Value) -> Arc<E> {
 impl World {
     async fn start() -> World {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let cloud = Cloud::open(Arc::clone(&store), policy()).await.unwrap();
+        let cloud = Cloud::open(Arc::clone(&store), policy(), Notifier::default());
+        let cloud = cloud.await.unwrap();
         let follower = Arc::clone(&cloud);
         tokio::spawn(async move { follower.follow().await });
         let subnet = |network: &Network, cidr: &str| {

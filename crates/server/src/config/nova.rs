@@ -1,0 +1,81 @@
+//! Where Nova is, and as whom it is told of events.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{ConfigError, check_place};
+
+/// `[nova]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NovaConfig {
+    /// Its compute endpoint, as `http://nova.example:8774/v2.1`.
+    pub url: String,
+    /// Whether it is told of events.
+    #[serde(default = "yes")]
+    pub events: bool,
+    /// The identity service, as `https://keystone.example/v3`; without it, this server's own.
+    #[serde(default)]
+    pub auth_url: Option<String>,
+    /// A user with the role `admin` or `service` there.
+    pub username: String,
+    /// The file that holds its password alone.
+    pub password_file: PathBuf,
+    /// The project that its token is for.
+    #[serde(default = "service")]
+    pub project: String,
+    /// The domain of the user.
+    #[serde(default = "default_domain")]
+    pub user_domain_id: String,
+    /// The domain of the project.
+    #[serde(default = "default_domain")]
+    pub project_domain_id: String,
+    /// Authorities that certificates of both are checked against, in PEM; without it, this machine's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn service() -> String {
+    "service".to_owned()
+}
+
+fn default_domain() -> String {
+    "default".to_owned()
+}
+
+impl NovaConfig {
+    /// # Errors
+    ///
+    /// A URL that is none.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let urls = [
+            ("nova.url", Some(&self.url), "http://nova.example:8774/v2.1"),
+            (
+                "nova.auth_url",
+                self.auth_url.as_ref(),
+                "https://keystone.example/v3",
+            ),
+        ];
+        for (key, url, example) in urls {
+            let Some(url) = url else { continue };
+            if let Err(reason) = check_place(url) {
+                return Err(ConfigError::Value(format!(
+                    "{key} = \"{url}\": {reason}; an example is {example}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where events go.
+    pub fn events_url(&self) -> String {
+        let base = self.url.trim_end_matches('/');
+        let base = base.strip_suffix("/v2.1").unwrap_or(base);
+        format!("{base}/v2.1/os-server-external-events")
+    }
+}

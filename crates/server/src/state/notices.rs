@@ -1,0 +1,67 @@
+//! What the state sees happen to ports, for those who have to be told of it.
+
+use std::sync::Arc;
+
+use hextet_model::neutron::{FloatingIp, Port};
+
+use super::State;
+
+/// Something that has happened to a port.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// The port, as it was last.
+    pub port: Arc<Port>,
+    /// What.
+    pub what: What,
+}
+
+/// What has happened to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It is gone.
+    Deleted,
+    /// It has other addresses, or other floating IPs.
+    Readdressed,
+}
+
+impl State {
+    /// What has happened since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// A port changes or goes.
+    pub(super) fn notice_port(&mut self, old: Option<&Arc<Port>>, new: Option<&Arc<Port>>) {
+        let what = match (old, new) {
+            (Some(_), None) => What::Deleted,
+            (Some(old), Some(new)) if old.fixed_ips != new.fixed_ips => What::Readdressed,
+            _ => return,
+        };
+        let port = new.or(old).filter(|port| !port.device_id.is_empty());
+        self.notices.extend(port.map(|port| Notice {
+            port: Arc::clone(port),
+            what,
+        }));
+    }
+
+    /// A floating IP comes, changes or goes: of the port that it stood for, and of that which it stands for.
+    pub(super) fn notice_floating_ip(
+        &mut self,
+        old: Option<&FloatingIp>,
+        new: Option<&FloatingIp>,
+    ) {
+        let inside = |ip: Option<&FloatingIp>| ip.and_then(|ip| ip.port_id);
+        let (old, new) = (inside(old), inside(new));
+        if old == new {
+            return;
+        }
+        for id in [old, new].into_iter().flatten() {
+            let port = self.ports.get(&id);
+            let port = port.filter(|port| port.binding.host_id.is_some()).cloned();
+            self.notices.extend(port.map(|port| Notice {
+                port,
+                what: What::Readdressed,
+            }));
+        }
+    }
+}
