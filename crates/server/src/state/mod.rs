@@ -590,12 +590,6 @@ impl State {
         RoutingDomain::of(self.networks.get(&network).map(AsRef::as_ref))
     }
 
-    /// Whether its host takes the port.
-    pub fn is_taken(&self, port: &Port) -> bool {
-        let host = port.binding.host_id.as_ref();
-        host.is_some_and(|host| self.takes(host, port.network_id))
-    }
-
     /// The store key of a port.
     pub fn port_key(port: &Port) -> bytes::Bytes {
         keys::port(port.network_id, port.mac_address)

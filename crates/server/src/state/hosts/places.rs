@@ -61,6 +61,12 @@ impl State {
         }
     }
 
+    /// Whether its host takes the port.
+    pub fn is_taken(&self, port: &Port) -> bool {
+        let host = port.binding.host_id.as_ref();
+        host.is_some_and(|host| self.takes(host, port.network_id))
+    }
+
     /// Where a port is, if it is there.
     pub fn places(&self, port: Option<&Arc<Port>>) -> Places {
         let mut places = Places::default();
