@@ -35,6 +35,7 @@ pub const LAB: &[&str] = &[
     "iproute2",
     "iputils-ping",
     "isc-dhcp-client",
+    "keepalived",
     "ndisc6",
     "netcat-openbsd",
     "nftables",

@@ -16,8 +16,9 @@
 //! | [`bfd`] | the BFD engine and its sockets |
 //! | [`probe`] | the engine that watches other hosts' kernels, and its socket |
 //! | [`arrival`] | sockets on standbys' links |
-//! | [`subscription`], [`reporter`] | the connections to the server |
+//! | [`subscription`], [`reporter`], [`herald`] | the connections to the server |
 
+mod announcement;
 mod arrival;
 pub mod bfd;
 pub mod bgp;
@@ -30,6 +31,7 @@ mod explain;
 mod flows;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod herald;
 mod identity;
 pub mod journal;
 mod lookout;

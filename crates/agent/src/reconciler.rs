@@ -26,11 +26,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::{
+    announcement::Announcement,
     arrival::Standbys,
     bgp::{Announcements, Learned},
     doubt::Doubt,
     explain::{self, Verdicts},
     flows::Flows,
+    herald,
     journal::Journal,
     lookout::Lookout,
     next_hop::NextHops,
@@ -67,6 +69,8 @@ pub enum Input {
     Peers(bool),
     /// Somebody else, or we, changed something in the kernel.
     Kernel(Heard),
+    /// A port's workload has said on its link that it is there.
+    Announced(PortId, Announcement),
     /// Somebody asks.
     Ask(Question),
 }
@@ -98,6 +102,8 @@ pub struct Standpoint {
 
 /// Whom the loop tells.
 pub struct Outputs {
+    /// What workloads have said of themselves, as far as it is news.
+    pub heard: tokio::sync::mpsc::Sender<herald::News>,
     /// What is to be announced.
     pub announce: Option<watch::Sender<Announcements>>,
     /// What the responders answer; the whole, since a port's link may have come or gone.
@@ -285,6 +291,7 @@ impl Reconciler {
             }
             Input::Peers(there) => self.set_doubt(self.doubt.peers(there, Instant::now())),
             Input::Kernel(heard) => self.hear_kernel(heard),
+            Input::Announced(port, announcement) => self.hear_announcement(port, &announcement),
             Input::Ask(question) => {
                 self.settle();
                 self.answer(question);

@@ -19,7 +19,11 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{clock::Clock, reconciler::ResponderChange};
+use crate::{
+    announcement::{self, Announcement},
+    clock::Clock,
+    reconciler::{Input, ResponderChange},
+};
 
 /// Frames taken in one go before changes and timers are looked at again.
 const BATCH: usize = 256;
@@ -35,6 +39,7 @@ pub fn start(
     changes: mpsc::UnboundedReceiver<ResponderChange>,
     server: Duid,
     clock: Clock,
+    inputs: std::sync::mpsc::SyncSender<Input>,
 ) -> Result<()> {
     let socket =
         PacketSocket::open(marks::ADMITTED).context("open the packet socket for RA and DHCP")?;
@@ -59,6 +64,8 @@ pub fn start(
                         socket,
                         clock,
                         indexes: HashMap::new(),
+                        ports: HashMap::new(),
+                        inputs,
                         unread: true,
                     }
                     .run(changes)
@@ -81,6 +88,9 @@ struct Driver {
     socket: AsyncFd<PacketSocket>,
     clock: Clock,
     indexes: HashMap<PortId, PortKey>,
+    ports: HashMap<u32, PortId>,
+    /// Who is told what workloads say of themselves.
+    inputs: std::sync::mpsc::SyncSender<Input>,
     /// Frames may wait that the socket does not tell of again.
     unread: bool,
 }
@@ -129,6 +139,7 @@ impl Driver {
             self.engine.remove_port(former);
             self.metadata.remove_port(link_of(former));
             self.indexes.remove(&change.port);
+            self.ports.remove(&link_of(former));
         }
         let (Some(responder), Some(key)) = (change.responder, index) else {
             return;
@@ -138,6 +149,7 @@ impl Driver {
         let config = metadata::PortConfig { host_mac, facts };
         self.metadata.set_port(link_of(key), config);
         self.indexes.insert(change.port, key);
+        self.ports.insert(link_of(key), change.port);
         let now = self.clock.now();
         match self.engine.set_port(key, responder.config, now) {
             Ok(actions) => self.send(actions),
@@ -158,6 +170,10 @@ impl Driver {
                         self.answer(metadata::Event::Frame { link: index, bytes });
                         continue;
                     }
+                    if let Some(announcement) = announcement::parse(bytes) {
+                        self.hear(index, announcement);
+                        continue;
+                    }
                     let port = PortKey(u64::from(index));
                     self.act(|engine, now| engine.handle(Event::Frame { port, bytes }, now));
                 }
@@ -166,6 +182,13 @@ impl Driver {
             }
         }
         true
+    }
+
+    /// Who says it once more is heard then: the queue is full only while there is much else to do.
+    fn hear(&self, link: u32, announcement: Announcement) {
+        if let Some(port) = self.ports.get(&link) {
+            let _ = self.inputs.try_send(Input::Announced(*port, announcement));
+        }
     }
 
     fn answer(&mut self, event: metadata::Event<'_>) {

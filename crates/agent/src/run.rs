@@ -26,6 +26,7 @@ use crate::{
     config::AgentConfig,
     control,
     flows::Flows,
+    herald,
     identity::Identity,
     journal::Journal,
     metrics, monitor,
@@ -98,7 +99,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     if !identity.exists() {
         bail!("this host has not joined: hextet agent join --token …");
     }
-    let agent = start(&config).await?;
+    let mut agent = start(&config).await?;
     let told = reporter::Host {
         gateway_mac: config.host.gateway_mac,
         tunnel_address: config.tunnel_address,
@@ -117,6 +118,9 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         standbys,
         arrived,
     ));
+    let (_, none) = async_mpsc::channel(1);
+    let news = std::mem::replace(&mut agent.news, none);
+    tokio::spawn(herald::run(config.server.clone(), identity.clone(), news));
     let (updates, told) = async_mpsc::channel(UPDATES);
     let following = subscription::run(
         config.server.clone(),
@@ -150,6 +154,7 @@ struct Agent {
     standbys: watch::Receiver<arrival::Standbys>,
     /// Told when the first BGP peer is there again.
     reach: Arc<Notify>,
+    news: async_mpsc::Receiver<herald::News>,
     speaker: Option<SpeakerStatus>,
     reconciling: thread::JoinHandle<()>,
 }
@@ -158,6 +163,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let clock = Clock::start();
     let (inputs, heard) = mpsc::sync_channel(QUEUE);
     let (standing, standing_told) = watch::channel(reporter::Standing::default());
+    let (news, news_told) = async_mpsc::channel(herald::QUEUE);
     let (responders, responders_told) = async_mpsc::unbounded_channel();
     let (announce, announcements) = watch::channel(bgp::Announcements::new());
     let (watched, whom) = watch::channel(probe::Watched::new());
@@ -175,6 +181,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         standing,
         watched,
         standbys,
+        heard: news,
     };
     let reconciler = Reconciler::new(
         Planner::new(config.host.clone()),
@@ -188,6 +195,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         responders_told,
         Duid::link_layer(config.host.gateway_mac),
         clock,
+        inputs.clone(),
     )?;
     let drains = Arc::new(bgp::Drains::open(&config.state_dir)?);
     let told = (announcements, drains.hear());
@@ -219,6 +227,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         pulses,
         standbys: standbys_told,
         reach,
+        news: news_told,
         speaker,
         reconciling,
     })

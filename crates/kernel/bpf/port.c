@@ -52,6 +52,9 @@
 #define MARK_SOURCE_CHECKED 0x00200000
 #define MARK_ADMITTED 0x00400000
 #define MARK_OWN_REPORT 0x00800000
+#define MARK_HOP 0x000fffff
+// In the index of a VXLAN device.
+#define TUNNEL 0x40000000
 
 // The loader puts the gateway's six octets here, the first in the lowest bits.
 #define GATEWAY_MAC_PLACEHOLDER "0x6865787465740000 ll"
@@ -108,6 +111,17 @@
 // one address the kernel itself sends an error a second): 20 a second, 20 at once.
 #define ERROR_NANOS 50000000ULL
 #define ERRORS_NANOS 1000000000ULL
+// Of VRRP a link gets in 200 a second, 200 at once, each of which goes to so many.
+#define ADVERT_NANOS 5000000ULL
+#define ADVERTS_NANOS 1000000000ULL
+#define RECEIVERS 16
+#define VRRP 112
+// A receiver's value: the link, the host behind it, and whether any source will do.
+#define RECEIVER_HOST(value) ((__u32)((value) >> 32) & 0x00ffffff)
+#define RECEIVER_ANY (1ULL << 63)
+// What a judge says of multicast, by whether its source is checked.
+#define ADVERT 0x100
+#define ADVERT_CHECKED 0x101
 // Of protocols without a checksum of their own.
 #define NO_CHECKSUM 0xffff
 // In UDP and in tunnels, which may leave an inner checksum to the host, no rule looks further than this.
@@ -120,11 +134,16 @@ struct map {
 	__u32 type, key_size, value_size, max_entries, map_flags, id, pinning;
 };
 
-// What a port may send from. IPv4 addresses are mapped (RFC 4291 §2.5.5.2).
+// Of (mac, addr): what a port may send from; of addr alone: who asks for it is told another Ethernet address than the
+// gateway's, the value; of mac alone: what is sent there gets the value as mark. A receiver of VRRP is by the sender's
+// mac, a number and the family.
+enum kind { SOURCE, ANSWER, WAY, RECEIVER };
+
+// IPv4 addresses are mapped (RFC 4291 §2.5.5.2).
 struct source {
 	__u32 link;
 	__u8 mac[6];
-	__u16 zero;
+	__u16 kind;
 	__be32 addr[4];
 };
 
@@ -132,7 +151,7 @@ struct source {
 struct map SEC("maps") sources = {
 	.type = BPF_MAP_TYPE_HASH,
 	.key_size = sizeof(struct source),
-	.value_size = sizeof(__u32),
+	.value_size = sizeof(__u64),
 	.max_entries = SOURCES,
 	.map_flags = BPF_F_NO_PREALLOC,
 };
@@ -157,6 +176,14 @@ struct fragment {
 // When each port has all of its room again, by link. Two processors that take from one at once may take
 // once for both; it is a limit, not an account.
 struct map SEC("maps") rooms = {
+	.type = BPF_MAP_TYPE_LRU_HASH,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(__u64),
+	.max_entries = PORTS,
+};
+
+// When each link may send all of its VRRP again, likewise.
+struct map SEC("maps") adverts = {
 	.type = BPF_MAP_TYPE_LRU_HASH,
 	.key_size = sizeof(__u32),
 	.value_size = sizeof(__u64),
@@ -261,13 +288,28 @@ static __always_inline void look(struct __sk_buff *skb, struct left *left)
 		_failed;                                                         \
 	})
 
-static __always_inline void gateway_mac(__u8 *to)
+static __always_inline void put_mac(__u8 *to, __u64 mac)
 {
-	__u64 mac = LOADED(GATEWAY_MAC_PLACEHOLDER);
-
 #pragma unroll
 	for (int i = 0; i < 6; i++)
 		to[i] = mac >> (8 * i);
+}
+
+static __always_inline void mapped(struct source *source, __be32 addr)
+{
+	source->addr[0] = 0;
+	source->addr[1] = 0;
+	source->addr[2] = bpf_htonl(0xffff);
+	source->addr[3] = addr;
+}
+
+// What an address's Ethernet address is, as the port is told: the gateway's, but for those that it may choose
+// as its next hop instead.
+static __always_inline __u64 mac_of(struct source *asked)
+{
+	__u64 *mac = bpf_map_lookup_elem(&sources, asked);
+
+	return mac ? *mac : LOADED(GATEWAY_MAC_PLACEHOLDER);
 }
 
 static __always_inline int same(const __u8 *a, const __u8 *b, int len)
@@ -303,7 +345,10 @@ static __always_inline int answer_arp(struct __sk_buff *skb)
 {
 	struct ethhdr *eth;
 	struct arp_ipv4 *arp;
+	struct source asked = { .link = skb->ifindex, .kind = ANSWER };
 	__u8 wanted[4];
+	__be32 addr;
+	__u64 mac;
 
 	if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(*arp)))
 		return TC_ACT_SHOT;
@@ -318,13 +363,16 @@ static __always_inline int answer_arp(struct __sk_buff *skb)
 	if (zero(arp->sender_ip, 4) || same(arp->sender_ip, arp->target_ip, 4))
 		return TC_ACT_SHOT;
 	__builtin_memcpy(wanted, arp->target_ip, 4);
+	__builtin_memcpy(&addr, wanted, 4);
+	mapped(&asked, addr);
+	mac = mac_of(&asked);
 	__builtin_memcpy(arp->target_ip, arp->sender_ip, 4);
 	__builtin_memcpy(arp->target_mac, arp->sender_mac, 6);
 	__builtin_memcpy(arp->sender_ip, wanted, 4);
-	gateway_mac(arp->sender_mac);
+	put_mac(arp->sender_mac, mac);
 	arp->operation = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
-	gateway_mac(eth->h_source);
+	put_mac(eth->h_source, mac);
 	return send_back(skb);
 }
 
@@ -340,7 +388,9 @@ static __always_inline __sum16 fold(__s64 sum)
 static __always_inline int answer_solicitation(struct __sk_buff *skb)
 {
 	struct advertisement *na;
+	struct source asked = { .link = skb->ifindex, .kind = ANSWER };
 	__be32 target[4], source[4];
+	__u64 mac;
 	__u8 guest[6];
 	struct {
 		__be32 length, next_header;
@@ -359,13 +409,15 @@ static __always_inline int answer_solicitation(struct __sk_buff *skb)
 	__builtin_memcpy(target, na->nd.target, 16);
 	__builtin_memcpy(source, &na->ip.saddr, 16);
 	__builtin_memcpy(guest, na->eth.h_source, 6);
+	__builtin_memcpy(asked.addr, target, 16);
+	mac = mac_of(&asked);
 	if (bpf_skb_change_tail(skb, sizeof(*na), 0))
 		return TC_ACT_SHOT;
 	na = (void *)(long)skb->data;
 	if ((void *)(na + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_SHOT;
 	__builtin_memcpy(na->eth.h_dest, guest, 6);
-	gateway_mac(na->eth.h_source);
+	put_mac(na->eth.h_source, mac);
 	na->ip.payload_len = bpf_htons(sizeof(na->nd) + sizeof(na->lladdr));
 	__builtin_memcpy(&na->ip.daddr, source, 16);
 	__builtin_memcpy(&na->ip.saddr, target, 16);
@@ -374,7 +426,7 @@ static __always_inline int answer_solicitation(struct __sk_buff *skb)
 	na->nd.flags = bpf_htonl(NA_FLAGS);
 	na->lladdr.type = OPT_TARGET_LLADDR;
 	na->lladdr.length = 1;
-	gateway_mac(na->lladdr.mac);
+	put_mac(na->lladdr.mac, mac);
 
 	__s64 sum = bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
 	sum = bpf_csum_diff(0, 0, source, 16, sum);
@@ -411,7 +463,7 @@ static __always_inline int answer_echo(struct __sk_buff *skb)
 	ip->hop_limit = 64;
 	echo->type = ICMPV6_ECHO_REPLY;
 	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
-	gateway_mac(eth->h_source);
+	put_mac(eth->h_source, LOADED(GATEWAY_MAC_PLACEHOLDER));
 	if (bpf_l4_csum_replace(skb,
 				sizeof(*eth) + sizeof(*ip) + offsetof(struct icmp_echo, checksum),
 				bpf_htons(ICMPV6_ECHO_REQUEST << 8),
@@ -437,12 +489,46 @@ static __always_inline __u32 checked(struct source *source)
 	return bpf_map_lookup_elem(&sources, source) ? MARK_SOURCE_CHECKED : 0;
 }
 
+// The mark of the next hop with this Ethernet address; 0, where there is no such next hop.
+static __always_inline __u32 way_of(struct __sk_buff *skb, const __u8 *mac)
+{
+	struct source sent = { .link = skb->ifindex, .kind = WAY };
+	__u64 *mark;
+
+	__builtin_memcpy(sent.mac, mac, 6);
+	mark = bpf_map_lookup_elem(&sources, &sent);
+	return mark ? *mark & MARK_HOP : 0;
+}
+
+static __always_inline int is_gateway(const __u8 *mac)
+{
+	__u64 gateway = LOADED(GATEWAY_MAC_PLACEHOLDER), is = 0;
+
+#pragma unroll
+	for (int i = 0; i < 6; i++)
+		is |= (__u64)mac[i] << (8 * i);
+	return is == gateway;
+}
+
+// To whom a frame goes its Ethernet address says alone: the kernel's own word for it gets lost on the way from a link in
+// another namespace.
 static __always_inline int from_port(struct __sk_buff *skb, __u32 marks)
 {
-	if (skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
+	__u8 to[6];
+
+	if (READ(skb, 0, to))
 		return TC_ACT_SHOT;
-	// Frames for other hosts (PACKET_OTHERHOST) the kernel drops by itself.
-	if (skb->pkt_type == PACKET_HOST && bpf_skb_change_type(skb, PACKET_MULTICAST))
+	if (!is_gateway(to)) {
+		__u32 way;
+
+		if (to[0] & 1)
+			return marks & MARK_SOURCE_CHECKED ? ADVERT_CHECKED : ADVERT;
+		way = way_of(skb, to);
+		if (!way)
+			return TC_ACT_SHOT;
+		marks |= way;
+	}
+	if (bpf_skb_change_type(skb, PACKET_MULTICAST))
 		return TC_ACT_SHOT;
 	skb->mark = (skb->mark & ~MARK_MASK) | MARK_FROM_PORT | marks;
 	return TC_ACT_OK;
@@ -566,14 +652,6 @@ static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram
 	return 1;
 }
 
-static __always_inline void mapped(struct source *source, __be32 addr)
-{
-	source->addr[0] = 0;
-	source->addr[1] = 0;
-	source->addr[2] = bpf_htonl(0xffff);
-	source->addr[3] = addr;
-}
-
 // An ICMP error is believed when an end of the packet that it quotes is the port's own.
 static __always_inline __u32 own_report_ipv4(struct __sk_buff *skb, __u32 offset,
 					     struct source *source)
@@ -628,7 +706,7 @@ static __always_inline int judge_ipv4(struct __sk_buff *skb)
 	ip = *header;
 	source.link = skb->ifindex;
 	__builtin_memcpy(source.mac, eth->h_source, 6);
-	source.zero = 0;
+	source.kind = SOURCE;
 	mapped(&source, ip.saddr);
 	marks = checked(&source);
 	if (is_metadata_v4(ip.daddr) || !goes_on(skb, ip.ttl) || (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
@@ -731,7 +809,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	end = offset + bpf_ntohs(ip->payload_len);
 	source.link = skb->ifindex;
 	__builtin_memcpy(source.mac, eth->h_source, 6);
-	source.zero = 0;
+	source.kind = SOURCE;
 	__builtin_memcpy(source.addr, &ip->saddr, 16);
 	marks = checked(&source);
 	if (is_metadata_v6((__be32 *)&ip->daddr) || !goes_on(skb, ip->hop_limit))
@@ -794,9 +872,99 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	return from_port(skb, marks);
 }
 
-SEC("classifier/ingress")
-int hextet_ingress(struct __sk_buff *skb)
+// The family of VRRP to its group, without headers in between; 0 of anything else. An IPv6 source that follows from the
+// Ethernet address is the port's own, which no entry of the map says.
+static __always_inline int vrrp_family(struct __sk_buff *skb, int *checked)
 {
+	struct ipv6hdr ip;
+	__u8 mac[6];
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr v4;
+
+		if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &v4, sizeof(v4)))
+			return 0;
+		return v4.protocol == VRRP && v4.daddr == bpf_htonl(0xe0000012) &&
+			       !(v4.frag_off & bpf_htons(IPV4_MORE | IPV4_OFFSET)) ? 4 : 0;
+	}
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) ||
+	    bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) ||
+	    bpf_skb_load_bytes(skb, 6, mac, 6))
+		return 0;
+	if (ip.nexthdr != VRRP || ip.daddr.in6_u.u6_addr32[0] != bpf_htonl(0xff020000) ||
+	    ip.daddr.in6_u.u6_addr32[1] || ip.daddr.in6_u.u6_addr32[2] ||
+	    ip.daddr.in6_u.u6_addr32[3] != bpf_htonl(0x12))
+		return 0;
+	if (ip.saddr.in6_u.u6_addr32[0] == bpf_htonl(0xfe800000) && !ip.saddr.in6_u.u6_addr32[1] &&
+	    ip.saddr.in6_u.u6_addr8[8] == (mac[0] ^ 2) && ip.saddr.in6_u.u6_addr8[9] == mac[1] &&
+	    ip.saddr.in6_u.u6_addr8[10] == mac[2] && ip.saddr.in6_u.u6_addr8[11] == 0xff &&
+	    ip.saddr.in6_u.u6_addr8[12] == 0xfe && ip.saddr.in6_u.u6_addr8[13] == mac[3] &&
+	    ip.saddr.in6_u.u6_addr8[14] == mac[4] && ip.saddr.in6_u.u6_addr8[15] == mac[5])
+		*checked = 1;
+	return 6;
+}
+
+// Copies VRRP to those who share addresses with its sender, as it is: nothing of it is routed. To another host a copy goes
+// under that one's Ethernet address for this, where it gets its own again.
+static __always_inline int replicate(struct __sk_buff *skb, int checked)
+{
+	struct source slot = { .link = skb->ifindex, .kind = RECEIVER };
+	__u8 group[2][6] = { { 0x01, 0x00, 0x5e, 0, 0, 0x12 }, { 0x33, 0x33, 0, 0, 0, 0x12 } };
+	int family = vrrp_family(skb, &checked);
+
+	if (!family || bpf_skb_load_bytes(skb, 6, slot.mac, 6) ||
+	    !take(&adverts, skb->ifindex, bpf_ktime_get_ns(), ADVERT_NANOS, ADVERTS_NANOS))
+		return TC_ACT_SHOT;
+	slot.addr[1] = bpf_htonl(family);
+	skb->mark = (skb->mark & ~MARK_MASK) | MARK_ADMITTED;
+	for (int i = 0; i < RECEIVERS; i++) {
+		__u64 *to;
+		__u32 host;
+		__u8 mac[6];
+
+		slot.addr[0] = bpf_htonl(i);
+		to = bpf_map_lookup_elem(&sources, &slot);
+		if (!to || (!checked && !(*to & RECEIVER_ANY)))
+			continue;
+		__builtin_memcpy(mac, family == 4 ? group[0] : group[1], 6);
+		host = RECEIVER_HOST(*to);
+		if (host) {
+			mac[0] = 0x0a;
+			mac[1] = 0x68;
+			mac[2] = 0x78;
+			mac[3] = host >> 16;
+			mac[4] = host >> 8;
+			mac[5] = host;
+		}
+		if (!bpf_skb_store_bytes(skb, 0, mac, 6, 0))
+			bpf_clone_redirect(skb, (__u32)*to, 0);
+	}
+	return TC_ACT_SHOT;
+}
+
+// What comes from another host, on a VXLAN device: what is for a next hop here has that one's Ethernet address.
+static __always_inline int from_tunnel(struct __sk_buff *skb)
+{
+	__u32 way;
+	__u8 to[6];
+
+	if (skb->pkt_type != PACKET_OTHERHOST)
+		return TC_ACT_OK;
+	if (READ(skb, 0, to))
+		return TC_ACT_SHOT;
+	if (to[0] == 0x0a && to[1] == 0x68 && to[2] == 0x78)
+		return ADVERT_CHECKED;
+	way = way_of(skb, to);
+	if (!way || bpf_skb_change_type(skb, PACKET_HOST))
+		return TC_ACT_SHOT;
+	skb->mark = way;
+	return TC_ACT_OK;
+}
+
+static __always_inline int judge(struct __sk_buff *skb)
+{
+	if (skb->ifindex & TUNNEL)
+		return from_tunnel(skb);
 	// A port speaks IP over plain Ethernet. A tag, also of VLAN 0, could lead around what follows.
 	if (skb->vlan_present)
 		return TC_ACT_SHOT;
@@ -812,10 +980,18 @@ int hextet_ingress(struct __sk_buff *skb)
 	}
 }
 
+SEC("classifier/ingress")
+int hextet_ingress(struct __sk_buff *skb)
+{
+	int verdict = judge(skb);
+
+	return verdict < ADVERT ? verdict : replicate(skb, verdict == ADVERT_CHECKED);
+}
+
 SEC("classifier/egress")
 int hextet_egress(struct __sk_buff *skb)
 {
-	return skb->mark & MARK_ADMITTED ? TC_ACT_OK : TC_ACT_SHOT;
+	return skb->mark & MARK_ADMITTED || skb->ifindex & TUNNEL ? TC_ACT_OK : TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -1,6 +1,7 @@
 // What the packet socket for RA, DHCP and metadata takes in: router solicitations (RFC 4861), datagrams to the
-// DHCPv4 server's port (RFC 2131) and to the DHCPv6 server's (RFC 8415), TCP to the metadata service's addresses,
-// untagged and not our own.
+// DHCPv4 server's port (RFC 2131) and to the DHCPv6 server's (RFC 8415), TCP to the metadata service's addresses, and
+// what workloads say of themselves: ARP about one's own address (RFC 5227), RARP, unsolicited neighbour
+// advertisements (RFC 4861), VRRP (RFC 5798); untagged and not our own.
 //
 // Of each link it takes so many at once and so many a second of either kind; the rest is dropped before it costs room in
 // the socket's buffer, which all links share, or anything of who reads there. So a workload that floods
@@ -23,6 +24,9 @@
 #include "metadata.h"
 
 #define ICMPV6_RS 133
+#define ICMPV6_NA 136
+#define NA_SOLICITED 0x40
+#define VRRP 112
 #define DHCPV4_SERVER 67
 #define DHCPV6_SERVER 547
 #define FRAGMENT_OFFSET 0x1fff
@@ -39,7 +43,7 @@
 #define WHOLE 0x40000
 #define NOTHING 0
 
-enum kind { NONE, REQUEST, SEGMENT };
+enum kind { NONE, REQUEST, SEGMENT, ANNOUNCEMENT };
 
 struct map {
 	__u32 type, key_size, value_size, max_entries, map_flags, id, pinning;
@@ -66,11 +70,38 @@ static __always_inline int to_port(struct __sk_buff *skb, __u32 offset, __u16 wa
 	return port == bpf_htons(wanted);
 }
 
+static __always_inline enum kind of_icmpv6(struct __sk_buff *skb, __u32 offset)
+{
+	struct {
+		__u8 type, code;
+		__be16 checksum;
+		__u8 flags;
+	} icmp;
+
+	if (bpf_skb_load_bytes(skb, offset, &icmp, sizeof(icmp)))
+		return NONE;
+	if (icmp.type == ICMPV6_RS)
+		return REQUEST;
+	return icmp.type == ICMPV6_NA && !(icmp.flags & NA_SOLICITED) ? ANNOUNCEMENT : NONE;
+}
+
+// Whose sender asks, or tells, about its own address.
+static __always_inline enum kind of_arp(struct __sk_buff *skb)
+{
+	__u32 offset = sizeof(struct ethhdr);
+	__be32 sender, target;
+
+	if (bpf_skb_load_bytes(skb, offset + 14, &sender, sizeof(sender)) ||
+	    bpf_skb_load_bytes(skb, offset + 24, &target, sizeof(target)))
+		return NONE;
+	return sender && sender == target ? ANNOUNCEMENT : NONE;
+}
+
 static __always_inline enum kind of_ipv6(struct __sk_buff *skb)
 {
 	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr);
 	__be32 to[4];
-	__u8 next, type;
+	__u8 next;
 
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, nexthdr), &next,
 			       1))
@@ -78,7 +109,9 @@ static __always_inline enum kind of_ipv6(struct __sk_buff *skb)
 	if (next == IPPROTO_UDP)
 		return to_port(skb, offset, DHCPV6_SERVER) ? REQUEST : NONE;
 	if (next == IPPROTO_ICMPV6)
-		return !bpf_skb_load_bytes(skb, offset, &type, 1) && type == ICMPV6_RS ? REQUEST : NONE;
+		return of_icmpv6(skb, offset);
+	if (next == VRRP)
+		return ANNOUNCEMENT;
 	if (next != IPPROTO_TCP ||
 	    bpf_skb_load_bytes(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, daddr), to,
 			       sizeof(to)))
@@ -93,6 +126,8 @@ static __always_inline enum kind of_ipv4(struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) ||
 	    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
 		return NONE;
+	if (ip.protocol == VRRP)
+		return ANNOUNCEMENT;
 	if (ip.protocol == IPPROTO_TCP)
 		return is_metadata_v4(ip.daddr) ? SEGMENT : NONE;
 	return ip.protocol == IPPROTO_UDP &&
@@ -130,6 +165,10 @@ static __always_inline enum kind kind_of(struct __sk_buff *skb)
 		return of_ipv4(skb);
 	case bpf_htons(ETH_P_IPV6):
 		return of_ipv6(skb);
+	case bpf_htons(ETH_P_ARP):
+		return of_arp(skb);
+	case bpf_htons(ETH_P_RARP):
+		return ANNOUNCEMENT;
 	default:
 		return NONE;
 	}

@@ -1,4 +1,5 @@
-//! The eBPF map of exact sources, which a port's program looks into: (link, Ethernet address, IP address).
+//! The eBPF map of exact sources, which a port's program looks into: (link, Ethernet address, IP address). Next hops
+//! besides the gateway are in it, too.
 //!
 //! It is written and read many entries at a time. It lives as long as the program that is attached, or we.
 //! Links are there by their index, so an entry means nothing any more once its link is gone, and whoever
@@ -12,7 +13,8 @@ use std::{
 };
 
 use aya::maps::{MapData, MapInfo};
-use hextet_types::Mac;
+use hextet_model::state::{HopEntry, HopKey};
+use hextet_types::{Family, Mac};
 
 use crate::error::{Error, chain};
 
@@ -21,7 +23,7 @@ pub const NAME: &str = "sources";
 
 /// `struct source` of `bpf/port.c`.
 const KEY: usize = 28;
-const VALUE: u32 = 1;
+const VALUE: u64 = 1;
 /// Entries read or written in one call.
 const BATCH: usize = 4096;
 
@@ -45,40 +47,195 @@ struct Attr {
 
 type Octets = [u8; KEY];
 
-/// A source, as the map has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// `enum kind` of `bpf/port.c`.
+const SOURCE: u16 = 0;
+const ANSWER: u16 = 1;
+const WAY: u16 = 2;
+const RECEIVER: u16 = 3;
+/// In a receiver's value: any source will do.
+const ANY_SOURCE: u64 = 1 << 63;
+const NO_MAC: Mac = Mac::new([0; 6]);
+
+/// The bits of a host's number.
+const HOST: u32 = 0x00ff_ffff;
+
+/// In place of an address, in network order: the number, and 4 or 6.
+fn slot_of(family: Family, slot: u8) -> IpAddr {
+    let digit = match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    };
+    let mut octets = [0; 16];
+    octets[3] = slot;
+    octets[7] = digit;
+    IpAddr::V6(octets.into())
+}
+
+/// An entry of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The link's index.
     pub link: u32,
-    /// The Ethernet source.
-    pub mac: Mac,
-    /// The IP source.
-    pub addr: IpAddr,
+    /// What it says.
+    pub what: What,
 }
 
-impl Entry {
+/// What an entry says of its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A source that a port may use.
+    Source {
+        /// The Ethernet source.
+        mac: Mac,
+        /// The IP source.
+        addr: IpAddr,
+    },
+    /// A next hop besides the gateway.
+    Hop(HopEntry),
+    /// Who gets VRRP.
+    Receiver {
+        /// From whom.
+        sender: Sender,
+        /// Where it goes.
+        to: To,
+    },
+}
+
+/// One of the receivers of a sender's VRRP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sender {
+    /// The sender.
+    pub mac: Mac,
+    /// Of the advertisements.
+    pub family: Family,
+    /// Which receiver it is.
+    pub slot: u8,
+}
+
+/// Where VRRP goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct To {
+    /// The index of the link.
+    pub link: u32,
+    /// The host behind it, 24 bits.
+    pub host: Option<u32>,
+    /// Whether any source will do.
+    pub any_source: bool,
+}
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The link's index.
+    pub link: u32,
+    /// What it is found by.
+    pub by: By,
+}
+
+/// What an entry is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum By {
+    /// A source.
+    Source(Mac, IpAddr),
+    /// A next hop.
+    Hop(HopKey),
+    /// A receiver.
+    Receiver(Sender),
+}
+
+impl Place {
     fn octets(&self) -> Octets {
-        let addr = match self.addr {
+        let none = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let (kind, mac, addr) = match self.by {
+            By::Source(mac, addr) => (SOURCE, mac, addr),
+            By::Hop(HopKey::Answer(addr)) => (ANSWER, NO_MAC, addr),
+            By::Hop(HopKey::Way(mac)) => (WAY, mac, none),
+            By::Receiver(Sender { mac, family, slot }) => (RECEIVER, mac, slot_of(family, slot)),
+        };
+        let addr = match addr {
             IpAddr::V4(addr) => addr.to_ipv6_mapped(),
             IpAddr::V6(addr) => addr,
         };
         let mut octets = [0; KEY];
         octets[..4].copy_from_slice(&self.link.to_ne_bytes());
-        octets[4..10].copy_from_slice(&self.mac.octets());
+        octets[4..10].copy_from_slice(&mac.octets());
+        octets[10..12].copy_from_slice(&kind.to_ne_bytes());
         octets[12..].copy_from_slice(&addr.octets());
         octets
     }
+}
 
-    fn of(octets: Octets) -> Self {
-        let [l0, l1, l2, l3, m0, m1, m2, m3, m4, m5, _, _, addr @ ..] = octets;
-        let addr = Ipv6Addr::from(addr);
-        Entry {
-            link: u32::from_ne_bytes([l0, l1, l2, l3]),
-            mac: Mac::new([m0, m1, m2, m3, m4, m5]),
-            addr: addr
-                .to_ipv4_mapped()
-                .map_or(IpAddr::V6(addr), |addr: Ipv4Addr| IpAddr::V4(addr)),
+impl Entry {
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        let by = match self.what {
+            What::Source { mac, addr } => By::Source(mac, addr),
+            What::Hop(HopEntry::Answer { addr, .. }) => By::Hop(HopKey::Answer(addr)),
+            What::Hop(HopEntry::Way { mac, .. }) => By::Hop(HopKey::Way(mac)),
+            What::Receiver { sender, .. } => By::Receiver(sender),
+        };
+        let link = self.link;
+        Place { link, by }
+    }
+
+    /// The first octet of an Ethernet address in the lowest bits.
+    fn value(&self) -> u64 {
+        match self.what {
+            What::Source { .. } => VALUE,
+            What::Hop(HopEntry::Answer { mac, .. }) => {
+                let [a, b, c, d, e, f] = mac.octets();
+                u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+            }
+            What::Hop(HopEntry::Way { mark, .. }) => mark.into(),
+            What::Receiver { to, .. } => {
+                let host = u64::from(to.host.unwrap_or(0)) << 32;
+                let any = if to.any_source { ANY_SOURCE } else { 0 };
+                u64::from(to.link) | host | any
+            }
         }
+    }
+
+    /// None, where it is of a kind that no version of ours writes.
+    fn of((octets, value): (Octets, u64)) -> Option<Self> {
+        let [l0, l1, l2, l3, m0, m1, m2, m3, m4, m5, k0, k1, addr @ ..] = octets;
+        let addr = Ipv6Addr::from(addr);
+        let addr = addr
+            .to_ipv4_mapped()
+            .map_or(IpAddr::V6(addr), |addr: Ipv4Addr| IpAddr::V4(addr));
+        let mac = Mac::new([m0, m1, m2, m3, m4, m5]);
+        let what = match u16::from_ne_bytes([k0, k1]) {
+            SOURCE => What::Source { mac, addr },
+            ANSWER => {
+                let [a, b, c, d, e, f, ..] = value.to_le_bytes();
+                let mac = Mac::new([a, b, c, d, e, f]);
+                What::Hop(HopEntry::Answer { addr, mac })
+            }
+            WAY => What::Hop(HopEntry::Way {
+                mac,
+                mark: u32::try_from(value).ok()?,
+            }),
+            RECEIVER => {
+                let family = match octets[19] {
+                    4 => Family::V4,
+                    _ => Family::V6,
+                };
+                let sender = Sender {
+                    mac,
+                    family,
+                    slot: octets[15],
+                };
+                let host = (value >> 32) as u32 & HOST;
+                let to = To {
+                    link: value as u32,
+                    host: (host != 0).then_some(host),
+                    any_source: value & ANY_SOURCE != 0,
+                };
+                What::Receiver { sender, to }
+            }
+            _ => return None,
+        };
+        let link = u32::from_ne_bytes([l0, l1, l2, l3]);
+        Some(Entry { link, what })
     }
 }
 
@@ -120,7 +277,7 @@ impl Sources {
         let (mut next, mut from) = (0_u32, None::<u32>);
         loop {
             let mut keys = vec![[0; KEY]; room];
-            let mut values = vec![0_u32; room];
+            let mut values = vec![0_u64; room];
             let mut attr = Attr {
                 in_batch: from.as_ref().map_or(0, |from| address(from)),
                 out_batch: address_mut(&mut next),
@@ -141,7 +298,7 @@ impl Sources {
                 (Err(e), _) => return Err(failed("read", e)),
             }
             keys.truncate(attr.count as usize);
-            found.extend(keys.into_iter().map(Entry::of));
+            found.extend(keys.into_iter().zip(values).filter_map(Entry::of));
             if code == Some(libc::ENOENT) {
                 return Ok(found);
             }
@@ -159,8 +316,8 @@ impl Sources {
     pub fn put(&self, entries: &[Entry]) -> Result<usize, Error> {
         let mut done = 0;
         for some in entries.chunks(BATCH) {
-            let keys: Vec<Octets> = some.iter().map(Entry::octets).collect();
-            let values = vec![VALUE; keys.len()];
+            let keys: Vec<Octets> = some.iter().map(|entry| entry.place().octets()).collect();
+            let values: Vec<u64> = some.iter().map(Entry::value).collect();
             let mut attr = Attr {
                 keys: address(keys.as_ptr()),
                 values: address(values.as_ptr()),
@@ -179,8 +336,8 @@ impl Sources {
     }
 
     /// Takes entries out; those that are not there are no fault.
-    pub fn remove(&self, entries: &[Entry]) -> Result<(), Error> {
-        let keys: Vec<Octets> = entries.iter().map(Entry::octets).collect();
+    pub fn remove(&self, places: &[Place]) -> Result<(), Error> {
+        let keys: Vec<Octets> = places.iter().map(Place::octets).collect();
         let mut left = keys.as_slice();
         while !left.is_empty() {
             let mut attr = Attr {
@@ -202,11 +359,11 @@ impl Sources {
 
     /// Makes what is in it equal to what is in another.
     pub fn copy(&self, other: &Sources) -> Result<(), Error> {
-        let wanted: BTreeSet<Entry> = other.read()?.into_iter().collect();
-        let mut surplus = self.read()?;
-        surplus.retain(|entry| !wanted.contains(entry));
+        let wanted = other.read()?;
+        let kept: BTreeSet<Place> = wanted.iter().map(Entry::place).collect();
+        let mut surplus: Vec<Place> = self.read()?.iter().map(Entry::place).collect();
+        surplus.retain(|place| !kept.contains(place));
         self.remove(&surplus)?;
-        let wanted: Vec<Entry> = wanted.into_iter().collect();
         match self.put(&wanted)? {
             done if done == wanted.len() => Ok(()),
             done => Err(self.full(format!("take over {} sources", wanted.len() - done))),
@@ -257,16 +414,43 @@ mod tests {
         let mac = Mac::new([2, 3, 4, 5, 6, 7]);
         for addr in ["192.0.2.5", "2001:db8::5"] {
             let addr = addr.parse().expect("an address");
-            let entry = Entry { link: 7, mac, addr };
-            let octets = entry.octets();
-            assert_eq!(octets[..4], 7_u32.to_ne_bytes());
-            assert_eq!(octets[4..12], [2, 3, 4, 5, 6, 7, 0, 0]);
-            assert_eq!(Entry::of(octets), entry);
+            let entries = [
+                (What::Source { mac, addr }, [2, 3, 4, 5, 6, 7], SOURCE),
+                (What::Hop(HopEntry::Answer { addr, mac }), [0; 6], ANSWER),
+                (
+                    What::Hop(HopEntry::Way { mac, mark: 9 }),
+                    [2, 3, 4, 5, 6, 7],
+                    WAY,
+                ),
+                (
+                    What::Receiver {
+                        sender: Sender {
+                            mac,
+                            family: Family::of(addr),
+                            slot: 5,
+                        },
+                        to: To {
+                            link: 0x4100_0001,
+                            host: Some(0x00ab_cdef),
+                            any_source: true,
+                        },
+                    },
+                    [2, 3, 4, 5, 6, 7],
+                    RECEIVER,
+                ),
+            ];
+            for (what, by, kind) in entries {
+                let entry = Entry { link: 7, what };
+                let octets = entry.place().octets();
+                assert_eq!(octets[..4], 7_u32.to_ne_bytes());
+                assert_eq!(octets[4..10], by);
+                assert_eq!(octets[10..12], kind.to_ne_bytes());
+                assert_eq!(Entry::of((octets, entry.value())), Some(entry));
+            }
         }
-        let v4 = Entry {
+        let v4 = Place {
             link: 1,
-            mac,
-            addr: IpAddr::from([192, 0, 2, 5]),
+            by: By::Source(mac, IpAddr::from([192, 0, 2, 5])),
         };
         let mut mapped = [0; 16];
         mapped[10..].copy_from_slice(&[255, 255, 192, 0, 2, 5]);

@@ -472,6 +472,8 @@ mod tests {
             ("MARK_SOURCE_CHECKED", marks::SOURCE_CHECKED),
             ("MARK_ADMITTED", marks::ADMITTED),
             ("MARK_OWN_REPORT", marks::OWN_REPORT),
+            ("MARK_HOP", marks::HOP_MASK),
+            ("TUNNEL", crate::route::made::TUNNEL),
         ] {
             assert!(
                 source.contains(&format!("#define {name} {value:#010x}\n")),

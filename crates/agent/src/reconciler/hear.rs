@@ -1,22 +1,60 @@
 //! What the kernel says has changed, in the main namespace and in those that are ours: what was lost is made anew at
 //! once, anything else is looked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use hextet_kernel::netlink::{Heard, LinkSettings, Wake};
 use hextet_model::{
+    intent::Intent,
+    neutron::Port,
     plan::outer_end,
     state::{Key, Netns, Object, Veth},
 };
-use hextet_types::{IfName, Mac};
+use hextet_types::{IfName, Mac, PortId};
 use tracing::error;
 
 use super::Reconciler;
+use crate::announcement::Announcement;
 
 /// The links concerned, by namespace.
 type Links = BTreeMap<Netns, BTreeSet<IfName>>;
 
+/// What the server does not know of what a port's workload has said, if that is for it to say: addresses that it may
+/// use besides its own and that another has, as far as anybody knows.
+fn news(intent: &Intent, port: &Port, said: &Announcement) -> Option<BTreeSet<IpAddr>> {
+    let pairs = &port.allowed_address_pairs;
+    let is_its = |mac: Mac| mac == port.mac_address || pairs.iter().any(|p| p.mac_address == mac);
+    if port.port_security_enabled && !is_its(said.mac) {
+        return None;
+    }
+    let allows = |addr: &IpAddr| {
+        let paired = || pairs.iter().any(|pair| pair.ip_address.contains(*addr));
+        let own = port.fixed_ips.iter().any(|f| f.ip_address == *addr);
+        !own && (!port.port_security_enabled || paired())
+    };
+    let held = |addr: &IpAddr| intent.holders.get(&(port.network_id, *addr)) == Some(&port.id);
+    let said = said.addresses.iter();
+    let news: BTreeSet<IpAddr> = said.filter(|a| allows(a) && !held(a)).copied().collect();
+    (!news.is_empty()).then_some(news)
+}
+
 impl Reconciler {
+    /// A workload says that it is there, or that it has addresses: what of that is news goes to the server.
+    pub(super) fn hear_announcement(&mut self, id: PortId, said: &Announcement) {
+        let intent = self.planner.intent();
+        let news = intent
+            .ports
+            .get(&id)
+            .and_then(|port| news(intent, port, said));
+        if let Some(news) = news {
+            // Whoever holds an address says so again and again.
+            let _ = self.outputs.heard.try_send((id, news));
+        }
+    }
+
     /// A port's link that came, went or is set otherwise than we set it has lost what stood on it; anything
     /// else is looked for.
     pub(super) fn hear_kernel(&mut self, heard: Heard) {

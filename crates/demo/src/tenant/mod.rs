@@ -8,6 +8,7 @@ mod guest;
 mod late;
 mod metadata;
 mod migration;
+mod next_hop;
 mod outside;
 mod private;
 mod project;
@@ -46,9 +47,9 @@ const INNER: [&str; 2] = ["10.0.0.0/24", "fd00:1::/64"];
 /// Each guest: its name, its host, and the end of its IPv4 and MAC addresses. Both projects' have the same.
 const INSIDE: [(&str, usize, u8); 2] = [("1", 0, 0x11), ("2", 1, 0x12)];
 /// Places where others come to be plugged later.
-const OTHERS: [&str; 19] = [
-    "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "own1", "late1",
-    "late2", "late3", "late4", "left1", "right1", "right2", "middle1", "watcher1",
+const OTHERS: [&str; 20] = [
+    "hop1", "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "own1",
+    "late1", "late2", "late3", "late4", "left1", "right1", "right2", "middle1", "watcher1",
 ];
 const PROJECTS: [&str; 2] = ["red", "blue"];
 
@@ -228,6 +229,7 @@ impl Tenant {
         checks.look("pmtu", || private::pmtu(t));
         checks.look("forged-vxlan-dropped", || private::forged(t));
         checks.look("late-subnet-address", || late::subnet(t));
+        checks.look("guest-router-next-hop", || next_hop::guest_router(t));
         let routed = Routed::build(t);
         let with = |look: fn(&Tenant, &Routed) -> Result<String>| match &routed {
             Ok(routed) => look(t, routed),

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Address, EdgeProgram, Fdb, Key, Link, Neighbour, Netns, Object, Patch, Route, RouteKind, Source,
+    Address, EdgeProgram, Fdb, Hop, Key, Link, Neighbour, Netns, Object, Patch, Receiver, Route,
+    RouteKind, Source,
 };
 use hextet_types::IfName;
 
@@ -249,9 +250,11 @@ fn links_of(op: &Op) -> Vec<&IfName> {
             Object::Link(Link { name, .. }) => vec![name],
             Object::EdgeProgram(EdgeProgram { link, .. })
             | Object::Source(Source { link, .. })
+            | Object::Hop(Hop { link, .. })
             | Object::Address(Address { link, .. })
             | Object::Neighbour(Neighbour { link, .. })
             | Object::Fdb(Fdb { link, .. }) => vec![link],
+            Object::Receiver(Receiver { link, to, .. }) => vec![link, to],
             Object::Patch(Patch { tap, outer, .. }) => vec![tap, outer],
             Object::Route(Route {
                 kind: RouteKind::Unicast(hops),

@@ -113,6 +113,7 @@ fn stands_on(key: &Key, standing: &Standing, is: impl Fn(&Netns, &IfName) -> boo
             RouteKind::Unicast(hops) => hops.iter().any(|hop| is(&route.key.netns, &hop.link)),
             RouteKind::Blackhole | RouteKind::Throw => false,
         },
+        Standing::As(Object::Receiver(receiver)) => is(&receiver.netns, &receiver.to),
         _ => false,
     }
 }

@@ -102,7 +102,11 @@ impl Kernel {
             desired.range(elements(beyond)..),
         );
         let looked_at = |(key, _): &(&Key, &Object)| match key {
-            Key::Neighbour(..) | Key::Source(..) | Key::Fdb(..) => false,
+            Key::Neighbour(..)
+            | Key::Source(..)
+            | Key::Hop(..)
+            | Key::Receiver(..)
+            | Key::Fdb(..) => false,
             Key::Route(key) => {
                 key.prefix.family() == Family::V6
                     && matches!(key.metric, 0 | entry::DEFAULT_METRIC_V6)

@@ -20,7 +20,7 @@ use crate::{
     route::{
         Indexes,
         link::{self, Found, Kind},
-        made::{self, FIRST_INDEX},
+        made::{self, FIRST_INDEX, TUNNEL},
     },
 };
 
@@ -108,7 +108,7 @@ impl Kernel {
 
     /// Which indexes of ours are taken.
     pub(super) fn note_indexes(&mut self, links: &Indexes) {
-        let ours = links.all().map(|(_, index)| index);
+        let ours = links.all().map(|(_, index)| index & !TUNNEL);
         let last = ours.filter(|index| *index >= FIRST_INDEX).max();
         if let Some(last) = last {
             self.next_index = self.next_index.max(after(last));
@@ -214,7 +214,9 @@ impl Kernel {
                 Made::Veth(veth) => {
                     made::veth(&mut batch, veth, index, netns.fd(), peer_netns.fd());
                 }
-                Made::Vxlan(vxlan) => made::vxlan(&mut batch, vxlan, index, netns.fd()),
+                Made::Vxlan(vxlan) => {
+                    made::vxlan(&mut batch, vxlan, index | TUNNEL, netns.fd());
+                }
             }
             let Some(main) = self.namespace(&Netns::Main)? else {
                 break;
@@ -324,7 +326,7 @@ impl Kernel {
 
 fn after(index: u32) -> u32 {
     match index.checked_add(1) {
-        Some(next) if next <= i32::MAX.unsigned_abs() => next,
+        Some(next) if next < TUNNEL => next,
         _ => FIRST_INDEX,
     }
 }
@@ -351,11 +353,15 @@ fn has_right_index(veth: &Veth, is: &Found, other: &Found) -> bool {
 }
 
 fn is_vxlan(vxlan: &Vxlan, is: &Found, main: Option<i32>) -> bool {
+    let right_index = is.index & TUNNEL != 0;
     let outside = vxlan.netns == Netns::Main || (is.of_netns.is_some() && is.of_netns == main);
     match &is.kind {
         Kind::Vxlan(kind) => {
             let right = (kind.vni, kind.local, kind.port);
-            outside && kind.plain && right == (vxlan.vni, Some(vxlan.local), vxlan.port)
+            right_index
+                && outside
+                && kind.plain
+                && right == (vxlan.vni, Some(vxlan.local), vxlan.port)
         }
         _ => false,
     }

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use hextet_model::state::{Key, Netns, NextHop, Object, RouteKind, Rule, RuleAction};
+use hextet_model::state::{
+    HopEntry, HopKey, Key, Netns, NextHop, Object, RouteKind, Rule, RuleAction,
+};
 
 /// What the kernel has under a key of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl Op {
                 Key::Address(..) => P::AddressEnds,
                 Key::Link(..) => P::LinkEnds,
                 Key::EdgeProgram(..) => P::ProgramEnds,
-                Key::Source(..) => P::SourceEnds,
+                Key::Source(..) | Key::Hop(..) | Key::Receiver(..) => P::SourceEnds,
                 Key::Limiter(..) | Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
                 Key::Rule(..) => P::RuleEnds,
                 Key::XfrmPolicy(..) => P::XfrmPolicyEnds,
@@ -104,7 +106,7 @@ impl Op {
                 Object::Limiter(..) | Object::Set(..) | Object::Chain(..) | Object::Element(..) => {
                     P::Table
                 }
-                Object::Source(_) => P::Source,
+                Object::Source(_) | Object::Hop(_) | Object::Receiver(_) => P::Source,
                 Object::EdgeProgram(_) => P::Program,
                 Object::Link(_) => P::Link,
                 Object::Address(_) => P::Address,
@@ -202,6 +204,8 @@ fn netns_of(object: &Object) -> &Netns {
         | Object::Chain(netns, _)
         | Object::Element(netns, _) => netns,
         Object::Source(o) => &o.netns,
+        Object::Hop(o) => &o.netns,
+        Object::Receiver(o) => &o.netns,
         Object::Link(o) => &o.netns,
         Object::EdgeProgram(o) => &o.netns,
         Object::Address(o) => &o.netns,
@@ -269,6 +273,14 @@ pub(super) fn describe(object: &Object) -> String {
         Object::Namespace(_) | Object::EdgeProgram(_) | Object::Source(_) | Object::Address(_) => {
             name
         }
+        Object::Receiver(o) => match o.host {
+            Some(host) => format!("{name} to host {host} by {}", o.to),
+            None => format!("{name} to {}", o.to),
+        },
+        Object::Hop(o) => match o.entry {
+            HopEntry::Answer { mac, .. } => format!("{name} lladdr {mac}"),
+            HopEntry::Way { mark, .. } => format!("{name} mark {mark:#x}"),
+        },
         Object::Vxlan(o) => format!(
             "{name} id {} local {} dstport {} address {} mtu {}",
             o.vni, o.local, o.port, o.mac, o.mtu
@@ -333,6 +345,11 @@ pub(super) fn describe_key(key: &Key) -> String {
         Key::Link(_, link) => format!("link {link}"),
         Key::EdgeProgram(_, link) => format!("eBPF edge on {link}"),
         Key::Source(_, link, mac, addr) => format!("source {addr} lladdr {mac} dev {link}"),
+        Key::Hop(_, link, HopKey::Answer(addr)) => format!("answer {addr} dev {link}"),
+        Key::Hop(_, link, HopKey::Way(mac)) => format!("next hop {mac} dev {link}"),
+        Key::Receiver(_, link, from, family, slot) => {
+            format!("{family} VRRP receiver {slot} of {from} dev {link}")
+        }
         Key::Address(_, link, addr, len) => format!("address {addr}/{len} dev {link}"),
         Key::Neighbour(_, link, addr) => format!("neighbour {addr} dev {link}"),
         Key::Route(key) => {

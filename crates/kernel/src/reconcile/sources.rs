@@ -1,11 +1,11 @@
-//! The sources of ports, as entries of the map that their programs look into.
+//! The sources of ports, and the next hops that they may choose, as entries of the map that their programs look into.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     mem,
 };
 
-use hextet_model::state::{Key, Netns, Object, Source};
+use hextet_model::state::{Hop, Key, Netns, Object, Receiver, Source};
 use hextet_types::IfName;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Error,
     route::{Indexes, made::FIRST_INDEX},
-    sources::Entry,
+    sources::{By, Entry, Place, Sender, To, What},
 };
 
 /// Where the sources of a namespace are.
@@ -71,13 +71,33 @@ impl Kernel {
             if !places.links.contains_key(link) {
                 places.links.insert(link.clone(), entry.link);
             }
-            let source = Object::Source(Source {
-                netns: netns.clone(),
-                link: link.clone(),
-                mac: entry.mac,
-                addr: entry.addr,
-            });
-            found.insert(source.key(), source.into());
+            let (netns, link) = (netns.clone(), link.clone());
+            let object = match entry.what {
+                What::Source { mac, addr } => Object::Source(Source {
+                    netns,
+                    link,
+                    mac,
+                    addr,
+                }),
+                What::Hop(entry) => Object::Hop(Hop { netns, link, entry }),
+                What::Receiver { sender, to } => match owners.get(&to.link) {
+                    Some((of, name)) if *of == netns => Object::Receiver(Receiver {
+                        netns,
+                        link,
+                        from: sender.mac,
+                        family: sender.family,
+                        slot: sender.slot,
+                        to: name.clone(),
+                        host: to.host,
+                        any_source: to.any_source,
+                    }),
+                    _ => {
+                        self.stale_sources.push(entry);
+                        continue;
+                    }
+                },
+            };
+            found.insert(object.key(), object.into());
         }
         self.places.extend(all);
         Ok(())
@@ -101,25 +121,28 @@ impl Kernel {
     /// Those whose links were gone: their indexes might be given to others.
     pub(super) fn remove_stale_sources(&mut self) {
         let stale = mem::take(&mut self.stale_sources);
-        self.remove_sources(&stale);
+        let places: Vec<Place> = stale.iter().map(Entry::place).collect();
+        self.remove_sources(&places);
     }
 
     /// What is forgotten of links that are gone must not be there for those that get their indexes.
     pub(super) fn forget_sources(&mut self, gone: &BTreeSet<Key>) {
-        let entry = |key: &Key| match key {
-            Key::Source(netns, ..) => self.places.get(netns)?.entry(key, None),
+        let place = |key: &Key| match key {
+            Key::Source(netns, ..) | Key::Hop(netns, ..) | Key::Receiver(netns, ..) => {
+                self.places.get(netns)?.place(key, None)
+            }
             _ => None,
         };
-        let entries: Vec<Entry> = gone.iter().filter_map(entry).collect();
-        self.remove_sources(&entries);
+        let places: Vec<Place> = gone.iter().filter_map(place).collect();
+        self.remove_sources(&places);
     }
 
-    fn remove_sources(&mut self, entries: &[Entry]) {
-        if entries.is_empty() {
+    fn remove_sources(&mut self, places: &[Place]) {
+        if places.is_empty() {
             return;
         }
         if let Some(programs) = &self.programs
-            && let Err(e) = programs.sources().remove(entries)
+            && let Err(e) = programs.sources().remove(places)
         {
             tracing::warn!(error = %e, "sources of links that are gone stay");
         }
@@ -138,22 +161,26 @@ impl Kernel {
         for (place, op) in run.iter().enumerate() {
             let key = op.key();
             let index = key.link().and_then(|(_, link)| links.index(link));
-            let entry = places.entry(&key, index);
-            let fate = match (op, entry) {
-                (Op::Delete(_), entry) => {
-                    remove.extend(entry);
+            let fate = match (op.object(), places.place(&key, index)) {
+                (None, place) => {
+                    remove.extend(place);
                     Fate::Done
                 }
-                (_, Some(entry)) if !is_unique(netns, entry.link) => Fate::Failed(Error::unfit(
+                (_, Some(at)) if !is_unique(netns, at.link) => Fate::Failed(Error::unfit(
                     op.to_string(),
                     "in a named namespace only a veth has sources whose other end is in the main one",
                 )),
-                (_, Some(entry)) if index.is_some() => {
+                (Some(object), Some(at)) if index.is_some() => {
                     if let Some((_, link)) = key.link() {
-                        places.links.insert(link.clone(), entry.link);
+                        places.links.insert(link.clone(), at.link);
                     }
-                    put.push((place, entry));
-                    Fate::Done
+                    match entry_of(object, at.link, links) {
+                        Some(entry) => {
+                            put.push((place, entry));
+                            Fate::Done
+                        }
+                        None => Fate::Waiting,
+                    }
                 }
                 _ => Fate::Waiting,
             };
@@ -178,7 +205,7 @@ impl Kernel {
         &mut self,
         run: &[Op],
         put: &[(usize, Entry)],
-        remove: &[Entry],
+        remove: &[Place],
     ) -> Result<Vec<Error>, Error> {
         if put.is_empty() && remove.is_empty() {
             return Ok(Vec::new());
@@ -205,19 +232,46 @@ impl Places {
         }
     }
 
-    /// The entry of a source, on the link with that index; where there is none by now, with the index that
+    /// Where the entry is of what is on the link with that index; where there is none by now, with the index that
     /// it had.
-    fn entry(&self, key: &Key, index: Option<u32>) -> Option<Entry> {
-        let Key::Source(_, link, mac, addr) = key else {
-            return None;
+    fn place(&self, key: &Key, index: Option<u32>) -> Option<Place> {
+        let (name, by) = match key {
+            Key::Source(_, link, mac, addr) => (link, By::Source(*mac, *addr)),
+            Key::Hop(_, link, key) => (link, By::Hop(*key)),
+            Key::Receiver(_, link, mac, family, slot) => {
+                let (mac, family, slot) = (*mac, *family, *slot);
+                (link, By::Receiver(Sender { mac, family, slot }))
+            }
+            _ => return None,
         };
-        let index = index.or_else(|| self.links.get(link).copied())?;
-        Some(Entry {
-            link: index,
-            mac: *mac,
-            addr: *addr,
-        })
+        let link = index.or_else(|| self.links.get(name).copied())?;
+        Some(Place { link, by })
     }
+}
+
+/// None, as long as the link that it leads to is not there.
+fn entry_of(object: &Object, link: u32, links: &Indexes) -> Option<Entry> {
+    let what = match object {
+        Object::Source(source) => What::Source {
+            mac: source.mac,
+            addr: source.addr,
+        },
+        Object::Hop(hop) => What::Hop(hop.entry),
+        Object::Receiver(receiver) => What::Receiver {
+            sender: Sender {
+                mac: receiver.from,
+                family: receiver.family,
+                slot: receiver.slot,
+            },
+            to: To {
+                link: links.index(&receiver.to)?,
+                host: receiver.host,
+                any_source: receiver.any_source,
+            },
+        },
+        _ => return None,
+    };
+    Some(Entry { link, what })
 }
 
 #[cfg(test)]
@@ -253,8 +307,10 @@ mod tests {
         assert_eq!(map.room(), ROOM);
         let entry = |n| Entry {
             link: 1,
-            mac: MAC,
-            addr: nth(n).into(),
+            what: What::Source {
+                mac: MAC,
+                addr: nth(n).into(),
+            },
         };
         let entries: Vec<Entry> = (0..entries).map(entry).collect();
         assert_eq!(map.put(&entries).expect("to write"), entries.len());

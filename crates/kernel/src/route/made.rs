@@ -45,6 +45,8 @@ const NETNSA_FD: u16 = 3;
 pub const OURS: u32 = 0x6878;
 /// Our links' indexes begin here: the kernel, which counts from 1, gives none of them to others.
 pub const FIRST_INDEX: u32 = 0x0100_0000;
+/// In the index of each VXLAN device, and of no other link: by this a port's program, where it hangs there, knows it.
+pub const TUNNEL: u32 = 0x4000_0000;
 
 /// What a VXLAN device is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -346,9 +346,15 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Whether a port's program judges what passes the link. On tunnels and on the way to routers it does not.
     fn has_program(&self, link: &IfName) -> bool {
-        let key = Key::EdgeProgram(self.netns.clone(), link.clone());
-        self.state.objects.contains_key(&key)
+        let (netns, link) = (self.netns.clone(), link.clone());
+        let leads_on = [
+            Key::Vxlan(netns.clone(), link.clone()),
+            Key::Veth(netns.clone(), link.clone()),
+        ];
+        let has = |key: &Key| self.state.objects.contains_key(key);
+        has(&Key::EdgeProgram(netns, link)) && !leads_on.iter().any(has)
     }
 
     fn route(&self, flight: &Flight<'_>, steps: Option<&mut Vec<Step>>) -> Result<Way, Reason> {

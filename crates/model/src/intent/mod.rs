@@ -12,7 +12,7 @@ use std::{
 };
 
 use hextet_types::{
-    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, QosPolicyId, RouterId,
+    FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, QosPolicyId, RouterId,
     SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use router::{FloatingIp, GatewayHost, PortForwarding, Router, RouterInterface};
 
 use crate::neutron::{
-    Network, NetworkType, Port, QosPolicy, SecurityGroup, SecurityGroupRule, Subnet,
+    AddressPair, Network, NetworkType, Port, QosPolicy, SecurityGroup, SecurityGroupRule, Subnet,
+    may_carry,
 };
 
 /// The cloud as one host sees it.
@@ -45,6 +46,8 @@ pub struct Intent {
     /// For each private network that it is told of: the addresses of ports on other hosts; never an empty map.
     /// A router's own ports are on no host.
     pub remotes: BTreeMap<NetworkId, BTreeMap<IpAddr, HostId>>,
+    /// Of those private networks: ports on other hosts that may send from more than their own addresses.
+    pub remote_ports: BTreeMap<PortId, RemotePort>,
     /// Routers with an interface on a network of one of its ports; those whose interface is the next hop of
     /// an extra route of such a one; and those that translate on this host.
     pub routers: BTreeMap<RouterId, Router>,
@@ -94,6 +97,46 @@ pub struct TunnelEndpoint {
     pub address: IpAddr,
 }
 
+/// A port on another host that may send from more than its own addresses: it has address pairs, or no port security.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemotePort {
+    /// The port.
+    pub id: PortId,
+    /// Its network, a private one that the host is told of.
+    pub network_id: NetworkId,
+    /// Where it is; the endpoint is told.
+    pub host: HostId,
+    /// Its Ethernet address.
+    pub mac_address: Mac,
+    /// Its own addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Whether its sources are checked.
+    pub port_security_enabled: bool,
+    /// What it may use besides its own addresses.
+    pub allowed_address_pairs: Vec<AddressPair>,
+}
+
+impl RemotePort {
+    /// Of a port on that host, if it is such a one, and up.
+    pub fn of(port: &Port, host: &HostId) -> Option<RemotePort> {
+        let more = !port.port_security_enabled || !port.allowed_address_pairs.is_empty();
+        (more && port.admin_state_up).then(|| RemotePort {
+            id: port.id,
+            network_id: port.network_id,
+            host: host.clone(),
+            mac_address: port.mac_address,
+            addresses: port.fixed_ips.iter().map(|f| f.ip_address).collect(),
+            port_security_enabled: port.port_security_enabled,
+            allowed_address_pairs: port.allowed_address_pairs.clone(),
+        })
+    }
+
+    /// See [`Port::may_carry`].
+    pub fn may_carry(&self) -> bool {
+        may_carry(self.port_security_enabled, &self.allowed_address_pairs)
+    }
+}
+
 /// A security group with its rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
@@ -138,6 +181,10 @@ pub enum Change {
     PutRemotes(NetworkId, BTreeMap<IpAddr, HostId>),
     /// Addresses of a private network that are on no other host any more.
     RemoveRemotes(NetworkId, BTreeSet<IpAddr>),
+    /// A port on another host may send from more than its own addresses, or is another now.
+    PutRemotePort(Box<RemotePort>),
+    /// Such a port is gone, or here, or concerns this host no longer.
+    RemoveRemotePort(PortId),
     /// A router concerns this host, or is another now.
     PutRouter(Box<Router>),
     /// A router is gone, or concerns this host no longer.
@@ -201,6 +248,8 @@ impl Intent {
                 self.remotes.entry(id).or_default().extend(remotes);
             }
             Change::RemoveRemotes(id, addrs) => self.remove_remotes(id, &addrs),
+            Change::PutRemotePort(port) => drop(self.remote_ports.insert(port.id, *port)),
+            Change::RemoveRemotePort(id) => drop(self.remote_ports.remove(&id)),
             Change::PutRouter(router) => drop(self.routers.insert(router.router.id, *router)),
             Change::RemoveRouter(id) => drop(self.routers.remove(&id)),
             Change::PutFloatingIp(ip) => drop(self.floating_ips.insert(ip.id, *ip)),
@@ -276,6 +325,8 @@ impl Intent {
         let forwardings = forwardings.map(|f| Change::PutPortForwarding(Box::new(f.clone())));
         let hosts = self.hosts.iter();
         let remotes = self.remotes.iter();
+        let remote_ports = self.remote_ports.values().cloned();
+        let remote_ports = remote_ports.map(|p| Change::PutRemotePort(Box::new(p)));
         let holders = self.holders.iter();
         let watched = self.watched.iter();
         let policies = self.qos_policies.values();
@@ -284,6 +335,7 @@ impl Intent {
             .chain(networks)
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host.clone(), *endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(*id, all.clone())))
+            .chain(remote_ports)
             .chain(subnets)
             .chain(routers)
             .chain(floating_ips)
@@ -309,6 +361,7 @@ impl Intent {
         let sources = self.nat44_sources.into_iter();
         let members = self.members.into_iter();
         let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
+        let remote_ports = self.remote_ports.into_values().map(Box::new);
         let holders = self.holders.into_iter();
         let watched = self.watched.into_iter();
         let policies = self.qos_policies.into_values().map(Box::new);
@@ -317,6 +370,7 @@ impl Intent {
             .chain(networks.map(Change::PutNetwork))
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host, endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
+            .chain(remote_ports.map(Change::PutRemotePort))
             .chain(subnets.map(Change::PutSubnet))
             .chain(routers.map(Change::PutRouter))
             .chain(floating_ips.map(Change::PutFloatingIp))
@@ -354,6 +408,8 @@ impl Intent {
             let gone: BTreeSet<IpAddr> = gone.copied().collect();
             (!gone.is_empty()).then_some(Change::RemoveRemotes(*id, gone))
         }));
+        let remote_ports = gone(&self.remote_ports, &to.remote_ports);
+        changes.extend(remote_ports.map(Change::RemoveRemotePort));
         let hosts = self
             .hosts
             .keys()
@@ -421,6 +477,8 @@ impl Intent {
                 .remotes
                 .get(id)
                 .is_none_or(|present| old.iter().all(|addr| !present.contains_key(addr))),
+            Change::PutRemotePort(p) => self.remote_ports.get(&p.id) == Some(&**p),
+            Change::RemoveRemotePort(id) => !self.remote_ports.contains_key(id),
             Change::PutRouter(r) => self.routers.get(&r.router.id) == Some(&**r),
             Change::RemoveRouter(id) => !self.routers.contains_key(id),
             Change::PutFloatingIp(ip) => self.floating_ips.get(&ip.id) == Some(&**ip),

@@ -29,7 +29,7 @@ pub use ndp_proxy::NdpProxy;
 pub use network::{Network, NetworkType};
 pub use port::{
     AddressPair, Binding, DhcpOption, FixedIp, Port, PortMetadata, SINGLE_HOMED_EXEMPT_OWNERS,
-    VnicType,
+    VnicType, may_carry,
 };
 pub use port_forwarding::{ForwardedProtocol, PortForwarding, PortRange, PortRangeError};
 pub use qos::{QosPolicy, QosRule, QosRuleKind};

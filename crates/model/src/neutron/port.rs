@@ -133,10 +133,27 @@ pub struct Port {
     pub binding: Binding,
 }
 
+/// Whether somebody whose sources are so may carry packets of others: nobody checks them, or a pair is more than
+/// single addresses.
+pub fn may_carry(port_security_enabled: bool, pairs: &[AddressPair]) -> bool {
+    !port_security_enabled || pairs.iter().any(|pair| !pair.ip_address.is_host())
+}
+
 impl Port {
+    /// Whether it may carry packets of others, as a router does: see [`may_carry`].
+    pub fn may_carry(&self) -> bool {
+        may_carry(self.port_security_enabled, &self.allowed_address_pairs)
+    }
+
     /// The interface on its host.
     pub fn if_name(&self) -> IfName {
         IfName::for_port(self.id)
+    }
+
+    /// Whether it may use an address besides its own.
+    pub fn may_use(&self, addr: IpAddr) -> bool {
+        let mut pairs = self.allowed_address_pairs.iter();
+        !self.port_security_enabled || pairs.any(|pair| pair.ip_address.contains(addr))
     }
 
     /// Its addresses of one family.

@@ -60,8 +60,13 @@ pub fn address(view: View<'_>, addr: IpAddr) -> Output {
 /// IPv4 goes out with a link-local source when the host itself is the sender: an unnumbered host has
 /// no other.
 fn port_route(view: View<'_>, port: &Port, addr: IpAddr) -> Object {
+    let own = port.fixed_ips.iter().any(|f| f.ip_address == addr);
+    let mut pairs = port.allowed_address_pairs.iter();
+    let paired = port.port_security_enabled && pairs.any(|p| p.ip_address == Prefix::host(addr));
+    // Of any other address that it holds there is no neighbour.
+    let via = (!own && !paired).then(|| IpAddr::V6(port.mac_address.link_local()));
     let next_hop = NextHop {
-        via: None,
+        via,
         link: port.if_name(),
     };
     let prefsrc = addr
@@ -73,8 +78,13 @@ fn port_route(view: View<'_>, port: &Port, addr: IpAddr) -> Object {
 
 /// How far the port's address may travel; nowhere while its subnet is not known.
 fn port_scope(view: View<'_>, port: &Port, addr: IpAddr) -> Option<Scope> {
-    let fixed = port.fixed_ips.iter().find(|f| f.ip_address == addr)?;
-    let subnet = view.subnet(fixed.subnet_id)?;
+    let fixed = port.fixed_ips.iter().find(|f| f.ip_address == addr);
+    let subnet = match fixed {
+        Some(fixed) => view.subnet(fixed.subnet_id)?,
+        None => view
+            .subnets()
+            .find(|s| s.network_id == port.network_id && s.cidr.contains(addr))?,
+    };
     match (Family::of(addr), subnet.nat44) {
         (Family::V4, Some(_)) => Some(Scope::Fabric),
         _ => Some(Scope::Global),

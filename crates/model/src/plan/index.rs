@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
-use super::{place::Place, profile::Profile, qos::Limited, unit::Unit};
+use super::{place::Place, profile::Profile, qos::Limited, unit::Unit, vrrp};
 use crate::{
-    intent::{Group, Intent},
+    intent::{Group, Intent, RemotePort},
     neutron::{Port, Subnet},
 };
 
@@ -31,6 +31,8 @@ pub enum Referrer {
     Sources(SubnetId),
     /// An address of a private network on another host.
     Remote(IpAddr),
+    /// A port of a private network on another host.
+    RemotePort(PortId),
 }
 
 /// What is named.
@@ -44,8 +46,10 @@ pub enum Name {
     Group(SecurityGroupId),
     /// By ports that have exactly these groups.
     Profile(Profile),
-    /// By ports, and by NAT44 sources.
+    /// By ports that have it as their own, and by NAT44 sources.
     Address(IpAddr),
+    /// By ports that may use it besides: an address pair of one address.
+    Paired(IpAddr),
     /// By ports with an address pair of that length, shorter than a whole address.
     WidePair(Family, u8),
     /// By groups with a rule for its members.
@@ -56,6 +60,10 @@ pub enum Name {
     InsideLen(u8),
     /// By addresses of a private network that are there.
     Peer(HostId),
+    /// By ports, here or elsewhere, that may carry packets of others; there is only one such name.
+    Carrier,
+    /// By ports, here or elsewhere, that may share addresses; there is only one such name.
+    Sharer,
     /// By subnets that are translated; there is only one such name.
     Translation,
 }
@@ -90,14 +98,30 @@ pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
         names.insert(Name::Subnet(fixed.subnet_id));
         names.insert(Name::Address(fixed.ip_address));
     }
+    if port.may_carry() {
+        names.insert(Name::Carrier);
+    }
+    if vrrp::may_share(port.port_security_enabled, &port.allowed_address_pairs) {
+        names.insert(Name::Sharer);
+    }
     if port.port_security_enabled {
         names.extend(port.security_groups.iter().copied().map(Name::Group));
         names.insert(Name::Profile(Profile::of(port)));
         let pairs = port.allowed_address_pairs.iter().map(|p| p.ip_address);
-        let wide = pairs.filter(|prefix| !prefix.is_host());
-        names.extend(wide.map(|prefix| Name::WidePair(prefix.family(), prefix.len())));
+        names.extend(pairs.map(|prefix| match prefix.is_host() {
+            true => Name::Paired(prefix.addr()),
+            false => Name::WidePair(prefix.family(), prefix.len()),
+        }));
     }
     names
+}
+
+/// What a port on another host names.
+pub fn names_of_remote_port(port: &RemotePort) -> BTreeSet<Name> {
+    let carrier = port.may_carry().then_some(Name::Carrier);
+    let shares = vrrp::may_share(port.port_security_enabled, &port.allowed_address_pairs);
+    let sharer = shares.then_some(Name::Sharer);
+    carrier.into_iter().chain(sharer).collect()
 }
 
 /// What a group names.
@@ -145,6 +169,10 @@ impl Index {
             for (addr, host) in intent.remotes.get(&id).into_iter().flatten() {
                 let names = [Name::Peer(host.clone())].into();
                 add(Referrer::Remote(*addr), names);
+            }
+            let remote_ports = intent.remote_ports.values();
+            for port in remote_ports.filter(|p| p.network_id == id) {
+                add(Referrer::RemotePort(port.id), names_of_remote_port(port));
             }
         }
         if place == Place::Main {
@@ -204,8 +232,9 @@ impl Index {
             }
         }
         match name {
-            Name::Address(addr) => drop(touched.insert(Unit::Address(*addr))),
+            Name::Address(addr) | Name::Paired(addr) => drop(touched.insert(Unit::Address(*addr))),
             Name::Translation => drop(touched.insert(Unit::Translation)),
+            Name::Carrier | Name::Sharer => drop(touched.insert(Unit::Routers)),
             _ if edge => touched.extend(units_of_name(name)),
             _ => {}
         }
@@ -328,13 +357,13 @@ impl Index {
 /// The units that stand as long as anybody says that name.
 pub fn units_of_name(name: &Name) -> Vec<Unit> {
     match name {
-        Name::Network(_) | Name::Subnet(_) => Vec::new(),
+        Name::Network(_) | Name::Subnet(_) | Name::Carrier | Name::Sharer => Vec::new(),
         Name::Group(id) => vec![Unit::Group(*id)],
         Name::Profile(profile) => vec![
             Unit::Profile(profile.clone()),
             Unit::Number(profile.number()),
         ],
-        Name::Address(addr) => vec![Unit::Address(*addr)],
+        Name::Address(addr) | Name::Paired(addr) => vec![Unit::Address(*addr)],
         Name::WidePair(family, len) => vec![Unit::WideSet(*family, *len), Unit::SourceCheck],
         Name::Members(id) => vec![Unit::MemberSets(*id)],
         Name::Inside(prefix) => vec![Unit::Inside(*prefix)],

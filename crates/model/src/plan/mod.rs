@@ -29,6 +29,7 @@ mod step;
 mod tunnel;
 mod underlay;
 mod unit;
+mod vrrp;
 pub(crate) mod why;
 
 use std::{

@@ -154,7 +154,7 @@ impl Places {
                 interfaces: &self.interfaces,
             };
             for name in index.names() {
-                if let Name::Address(addr) = name {
+                if let Name::Address(addr) | Name::Paired(addr) = name {
                     let lives = ports.with(*addr).is_some();
                     self.routers.claims_mut().set_port(network, *addr, lives);
                 }

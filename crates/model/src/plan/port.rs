@@ -111,12 +111,18 @@ fn pair(view: View<'_>, port: &Port, link: &Link, up: bool) -> Vec<Object> {
 fn neighbours(port: &Port) -> impl Iterator<Item = Object> + '_ {
     let link_local = IpAddr::V6(port.mac_address.link_local());
     let addrs = port.fixed_ips.iter().map(|f| f.ip_address);
-    addrs.chain([link_local]).map(|addr| {
+    let own = addrs
+        .chain([link_local])
+        .map(|addr| (addr, port.mac_address));
+    let pairs = port.allowed_address_pairs.iter();
+    let pairs = pairs.filter(|pair| port.port_security_enabled && pair.ip_address.is_host());
+    let pairs = pairs.map(|pair| (pair.ip_address.addr(), pair.mac_address));
+    own.chain(pairs).map(|(addr, mac)| {
         Object::Neighbour(Neighbour {
             netns: Netns::Main,
             link: port.if_name(),
             addr,
-            mac: port.mac_address,
+            mac,
         })
     })
 }

@@ -6,6 +6,7 @@
 //! ports are. What the networks' namespaces hold for it is [`network`]'s; how it reaches the outside is [`outside`]'s.
 
 pub mod claim;
+mod hop;
 pub mod network;
 pub mod outside;
 mod translation;

@@ -1,6 +1,7 @@
 //! What one change of the intent touches: units to compute again, and flows to look at again.
 
 mod router;
+mod shared;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,6 +9,8 @@ use std::{
 };
 
 use hextet_types::{Family, HostId, NetworkId, PortId, QosPolicyId, SecurityGroupId, SubnetId};
+
+use shared::{held_on, is_offered};
 
 use super::{
     index::{Name, Referrer, has_interface, names_of_port, names_of_sources, names_of_subnet},
@@ -74,6 +77,8 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
                 step.remote(*id, *addr, None);
             }
         }
+        Change::PutRemotePort(port) => step.remote_port(port.id, Some(port)),
+        Change::RemoveRemotePort(id) => step.remote_port(*id, None),
         Change::PutRouter(router) => step.router(router.router.id, Some(router)),
         Change::RemoveRouter(id) => step.router(*id, None),
         Change::PutFloatingIp(ip) => step.floating_ip(ip.id, Some(ip)),
@@ -83,10 +88,8 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::PutQosPolicy(policy) => step.qos_policy(policy.id, Some(policy)),
         Change::RemoveQosPolicy(id) => step.qos_policy(*id, None),
         Change::PutStandby(id) | Change::RemoveStandby(id) => step.standby(*id),
-        Change::PutHolder(..)
-        | Change::RemoveHolder(..)
-        | Change::PutWatched(..)
-        | Change::RemoveWatched(_) => {}
+        Change::PutHolder(id, addr, _) | Change::RemoveHolder(id, addr) => step.holder(*id, *addr),
+        Change::PutWatched(..) | Change::RemoveWatched(_) => {}
     }
     intent.apply(change);
 }
@@ -102,8 +105,10 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
             match unit {
                 Unit::Port(id) => {
                     let port = intent.ports.get(id);
-                    let fixed = port.into_iter().flat_map(|p| &p.fixed_ips);
-                    more.extend(fixed.map(|f| Unit::Address(f.ip_address)));
+                    let all = port.into_iter().flat_map(addresses);
+                    more.extend(all.map(Unit::Address));
+                    let held = port.into_iter().flat_map(|p| held_on(intent, p.network_id));
+                    more.extend(held.map(Unit::Address));
                     let number = port.map(|p| Profile::of(p).number());
                     let index = places.get(*place).zip(number);
                     let shared = index.filter(|(index, number)| index.is_shared(*number));
@@ -119,7 +124,7 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
         }
         units.extend(more);
         if let Place::Network(id) = place
-            && leads_on(intent, places, *id, units)
+            && (leads_on(intent, places, *id, units) || is_offered(places, *place, *id, units))
         {
             units.insert(Unit::Routers);
         }
@@ -244,10 +249,14 @@ impl Step<'_> {
                     let subnet = self.intent.subnets.get(&subnet);
                     self.move_subnet(subnet.map(|s| (from, s)), subnet.map(|s| (to, s)));
                 }
-                Referrer::Group(_) | Referrer::Sources(_) | Referrer::Remote(_) => {}
+                Referrer::Group(_)
+                | Referrer::Sources(_)
+                | Referrer::Remote(_)
+                | Referrer::RemotePort(_) => {}
             }
         }
         self.move_remotes(id, from, to);
+        self.move_remote_ports(id, from, to);
         if from != Place::Main {
             self.places.remove(from);
             self.touched
@@ -331,11 +340,13 @@ impl Step<'_> {
     /// Ways to a port's addresses lead here from now on, or elsewhere; all else stays.
     fn standby(&mut self, id: PortId) {
         if let Some(port) = self.intent.ports.get(&id) {
-            let addrs = port.fixed_ips.iter().map(|f| f.ip_address);
             let place = self.home(port.network_id);
-            self.touched
-                .units_of(place)
-                .extend(addrs.map(Unit::Address));
+            let held = held_on(self.intent, port.network_id);
+            let units = self.touched.units_of(place);
+            units.extend(addresses(port).chain(held).map(Unit::Address));
+            if port.may_carry() {
+                units.insert(Unit::Routers);
+            }
         }
     }
 
@@ -440,7 +451,13 @@ impl Step<'_> {
         let names = |host: Option<&HostId>| host.map(|h| Name::Peer(h.clone())).into_iter();
         let (old, new) = (names(old).collect(), names(new).collect());
         self.rename(place, Referrer::Remote(addr), (&old, &new));
-        self.touched.units_of(place).insert(Unit::Remote(addr));
+        let units = self.touched.units_of(place);
+        units.insert(Unit::Remote(addr));
+        let index = self.places.get(place);
+        let held = self.intent.holders.contains_key(&(id, addr));
+        if held || index.is_some_and(|index| index.is_named(&Name::Paired(addr))) {
+            units.insert(Unit::Address(addr));
+        }
     }
 
     /// All that has the policy.

@@ -33,6 +33,11 @@ fn mac_of(endpoint: &TunnelEndpoint) -> Mac {
     Mac::new([0x06, 0x68, 0x78, a, b, c])
 }
 
+/// Whether a host may be known by it; a port's owner may choose any.
+pub fn is_ours(mac: Mac) -> bool {
+    matches!(mac.octets(), [0x06 | 0x0a, 0x68, 0x78, ..])
+}
+
 fn gateway_of(endpoint: &TunnelEndpoint) -> IpAddr {
     IpAddr::V6(mac_of(endpoint).link_local())
 }

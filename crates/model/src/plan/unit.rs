@@ -104,11 +104,34 @@ impl<'a> Ports<'a> {
         port.admin_state_up && network.is_some_and(|n| n.admin_state_up)
     }
 
-    /// The port that an address leads to: of those that have it and pass packets, the first. To a standby none does.
+    /// The port that an address leads to: of those that have it and pass packets, the first. Else, of those that may
+    /// use it besides, that which was the last to say that it has it; as long as none has, the first on a private
+    /// network, if the address is on no other host. To a standby none does.
     pub fn with(self, addr: IpAddr) -> Option<&'a Port> {
-        let holders = self.index.ports(&Name::Address(addr));
-        let mut plugged = holders.filter_map(|id| self.plugged(id));
-        plugged.find(|port| self.is_up(port) && !self.intent.standbys.contains(&port.id))
+        let passes = |id| self.plugged(id).filter(|port| self.passes(port));
+        let mut own = self.index.ports(&Name::Address(addr));
+        own.find_map(passes).or_else(|| self.using(addr))
+    }
+
+    fn passes(self, port: &Port) -> bool {
+        self.is_up(port) && !self.intent.standbys.contains(&port.id)
+    }
+
+    fn using(self, addr: IpAddr) -> Option<&'a Port> {
+        let passes = |id| self.plugged(id).filter(|port| self.passes(port));
+        let mut paired = self.index.ports(&Name::Paired(addr)).filter_map(passes);
+        let holder = |network| self.intent.holders.get(&(network, addr)).copied();
+        match self.place {
+            Place::Network(id) => {
+                let remotes = self.intent.remotes.get(&id);
+                let elsewhere = remotes.is_some_and(|all| all.contains_key(&addr));
+                let holding = holder(id).and_then(passes).filter(|p| p.may_use(addr));
+                let here = holding.or_else(|| paired.next());
+                here.filter(|_| !elsewhere)
+            }
+            Place::Main => paired.find(|port| holder(port.network_id) == Some(port.id)),
+            Place::Router(_) => None,
+        }
     }
 }
 
@@ -230,7 +253,7 @@ impl<'a> View<'a> {
             Referrer::Port(id) => Some(Unit::Port(id)),
             Referrer::Subnet(id) | Referrer::Sources(id) => Some(Unit::Nat44(id)),
             Referrer::Remote(addr) => Some(Unit::Remote(addr)),
-            Referrer::Group(_) => None,
+            Referrer::Group(_) | Referrer::RemotePort(_) => None,
         }));
         for name in self.index.names() {
             if let Name::Members(id) = name {
@@ -239,6 +262,9 @@ impl<'a> View<'a> {
                 units.extend(members.map(|addr| Unit::Member(*id, *addr)));
             }
         }
+        let held = self.intent.holders.keys();
+        let held = held.filter(|(network, _)| self.is_home_of(*network));
+        units.extend(held.map(|(_, addr)| Unit::Address(*addr)));
         if self.place == Place::Main {
             let public = self.routers.claims().addresses();
             units.extend(public.map(Unit::Public));

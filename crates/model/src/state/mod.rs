@@ -23,8 +23,9 @@ pub use nft::{
 };
 pub use nft_text::table_text;
 pub use object::{
-    Address, EdgeProgram, Fdb, Key, Link, Namespace, Neighbour, Netns, NextHop, Object, Patch,
-    Route, RouteKey, RouteKind, Rule, RuleAction, Source, Sysctl, Veth, Vxlan, XfrmPolicy, marks,
+    Address, EdgeProgram, Fdb, Hop, HopEntry, HopKey, Key, Link, Namespace, Neighbour, Netns,
+    NextHop, Object, Patch, Receiver, Route, RouteKey, RouteKind, Rule, RuleAction, Source, Sysctl,
+    Veth, Vxlan, XfrmPolicy, marks,
 };
 
 /// The whole truth for one host.

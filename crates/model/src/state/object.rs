@@ -21,6 +21,9 @@ pub mod marks {
     /// Set by the port's program on an ICMP error about a packet that has one of the port's exact sources at
     /// an end.
     pub const OWN_REPORT: u32 = 0x0080_0000;
+    /// In a private network's namespace: which next hop the workload has chosen by its Ethernet address, as a number;
+    /// 0 is the gateway. Set by the program of the port, or of the VXLAN device, that the packet came in by.
+    pub const HOP_MASK: u32 = 0x000f_ffff;
     /// In a router's namespace, where there are no ports: set by nftables on what leaves by this host, though by
     /// default its family does not.
     pub const LEAVES_HERE: u32 = 0x0010_0000;
@@ -170,6 +173,84 @@ pub struct Source {
     pub mac: Mac,
     /// The IP source.
     pub addr: IpAddr,
+}
+
+/// Of a next hop besides the gateway, what the program on a port or on a VXLAN device knows: an entry in its map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// Where the link is.
+    pub netns: Netns,
+    /// On this link.
+    pub link: IfName,
+    /// What it knows.
+    pub entry: HopEntry,
+}
+
+/// See [`Hop`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HopEntry {
+    /// Who asks for the address is told this Ethernet address, instead of the gateway's.
+    Answer {
+        /// The next hop's IP address.
+        addr: IpAddr,
+        /// The Ethernet address.
+        mac: Mac,
+    },
+    /// What is sent to the Ethernet address gets a mark.
+    Way {
+        /// The Ethernet address.
+        mac: Mac,
+        /// Within [`marks::HOP_MASK`].
+        mark: u32,
+    },
+}
+
+/// What names a [`Hop`] on its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HopKey {
+    /// By the address that is asked for.
+    Answer(IpAddr),
+    /// By the Ethernet address that is sent to.
+    Way(Mac),
+}
+
+impl Hop {
+    /// What names it on its link.
+    pub fn hop_key(&self) -> HopKey {
+        match self.entry {
+            HopEntry::Answer { addr, .. } => HopKey::Answer(addr),
+            HopEntry::Way { mac, .. } => HopKey::Way(mac),
+        }
+    }
+}
+
+/// Who gets what comes by a link of VRRP (RFC 5798, RFC 9568), which is sent to all of a network that have asked for it: an
+/// entry in the map of the program there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiver {
+    /// Where both links are.
+    pub netns: Netns,
+    /// The port's link, or the VXLAN device, that it comes in by.
+    pub link: IfName,
+    /// The sender's Ethernet address.
+    pub from: Mac,
+    /// Of advertisements of this family.
+    pub family: Family,
+    /// Which of the sender's receivers it is; less than [`Receiver::MOST`].
+    pub slot: u8,
+    /// The link that a copy leaves by.
+    pub to: IfName,
+    /// The number of the host that it goes to, where that is a VXLAN device.
+    pub host: Option<u32>,
+    /// Whether any source will do.
+    pub any_source: bool,
+}
+
+impl Receiver {
+    /// Receivers of one sender and family.
+    pub const MOST: u8 = 16;
 }
 
 /// An address on a link, without duplicate address detection.
@@ -322,6 +403,10 @@ pub enum Object {
     Element(Netns, Element),
     /// A source of a port.
     Source(Source),
+    /// A next hop besides the gateway.
+    Hop(Hop),
+    /// A receiver of VRRP.
+    Receiver(Receiver),
     /// A link's settings.
     Link(Link),
     /// A port's eBPF programs.
@@ -365,6 +450,10 @@ pub enum Key {
     Element(Netns, SetName, Vec<Value>),
     /// By all that it is.
     Source(Netns, IfName, Mac, IpAddr),
+    /// By link, and what is asked for or sent to.
+    Hop(Netns, IfName, HopKey),
+    /// By link, sender, family and number.
+    Receiver(Netns, IfName, Mac, Family, u8),
     /// By name.
     Link(Netns, IfName),
     /// By link.
@@ -399,6 +488,10 @@ impl Object {
             Object::Chain(ns, c) => Key::Chain(ns.clone(), c.name.clone()),
             Object::Element(ns, e) => Key::Element(ns.clone(), e.set.clone(), e.key.clone()),
             Object::Source(s) => Key::Source(s.netns.clone(), s.link.clone(), s.mac, s.addr),
+            Object::Hop(h) => Key::Hop(h.netns.clone(), h.link.clone(), h.hop_key()),
+            Object::Receiver(r) => {
+                Key::Receiver(r.netns.clone(), r.link.clone(), r.from, r.family, r.slot)
+            }
             Object::Link(l) => Key::Link(l.netns.clone(), l.name.clone()),
             Object::EdgeProgram(e) => Key::EdgeProgram(e.netns.clone(), e.link.clone()),
             Object::Address(a) => {
@@ -426,6 +519,8 @@ impl Object {
             | Object::Chain(place, _)
             | Object::Element(place, _) => place,
             Object::Source(o) => &mut o.netns,
+            Object::Hop(o) => &mut o.netns,
+            Object::Receiver(o) => &mut o.netns,
             Object::Link(o) => &mut o.netns,
             Object::EdgeProgram(o) => &mut o.netns,
             Object::Address(o) => &mut o.netns,
@@ -452,6 +547,8 @@ impl Key {
             | Key::Chain(netns, _)
             | Key::Element(netns, ..)
             | Key::Source(netns, ..)
+            | Key::Hop(netns, ..)
+            | Key::Receiver(netns, ..)
             | Key::Link(netns, _)
             | Key::EdgeProgram(netns, _)
             | Key::Address(netns, ..)
@@ -467,6 +564,8 @@ impl Key {
             Key::Vxlan(ns, link)
             | Key::Veth(ns, link)
             | Key::Source(ns, link, ..)
+            | Key::Hop(ns, link, _)
+            | Key::Receiver(ns, link, ..)
             | Key::Link(ns, link)
             | Key::EdgeProgram(ns, link)
             | Key::Address(ns, link, ..)

@@ -9,6 +9,7 @@ mod holders;
 mod members;
 pub mod places;
 mod reach;
+mod remote_ports;
 mod remotes;
 mod routers;
 
@@ -33,6 +34,7 @@ use self::{
     holders::Tellings,
     places::is_guest,
     reach::{Routing, Seed},
+    remote_ports::RemotePorts,
     remotes::Remotes,
 };
 use super::{
@@ -103,6 +105,8 @@ pub struct HostViews {
     remotes: Remotes,
     /// Who has the addresses that several may use.
     tellings: Tellings,
+    /// Ports of those that may send from more than their own addresses.
+    remote_ports: RemotePorts,
     /// Floating IPs.
     floating_ips: Placed<FloatingIpId, FloatingIp>,
     /// What floating IPs stand for.

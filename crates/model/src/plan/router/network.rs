@@ -15,7 +15,7 @@ use std::{
 
 use hextet_types::{Family, NetworkId, Prefix};
 
-use super::{Leg, MAX_NEXT_HOPS, ROUTER_MAC, connected, is_usable, namespace, network_of};
+use super::{Leg, MAX_NEXT_HOPS, ROUTER_MAC, connected, hop, is_usable, namespace, network_of};
 use crate::{
     intent::Intent,
     neutron::{HostRoute, Subnet},
@@ -25,6 +25,7 @@ use crate::{
         place::{Place, Places},
         tunnel,
         unit::{Output, View},
+        vrrp,
     },
     state::{Neighbour, Netns, NextHop, Object, RouteKind, Rule, RuleAction, Veth},
 };
@@ -61,6 +62,9 @@ pub fn network(view: View<'_>) -> Output {
     }
     output.objects.extend(host_routes(view, &legs, &subnets));
     output.objects.extend(beyond(view, &legs));
+    output.objects.extend(hop::hops(view, &legs, &subnets));
+    output.objects.extend(vrrp::receivers(view));
+    vrrp::once(&mut output.objects);
     output
 }
 
@@ -106,7 +110,7 @@ fn way_to_router(leg: &Leg<'_>) -> Option<NextHop> {
 }
 
 /// To the router, or nowhere while its interface is down: then it answers nothing.
-fn to_router(leg: &Leg<'_>, up: bool) -> RouteKind {
+pub(super) fn to_router(leg: &Leg<'_>, up: bool) -> RouteKind {
     let hop = way_to_router(leg).filter(|_| up);
     hop.map_or(RouteKind::Blackhole, |hop| RouteKind::Unicast(vec![hop]))
 }
@@ -128,6 +132,18 @@ fn gateways(legs: &[Leg<'_>]) -> Vec<Object> {
 
 /// To the router that has a subnet's gateway address; if none has, to the first with an address of the family.
 fn default_route(legs: &[Leg<'_>], subnets: &[&Subnet], family: Family) -> Option<Object> {
+    let (leg, up) = default_leg(legs, subnets, family)?;
+    let prefix = Prefix::default_route(family);
+    let kind = to_router(leg, up);
+    Some(address::route(prefix, DEFAULT_METRIC, kind, None))
+}
+
+/// Where that leads, and whether that answers.
+pub(super) fn default_leg<'l, 'a>(
+    legs: &'l [Leg<'a>],
+    subnets: &[&Subnet],
+    family: Family,
+) -> Option<(&'l Leg<'a>, bool)> {
     let is_gateway = |addr| subnets.iter().any(|s| s.gateway_ip == Some(addr));
     let candidates = legs.iter().flat_map(|leg| {
         let addresses = leg.addresses();
@@ -135,9 +151,7 @@ fn default_route(legs: &[Leg<'_>], subnets: &[&Subnet], family: Family) -> Optio
     });
     let of_family = candidates.filter(|(_, addr, _)| Family::of(*addr) == family);
     let (leg, _, up) = of_family.min_by_key(|(_, addr, up)| (!is_gateway(*addr), !up))?;
-    let prefix = Prefix::default_route(family);
-    let kind = to_router(leg, up);
-    Some(address::route(prefix, DEFAULT_METRIC, kind, None))
+    Some((leg, up))
 }
 
 /// How a next hop on this network is reached: another router's interface, a port here, or one on another host.

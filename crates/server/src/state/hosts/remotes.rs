@@ -12,7 +12,7 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, RoutingDomain},
+    intent::{Change, RemotePort, RoutingDomain},
     neutron::Port,
 };
 use hextet_types::{HostId, NetworkId, PortId, RouterId};
@@ -164,6 +164,9 @@ impl State {
         if !all.is_empty() {
             steps.push(Step::other(Change::PutRemotes(network, all)));
         }
+        let ports = self.views.remote_ports.elsewhere(network, host).cloned();
+        let ports = ports.map(|port| Change::PutRemotePort(Box::new(port)));
+        steps.extend(ports.map(Step::other));
         steps
     }
 
@@ -176,6 +179,7 @@ impl State {
 
     /// A host has no ports of a network any more: its addresses elsewhere are nothing to it.
     pub(super) fn part_from_all(&mut self, host: &HostId, network: NetworkId) {
+        self.forget_remote_ports(host, network);
         let all = self.views.remotes.elsewhere(network, host);
         if !all.is_empty() {
             let gone = all.into_keys().collect();
@@ -229,6 +233,8 @@ impl State {
             };
             self.relocate(network, &here(old), &here(new));
         }
+        let told = |(port, host): (&Arc<Port>, &HostId)| RemotePort::of(port, host);
+        self.tell_remote_port(old.and_then(told), new.and_then(told));
     }
 
     fn relocate(&mut self, network: NetworkId, old: &Holdings, new: &Holdings) {

@@ -2,7 +2,7 @@ use std::{collections::HashMap, net::Ipv6Addr};
 
 use bytes::Bytes;
 use hextet_model::{
-    intent::{GatewayHost, Intent, RouterInterface, TunnelEndpoint},
+    intent::{GatewayHost, Intent, RemotePort, RouterInterface, TunnelEndpoint},
     neutron::{
         self, AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute, NdpProxy,
         NetworkType, PortRange, Router, RouterGateway, SecurityGroup, SecurityGroupRule, Standard,
@@ -1026,6 +1026,12 @@ fn remotes_from_tables(
             let endpoint: TunnelEndpoint = state.tunnels.endpoint(&at).unwrap();
             intent.hosts.insert(at.clone(), endpoint);
             intent.remotes.entry(network).or_default().insert(addr, at);
+        }
+        for at in (0..3).map(self::host).filter(|at| at != host) {
+            let theirs = taken(state, &at).into_iter();
+            let there = theirs.filter(|(p, home)| *home && p.network_id == network);
+            let told = there.filter_map(|(port, _)| RemotePort::of(&port, &at));
+            intent.remote_ports.extend(told.map(|p| (p.id, p)));
         }
     }
 }
