@@ -170,11 +170,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let (standbys, standbys_told) = watch::channel(arrival::Standbys::new());
 
     let mut kernel = open_kernel(config)?;
-    let main = netns::Handle::open(&Netns::Main)?;
-    let kernel_changes = Monitor::open(&main, &kernel.socket_ports(&Netns::Main))?;
-    kernel.hush(kernel_changes.table_hearing());
-    kernel.hear_everywhere(kernel_changes.everywhere());
-    monitor::start(kernel_changes, inputs.clone())?;
+    hear_kernel(&mut kernel, inputs.clone())?;
     let outputs = Outputs {
         announce: Some(announce),
         responders,
@@ -231,6 +227,15 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         speaker,
         reconciling,
     })
+}
+
+/// Has the loop told of what others change in the kernel.
+fn hear_kernel(kernel: &mut Kernel, inputs: mpsc::SyncSender<Input>) -> Result<()> {
+    let main = netns::Handle::open(&Netns::Main)?;
+    let changes = Monitor::open(&main, &kernel.socket_ports(&Netns::Main))?;
+    kernel.hush(changes.table_hearing());
+    kernel.hear_everywhere(changes.everywhere());
+    monitor::start(changes, inputs)
 }
 
 impl Agent {
