@@ -4,5 +4,7 @@
 //! CPU seconds, not wall time. A goal that is missed is shown as missed; nothing here asserts a time.
 
 pub mod cpu;
+pub mod forward;
+pub mod intent;
 pub mod report;
 pub mod sample;

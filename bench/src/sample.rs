@@ -22,6 +22,11 @@ impl Samples {
         self.0.is_empty()
     }
 
+    /// One after the other, as they were made.
+    pub fn iter(&self) -> impl Iterator<Item = f64> + '_ {
+        self.0.iter().copied()
+    }
+
     /// The middle one; NaN without any.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)

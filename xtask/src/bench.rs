@@ -28,6 +28,8 @@ pub struct Bench {
 enum What {
     /// Forwarding, beside plain routing and Calico's iptables layout.
     Datapath,
+    /// Private networks and routers, beside VXLAN and routing without policy.
+    Tenant,
     /// From intent to kernel, with 10,000 ports on one host.
     Apply,
     /// The server, with 10,000 ports.
@@ -40,6 +42,7 @@ impl What {
     fn program(self) -> &'static str {
         match self {
             What::Datapath => "hextet-bench-datapath",
+            What::Tenant => "hextet-bench-tenant",
             What::Apply => "hextet-bench-apply",
             What::Api => "hextet-bench-api",
             What::Bgp => "hextet-bench-bgp",

@@ -3,15 +3,15 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context, Result, ensure};
+use hextet_bench::intent::{default_group, resource};
 use hextet_kernel::{Config, Kernel, Scope};
 use hextet_model::{
-    intent::{self, Group, Intent},
-    neutron::{Port, SecurityGroupRule},
+    intent::{self, Intent},
+    neutron::Port,
     plan::{HostConfig, plan},
 };
 use hextet_types::{Family, SecurityGroupId};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::site::{self, Site};
@@ -86,7 +86,7 @@ fn intent(ports: &[site::Port]) -> Result<Intent> {
         (SecurityGroupId(GROUP), intent::RoutingDomain::Routed),
         members,
     );
-    let group = default_group()?;
+    let group = default_group(GROUP)?;
     intent.groups.insert(group.group.id, group);
     for described in ports {
         let port = port(described)?;
@@ -105,48 +105,11 @@ fn port(port: &site::Port) -> Result<Port> {
     }))
 }
 
-/// Out: everything. In: what comes from the group itself.
-fn default_group() -> Result<Group> {
-    let rules = [
-        ("egress", "IPv4", Value::Null),
-        ("egress", "IPv6", Value::Null),
-        ("ingress", "IPv4", json!(GROUP)),
-        ("ingress", "IPv6", json!(GROUP)),
-    ];
-    let mut group = Group {
-        group: resource(json!({"id": GROUP, "stateful": true}))?,
-        rules: [].into(),
-    };
-    for (n, (direction, ethertype, remote)) in (0x100..).zip(rules) {
-        let rule: SecurityGroupRule = resource(json!({
-            "id": Uuid::from_u128(n), "security_group_id": GROUP, "direction": direction,
-            "ethertype": ethertype, "protocol": null, "port_range_min": null,
-            "port_range_max": null, "remote_ip_prefix": null, "remote_group_id": remote,
-        }))?;
-        group.rules.insert(rule.id, rule);
-    }
-    Ok(group)
-}
-
 fn subnet_id(family: Family) -> Uuid {
     Uuid::from_u128(match family {
         Family::V4 => 4,
         Family::V6 => 6,
     })
-}
-
-/// A resource as its description says, with what all resources carry.
-fn resource<T: DeserializeOwned>(mut described: Value) -> Result<T> {
-    let standard = [
-        ("project_id", json!("bench")),
-        ("revision_number", json!(0)),
-        ("created_at", json!("2026-01-01T00:00:00Z")),
-        ("updated_at", json!("2026-01-01T00:00:00Z")),
-    ];
-    for (name, value) in standard {
-        described[name] = value;
-    }
-    serde_json::from_value(described).context("describe a resource")
 }
 
 #[cfg(test)]

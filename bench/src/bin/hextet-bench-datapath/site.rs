@@ -3,23 +3,14 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use hextet_bench::forward::{Path, Workload, workload};
 use hextet_lab::{Lab, LabFile, LabGuard, Node};
 use hextet_types::{Family, IfName, Mac, PortId};
 use uuid::Uuid;
-
-/// The host's end of every port, whoever made the rules.
-pub const GATEWAY: Mac = Mac::new([0x02, 0x68, 0x78, 0, 0, 1]);
-/// The gateway's addresses, as workloads know them.
-const GATEWAY_V4: &str = "169.254.0.1";
-const GATEWAY_V6: &str = "fe80::1";
-/// Where floods go to, and end: in the workload's own namespace, before its IP layer.
-pub const DISCARD: u16 = 9;
 
 const LAB: &str = "name = \"datapath\"\ndescription = \"one host, two workloads\"\n\
                    [node.host]\n[node.one]\n[node.two]\n";
@@ -30,18 +21,8 @@ pub struct Site {
     lab: LabGuard,
     /// The host.
     pub host: Node,
-    /// The workload that begins.
-    pub one: Workload,
-    /// The workload that answers.
-    pub two: Workload,
-}
-
-/// A namespace behind a port.
-pub struct Workload {
-    /// Where its sockets are.
-    pub place: Node,
-    /// Its port.
-    pub port: Port,
+    /// Between its workloads.
+    pub path: Path,
 }
 
 /// What everybody needs to know of a port.
@@ -112,7 +93,7 @@ impl Site {
     /// Something can't be made (this needs root).
     pub fn new(name: &str, ports: &[Port]) -> Result<Site> {
         let name = format!("dp{name}{}", std::process::id());
-        let lab = Lab::up(LabFile::parse(LAB, Path::new("datapath"))?.named(&name)?)?.guard();
+        let lab = Lab::up(LabFile::parse(LAB, "datapath".as_ref())?.named(&name)?)?.guard();
         let host = lab.node("host")?;
         for (setting, value) in [
             ("net.ipv6.conf.default.addr_gen_mode", "1"),
@@ -126,60 +107,23 @@ impl Site {
             anyhow::bail!("there have to be two ports");
         };
         let workload = |node: &str, port: &Port| {
-            let place = lab.node(node)?;
-            anyhow::Ok(Workload {
-                place,
-                port: port.clone(),
-            })
+            let workload = Workload {
+                place: lab.node(node)?,
+                link: port.link(),
+                mac: port.mac(),
+                addresses: Family::BOTH.map(|family| port.address(family)),
+            };
+            workload.plug(&lab, &host)?;
+            anyhow::Ok(workload)
         };
-        let (one, two) = (workload("one", one)?, workload("two", two)?);
-        let site = Site {
-            lab,
-            host,
-            one,
-            two,
+        let path = Path {
+            one: workload("one", one)?,
+            two: workload("two", two)?,
+            tracking: vec![(host.clone(), None)],
         };
-        site.plug(&site.one)?;
-        site.plug(&site.two)?;
+        let site = Site { lab, host, path };
         site.idle_links(rest)?;
         Ok(site)
-    }
-
-    fn plug(&self, workload: &Workload) -> Result<()> {
-        let (link, mac, netns) = (
-            workload.port.link(),
-            workload.port.mac(),
-            workload.place.netns(),
-        );
-        let pair = format!(
-            "link add {link} type veth peer name eth0 netns {netns}\nlink set {link} address {GATEWAY} up\n"
-        );
-        self.batch(&self.host, &pair)?;
-        let [v4, v6] = Family::BOTH.map(|family| workload.port.address(family));
-        let inside = format!(
-            "link set lo up\nlink set eth0 address {mac}\nlink set eth0 up\n\
-             address add {v4}/32 dev eth0\naddress add {v6}/128 dev eth0 nodad\n\
-             neighbour add {GATEWAY_V4} lladdr {GATEWAY} dev eth0 nud permanent\n\
-             neighbour add {GATEWAY_V6} lladdr {GATEWAY} dev eth0 nud permanent\n\
-             route add default via {GATEWAY_V4} dev eth0 onlink\n\
-             route add default via {GATEWAY_V6} dev eth0\n"
-        );
-        self.batch(&workload.place, &inside)?;
-        let discard = format!(
-            "add table netdev end\n\
-             add chain netdev end in {{ type filter hook ingress device eth0 priority 0; }}\n\
-             add rule netdev end in udp dport {DISCARD} drop\n\
-             add rule netdev end in udp sport {DISCARD} drop\n"
-        );
-        let file = self.file("discard", &discard)?;
-        workload.place.run(&["nft", "-f", &file])?;
-        for (setting, value) in [
-            ("net.ipv4.tcp_tw_reuse", "1"),
-            ("net.ipv4.ip_local_port_range", "1024 65535"),
-        ] {
-            workload.place.set_sysctl(setting, value)?;
-        }
-        Ok(())
     }
 
     /// Drops what the first workload floods with where it comes in: what is left is the sender's own cost.
@@ -188,15 +132,8 @@ impl Site {
     ///
     /// `nft` fails.
     pub fn discard_at_once(&self) -> Result<()> {
-        let link = self.one.port.link();
-        let rules = format!(
-            "add table netdev end\n\
-             add chain netdev end in {{ type filter hook ingress device \"{link}\" priority 0; }}\n\
-             add rule netdev end in udp dport {DISCARD} drop\n"
-        );
-        let file = self.file("discard", &rules)?;
-        self.host.run(&["nft", "-f", &file])?;
-        Ok(())
+        let link = self.path.one.link.to_string();
+        workload::discard(&self.lab, &self.host, &link, &["dport"])
     }
 
     fn idle_links(&self, ports: &[Port]) -> Result<()> {
@@ -210,7 +147,7 @@ impl Site {
             writeln!(lines, "link add {link} type veth peer name {peer}")?;
             writeln!(lines, "link set {link} up\nlink set {peer} up")?;
         }
-        self.batch(&self.host, &lines)
+        workload::batch(&self.lab, &self.host, &lines)
     }
 
     /// Neighbours of the two workloads and routes to all: what a host needs that only forwards.
@@ -233,34 +170,17 @@ impl Site {
                 writeln!(lines, "route add {address} dev {link}")?;
             }
         }
-        self.batch(&self.host, &lines)
+        workload::batch(&self.lab, &self.host, &lines)
     }
 
-    /// Writes a file into the site's directory, and gives its path.
+    /// Writes a file into the host's directory, and gives its path.
     ///
     /// # Errors
     ///
     /// It can't be written.
     pub fn file(&self, name: &str, text: &str) -> Result<String> {
-        let path = self.lab.directory().join(name);
-        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        let path = workload::write(&self.lab, &self.host, name, text)?;
         Ok(path.to_string_lossy().into_owned())
-    }
-
-    fn batch(&self, node: &Node, lines: &str) -> Result<()> {
-        let file = self.file("batch", lines)?;
-        node.run(&["ip", "-batch", &file])?;
-        Ok(())
-    }
-
-    /// Forgets all connections.
-    ///
-    /// # Errors
-    ///
-    /// `conntrack` fails.
-    pub fn forget_connections(&self) -> Result<()> {
-        self.host.run(&["conntrack", "-F"])?;
-        Ok(())
     }
 }
 

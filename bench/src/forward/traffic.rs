@@ -8,14 +8,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use hextet_bench::sample::Samples;
 use hextet_types::Family;
 
-use crate::{
+use super::{
+    Path,
     flood::{Length, flood, flow, send_once, send_only},
     meter::Meter,
-    site::Site,
 };
+use crate::sample::Samples;
 
 /// Connections that each sample of [`Traffic::Flows`] makes: well below what a port may have open.
 const FLOWS: u16 = 10_000;
@@ -66,15 +66,20 @@ impl Traffic {
         }
     }
 
+    /// Whether it is one flow of small packets, of which the sender's own cost can be told.
+    pub fn is_small(self) -> bool {
+        matches!(self, Traffic::Established | Traffic::New)
+    }
+
     /// A sample of what the sender of floods costs without any forwarding.
     ///
     /// # Errors
     ///
     /// The kernel refuses its frames.
-    pub fn sender(site: &Site, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
-        let [there, _] = flow(&site.one, &site.two, 5_002, family);
+    pub fn sender(path: &Path, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
+        let [there, _] = flow(&path.one, &path.two, 5_002, family);
         let copies = vec![there; COPIES];
-        send_only(meter, &site.one, &copies, Length::CpuSeconds(seconds))
+        send_only(meter, &path.one, &copies, Length::CpuSeconds(seconds))
     }
 
     /// One sample, between these workloads; in CPU seconds about so long.
@@ -82,32 +87,32 @@ impl Traffic {
     /// # Errors
     ///
     /// Something does not arrive.
-    pub fn sample(self, site: &Site, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
+    pub fn sample(self, path: &Path, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
         match self {
-            Traffic::Established => established(site, family, meter, seconds),
+            Traffic::Established => established(path, family, meter, seconds),
             Traffic::New => {
-                let [there, _] = flow(&site.one, &site.two, 5_001, family);
+                let [there, _] = flow(&path.one, &path.two, 5_001, family);
                 let copies = vec![there; COPIES];
                 let length = Length::CpuSeconds(seconds);
-                flood(meter, &site.one, &site.two, &copies, length)
+                flood(meter, &path.one, &path.two, &copies, length)
             }
             Traffic::Flows => {
                 let frames: Vec<Vec<u8>> = (20_000..20_000 + FLOWS)
-                    .map(|port| flow(&site.one, &site.two, port, family))
+                    .map(|port| flow(&path.one, &path.two, port, family))
                     .map(|[there, _]| there)
                     .collect();
-                site.forget_connections()?;
-                let rate = flood(meter, &site.one, &site.two, &frames, Length::Once)?;
-                site.forget_connections()?;
+                path.forget_connections()?;
+                let rate = flood(meter, &path.one, &path.two, &frames, Length::Once)?;
+                path.forget_connections()?;
                 Ok(rate)
             }
-            Traffic::Stream => stream(site, family, meter, 2.0 * seconds),
+            Traffic::Stream => stream(path, family, meter, 2.0 * seconds),
             Traffic::Connect => {
-                let rate = connect(site, family, meter, seconds)?;
-                site.forget_connections()?;
+                let rate = connect(path, family, meter, seconds)?;
+                path.forget_connections()?;
                 Ok(rate)
             }
-            Traffic::RoundTrip => round_trip(site, family, meter),
+            Traffic::RoundTrip => round_trip(path, family, meter),
         }
     }
 }
@@ -125,24 +130,24 @@ impl fmt::Display for Traffic {
     }
 }
 
-fn established(site: &Site, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
-    let [there, back] = flow(&site.one, &site.two, 5_000, family);
-    send_once(&site.one, std::slice::from_ref(&there), meter)?;
-    send_once(&site.two, &[back], meter)?;
+fn established(path: &Path, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
+    let [there, back] = flow(&path.one, &path.two, 5_000, family);
+    send_once(&path.one, std::slice::from_ref(&there), meter)?;
+    send_once(&path.two, &[back], meter)?;
     let copies = vec![there; COPIES];
     flood(
         meter,
-        &site.one,
-        &site.two,
+        &path.one,
+        &path.two,
         &copies,
         Length::CpuSeconds(seconds),
     )
 }
 
 /// Both ends in one thread, so that nobody waits for anybody.
-fn stream(site: &Site, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
-    let (listener, address) = listen(site, family)?;
-    site.one.place.enter(|| {
+fn stream(path: &Path, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
+    let (listener, address) = listen(path, family)?;
+    path.one.place.enter(|| {
         meter.pin()?;
         let mut from = TcpStream::connect(address).context("connect")?;
         let (mut to, _) = listener.accept().context("accept")?;
@@ -190,9 +195,9 @@ fn ready(result: std::io::Result<usize>) -> Result<Option<usize>> {
     }
 }
 
-fn connect(site: &Site, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
-    let (listener, address) = listen(site, family)?;
-    site.one.place.enter(|| {
+fn connect(path: &Path, family: Family, meter: Meter, seconds: f64) -> Result<f64> {
+    let (listener, address) = listen(path, family)?;
+    path.one.place.enter(|| {
         meter.pin()?;
         let begin = meter.now()?;
         for n in 1..=MAX_CONNECTIONS {
@@ -220,18 +225,18 @@ fn once(listener: &TcpListener, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn listen(site: &Site, family: Family) -> Result<(TcpListener, SocketAddr)> {
-    let address = site.two.port.address(family);
-    let listener = site.two.place.enter(|| TcpListener::bind((address, 0)))?;
+fn listen(path: &Path, family: Family) -> Result<(TcpListener, SocketAddr)> {
+    let address = path.two.address(family);
+    let listener = path.two.place.enter(|| TcpListener::bind((address, 0)))?;
     let listener = listener.context("listen")?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
 
 /// Both ends in one thread: what a packet costs there and back, without anybody's waking up.
-fn round_trip(site: &Site, family: Family, meter: Meter) -> Result<f64> {
-    let [one, two] = [&site.one, &site.two].map(|workload| {
-        let address = workload.port.address(family);
+fn round_trip(path: &Path, family: Family, meter: Meter) -> Result<f64> {
+    let [one, two] = [&path.one, &path.two].map(|workload| {
+        let address = workload.address(family);
         let socket = workload.place.enter(|| UdpSocket::bind((address, 0)))?;
         anyhow::Ok(socket?)
     });
@@ -241,7 +246,7 @@ fn round_trip(site: &Site, family: Family, meter: Meter) -> Result<f64> {
     for socket in [&one, &two] {
         socket.set_read_timeout(Some(PATIENCE))?;
     }
-    site.one.place.enter(|| {
+    path.one.place.enter(|| {
         meter.pin()?;
         let mut samples = Samples::default();
         let mut buffer = [0; 18];

@@ -18,9 +18,9 @@ use nix::{
     },
 };
 
-use crate::{
+use super::{
     meter::Meter,
-    site::{DISCARD, GATEWAY, Workload},
+    workload::{DISCARD, GATEWAY, Workload},
 };
 
 /// Frames for one system call.
@@ -203,10 +203,10 @@ pub fn flow(
     port: u16,
     family: hextet_types::Family,
 ) -> [Vec<u8>; 2] {
-    let [a, b] = [one, two].map(|w| w.port.address(family));
+    let [a, b] = [one, two].map(|w| w.address(family));
     [
-        frame(one.port.mac(), (a, port), (b, DISCARD)),
-        frame(two.port.mac(), (b, DISCARD), (a, port)),
+        frame(one.mac, (a, port), (b, DISCARD)),
+        frame(two.mac, (b, DISCARD), (a, port)),
     ]
 }
 

@@ -66,7 +66,7 @@ impl Meter {
     pub fn now(&self) -> Result<f64> {
         let clock = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("read a CPU clock")?;
         let put_off = match self.ksoftirqd {
-            Some(pid) => hextet_bench::cpu::of_threads(pid)?,
+            Some(pid) => crate::cpu::of_threads(pid)?,
             None => 0.0,
         };
         Ok(Duration::from(clock).as_secs_f64() + put_off)
