@@ -2,7 +2,8 @@
 //!
 //! The main namespace takes VXLAN in from the endpoints of known hosts to its own, and from nobody else: whoever can
 //! send to that port could otherwise speak for any port of any private network. What a known host sends into a
-//! network with a source that lives here is not its own, either.
+//! network with a source that lives here is not its own, either. No connections are tracked of tunnel packets: nothing
+//! goes by them, they would cost each packet more than the device itself, and each flow inside an entry outside.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -25,6 +26,9 @@ use crate::{
 const CHAIN: &str = "underlay";
 /// Judges what comes to the port of tunnels.
 const TUNNELS: &str = "tunnels";
+/// Before connection tracking: what comes by tunnels, and what leaves by them.
+const UNTRACKED_IN: &str = "untracked-in";
+const UNTRACKED_OUT: &str = "untracked-out";
 
 /// Set: the endpoints of all hosts that this one knows.
 fn endpoints(family: Family) -> SetName {
@@ -44,6 +48,7 @@ pub fn underlay(view: View<'_>) -> Vec<Object> {
             let own = view.intent.hosts.get(&view.config.host);
             let mut objects = sets(endpoints);
             objects.extend(own.into_iter().flat_map(|own| input(own.address)));
+            objects.extend(own.into_iter().flat_map(|own| untracked(own.address)));
             let hosts = view.intent.hosts.iter();
             let others = hosts.filter(|(host, _)| **host != view.config.host);
             let addresses: BTreeSet<IpAddr> = others.map(|(_, is)| is.address).collect();
@@ -75,14 +80,32 @@ fn input(own: IpAddr) -> Vec<Object> {
         rule([to_us, is_known, ACCEPT]),
         because([Statement::Counter, DROP], why::UNKNOWN_ENDPOINT),
     ];
-    let to_port = rule([
-        nft::protocol(Protocol::UDP.0),
-        nft::compare(Field::Dport, Value::Port(PORT)),
-        nft::goto(TUNNELS),
-    ]);
+    let [is_udp, to_tunnels] = is_tunnelled();
+    let to_port = rule([is_udp, to_tunnels, nft::goto(TUNNELS)]);
     vec![
         nft::base_chain(CHAIN, Hook::Input, nft::FILTER, vec![to_port]),
         nft::chain(TUNNELS, tunnels),
+    ]
+}
+
+fn is_tunnelled() -> [Statement; 2] {
+    [
+        nft::protocol(Protocol::UDP.0),
+        nft::compare(Field::Dport, Value::Port(PORT)),
+    ]
+}
+
+fn untracked(own: IpAddr) -> Vec<Object> {
+    let family = Family::of(own);
+    let chain = |name, hook, end| {
+        let [is_udp, to_tunnels] = is_tunnelled();
+        let is_ours = nft::compare(end, Value::Addr(own));
+        let untrack = rule([is_udp, to_tunnels, is_ours, Statement::Notrack]);
+        nft::base_chain(name, hook, nft::RAW, vec![untrack])
+    };
+    vec![
+        chain(UNTRACKED_IN, Hook::Prerouting, Field::Daddr(family)),
+        chain(UNTRACKED_OUT, Hook::Output, Field::Saddr(family)),
     ]
 }
 
