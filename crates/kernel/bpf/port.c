@@ -55,6 +55,8 @@
 #define MARK_HOP 0x000fffff
 // In the index of a VXLAN device.
 #define TUNNEL 0x40000000
+// And in that of a pair's end that leads to a router.
+#define LEG 0x20000000
 
 // The loader puts the gateway's six octets here, the first in the lowest bits.
 #define GATEWAY_MAC_PLACEHOLDER "0x6865787465740000 ll"
@@ -965,6 +967,8 @@ static __always_inline int judge(struct __sk_buff *skb)
 {
 	if (skb->ifindex & TUNNEL)
 		return from_tunnel(skb);
+	if (skb->ifindex & LEG)
+		return TC_ACT_OK;
 	// A port speaks IP over plain Ethernet. A tag, also of VLAN 0, could lead around what follows.
 	if (skb->vlan_present)
 		return TC_ACT_SHOT;
@@ -980,18 +984,38 @@ static __always_inline int judge(struct __sk_buff *skb)
 	}
 }
 
+#include "flows.h"
+
+// Whether a packet that may go on goes where its sender's gateway sends it: from a port, with a source of its own.
+static __always_inline int is_ordinary(struct __sk_buff *skb)
+{
+	__u32 marks = skb->mark & (MARK_MASK | MARK_HOP);
+
+	if (skb->ifindex & (TUNNEL | LEG))
+		return !marks && skb->pkt_type != PACKET_OTHERHOST;
+	return marks == (MARK_FROM_PORT | MARK_SOURCE_CHECKED);
+}
+
 SEC("classifier/ingress")
 int hextet_ingress(struct __sk_buff *skb)
 {
 	int verdict = judge(skb);
 
+	if (verdict == TC_ACT_OK && is_ordinary(skb))
+		return take_short_way(skb);
 	return verdict < ADVERT ? verdict : replicate(skb, verdict == ADVERT_CHECKED);
 }
 
 SEC("classifier/egress")
 int hextet_egress(struct __sk_buff *skb)
 {
-	return skb->mark & MARK_ADMITTED || skb->ifindex & TUNNEL ? TC_ACT_OK : TC_ACT_SHOT;
+	if (!(skb->ifindex & (TUNNEL | LEG)) && !(skb->mark & MARK_ADMITTED))
+		return TC_ACT_SHOT;
+	learn_way(skb);
+	// A VXLAN device that is given a mark looks for its way anew for each packet.
+	if (skb->ifindex & TUNNEL)
+		skb->mark = 0;
+	return TC_ACT_OK;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -474,6 +474,7 @@ mod tests {
             ("MARK_OWN_REPORT", marks::OWN_REPORT),
             ("MARK_HOP", marks::HOP_MASK),
             ("TUNNEL", crate::route::made::TUNNEL),
+            ("LEG", crate::route::made::LEG),
         ] {
             assert!(
                 source.contains(&format!("#define {name} {value:#010x}\n")),

@@ -20,7 +20,7 @@ use crate::{
     route::{
         Indexes,
         link::{self, Found, Kind},
-        made::{self, FIRST_INDEX, TUNNEL},
+        made::{self, FIRST_INDEX, LEG, TUNNEL},
     },
 };
 
@@ -108,7 +108,7 @@ impl Kernel {
 
     /// Which indexes of ours are taken.
     pub(super) fn note_indexes(&mut self, links: &Indexes) {
-        let ours = links.all().map(|(_, index)| index & !TUNNEL);
+        let ours = links.all().map(|(_, index)| index & !(TUNNEL | LEG));
         let last = ours.filter(|index| *index >= FIRST_INDEX).max();
         if let Some(last) = last {
             self.next_index = self.next_index.max(after(last));
@@ -212,6 +212,7 @@ impl Kernel {
             let mut batch = Batch::default();
             match made {
                 Made::Veth(veth) => {
+                    let index = index | if is_to_main(veth) { 0 } else { LEG };
                     made::veth(&mut batch, veth, index, netns.fd(), peer_netns.fd());
                 }
                 Made::Vxlan(vxlan) => {
@@ -326,7 +327,7 @@ impl Kernel {
 
 fn after(index: u32) -> u32 {
     match index.checked_add(1) {
-        Some(next) if next < TUNNEL => next,
+        Some(next) if next < LEG => next,
         _ => FIRST_INDEX,
     }
 }
@@ -346,10 +347,16 @@ fn are_a_pair(is: &Found, other: &Found) -> bool {
         && (&other.kind, other.of) == (&Kind::Veth, Some(is.index))
 }
 
+fn is_to_main(veth: &Veth) -> bool {
+    [&veth.netns, &veth.peer_netns].contains(&&Netns::Main)
+}
+
 /// Where one end is in the main namespace, both have the same index.
 fn has_right_index(veth: &Veth, is: &Found, other: &Found) -> bool {
-    let to_main = [&veth.netns, &veth.peer_netns].contains(&&Netns::Main);
-    !to_main || is.index == other.index
+    match is_to_main(veth) {
+        true => is.index == other.index,
+        false => is.index & LEG != 0,
+    }
 }
 
 fn is_vxlan(vxlan: &Vxlan, is: &Found, main: Option<i32>) -> bool {

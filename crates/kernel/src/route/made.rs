@@ -47,6 +47,8 @@ pub const OURS: u32 = 0x6878;
 pub const FIRST_INDEX: u32 = 0x0100_0000;
 /// In the index of each VXLAN device, and of no other link: by this a port's program, where it hangs there, knows it.
 pub const TUNNEL: u32 = 0x4000_0000;
+/// In the index of the near end of each pair between two namespaces that we made, and of no port: likewise.
+pub const LEG: u32 = 0x2000_0000;
 
 /// What a VXLAN device is.
 #[derive(Clone, Debug, PartialEq, Eq)]

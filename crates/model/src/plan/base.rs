@@ -103,16 +103,21 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/netfilter/nf_conntrack_tcp_loose", "0"),
 ];
 
+/// Of a busy flow connection tracking sees a packet now and then alone (`crates/kernel/bpf/flows.h`), so it can't follow
+/// TCP's window.
+const PRIVATE_SYSCTLS: [(&str, &str); 1] = [("net/netfilter/nf_conntrack_tcp_be_liberal", "1")];
+
 /// What depends on the configuration alone. The rate of the host's errors is one for all namespaces in older
 /// kernels, and is set where these see it.
 pub fn host(view: View<'_>) -> Output {
     let config = view.config;
     let mut output = Output::default();
-    let errors: &[_] = match view.place {
+    let more: &[_] = match view.place {
         Place::Main => &report::SYSCTLS,
-        Place::Network(_) | Place::Router(_) => &[],
+        Place::Network(_) => &PRIVATE_SYSCTLS,
+        Place::Router(_) => &[],
     };
-    let sysctls = SYSCTLS.iter().chain(errors);
+    let sysctls = SYSCTLS.iter().chain(more);
     output.objects.extend(sysctls.map(|(path, value)| {
         Object::Sysctl(Sysctl {
             netns: Netns::Main,
@@ -236,10 +241,14 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         link_local_icmp(Family::V6),
         rule([nft::goto(TO_PORT)]),
     ];
-    let mut output = vec![rule([
-        nft::name_in(Field::OifName, names::PORTS),
-        nft::goto(FROM_HOST),
-    ])];
+    let mut output = vec![
+        // Tunnel packets; of them nothing is for a port, whose program would drop it.
+        rule([nft::state_in(&[CtState::Untracked]), ACCEPT]),
+        rule([
+            nft::name_in(Field::OifName, names::PORTS),
+            nft::goto(FROM_HOST),
+        ]),
+    ];
     output.extend(report::output());
     let mut chains = vec![
         nft::base_chain("prerouting", Hook::Prerouting, nft::RAW, prerouting),

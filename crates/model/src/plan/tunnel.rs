@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     intent::TunnelEndpoint,
-    state::{Fdb, Neighbour, Netns, NextHop, Object, RouteKind, Vxlan},
+    state::{EdgeProgram, Fdb, Neighbour, Netns, NextHop, Object, RouteKind, Vxlan},
 };
 
 /// The UDP port of VXLAN (RFC 7348 §5).
@@ -50,7 +50,14 @@ pub fn tunnel(view: View<'_>) -> Vec<Object> {
     let network = view.intent.networks.get(&id);
     let segment = network.and_then(|n| Some((n.segmentation_id?, n.mtu)));
     let device = segment.and_then(|(vni, mtu)| own_device(view, vni, mtu));
-    device.into_iter().collect()
+    let program = device.is_some().then(|| {
+        let link = self::device()?;
+        Some(Object::EdgeProgram(EdgeProgram {
+            netns: Netns::Main,
+            link,
+        }))
+    });
+    device.into_iter().chain(program.flatten()).collect()
 }
 
 /// A device of that segment, where this host has an endpoint.

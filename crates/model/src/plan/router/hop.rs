@@ -30,8 +30,8 @@ use crate::{
         unit::View,
     },
     state::{
-        EdgeProgram, Fdb, Hop as Known, HopEntry, Neighbour, Netns, NextHop, Object, RouteKind,
-        Rule, RuleAction, marks,
+        Fdb, Hop as Known, HopEntry, Neighbour, Netns, NextHop, Object, RouteKind, Rule,
+        RuleAction, marks,
     },
 };
 
@@ -222,16 +222,8 @@ fn arrivals(view: View<'_>, id: NetworkId, hops: &BTreeMap<u32, Hop>) -> Vec<Obj
         return Vec::new();
     };
     let here = hops.iter().filter(|(_, hop)| matches!(hop.at, At::Port(_)));
-    let mut objects: Vec<Object> = here
-        .map(|(number, hop)| known(&link, way_entry(*number, hop)))
-        .collect();
-    if !objects.is_empty() {
-        objects.push(Object::EdgeProgram(EdgeProgram {
-            netns: Netns::Main,
-            link,
-        }));
-    }
-    objects
+    here.map(|(number, hop)| known(&link, way_entry(*number, hop)))
+        .collect()
 }
 
 /// What a port may choose: all but itself.

@@ -27,7 +27,7 @@ use crate::{
         unit::{Output, View},
         vrrp,
     },
-    state::{Neighbour, Netns, NextHop, Object, RouteKind, Rule, RuleAction, Veth},
+    state::{EdgeProgram, Neighbour, Netns, NextHop, Object, RouteKind, Rule, RuleAction, Veth},
 };
 
 /// Routers' tables have numbers from here on; none of the kernel's own.
@@ -49,6 +49,7 @@ pub fn network(view: View<'_>) -> Output {
     let mut output = Output::default();
     for leg in &legs {
         output.joints.extend(pair(view, leg));
+        output.objects.extend(program(leg));
         output.objects.extend(neighbour(leg));
     }
     output.objects.extend(gateways(&legs));
@@ -90,6 +91,14 @@ fn pair(view: View<'_>, leg: &Leg<'_>) -> Option<Object> {
         peer_group: 0,
     };
     Some(Object::Veth(veth))
+}
+
+/// By which flows that are known take the short way to the router, and from it.
+fn program(leg: &Leg<'_>) -> Option<Object> {
+    Some(Object::EdgeProgram(EdgeProgram {
+        netns: Netns::Main,
+        link: leg.link()?,
+    }))
 }
 
 fn neighbour(leg: &Leg<'_>) -> Option<Object> {
