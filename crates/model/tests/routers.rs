@@ -197,7 +197,11 @@ fn attaching_and_detaching_touches_no_port() {
             );
             let made = matches!(
                 key,
-                Key::Veth(..) | Key::Neighbour(..) | Key::Route(_) | Key::Address(..)
+                Key::Veth(..)
+                    | Key::EdgeProgram(..)
+                    | Key::Neighbour(..)
+                    | Key::Route(_)
+                    | Key::Address(..)
             );
             assert!(made, "{key:?}");
         }
