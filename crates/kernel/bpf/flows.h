@@ -8,13 +8,16 @@
 //
 // A flow is learned where it leaves, from what rules have let pass, and that nobody has translated: both ends of the way lie
 // in one namespace, where nothing is. What begins or ends TCP connections, fragments, options and extension headers go
-// all the way, as does what is too big for the link, or went to a next hop that its sender chose. Connection tracking sees enough of a busy flow to keep it,
-// and must not insist on TCP's window (nf_conntrack_tcp_be_liberal).
+// all the way, as does what is too big for the link, what goes to a next hop that its sender chose, and what nftables has
+// to see all of (MARK_ALL_THE_WAY). Connection tracking sees enough of a busy flow to keep it, and must not insist on
+// TCP's window (nf_conntrack_tcp_be_liberal).
 
 #define FLOWS 65536
 #define HELD 10000000ULL // nanoseconds
 // Links that hextet made have indexes from here on; a workload's own, on a routed network, has a smaller one.
 #define OWN_LINKS 0x01000000
+// hextet_model::state::marks; a test compares.
+#define MARK_ALL_THE_WAY 0x00800000
 #define TCP_ORDINARY 0x18 // ACK and PSH (RFC 9293 §3.1), of the flags that begin, end or point
 #define TCP_FLAGS 0x3f
 
@@ -136,8 +139,8 @@ static __always_inline void learn_way(struct __sk_buff *skb)
 	struct flow flow = {};
 	struct way *known, way = {};
 
-	if (skb->ingress_ifindex < OWN_LINKS || skb->mark & MARK_HOP || (void *)(eth + 1) > (void *)(long)skb->data_end ||
-	    !read_flow(skb, &flow))
+	if (skb->ingress_ifindex < OWN_LINKS || skb->mark & (MARK_HOP | MARK_ALL_THE_WAY) ||
+	    (void *)(eth + 1) > (void *)(long)skb->data_end || !read_flow(skb, &flow))
 		return;
 	way.until = until;
 	way.link = skb->ifindex;

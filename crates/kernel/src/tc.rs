@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn the_program_s_marks_are_the_model_s() {
-        let source = include_str!("../bpf/port.c");
+        let source = concat!(include_str!("../bpf/port.c"), include_str!("../bpf/flows.h"));
         for (name, value) in [
             ("MARK_MASK", marks::MASK),
             ("MARK_FROM_PORT", marks::FROM_PORT),
@@ -473,6 +473,8 @@ mod tests {
             ("MARK_ADMITTED", marks::ADMITTED),
             ("MARK_OWN_REPORT", marks::OWN_REPORT),
             ("MARK_HOP", marks::HOP_MASK),
+            ("MARK_ALL_THE_WAY", marks::ALL_THE_WAY),
+            ("OWN_LINKS", crate::route::made::FIRST_INDEX),
             ("TUNNEL", crate::route::made::TUNNEL),
             ("LEG", crate::route::made::LEG),
         ] {

@@ -21,6 +21,9 @@ pub mod marks {
     /// Set by the port's program on an ICMP error about a packet that has one of the port's exact sources at
     /// an end.
     pub const OWN_REPORT: u32 = 0x0080_0000;
+    /// In a private network's namespace: set by nftables on what it has to see each packet of. What lacks it, and follows
+    /// what rules have let pass, takes a short way for a moment (`crates/kernel/bpf/flows.h`).
+    pub const ALL_THE_WAY: u32 = OWN_REPORT;
     /// In a private network's namespace: which next hop the workload has chosen by its Ethernet address, as a number;
     /// 0 is the gateway. Set by the program of the port, or of the VXLAN device, that the packet came in by.
     pub const HOP_MASK: u32 = 0x000f_ffff;
