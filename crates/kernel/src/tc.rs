@@ -465,7 +465,10 @@ mod tests {
 
     #[test]
     fn the_program_s_marks_are_the_model_s() {
-        let source = concat!(include_str!("../bpf/port.c"), include_str!("../bpf/flows.h"));
+        let source = concat!(
+            include_str!("../bpf/port.c"),
+            include_str!("../bpf/flows.h")
+        );
         for (name, value) in [
             ("MARK_MASK", marks::MASK),
             ("MARK_FROM_PORT", marks::FROM_PORT),

@@ -20,6 +20,7 @@ use super::{
     index::has_interface,
     names,
     nft::{self, ACCEPT, DROP, because, rule},
+    place::Place,
     router::outside,
     unit::View,
     why,
@@ -29,7 +30,7 @@ use crate::{
     neutron::{Direction, Port, QosRule, QosRuleKind},
     state::{
         Field, Hook, KeyPart, KeyType, Limiter, LimiterRate, Netns, NftRule, Object, Statement,
-        Value,
+        Value, marks,
     },
 };
 
@@ -145,6 +146,11 @@ const fn link_of(direction: Direction) -> Field {
     }
 }
 
+const ALL_THE_WAY: Statement = Statement::SetMark {
+    value: marks::ALL_THE_WAY,
+    mask: marks::ALL_THE_WAY,
+};
+
 /// The chain that limits, with its maps and the sets of marks.
 pub fn limits(view: View<'_>) -> Vec<Object> {
     let (any, marks) = view.index.limited().kinds();
@@ -166,7 +172,10 @@ pub fn limits(view: View<'_>) -> Vec<Object> {
             chain.push(rule([from, Statement::SetDscp(family, mark)]));
         }
     }
-    chain.push(rule([ACCEPT]));
+    chain.push(match view.place {
+        Place::Network(_) => because([ALL_THE_WAY, ACCEPT], "each packet counts"),
+        Place::Main | Place::Router(_) => rule([ACCEPT]),
+    });
     objects.push(nft::base_chain(CHAIN, Hook::Forward, nft::LIMITS, chain));
     objects
 }
