@@ -14,8 +14,6 @@
 
 #define FLOWS 65536
 #define HELD 10000000ULL // nanoseconds
-// Links that hextet made have indexes from here on; a workload's own, on a routed network, has a smaller one.
-#define OWN_LINKS 0x01000000
 // hextet_model::state::marks; a test compares.
 #define MARK_ALL_THE_WAY 0x00800000
 #define TCP_ORDINARY 0x18 // ACK and PSH (RFC 9293 §3.1), of the flags that begin, end or point

@@ -55,6 +55,8 @@
 #define MARK_HOP 0x000fffff
 // In the index of a VXLAN device.
 #define TUNNEL 0x40000000
+// Links that hextet made have indexes from here on; a workload's own, on a routed network, has a smaller one.
+#define OWN_LINKS 0x01000000
 // And in that of a pair's end that leads to a router.
 #define LEG 0x20000000
 
@@ -236,6 +238,16 @@ struct advertisement {
 	struct nd nd;
 	struct target_lladdr lladdr;
 } __attribute__((packed));
+
+// The link that a packet is on. The compiler would keep the field's own address, which the verifier refuses.
+#define LINK(skb)                                                                      \
+	({                                                                             \
+		__u32 _link;                                                           \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                  \
+			     : "=r"(_link)                                             \
+			     : "r"(skb), "i"(offsetof(struct __sk_buff, ifindex)));    \
+		_link;                                                                 \
+	})
 
 // A constant that the loader has put into the instructions.
 #define LOADED(placeholder)                                      \
@@ -512,15 +524,16 @@ static __always_inline int is_gateway(const __u8 *mac)
 	return is == gateway;
 }
 
-// To whom a frame goes its Ethernet address says alone: the kernel's own word for it gets lost on the way from a link in
-// another namespace.
+// To whom a frame goes that comes from a link in another namespace its Ethernet address says alone: the kernel's own word
+// for it gets lost on the way.
 static __always_inline int from_port(struct __sk_buff *skb, __u32 marks)
 {
+	int is_ours = LINK(skb) < OWN_LINKS && skb->pkt_type == PACKET_HOST;
 	__u8 to[6];
 
-	if (READ(skb, 0, to))
+	if (!is_ours && READ(skb, 0, to))
 		return TC_ACT_SHOT;
-	if (!is_gateway(to)) {
+	if (!is_ours && !is_gateway(to)) {
 		__u32 way;
 
 		if (to[0] & 1)
@@ -965,9 +978,9 @@ static __always_inline int from_tunnel(struct __sk_buff *skb)
 
 static __always_inline int judge(struct __sk_buff *skb)
 {
-	if (skb->ifindex & TUNNEL)
+	if (LINK(skb) & TUNNEL)
 		return from_tunnel(skb);
-	if (skb->ifindex & LEG)
+	if (LINK(skb) & LEG)
 		return TC_ACT_OK;
 	// A port speaks IP over plain Ethernet. A tag, also of VLAN 0, could lead around what follows.
 	if (skb->vlan_present)
@@ -991,7 +1004,7 @@ static __always_inline int is_ordinary(struct __sk_buff *skb)
 {
 	__u32 marks = skb->mark & (MARK_MASK | MARK_HOP);
 
-	if (skb->ifindex & (TUNNEL | LEG))
+	if (LINK(skb) & (TUNNEL | LEG))
 		return !marks && skb->pkt_type != PACKET_OTHERHOST;
 	return marks == (MARK_FROM_PORT | MARK_SOURCE_CHECKED);
 }

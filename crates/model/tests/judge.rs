@@ -269,7 +269,9 @@ fn plans_do_what_the_api_promises() {
                 network.network_type = NetworkType::Routed;
                 Change::PutNetwork(network)
             }
-            // What lies beyond routers is not this judge's.
+            // Addresses that are elsewhere for now, or that several share, are not this judge's, nor is what lies beyond routers.
+            Change::PutStandby(id) => Change::RemoveStandby(id),
+            Change::PutHolder(id, addr, _) => Change::RemoveHolder(id, addr),
             Change::PutRouter(mut router) => {
                 router.gateways.clear();
                 Change::PutRouter(router)

@@ -16,7 +16,7 @@ use super::{index::Name, place::Place, tunnel, unit::View};
 use crate::{
     intent::RemotePort,
     neutron::{AddressPair, Direction, Port, Protocol, SecurityGroupRule},
-    state::{EdgeProgram, Fdb, Netns, Object, Receiver},
+    state::{Fdb, Netns, Object, Receiver},
 };
 
 const VRRP: Protocol = Protocol(112);
@@ -163,12 +163,6 @@ fn arrivals(
             let to = here(view, local, sender, family);
             objects.extend(slots(&device, sender, family, to));
         }
-    }
-    if !objects.is_empty() {
-        objects.push(Object::EdgeProgram(EdgeProgram {
-            netns: Netns::Main,
-            link: device,
-        }));
     }
     objects
 }
