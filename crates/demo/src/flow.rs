@@ -164,8 +164,10 @@ fn send_tcp(at: SocketAddr, over: &AtomicBool) -> Result<()> {
     while !over.load(Ordering::Relaxed) {
         match stream.write(&octets) {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            // The receiver has seen enough.
-            Err(_) if over.load(Ordering::Relaxed) => {}
+            // The receiver has seen enough, or says itself what was wrong.
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                break;
+            }
             written => drop(written.with_context(|| format!("send to {at}"))?),
         }
     }
