@@ -249,19 +249,21 @@ fn packet_rate(t: &Tenant, limited: &Guest, other: &Guest) -> Result<String> {
 fn translated(t: &Tenant, o: &Outside) -> Result<String> {
     let rules = [bandwidth("egress", EGRESS), bandwidth("ingress", INGRESS)];
     let policy = Policy::create(t, "translated", &rules)?;
-    let [guest, sharing] = o.public();
-    let ip = json!({
-        "floating_network_id": o.external(), "port_id": guest.port, "qos_policy_id": policy.id,
-    });
-    let ip = t.projects[0].cloud.create("floatingip", ip)?;
+    let (sharing, [_, guest]) = (o.shares_an_address(), o.public());
+    let cloud = &t.projects[0].cloud;
+    let ips = cloud.list("floatingip", &format!("port_id={}", guest.port))?;
+    let ip = ips.first();
+    let ip = ip.with_context(|| format!("{} has no floating IP", guest.name))?;
     let set = |id: Option<&str>| -> Result<()> {
+        let limit = json!({"qos_policy_id": id});
+        cloud.update("floatingip", &text(ip, "id")?, limit)?;
         let gateway = json!({"network_id": o.external(), "qos_policy_id": id});
         o.router()
             .update(json!({"external_gateway_info": gateway}))
             .map(drop)
     };
     let looked = set(Some(&policy.id)).and_then(|()| {
-        let address: IpAddr = text(&ip, "floating_ip_address")?.parse()?;
+        let address: IpAddr = text(ip, "floating_ip_address")?.parse()?;
         super::outside::is_announced(t, address, guest.host)?;
         stands(t, guest.host, &[EGRESS / 8, INGRESS / 8])?;
         by_floating_ip(t, guest, address).and_then(|told| {
@@ -269,9 +271,6 @@ fn translated(t: &Tenant, o: &Outside) -> Result<String> {
             Ok(format!("{told}; {gateway}"))
         })
     });
-    t.projects[0]
-        .cloud
-        .delete("floatingip", &text(&ip, "id")?)?;
     set(None)?;
     policy.delete()?;
     looked
