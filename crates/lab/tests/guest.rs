@@ -165,6 +165,7 @@ fn a_running_guest_goes_to_another_node() {
     let arrived = lab.receive("other", &kernel, &spec).unwrap();
     let migration = guest.migrate(&arrived, LIMIT).unwrap();
     assert!(migration.downtime <= migration.took, "{migration:?}");
+    assert!(!migration.paused.is_zero(), "{migration:?}");
     assert!(!guest.process().runs() || wait_until(LIMIT, || !guest.process().runs()));
     let (status, said) = arrived.run("cat /kept", LIMIT).unwrap();
     assert_eq!((status, said.as_str()), (0, "here"));

@@ -18,8 +18,10 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// What a migration cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The machine's pause, as QEMU measured it.
+    /// The machine's pause, as QEMU measured it where it came from.
     pub downtime: Duration,
+    /// From its stop there to its going on here, as both QEMUs tell it.
+    pub paused: Duration,
     /// From the request to the end.
     pub took: Duration,
 }
@@ -35,6 +37,7 @@ impl Guest {
         let incoming = to.incoming.as_ref();
         let incoming = incoming.ok_or_else(|| failed("nobody waits for it there".to_owned()))?;
         let mut monitor = Monitor::open(&self.monitor).map_err(failed)?;
+        let mut there = Monitor::open(&to.monitor).map_err(failed)?;
         let begin = Instant::now();
         let uri = format!("unix:{}", incoming.display());
         monitor
@@ -53,10 +56,14 @@ impl Guest {
         let downtime = last["downtime"].as_u64();
         match (ended, last["status"].as_str(), downtime) {
             (true, Some("completed"), Some(millis)) => {
+                let took = begin.elapsed();
                 self.process.kill();
+                let resumed = there.event("RESUME").map_err(failed)?;
+                let stopped = monitor.event("STOP").map_err(failed)?;
                 Ok(Migration {
                     downtime: Duration::from_millis(millis),
-                    took: begin.elapsed(),
+                    paused: resumed.saturating_sub(stopped),
+                    took,
                 })
             }
             _ => Err(failed(format!(
@@ -68,24 +75,30 @@ impl Guest {
 }
 
 /// A connection to QEMU's monitor.
-struct Monitor(BufReader<UnixStream>);
+struct Monitor {
+    stream: BufReader<UnixStream>,
+    /// What has happened since, each with the time since 1970.
+    events: Vec<(String, Duration)>,
+}
 
 impl Monitor {
     fn open(path: &Path) -> Result<Monitor, String> {
         let stream = UnixStream::connect(path).map_err(|e| format!("reach QEMU: {e}"))?;
         let patience = stream.set_read_timeout(Some(ANSWER));
         patience.map_err(|e| format!("reach QEMU: {e}"))?;
-        let mut monitor = Monitor(BufReader::new(stream));
+        let mut monitor = Monitor {
+            stream: BufReader::new(stream),
+            events: Vec::new(),
+        };
         monitor.read()?;
         monitor.ask("qmp_capabilities", &json!({}))?;
         Ok(monitor)
     }
 
-    /// What it answers; events that come in between are left out.
     fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
         let request = json!({"execute": command, "arguments": arguments});
         let sent = self
-            .0
+            .stream
             .get_mut()
             .write_all(format!("{request}\n").as_bytes());
         sent.map_err(|e| format!("{command}: {e}"))?;
@@ -100,12 +113,31 @@ impl Monitor {
         }
     }
 
+    /// When that happened for the last time; waits for it where it has not.
+    fn event(&mut self, name: &str) -> Result<Duration, String> {
+        loop {
+            if let Some((_, at)) = self.events.iter().rfind(|(event, _)| event == name) {
+                return Ok(*at);
+            }
+            self.read().map_err(|e| format!("wait for {name}: {e}"))?;
+        }
+    }
+
     fn read(&mut self) -> Result<Value, String> {
         let mut line = String::new();
-        let octets = self.0.read_line(&mut line);
-        match octets.map_err(|e| format!("hear QEMU: {e}"))? {
-            0 => Err("QEMU has ended".to_owned()),
-            _ => serde_json::from_str(&line).map_err(|e| format!("understand QEMU: {e}: {line}")),
+        let octets = self.stream.read_line(&mut line);
+        let said: Value = match octets.map_err(|e| format!("hear QEMU: {e}"))? {
+            0 => return Err("QEMU has ended".to_owned()),
+            _ => {
+                serde_json::from_str(&line).map_err(|e| format!("understand QEMU: {e}: {line}"))?
+            }
+        };
+        if let Some(event) = said["event"].as_str() {
+            let part = |unit: &str| said["timestamp"][unit].as_u64().unwrap_or_default();
+            let at =
+                Duration::from_secs(part("seconds")) + Duration::from_micros(part("microseconds"));
+            self.events.push((event.to_owned(), at));
         }
+        Ok(said)
     }
 }
