@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hextet_api::agent::Heard;
 use hextet_kernel::packet::PacketSocket;
 use hextet_types::{IfName, Mac, PortId};
@@ -27,7 +27,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    client::{self, Connection},
+    client::{self, Connection, Told},
     identity::Identity,
 };
 
@@ -225,7 +225,8 @@ async fn open(server: &str, identity: &Identity) -> Result<Connection> {
 }
 
 async fn say(mut connection: Connection, heard: &Heard) -> Result<Connection> {
-    connection.heard(heard).await?;
+    let told = connection.heard(heard).await?;
+    ensure!(told == Told::All, "a port comes and goes too often");
     Ok(connection)
 }
 

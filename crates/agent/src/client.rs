@@ -21,6 +21,15 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(30);
 /// The longest line of an intent stream, and the longest answer otherwise.
 const MAX_LINE: usize = 4 << 20;
 
+/// What became of a report of what was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The server has taken it.
+    All,
+    /// All but what changes too often.
+    TooOften,
+}
+
 /// A connection to the server's listener for agents.
 pub struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
@@ -81,11 +90,16 @@ impl Connection {
     /// # Errors
     ///
     /// As [`Connection::post`].
-    pub async fn heard(&mut self, heard: &Heard) -> Result<()> {
-        let answer = self
-            .send("POST", "/v1/heard", serde_json::to_vec(heard)?)
-            .await?;
-        read_all(answer).await.map(drop)
+    pub async fn heard(&mut self, heard: &Heard) -> Result<Told> {
+        const PATH: &str = "/v1/heard";
+        let body = serde_json::to_vec(heard)?;
+        let answer = self.ask("POST", PATH, body).await?;
+        let told = match answer.status() {
+            StatusCode::TOO_MANY_REQUESTS => Told::TooOften,
+            status if status.is_success() => Told::All,
+            _ => return refuse("POST", PATH, answer).await,
+        };
+        read_all(answer).await.map(|_| told)
     }
 
     /// Begins the intent stream.
@@ -109,6 +123,15 @@ impl Connection {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>> {
+        let answer = self.ask(method, path, body).await?;
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            refuse(method, path, answer).await
+        }
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -119,15 +142,10 @@ impl Connection {
             self.sender.ready().await?;
             self.sender.send_request(request).await
         };
-        let answer = timeout(PATIENCE, answer)
+        timeout(PATIENCE, answer)
             .await
             .with_context(|| format!("{method} {path}: no answer within {} s", PATIENCE.as_secs()))?
-            .with_context(|| format!("{method} {path}"))?;
-        if answer.status().is_success() {
-            Ok(answer)
-        } else {
-            refuse(method, path, answer).await
-        }
+            .with_context(|| format!("{method} {path}"))
     }
 }
 
