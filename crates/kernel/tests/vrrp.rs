@@ -11,13 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hextet_kernel::netns::Handle;
+use hextet_kernel::{netns::Handle, packet::PacketSocket};
 use hextet_model::{
     intent::{Change, RemotePort, TunnelEndpoint},
     neutron::{AddressPair, Port},
     state::Netns,
 };
-use hextet_types::{Family, HostId};
+use hextet_types::{Family, HostId, Mac, Prefix};
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{
     private::Guest,
@@ -170,6 +170,52 @@ fn adverts_come_to_those_who_share_and_to_nobody_else() {
         host.guests[0].run("ip addr add 10.0.1.99/24 dev eth0");
         speak(&host.guests[0], Family::V4, 9);
         assert!(!other.hears(9, NEVER), "a forged source");
+    });
+}
+
+/// A virtual router's Ethernet address (RFC 5798 §7.3), and one that no pair names.
+const VIRTUAL: Mac = Mac::new([0, 0, 0x5e, 0, 2, 1]);
+const OTHER: Mac = Mac::new([0, 0, 0x5e, 0, 2, 2]);
+
+/// As keepalived speaks with `use_vmac`: under that Ethernet address, from the link-local one that follows from another.
+fn speak_as(guest: &Guest, mac: Mac, own: Mac, word: u8) {
+    let advert = [0x31, word, 100, 0, 0, 100, 0, 0];
+    let head = [0x60, 0, 0, 0, 0, 8, 112, 255];
+    let from = own.link_local();
+    let group = [0x33, 0x33, 0, 0, 0, 0x12];
+    let kind = [0x86, 0xdd];
+    let mut frame = [&group[..], &mac.octets(), &kind, &head].concat();
+    frame.extend([from.octets(), V6.octets()].concat());
+    frame.extend(advert);
+    inside(guest, || {
+        let index = nix::net::if_::if_nametoindex(LINK).expect("a link");
+        let socket = PacketSocket::of_sender(index, mac).expect("a socket");
+        socket.send(index, &frame).expect("sent");
+    });
+}
+
+#[test]
+fn under_a_virtual_router_s_ethernet_address_its_link_local_one_is_heard() {
+    Machine::start("h1").run(|host| {
+        host.apply(network(1, 1430));
+        host.apply([group(0, &ANYWHERE)]);
+        for n in [10, 11] {
+            let at = station(n, 0);
+            let mut port = sharing(at);
+            port.allowed_address_pairs.push(AddressPair {
+                ip_address: Prefix::host(IpAddr::V6(at.mac().link_local())),
+                mac_address: VIRTUAL,
+            });
+            plug(host, port, at);
+        }
+        let own = station(10, 0).mac();
+        let mut other = Listener::of(&host.guests[1], Family::V6);
+        speak_as(&host.guests[0], VIRTUAL, own, 5);
+        assert!(other.hears(5, SOON));
+        speak_as(&host.guests[0], OTHER, own, 6);
+        assert!(!other.hears(6, NEVER), "no pair names it");
+        speak_as(&host.guests[0], own, OTHER, 7);
+        assert!(!other.hears(7, NEVER), "a source of somebody else");
     });
 }
 

@@ -4,6 +4,9 @@
 //! The sender's groups have to let protocol 112 out, and a receiver's let it in from the sender. Link-local sources are
 //! members of no group, so for IPv6 a sender is a member if any of its own addresses is. Between hosts a copy goes to
 //! each host that has one who shares, and the receivers there are that host's business.
+//!
+//! A sender speaks from its own addresses; under the Ethernet address of a virtual router from those that pairs give it
+//! there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,6 +64,17 @@ impl<'a> Sharer<'a> {
             (true, true) => self.shared().any(|addr| other.shared().any(|a| a == addr)),
             _ => self.id != other.id,
         }
+    }
+
+    /// Whether it may speak from any source under that Ethernet address. One of a virtual router it has together with its own
+    /// link-local address, which follows from another (keepalived's `use_vmac`); no entry says so of each.
+    fn speaks_freely(&self, mac: Mac, family: Family) -> bool {
+        let mut pairs = self.pairs.iter();
+        let own = IpAddr::V6(self.mac.link_local());
+        let is_so = |pair: &AddressPair| {
+            pair.mac_address == mac && pair.ip_address.is_host() && pair.ip_address.addr() == own
+        };
+        !self.checked || (family == Family::V6 && pairs.any(is_so))
     }
 
     /// The Ethernet addresses that it may send from.
@@ -184,7 +198,7 @@ fn slots(
                 slot,
                 to: to.clone(),
                 host: *host,
-                any_source: !sender.checked,
+                any_source: sender.speaks_freely(from, family),
             }));
         }
     }
