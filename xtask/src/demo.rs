@@ -25,6 +25,9 @@ pub struct Demo {
     /// Print a line of JSON for each check, and nothing else to standard output.
     #[arg(long)]
     json: bool,
+    /// Make these checks alone; some need others before them.
+    #[arg(long, value_name = "CHECK")]
+    only: Vec<String>,
 }
 
 impl Demo {
@@ -46,7 +49,8 @@ impl Demo {
             .arg(&self.situation)
             .args(["--underlay", &self.underlay])
             .args(self.keep.then_some("--keep"))
-            .args(self.json.then_some("--json"));
+            .args(self.json.then_some("--json"))
+            .args(self.only.iter().flat_map(|check| ["--only", check]));
         Ok(exit_code(demo.status().context("run hextet-demo")?))
     }
 }

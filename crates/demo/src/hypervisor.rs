@@ -163,6 +163,18 @@ impl Hypervisor {
         Ok(())
     }
 
+    /// Starts the agent unless it runs.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn keep_agent(&mut self, lab: &Lab) -> Result<()> {
+        match self.agent.as_ref().is_some_and(|agent| agent.runs()) {
+            true => Ok(()),
+            false => self.start_agent(lab),
+        }
+    }
+
     /// Kills the agent with `kill -9`.
     ///
     /// # Errors

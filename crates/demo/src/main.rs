@@ -32,6 +32,9 @@ struct Options {
     /// A line of JSON for each check, and nothing else.
     #[arg(long)]
     json: bool,
+    /// Make these checks alone; some need others before them.
+    #[arg(long, value_name = "CHECK")]
+    only: Vec<String>,
     /// The program; by default the one beside this.
     #[arg(long)]
     hextet: Option<PathBuf>,
@@ -68,7 +71,7 @@ fn run(options: &Options) -> Result<bool> {
         .context("find this program")?
         .with_file_name("hextet");
     let program = options.hextet.clone().unwrap_or(beside);
-    let mut checks = Checks::new(options.json);
+    let mut checks = Checks::new(options.json, options.only.clone());
     match options.situation {
         Situation::Fabric => fabric::run(&mut checks, &program, &options.labs, options.keep)?,
         Situation::Tenant => {

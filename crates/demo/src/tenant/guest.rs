@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
 use hextet_lab::{Lab, Node};
-use hextet_types::{Family, Prefix};
+use hextet_types::{Family, Mac, Prefix};
 use serde_json::{Value, json};
 
 use super::{
@@ -29,6 +29,8 @@ pub struct Guest {
     pub network: Network,
     /// Which of the hypervisors it is on, counted from 0.
     pub host: usize,
+    /// Its Ethernet address.
+    pub mac: Mac,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Where its commands run.
@@ -67,6 +69,7 @@ impl Guest {
             port: text(&port, "id")?,
             network: network.clone(),
             host,
+            mac: text(&port, "mac_address")?.parse()?,
             addresses: addresses(&port)?,
             place: lab.node(name)?,
         };

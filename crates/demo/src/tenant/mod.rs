@@ -15,6 +15,7 @@ mod project;
 mod qos;
 mod routed;
 mod router;
+mod shared;
 
 use std::{
     fs,
@@ -47,9 +48,10 @@ const INNER: [&str; 2] = ["10.0.0.0/24", "fd00:1::/64"];
 /// Each guest: its name, its host, and the end of its IPv4 and MAC addresses. Both projects' have the same.
 const INSIDE: [(&str, usize, u8); 2] = [("1", 0, 0x11), ("2", 1, 0x12)];
 /// Places where others come to be plugged later.
-const OTHERS: [&str; 20] = [
+const OTHERS: [&str; 23] = [
     "hop1", "red3", "red4", "red5", "red6", "red7", "red8", "red9", "red10", "red11", "own1",
     "late1", "late2", "late3", "late4", "left1", "right1", "right2", "middle1", "watcher1",
+    "share1", "share2", "watcher2",
 ];
 const PROJECTS: [&str; 2] = ["red", "blue"];
 
@@ -266,6 +268,13 @@ impl Tenant {
             let outside = self.outside.take();
             let seen = outside.as_ref().context("nothing leads outside");
             let seen = seen.and_then(|o| gateway::lost(self, o));
+            self.outside = outside;
+            seen
+        });
+        checks.look("address-pair-vrrp", || {
+            let outside = self.outside.take();
+            let seen = outside.as_ref().context("nothing leads outside");
+            let seen = seen.and_then(|o| shared::by_vrrp(self, o));
             self.outside = outside;
             seen
         });
