@@ -7,9 +7,7 @@
 mod policy;
 mod way;
 
-use hextet_model::state::{
-    Chain, Element, HostState, NftRule, Object, Source, Statement, Verdict,
-};
+use hextet_model::state::{Chain, Element, HostState, NftRule, Object, Source, Statement, Verdict};
 use hextet_types::Family;
 use rand::{rngs::StdRng, seq::IndexedRandom as _};
 

@@ -14,9 +14,10 @@ use super::{
     packet::{Flight, Packet, Payload},
     step::{Outcome, Reason, Step},
     table::Table,
+    track::{Passage, Tracked},
 };
 use crate::{
-    plan::{HostConfig, base::GATEWAY_V6, outer_end_of, outside_link, rules::icmp_of},
+    plan::{HostConfig, base::GATEWAY_V6, nft::DSTNAT, outer_end_of, outside_link, rules::icmp_of},
     state::{
         CtState, Fdb, Hook, HostState, Key, Link, Neighbour, Netns, NextHop, Object, PktType,
         Route, RouteKey, RouteKind, Rule, RuleAction, Veth, Vxlan, marks,
@@ -75,6 +76,9 @@ impl Ways {
                 _ => break,
             }
         }
+        if *netns == Netns::Main {
+            locals.extend(endpoints(state));
+        }
         Ways {
             lengths: lengths.into_iter().rev().collect(),
             locals,
@@ -83,8 +87,20 @@ impl Ways {
 
     /// Whether they may be others once an object of that key comes or goes.
     pub fn depend_on(key: &Key) -> bool {
-        matches!(key, Key::Route(_) | Key::Address(..))
+        matches!(key, Key::Route(_) | Key::Address(..) | Key::Vxlan(..))
     }
+}
+
+/// Where the host sends tunnel packets from, and gets them: its own addresses, though somebody else's to set up.
+fn endpoints(state: &HostState) -> impl Iterator<Item = IpAddr> + '_ {
+    let first = LOWEST_NAME.parse().into_iter();
+    let first = first.map(|name| Key::Vxlan(Netns::Main, name));
+    let devices = first.flat_map(|first| state.objects.range(first..));
+    let devices = devices.map_while(|(_, object)| match object {
+        Object::Vxlan(device) => Some(device.local),
+        _ => None,
+    });
+    devices
 }
 
 /// Where routing sends a packet.
@@ -141,17 +157,28 @@ impl<'a> Machine<'a> {
                 steps.push(Step::Enters(name.clone()));
             }
         }
-        self.pass(packet, steps).0
+        self.pass(packet, &Tracked::as_said(packet), steps).outcome
     }
 
-    /// The same without a word on how it comes in; gives the packet as it leaves, besides.
-    pub(super) fn pass(&self, packet: &Packet, steps: Option<&mut Vec<Step>>) -> (Outcome, Packet) {
-        let mut flight = Flight::new(packet);
+    /// The same without a word on how it comes in.
+    pub(super) fn pass(
+        &self,
+        packet: &Packet,
+        tracked: &Tracked,
+        steps: Option<&mut Vec<Step>>,
+    ) -> Passage {
+        let mut flight = Flight::tracked(packet, tracked.clone());
         let outcome = match self.travel(&mut flight, steps) {
             Ok(outcome) => outcome,
             Err(reason) => Outcome::Dropped(reason),
         };
-        (outcome, flight.into_packet())
+        let (untracked, neighbour) = (flight.untracked, flight.neighbour);
+        Passage {
+            outcome,
+            packet: flight.into_packet(),
+            untracked,
+            neighbour,
+        }
     }
 
     /// What the host itself sends.
@@ -171,8 +198,14 @@ impl<'a> Machine<'a> {
         if self.enter(flight)? {
             return Ok(Outcome::Host);
         }
+        // Raw rules see it as it came, all others as its connection has it.
+        let [raw, rest]: [fn(i32) -> bool; 2] = [|p| p < DSTNAT, |p| p >= DSTNAT];
+        let hook = Hook::Prerouting;
         self.table
-            .pass(Hook::Prerouting, flight, steps.as_deref_mut())?;
+            .pass_some((hook, raw), flight, steps.as_deref_mut())?;
+        flight.undo_destination();
+        self.table
+            .pass_some((hook, rest), flight, steps.as_deref_mut())?;
         let way = self.route(flight, steps.as_deref_mut())?;
         if matches!(way, Way::Local) {
             self.table.pass(Hook::Input, flight, steps)?;
@@ -189,6 +222,7 @@ impl<'a> Machine<'a> {
             .pass(Hook::Forward, flight, steps.as_deref_mut())?;
         self.table
             .pass(Hook::Postrouting, flight, steps.as_deref_mut())?;
+        flight.undo_source();
         self.exit(flight, way, steps)
     }
 
@@ -357,7 +391,7 @@ impl<'a> Machine<'a> {
         has(&Key::EdgeProgram(netns, link)) && !leads_on.iter().any(has)
     }
 
-    fn route(&self, flight: &Flight<'_>, steps: Option<&mut Vec<Step>>) -> Result<Way, Reason> {
+    fn route(&self, flight: &mut Flight<'_>, steps: Option<&mut Vec<Step>>) -> Result<Way, Reason> {
         let destination = flight.packet.destination;
         if is_link_local(destination) {
             return Err(Reason::NoRoute);
@@ -377,6 +411,7 @@ impl<'a> Machine<'a> {
             Some(_) => hop.map(|hop: &NextHop| hop.link.clone()),
             None => self.config.uplinks.first().cloned(),
         };
+        flight.neighbour = hop.map(|hop| hop.via.unwrap_or(destination));
         if let Some(steps) = steps {
             steps.push(Step::Route {
                 prefix: found.map(|(prefix, _)| prefix),

@@ -9,6 +9,7 @@ mod packet;
 mod path;
 mod step;
 mod table;
+mod track;
 
 use std::{fmt, net::IpAddr};
 
@@ -17,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use machine::{Machine, Ways};
 pub use packet::{Packet, Payload};
+pub use path::{Journey, travel};
 pub use step::{Outcome, Reason, RuleStep, Step};
+pub use track::{Passage, Point, Tracked, Tracking};
 
 use crate::{
     intent::{Group, Intent, RoutingDomain},
@@ -106,7 +109,10 @@ pub fn explain(planner: &Planner, query: &Query) -> Result<Explanation, ExplainE
             name(planner, &Netns::Main, &packet, &mut steps);
             verdict
         }
-        _ => path::follow(planner, netns_of(planner, query.from), packet, &mut steps),
+        _ => {
+            let netns = netns_of(planner, query.from);
+            travel(planner, netns, packet, &mut track::Stateless, &mut steps).outcome
+        }
     };
     Ok(Explanation { steps, verdict })
 }

@@ -6,6 +6,7 @@ use hextet_types::{Family, IfName, Mac};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    explain::track::{Point, Tracked},
     plan::rules::icmp_of,
     state::{CtDirection, CtState, Field, KeyPart, NatRange, PktType, Value},
 };
@@ -74,6 +75,10 @@ pub(super) struct Flight<'a> {
     pub redirected: bool,
     /// Whether connection tracking was told to leave it alone.
     pub untracked: bool,
+    /// What connection tracking knows of it.
+    pub tracked: Tracked,
+    /// The neighbour that it is handed to.
+    pub neighbour: Option<IpAddr>,
 }
 
 impl Packet {
@@ -112,6 +117,11 @@ impl Packet {
 impl<'a> Flight<'a> {
     /// Before it has gone anywhere.
     pub fn new(packet: &'a Packet) -> Self {
+        Flight::tracked(packet, Tracked::as_said(packet))
+    }
+
+    /// The same, when that is known of its connection.
+    pub fn tracked(packet: &'a Packet, tracked: Tracked) -> Self {
         Flight {
             packet: Cow::Borrowed(packet),
             oif: None,
@@ -119,8 +129,38 @@ impl<'a> Flight<'a> {
             mark: 0,
             pkt_type: PktType::Host,
             translated: None,
-            redirected: false,
+            redirected: tracked.redirected,
             untracked: false,
+            tracked,
+            neighbour: None,
+        }
+    }
+
+    /// Where its connection's translation sends it, before it is routed.
+    pub fn undo_destination(&mut self) {
+        if let Some((addr, port)) = self.tracked.destination.filter(|_| !self.untracked) {
+            self.redirect((addr, port));
+        }
+    }
+
+    /// It goes to another address, and port where it says so.
+    pub fn redirect(&mut self, (addr, port): Point) {
+        let packet = self.packet.to_mut();
+        packet.destination = addr;
+        if let (Payload::Ports { destination, .. }, Some(port)) = (&mut packet.payload, port) {
+            *destination = port;
+        }
+    }
+
+    /// What its connection's translation makes of its source as it leaves.
+    pub fn undo_source(&mut self) {
+        let Some((addr, port)) = self.tracked.source.filter(|_| !self.untracked) else {
+            return;
+        };
+        let packet = self.packet.to_mut();
+        packet.source = addr;
+        if let (Payload::Ports { source, .. }, Some(port)) = (&mut packet.payload, port) {
+            *source = port;
         }
     }
 

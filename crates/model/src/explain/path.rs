@@ -1,6 +1,8 @@
 //! A packet's way from namespace to namespace: a network's, by a router's, to another network's or the main one. Each
 //! judges it as a [`Machine`] of its own, since a packet takes no mark along; what it is translated to, it takes along.
 
+use std::net::IpAddr;
+
 use hextet_types::IfName;
 
 use super::{
@@ -8,6 +10,7 @@ use super::{
     name,
     packet::Packet,
     step::{Outcome, Reason, Step},
+    track::Tracking,
 };
 use crate::{
     intent::Router,
@@ -18,13 +21,28 @@ use crate::{
 /// A packet that comes through more namespaces goes round in circles.
 const MAX_NAMESPACES: usize = 16;
 
-/// What becomes of a packet that comes in in that namespace.
-pub(super) fn follow(
+/// A way through a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journey {
+    /// What becomes of the packet.
+    pub outcome: Outcome,
+    /// Where its way ends.
+    pub netns: Netns,
+    /// As it is there.
+    pub packet: Packet,
+    /// The neighbour that it is handed to, where a link takes it.
+    pub neighbour: Option<IpAddr>,
+}
+
+/// What becomes of a packet that comes in in that namespace, when that is known of its connection. The steps are
+/// added.
+pub fn travel(
     planner: &Planner,
     from: Netns,
     mut packet: Packet,
+    tracking: &mut dyn Tracking,
     steps: &mut Vec<Step>,
-) -> Outcome {
+) -> Journey {
     let state = planner.state();
     let mut netns = from;
     let mut translated = None;
@@ -42,7 +60,11 @@ pub(super) fn follow(
             (None, Netns::Named(name)) => steps.push(Step::Enters(name.clone())),
             (_, Netns::Main) => {}
         }
-        let (outcome, leaving) = machine.pass(&packet, Some(steps));
+        let tracked = tracking.arrives(&netns, &packet);
+        packet.connection = tracked.state;
+        packet.flow = tracked.flow;
+        let passage = machine.pass(&packet, &tracked, Some(steps));
+        tracking.leaves(&netns, &tracked, &passage);
         name(
             planner,
             &netns,
@@ -50,27 +72,20 @@ pub(super) fn follow(
             steps.get_mut(first..).unwrap_or_default(),
         );
         name_route(router, steps);
-        if leaving.source != packet.source {
-            translated = Some(leaving.source);
+        if passage.packet.source != packet.source {
+            translated = Some(passage.packet.source);
         }
-        packet = leaving;
-        let link = match (outcome, router) {
-            (Outcome::Host, Some(router)) => return Outcome::Router(router.router.id),
+        packet = passage.packet;
+        let ends = |outcome| Journey {
+            outcome,
+            netns: netns.clone(),
+            packet: packet.clone(),
+            neighbour: passage.neighbour,
+        };
+        let link = match (passage.outcome, router) {
+            (Outcome::Host, Some(router)) => return ends(Outcome::Router(router.router.id)),
             (Outcome::Delivered { link }, _) => link,
-            (
-                Outcome::Leaves {
-                    link,
-                    translated: None,
-                },
-                _,
-            ) => {
-                let translated = translated.map(|addr| NatRange {
-                    first: addr,
-                    last: addr,
-                });
-                return Outcome::Leaves { link, translated };
-            }
-            (outcome, _) => return outcome,
+            (outcome, _) => return ends(as_translated(outcome, translated)),
         };
         match far_end(state, &netns, &link) {
             Some((there, link)) => {
@@ -78,10 +93,32 @@ pub(super) fn follow(
                 packet.link = Some(link);
                 packet.mac = None;
             }
-            None => return Outcome::Delivered { link },
+            None => return ends(Outcome::Delivered { link }),
         }
     }
-    Outcome::Dropped(Reason::Loop)
+    Journey {
+        outcome: Outcome::Dropped(Reason::Loop),
+        netns,
+        packet,
+        neighbour: None,
+    }
+}
+
+/// What leaves, with what a namespace on the way has made of its source.
+fn as_translated(outcome: Outcome, before: Option<IpAddr>) -> Outcome {
+    match outcome {
+        Outcome::Leaves {
+            link,
+            translated: None,
+        } => Outcome::Leaves {
+            link,
+            translated: before.map(|addr| NatRange {
+                first: addr,
+                last: addr,
+            }),
+        },
+        outcome => outcome,
+    }
 }
 
 fn enters(router: &Router, netns: String) -> Step {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::{
     explain::{
-        packet::{Flight, Payload},
+        packet::Flight,
         step::{Reason, RuleStep, Step},
     },
     state::{
@@ -61,13 +61,23 @@ impl<'a> Table<'a> {
         &self,
         hook: Hook,
         flight: &mut Flight<'_>,
+        steps: Option<&mut Vec<Step>>,
+    ) -> Result<(), Reason> {
+        self.pass_some((hook, |_| true), flight, steps)
+    }
+
+    /// It passes those chains of a hook that have such a priority.
+    pub fn pass_some(
+        &self,
+        (hook, has): (Hook, fn(i32) -> bool),
+        flight: &mut Flight<'_>,
         mut steps: Option<&mut Vec<Step>>,
     ) -> Result<(), Reason> {
         for chain in &self.base {
-            let Some(at) = chain.hook.filter(|at| at.hook == hook) else {
+            let Some(at) = chain.hook.filter(|at| at.hook == hook && has(at.priority)) else {
                 continue;
             };
-            if at.nat && flight.connection() != CtState::New {
+            if at.nat && (flight.tracked.bound || flight.connection() != CtState::New) {
                 continue;
             }
             let mut run = Run {
@@ -239,13 +249,7 @@ impl Run<'_, '_> {
                 Step::Translates(range)
             }
             NatEnd::Destination => {
-                let packet = flight.packet.to_mut();
-                packet.destination = addr;
-                if let (Payload::Ports { destination, .. }, Some(port)) =
-                    (&mut packet.payload, port)
-                {
-                    *destination = port;
-                }
+                flight.redirect((addr, port));
                 flight.redirected = true;
                 Step::Redirects { to: addr, port }
             }

@@ -15,7 +15,7 @@ pub(crate) mod index;
 mod ledger;
 pub(crate) mod names;
 mod nat;
-mod nft;
+pub(crate) mod nft;
 mod place;
 mod port;
 mod profile;
