@@ -25,3 +25,5 @@ pub mod run;
 pub mod shot;
 pub mod site;
 pub mod suite;
+pub mod tenant;
+pub mod track;

@@ -46,6 +46,8 @@ pub struct HostSetting {
     pub config: HostConfig,
     /// Its part of the cloud.
     pub intent: Intent,
+    /// Its own address for tunnels, where it has one.
+    pub endpoint: Option<IpAddr>,
 }
 
 /// The cloud with that seed.
@@ -58,7 +60,12 @@ pub fn setting(seed: u64) -> Setting {
     };
     let hosts = *[1, 2, 2, 3].choose(maker.rng).unwrap();
     let (networks, private) = maker.networks();
-    let groups = maker.groups();
+    let groups = Policy {
+        cloud: &mut maker.cloud,
+        rng: maker.rng,
+        remotes,
+    }
+    .groups();
     let bound: Vec<BTreeSet<PortId>> = (0..hosts)
         .map(|_| maker.ports(&networks, &groups))
         .collect();
@@ -76,6 +83,7 @@ pub fn setting(seed: u64) -> Setting {
         HostSetting {
             config,
             intent: part(&cloud, ports, private, sources),
+            endpoint: None,
         }
     });
     Setting {
@@ -120,23 +128,19 @@ fn sources(rng: &mut StdRng, host: usize) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-struct Maker<'a> {
-    cloud: Cloud,
-    rng: &'a mut StdRng,
-    next: u8,
+/// Makes groups.
+pub struct Policy<'a> {
+    /// Where they are put.
+    pub cloud: &'a mut Cloud,
+    /// What decides.
+    pub rng: &'a mut StdRng,
+    /// Prefixes that rules name.
+    pub remotes: fn(Family) -> [&'static str; 5],
 }
 
-impl Maker<'_> {
-    fn networks(&mut self) -> ([NetworkId; 2], SubnetId) {
-        let networks = [(); 2].map(|()| self.cloud.network(1500));
-        let subnets = [0, 1, 2, 3].map(|n| self.cloud.subnet(networks[n / 2], CIDRS[n]));
-        self.cloud
-            .translate(subnets[3], subnets[1], &[], MANY_CONNECTIONS);
-        (networks, subnets[3])
-    }
-
+impl Policy<'_> {
     /// The first lets everything out.
-    fn groups(&mut self) -> Vec<SecurityGroupId> {
+    pub fn groups(&mut self) -> Vec<SecurityGroupId> {
         let mut groups = vec![self.cloud.group(true, &Allow::both(Direction::Egress))];
         for _ in 0..5 {
             let stateful = self.rng.random_bool(0.75);
@@ -177,11 +181,27 @@ impl Maker<'_> {
         match self.rng.random_range(0..10) {
             0..5 => rule,
             5..8 => {
-                let remotes = remotes(family);
+                let remotes = (self.remotes)(family);
                 rule.remote(remotes.choose(self.rng).unwrap())
             }
             _ => rule.remote_group(*groups.choose(self.rng).unwrap()),
         }
+    }
+}
+
+struct Maker<'a> {
+    cloud: Cloud,
+    rng: &'a mut StdRng,
+    next: u8,
+}
+
+impl Maker<'_> {
+    fn networks(&mut self) -> ([NetworkId; 2], SubnetId) {
+        let networks = [(); 2].map(|()| self.cloud.network(1500));
+        let subnets = [0, 1, 2, 3].map(|n| self.cloud.subnet(networks[n / 2], CIDRS[n]));
+        self.cloud
+            .translate(subnets[3], subnets[1], &[], MANY_CONNECTIONS);
+        (networks, subnets[3])
     }
 
     fn ports(&mut self, networks: &[NetworkId], groups: &[SecurityGroupId]) -> BTreeSet<PortId> {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Hosts that a packet may pass before it counts as caught in a loop.
-const MAX_HOSTS: usize = 4;
+pub const MAX_HOSTS: usize = 4;
 
 /// A cloud whose hosts stand.
 pub struct World {
@@ -74,7 +74,8 @@ struct Arrival {
     passed: BTreeSet<usize>,
 }
 
-type Checked<T> = Result<T, Box<Disagreement>>;
+/// What holds, or the disagreement.
+pub type Checked<T> = Result<T, Box<Disagreement>>;
 
 /// Makes the world of that seed and sends so many packets through it.
 pub fn world(seed: u64, packets: usize) -> (Coverage, Option<Disagreement>) {
@@ -478,7 +479,8 @@ fn is_late(frame: &[u8], number: u64) -> bool {
     shot::number(frame).is_some_and(|n| n != number) && !parse(frame).is_some_and(icmp)
 }
 
-fn answer_body(asked: &Body, seen: &Parsed) -> Option<Body> {
+/// What answers a packet that came as this.
+pub fn answer_body(asked: &Body, seen: &Parsed) -> Option<Body> {
     let (sport, dport) = seen.ports.unwrap_or_default();
     match asked {
         Body::Tcp(tcp) => Some(Body::Tcp(Tcp {

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -13,16 +14,21 @@ use hextet_model::{
     state::{HostState, TABLE},
 };
 use hextet_tests::{
-    hypervisor::{Hypervisor, UPLINK, run},
+    hypervisor::{Hypervisor, UPLINK, run, wait_for_address},
     packet::ether_ip,
     wire::{Frame, Wire},
 };
 use hextet_types::{IfName, Mac, PortId};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
 use serde_json::Value as Json;
 
 use crate::make::HostSetting;
 
+/// Where a host's namespaces have their names.
+const NAMES: &str = "/run/netns";
 /// How long to wait for what should have come; only a disagreement waits so long.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -47,7 +53,7 @@ pub fn drop_name(chain: &str, comment: &str) -> String {
 
 /// A host.
 pub struct Site {
-    namespace: File,
+    namespaces: [(File, CloneFlags); 2],
     host: Hypervisor,
     stray: Wire,
     ports: Vec<PortId>,
@@ -55,17 +61,21 @@ pub struct Site {
     pub state: HostState,
     /// Its configuration, with the uplink.
     pub config: HostConfig,
+    /// Its address for tunnels.
+    pub endpoint: Option<IpAddr>,
 }
 
 impl Site {
     /// A host in a namespace of its own, in which the calling thread then is. It must be a thread that
     /// may be.
     pub fn new(setting: &HostSetting) -> Site {
-        unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace (needs root)");
-        let namespace = File::open("/proc/thread-self/ns/net").expect("open the namespace");
+        let namespaces = own_namespaces();
         let mut host = Hypervisor::new(setting.config.clone(), &setting.intent, &[]);
         let ports: Vec<PortId> = setting.intent.ports.keys().copied().collect();
         ports.iter().for_each(|port| host.plug(*port));
+        if let Some(own) = setting.endpoint {
+            take_address(own);
+        }
         let stray = Wire::new(&link(Entry::Stray)).expect("make a TAP");
         let gateway = setting.config.gateway_mac;
         let up = format!("link set {} address {gateway} up\n", stray.name());
@@ -75,22 +85,40 @@ impl Site {
         Site {
             state: planner.state().clone(),
             config: planner.config().clone(),
-            namespace,
+            namespaces,
+            endpoint: setting.endpoint,
             host,
             stray,
             ports,
         }
     }
 
+    /// What plans for it.
+    pub fn planner(&self) -> &Planner {
+        self.host.planner()
+    }
+
+    /// The calling thread goes there. A moment ago it may have shared what it leaves with another, which has ended
+    /// but for what Linux does last.
+    fn enter(&self) {
+        for (file, kind) in &self.namespaces {
+            let end = Instant::now() + PATIENCE;
+            while let Err(error) = setns(file, *kind) {
+                assert!(Instant::now() < end, "enter a host's namespaces: {error}");
+                thread::yield_now();
+            }
+        }
+    }
+
     /// Gives the kernel that state.
     pub fn impose(&mut self, state: &HostState) {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        self.enter();
         self.host.settle_to(&state.objects);
     }
 
     /// How often each rule that counts what it drops has done so, by chain and comment.
     pub fn drops(&self) -> Drops {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        self.enter();
         let listing = run("nft", &["-j", "list", "table", "inet", TABLE], "");
         let listing: Json = serde_json::from_str(&listing).expect("JSON");
         let mut drops = Drops::new();
@@ -157,6 +185,35 @@ impl Site {
     pub fn port_of(&self, link: &IfName) -> Option<PortId> {
         let mut ports = self.ports.iter().copied();
         ports.find(|port| IfName::for_port(*port) == *link)
+    }
+}
+
+/// A network namespace, and a mount namespace in which names of others are the host's own. The calling thread then is
+/// in both.
+fn own_namespaces() -> [(File, CloneFlags); 2] {
+    const NONE: Option<&str> = None;
+    let (network, mounts) = (CloneFlags::CLONE_NEWNET, CloneFlags::CLONE_NEWNS);
+    unshare(network | mounts).expect("make namespaces (needs root)");
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("keep mounts");
+    std::fs::create_dir_all(NAMES).expect("make a directory");
+    mount(Some("none"), NAMES, Some("tmpfs"), MsFlags::empty(), NONE).expect("mount names");
+    let open = |name| File::open(format!("/proc/thread-self/ns/{name}")).expect("open");
+    [(open("net"), network), (open("mnt"), mounts)]
+}
+
+/// The host has that address for tunnels.
+fn take_address(own: IpAddr) {
+    let (len, nodad) = match own {
+        IpAddr::V4(_) => (32, ""),
+        IpAddr::V6(_) => (128, " nodad"),
+    };
+    run(
+        "ip",
+        &["-batch", "-"],
+        &format!("address add {own}/{len} dev lo{nodad}\n"),
+    );
+    if own.is_ipv6() {
+        wait_for_address(&own.to_string());
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     coverage::Coverage,
     run::{self, Disagreement},
+    tenant::{self, met::Met},
 };
 
 /// Worlds that CI runs.
@@ -22,17 +23,33 @@ const THREADS: usize = 4;
 
 /// So many worlds, each with the next seed.
 pub fn run_worlds(first: u64, count: u64, packets: usize) -> (Coverage, Vec<Disagreement>) {
+    several(first, count, &|seed| run::world(seed, packets), &Coverage::add)
+}
+
+/// So many worlds of projects, likewise.
+pub fn run_projects(first: u64, count: u64, packets: usize) -> (Met, Vec<Disagreement>) {
+    several(first, count, &|seed| tenant::run::world(seed, packets), &Met::add)
+}
+
+type World<'a, M> = &'a (dyn Fn(u64) -> (M, Option<Disagreement>) + Sync);
+
+fn several<M: Default + Send>(
+    first: u64,
+    count: u64,
+    world: World<'_, M>,
+    add: &(dyn Fn(&mut M, &M) + Sync),
+) -> (M, Vec<Disagreement>) {
     let next = AtomicU64::new(0);
-    let all = Mutex::new((Coverage::default(), Vec::new()));
+    let all = Mutex::new((M::default(), Vec::new()));
     let work = || {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             if n >= count {
                 break;
             }
-            let (coverage, found) = run::world(first + n, packets);
+            let (met, found) = world(first + n);
             let mut all = all.lock().expect("nobody panics with it");
-            all.0.add(&coverage);
+            add(&mut all.0, &met);
             all.1.extend(found);
         }
     };

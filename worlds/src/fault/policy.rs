@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hextet_model::state::{
-    Element, Field, HostState, Key, KeyPart, Object, Source, Statement, Value, Verdict,
+    Element, Field, HostState, Key, KeyPart, NftRule, Object, Source, Statement, Value, Verdict,
 };
 use hextet_types::Family;
 use rand::{rngs::StdRng, seq::IndexedRandom as _};

@@ -15,7 +15,7 @@ use rand::{Rng as _, seq::IndexedRandom as _};
 
 use super::{Body, Kind, Shooter, Shot, is_private};
 use crate::{
-    make::{self, OTHER_MAC},
+    make::{self, OTHER_MAC, strangers},
     site::Entry,
 };
 

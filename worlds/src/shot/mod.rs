@@ -19,7 +19,7 @@ use hextet_types::{Family, Mac, PortId};
 use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
 use crate::{
-    make::{self, OTHER_MAC, Setting, echo, is_icmp, strangers},
+    make::{Setting, echo, is_icmp},
     site::Entry,
 };
 
@@ -62,6 +62,21 @@ pub struct Shot {
 }
 
 impl Body {
+    /// The IP packet, with a number by which it is found again.
+    pub fn packet(&self, ends: Ends, number: u64) -> Vec<u8> {
+        let mark = mark(number);
+        let payload = match self {
+            Body::Tcp(tcp) => packet::tcp(ends, *tcp, &mark),
+            Body::Udp(source, destination) => packet::udp(ends, *source, *destination, &mark),
+            Body::Icmp(icmp, quote) => packet::icmp(ends, *icmp, &[&quote[..], &mark].concat()),
+            Body::Other(protocol) => packet::Payload {
+                protocol: *protocol,
+                octets: mark,
+            },
+        };
+        Ip::default().packet(ends, &payload)
+    }
+
     /// As explanations have it.
     pub fn explained(&self) -> explain::Payload {
         let ports = |protocol: Protocol, source, destination| explain::Payload::Ports {
@@ -84,18 +99,7 @@ impl Body {
 impl Shot {
     /// The IP packet, with a number by which it is found again.
     pub fn packet(&self, number: u64) -> Vec<u8> {
-        let mark = mark(number);
-        let ends = self.ends;
-        let payload = match &self.body {
-            Body::Tcp(tcp) => packet::tcp(ends, *tcp, &mark),
-            Body::Udp(source, destination) => packet::udp(ends, *source, *destination, &mark),
-            Body::Icmp(icmp, quote) => packet::icmp(ends, *icmp, &[&quote[..], &mark].concat()),
-            Body::Other(protocol) => packet::Payload {
-                protocol: *protocol,
-                octets: mark,
-            },
-        };
-        Ip::default().packet(ends, &payload)
+        self.body.packet(self.ends, number)
     }
 
     /// What connection tracking makes of it at a host: where the flow is not known, an answer to it is
@@ -194,7 +198,7 @@ impl Shooter {
     pub fn shot(&mut self) -> Shot {
         loop {
             let family = *Family::BOTH.choose(&mut self.rng).unwrap();
-            let (_, kind) = KINDS.choose_weighted(&mut self.rng, |(n, _)| *n).unwrap();
+            let (_, kind) = kinds::KINDS.choose_weighted(&mut self.rng, |(n, _)| *n).unwrap();
             if let Some(shot) = kind(self, family).filter(|shot| self.is_fresh(shot)) {
                 return shot;
             }

@@ -1,0 +1,287 @@
+//! What should come out of a host, and whether it is what did.
+
+use std::net::IpAddr;
+
+use hextet_model::{
+    explain::{self, Journey, Machine, Outcome, Packet, Step, travel},
+    state::{CtState, HopKey, Key, Netns, Object},
+};
+use hextet_tests::{
+    hypervisor::{SPINE_MAC, UPLINK},
+    packet::{Ends, Ether, Parsed, ether_ip, parse},
+};
+use hextet_types::{IfName, Mac};
+
+use super::shot::Tunnel;
+use crate::{
+    site::{Entry, Site, link},
+    track::{Tracing, Tracker, Tuple},
+};
+
+/// The UDP port of VXLAN.
+const VXLAN: u16 = 4789;
+
+/// A frame without what a tunnel puts around it.
+pub struct Seen {
+    /// What was around it.
+    pub tunnel: Option<Tunnel>,
+    /// The frame itself.
+    pub frame: Vec<u8>,
+    /// What it says.
+    pub parsed: Parsed,
+}
+
+/// Reads a frame.
+pub fn unwrap(frame: &[u8]) -> Option<Seen> {
+    let outer = parse(frame)?;
+    let tunnelled = outer.ports.filter(|(_, to)| *to == VXLAN);
+    let header = outer
+        .payload
+        .octets
+        .get(8..16)
+        .filter(|_| tunnelled.is_some());
+    let inner = outer.payload.octets.get(16..);
+    let (Some(header), Some(inner)) = (header, inner.filter(|inner| inner.len() > 14)) else {
+        return Some(Seen {
+            tunnel: None,
+            frame: frame.to_vec(),
+            parsed: outer,
+        });
+    };
+    let mac = |at: usize| {
+        let octets: Option<[u8; 6]> = inner.get(at..at + 6).and_then(|o| o.try_into().ok());
+        octets.map(Mac::new)
+    };
+    let tunnel = Tunnel {
+        ends: outer.ends,
+        vni: u32::from_be_bytes([0, header[4], header[5], header[6]]),
+        to: mac(0)?,
+        from: mac(6)?,
+    };
+    Some(Seen {
+        tunnel: Some(tunnel),
+        frame: inner.to_vec(),
+        parsed: parse(inner)?,
+    })
+}
+
+/// An IP packet as a frame, to be read.
+pub fn framed(packet: &[u8]) -> Vec<u8> {
+    let ether = Ether {
+        src: SPINE_MAC,
+        dst: SPINE_MAC,
+    };
+    ether_ip(ether, packet)
+}
+
+/// As connection tracking will see it.
+pub fn tracing(seen: &Parsed, odd: bool) -> Tracing {
+    let is_error = match (seen.ends.src, seen.icmp_type()) {
+        (IpAddr::V4(_), Some(kind)) => matches!(kind, 3 | 4 | 11 | 12),
+        (IpAddr::V6(_), Some(kind)) => kind < 128,
+        (_, None) => false,
+    };
+    let quoted = seen.payload.octets.get(8..).filter(|_| is_error);
+    let quoted = quoted.and_then(|quoted| parse(&framed(quoted)));
+    Tracing {
+        tuple: Tuple::of(seen),
+        quote: quoted.as_ref().map(Tuple::of),
+        flags: seen.tcp_flags(),
+        odd,
+    }
+}
+
+/// A packet that comes to a host.
+pub struct Visit {
+    /// The host, by its number.
+    pub host: usize,
+    /// By this link.
+    pub entry: Entry,
+    /// Who the frame says that it is from.
+    pub mac: Mac,
+    /// The IP packet; a tunnel's, where it comes by one.
+    pub octets: Vec<u8>,
+    /// Its number.
+    pub number: u64,
+    /// Whether TCP's numbers are outside of the window.
+    pub odd: bool,
+}
+
+/// What should come out.
+pub struct Expected {
+    /// The way, as far as it goes.
+    pub steps: Vec<Step>,
+    /// What becomes of it, and as what it leaves.
+    pub journey: Journey,
+    /// As connection tracking has it by then.
+    pub tracing: Tracing,
+    /// By which link something must come, if any.
+    pub link: Option<IfName>,
+    /// To this Ethernet address, inside a tunnel where it leaves by one.
+    pub mac: Option<Mac>,
+    /// By this tunnel: its number, and where to.
+    pub tunnel: Option<(u32, IpAddr)>,
+}
+
+fn dropped(reason: explain::Reason, packet: Packet) -> Journey {
+    Journey {
+        outcome: Outcome::Dropped(reason),
+        netns: Netns::Main,
+        packet,
+        neighbour: None,
+    }
+}
+
+fn packet_of(seen: &Parsed, tracing: &Tracing, link: Option<IfName>, mac: Option<Mac>) -> Packet {
+    let (protocol, ends) = (tracing.tuple.protocol, tracing.tuple.ends);
+    let [icmp_type, code] = ends.1.to_be_bytes();
+    let payload = match protocol {
+        6 | 17 => explain::Payload::Ports {
+            protocol,
+            source: ends.0,
+            destination: ends.1,
+        },
+        1 | 58 => explain::Payload::Icmp { icmp_type, code },
+        other => explain::Payload::Protocol(other),
+    };
+    Packet {
+        link,
+        mac,
+        source: seen.ends.src,
+        destination: seen.ends.dst,
+        payload,
+        connection: CtState::New,
+        flow: None,
+        quoted: tracing.quote.map(|quote| [quote.src, quote.dst]),
+    }
+}
+
+/// Where a tunnel's packet comes out of it: the namespace, and the device.
+fn out_of_tunnel(site: &Site, tunnel: &Tunnel) -> Option<(Netns, IfName)> {
+    let mut objects = site.state.objects.values();
+    let device = objects.find_map(|object| match object {
+        Object::Vxlan(v) if v.vni == tunnel.vni && v.local == tunnel.ends.dst => Some(v),
+        _ => None,
+    })?;
+    let known = HopKey::Way(tunnel.to);
+    let hop = Key::Hop(device.netns.clone(), device.name.clone(), known);
+    let is_for_us = tunnel.to == device.mac || site.state.objects.contains_key(&hop);
+    is_for_us.then(|| (device.netns.clone(), device.name.clone()))
+}
+
+/// What explanations say of a packet at a host.
+pub fn explain(site: &Site, visit: &Visit, tracker: Tracker<'_>) -> Expected {
+    let seen = unwrap(&framed(&visit.octets)).expect("a packet of ours");
+    let mut tracker = Tracker {
+        tracing: tracing(&seen.parsed, visit.odd),
+        ..tracker
+    };
+    let mut steps = Vec::new();
+    let by = link(visit.entry);
+    let own = site.endpoint;
+    let ours = |tunnel: &Tunnel| visit.entry == Entry::Uplink && Some(tunnel.ends.dst) == own;
+    let start = match (visit.entry, seen.tunnel.filter(ours)) {
+        (_, Some(tunnel)) => {
+            let outer = outer_packet(&tunnel, by);
+            let machine = Machine::new(&site.state, &site.config);
+            match machine.send(&outer, Some(&mut steps)) {
+                Outcome::Host => out_of_tunnel(site, &tunnel)
+                    .map(|(netns, device)| (netns, device, Some(tunnel.from)))
+                    .ok_or(explain::Reason::NoRoute),
+                Outcome::Dropped(reason) => Err(reason),
+                other => panic!("a tunnel's packet: {other}"),
+            }
+        }
+        (Entry::Port(id), None) => {
+            let network = site.planner().intent().ports[&id].network_id;
+            Ok((site.planner().netns_of(network), by, Some(visit.mac)))
+        }
+        (_, None) => Ok((Netns::Main, by, Some(visit.mac))),
+    };
+    let journey = match start {
+        Ok((netns, by, mac)) => {
+            let packet = packet_of(&seen.parsed, &tracker.tracing, Some(by), mac);
+            travel(site.planner(), netns, packet, &mut tracker, &mut steps)
+        }
+        Err(reason) => dropped(
+            reason,
+            packet_of(&seen.parsed, &tracker.tracing, None, None),
+        ),
+    };
+    expected(site, journey, steps, tracker.tracing)
+}
+
+fn outer_packet(tunnel: &Tunnel, by: IfName) -> Packet {
+    Packet {
+        link: Some(by),
+        mac: Some(SPINE_MAC),
+        source: tunnel.ends.src,
+        destination: tunnel.ends.dst,
+        payload: explain::Payload::Ports {
+            protocol: 17,
+            source: 49152,
+            destination: VXLAN,
+        },
+        connection: CtState::New,
+        flow: None,
+        quoted: None,
+    }
+}
+
+fn expected(site: &Site, journey: Journey, steps: Vec<Step>, tracing: Tracing) -> Expected {
+    let neighbour = |link: &IfName| {
+        let key = Key::Neighbour(journey.netns.clone(), link.clone(), journey.neighbour?);
+        match site.state.objects.get(&key)? {
+            Object::Neighbour(neighbour) => Some(neighbour.mac),
+            _ => None,
+        }
+    };
+    let tunnel = steps.iter().rev().find_map(|step| match step {
+        Step::Tunnels { vni, to, .. } => Some((*vni, *to)),
+        _ => None,
+    });
+    let (link, mac, tunnel) = match &journey.outcome {
+        Outcome::Delivered { link } => (Some(link.clone()), neighbour(link), None),
+        Outcome::Leaves { link, .. } => {
+            let mac = match (tunnel, link) {
+                (Some(_), Some(link)) => neighbour(link),
+                _ => Some(SPINE_MAC),
+            };
+            (UPLINK.parse().ok(), mac, tunnel)
+        }
+        _ => (None, None, None),
+    };
+    Expected {
+        steps,
+        journey,
+        tracing,
+        link,
+        mac,
+        tunnel,
+    }
+}
+
+impl Expected {
+    /// Whether what came out is just that.
+    pub fn is(&self, site: &Site, frame: &[u8]) -> bool {
+        let Some(seen) = unwrap(frame) else {
+            return false;
+        };
+        let tunnel = match (self.tunnel, seen.tunnel) {
+            (None, None) => frame[..6] == self.mac.map_or([0; 6], |mac| mac.octets()),
+            (Some((vni, to)), Some(tunnel)) => {
+                let own = site.endpoint.expect("a host with tunnels has one");
+                let right = (tunnel.vni, tunnel.ends, Some(tunnel.to));
+                right == (vni, Ends::new(own, to), self.mac)
+            }
+            _ => false,
+        };
+        let packet = &self.journey.packet;
+        let ends = Ends::new(packet.source, packet.destination);
+        let tracing = tracing(&seen.parsed, false);
+        let whole = seen.parsed.checksum_is_right()
+            || !matches!(seen.parsed.payload.protocol, 1 | 6 | 17 | 58);
+        let same = (tracing.tuple, tracing.quote) == (self.tracing.tuple, self.tracing.quote);
+        tunnel && whole && same && seen.parsed.ends == ends
+    }
+}
