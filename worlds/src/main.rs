@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use hextet_worlds::{
     run::Disagreement,
-    suite::{run_projects, run_worlds},
+    suite::{PACKETS, PACKETS_OF_PROJECTS, run_projects, run_worlds},
 };
 
 /// Makes random worlds, sends packets through them, and compares what comes out with what `explain`
@@ -29,9 +29,9 @@ struct Cli {
     /// The first world's seed; the next have the next numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Packets to begin with in each world; answers and errors come on top.
-    #[arg(long, default_value_t = hextet_worlds::suite::PACKETS)]
-    packets: usize,
+    /// Packets to begin with in each world, by default 400, and 250 in one of projects; answers and errors come on top.
+    #[arg(long)]
+    packets: Option<usize>,
     /// Only worlds of projects, or only those of routed networks.
     #[arg(long)]
     only: Option<Kind>,
@@ -53,13 +53,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut good = true;
     if cli.only != Some(Kind::Projects) {
-        let (coverage, found) = run_worlds(cli.seed, cli.count, cli.packets);
+        let (coverage, found) = run_worlds(cli.seed, cli.count, cli.packets.unwrap_or(PACKETS));
         let table = coverage.table();
         good &= report(&cli, &coverage, table, &coverage.shortcomings(), &found);
         println!("{} worlds, {} disagreements", coverage.worlds, found.len());
     }
     if cli.only != Some(Kind::Routed) {
-        let (met, found) = run_projects(cli.seed, cli.count, cli.packets);
+        let (met, found) = run_projects(
+            cli.seed,
+            cli.count,
+            cli.packets.unwrap_or(PACKETS_OF_PROJECTS),
+        );
         good &= report(&cli, &met, met.table(), &met.shortcomings(), &found);
         let (worlds, found) = (met.worlds, found.len());
         println!("{worlds} worlds of projects, {found} disagreements");

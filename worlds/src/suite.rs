@@ -18,17 +18,29 @@ use crate::{
 pub const WORLDS: u64 = 50;
 /// Packets to begin with in each.
 pub const PACKETS: usize = 400;
+/// The same in worlds of projects, where each is several on its way.
+pub const PACKETS_OF_PROJECTS: usize = 250;
 /// Worlds at a time: making one waits for the kernel more than it computes.
 const THREADS: usize = 4;
 
 /// So many worlds, each with the next seed.
 pub fn run_worlds(first: u64, count: u64, packets: usize) -> (Coverage, Vec<Disagreement>) {
-    several(first, count, &|seed| run::world(seed, packets), &Coverage::add)
+    several(
+        first,
+        count,
+        &|seed| run::world(seed, packets),
+        &Coverage::add,
+    )
 }
 
 /// So many worlds of projects, likewise.
 pub fn run_projects(first: u64, count: u64, packets: usize) -> (Met, Vec<Disagreement>) {
-    several(first, count, &|seed| tenant::run::world(seed, packets), &Met::add)
+    several(
+        first,
+        count,
+        &|seed| tenant::run::world(seed, packets),
+        &Met::add,
+    )
 }
 
 type World<'a, M> = &'a (dyn Fn(u64) -> (M, Option<Disagreement>) + Sync);

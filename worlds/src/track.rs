@@ -100,7 +100,7 @@ impl Tuple {
     }
 
     /// The other direction's.
-    fn back(self) -> Tuple {
+    pub fn back(self) -> Tuple {
         let (first, second) = self.ends;
         let ends = match (self.is_icmp(), second >> 8) {
             (true, 8) => (first, 0),

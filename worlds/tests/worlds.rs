@@ -2,7 +2,7 @@
 
 use hextet_worlds::{
     fault::{FAULTS, survivors},
-    suite::{PACKETS, WORLDS, run_worlds},
+    suite::{PACKETS, PACKETS_OF_PROJECTS, WORLDS, run_projects, run_worlds},
 };
 
 #[test]
@@ -12,6 +12,16 @@ fn fifty_worlds_without_a_disagreement() {
     assert!(found.is_empty(), "{}", found.join("\n\n"));
     assert_eq!(coverage.worlds, WORLDS);
     let missing = coverage.shortcomings();
+    assert!(missing.is_empty(), "met too rarely: {missing:?}");
+}
+
+#[test]
+fn fifty_worlds_of_projects_without_a_disagreement() {
+    let (met, found) = run_projects(1, WORLDS, PACKETS_OF_PROJECTS);
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(found.is_empty(), "{}", found.join("\n\n"));
+    assert_eq!(met.worlds, WORLDS);
+    let missing = met.shortcomings();
     assert!(missing.is_empty(), "met too rarely: {missing:?}");
 }
 

@@ -7,7 +7,10 @@ mod world;
 use std::net::IpAddr;
 
 use hextet_model::{
-    explain::{Endpoint, Explanation, Outcome, Payload, Query, Reason, Step, explain},
+    explain::{
+        Endpoint, Explanation, Outcome, Packet, Passage, Payload, Query, Reason, Step, Tracked,
+        Tracking, explain, travel,
+    },
     intent::{
         Change, FloatingIp, GatewayHost, PortForwarding, Router, RoutingDomain, TunnelEndpoint,
     },
@@ -16,7 +19,7 @@ use hextet_model::{
         Subnet,
     },
     plan::Planner,
-    state::CtState,
+    state::{CtState, NatRange, Netns},
 };
 use hextet_types::{Family, HostId, PortId, SecurityGroupRuleId, SubnetId};
 use uuid::Uuid;
@@ -384,6 +387,94 @@ fn from_outside(planner: &Planner, to: &str, destination: u16) -> Explanation {
     explain(planner, &query).unwrap()
 }
 
+/// A forwarded port, of 203.0.113.51, to port 22 of station 10.
+fn forwarding() -> Change {
+    Change::PutPortForwarding(Box::new(PortForwarding {
+        id: forwarding_id(1),
+        router_id: router_id(1),
+        floating_ip_address: "203.0.113.51".parse().unwrap(),
+        protocol: ForwardedProtocol::Tcp,
+        external_port_range: PortRange::new(8022, 8022).unwrap(),
+        network_id: network_id(1),
+        internal_ip_address: "10.1.0.10".parse().unwrap(),
+        internal_port_range: PortRange::new(22, 22).unwrap(),
+    }))
+}
+
+/// What the router's rules before connection tracking say of what station 10 of network 1 sends to the outside.
+fn is_tracked(planner: &Planner) -> bool {
+    struct Answer(bool);
+    impl Tracking for Answer {
+        fn arrives(&mut self, _: &Netns, packet: &Packet) -> Tracked {
+            Tracked::as_said(packet)
+        }
+        fn leaves(&mut self, netns: &Netns, _: &Tracked, passage: &Passage) {
+            if netns.to_string().starts_with("hr-") {
+                self.0 = !passage.untracked;
+            }
+        }
+    }
+    let packet = Packet {
+        link: Some(port(1).if_name()),
+        mac: Some(mac(1)),
+        source: ip("10.1.0.10"),
+        destination: ip("192.0.2.77"),
+        payload: Payload::Ports {
+            protocol: 6,
+            source: 22,
+            destination: 49_152,
+        },
+        connection: CtState::New,
+        flow: None,
+        quoted: None,
+    };
+    let mut answer = Answer(false);
+    let netns = planner.netns_of(network_id(1));
+    travel(planner, netns, packet, &mut answer, &mut Vec::new());
+    answer.0
+}
+
+#[test]
+fn answers_of_a_published_address_that_ports_are_forwarded_to_are_tracked() {
+    let mut planner = with_gateway(&config().host);
+    let mut router = planner.intent().routers[&router_id(1)].clone();
+    router.published = [prefix("10.1.0.0/24")].into();
+    planner.apply(Change::PutRouter(Box::new(router)));
+    assert!(!is_tracked(&planner));
+    planner.apply(forwarding());
+    assert!(is_tracked(&planner));
+}
+
+#[test]
+fn who_comes_to_a_neighbour_s_floating_ip_with_a_published_address_comes_from_that() {
+    let mut planner = with_gateway(&config().host);
+    let mut router = planner.intent().routers[&router_id(1)].clone();
+    router.published = [prefix("10.1.0.0/24")].into();
+    planner.apply(Change::PutRouter(Box::new(router)));
+    planner.apply(Change::PutFloatingIp(Box::new(FloatingIp {
+        id: floating_id(1),
+        router_id: router_id(1),
+        floating_ip_address: "203.0.113.50".parse().unwrap(),
+        network_id: network_id(1),
+        fixed_ip_address: "10.1.0.10".parse().unwrap(),
+        qos_policy_id: None,
+    })));
+    let mut neighbour = port(1);
+    neighbour.id = port_id(9);
+    neighbour.mac_address = mac(9);
+    neighbour.fixed_ips = both(1, 11);
+    planner.apply(Change::PutPort(Box::new(neighbour)));
+    let mut hairpin = explained(&planner, 9, "203.0.113.50", 22);
+    let link = port(1).if_name();
+    assert_eq!(hairpin.verdict, Outcome::Delivered { link }, "{hairpin}");
+    let own = NatRange {
+        first: ip("203.0.113.50"),
+        last: ip("203.0.113.50"),
+    };
+    hairpin.steps.retain(|step| *step == Step::Translates(own));
+    assert_eq!(hairpin.steps.len(), 1);
+}
+
 fn leaves_as(explanation: &Explanation) -> Option<IpAddr> {
     match &explanation.verdict {
         Outcome::Leaves { translated, .. } => translated.map(|range| range.first),
@@ -452,16 +543,7 @@ fn floating_ips_and_forwarded_ports_lead_inside() {
         fixed_ip_address: "10.1.0.10".parse().unwrap(),
         qos_policy_id: None,
     })));
-    planner.apply(Change::PutPortForwarding(Box::new(PortForwarding {
-        id: forwarding_id(1),
-        router_id: router_id(1),
-        floating_ip_address: "203.0.113.51".parse().unwrap(),
-        protocol: ForwardedProtocol::Tcp,
-        external_port_range: PortRange::new(8022, 8022).unwrap(),
-        network_id: network_id(1),
-        internal_ip_address: "10.1.0.10".parse().unwrap(),
-        internal_port_range: PortRange::new(22, 22).unwrap(),
-    })));
+    planner.apply(forwarding());
     let sent = explained(&planner, 1, "192.0.2.77", 22);
     assert_eq!(leaves_as(&sent), Some(ip("203.0.113.50")), "{sent}");
     for (to, at, port_inside) in [("203.0.113.50", 22, None), ("203.0.113.51", 8022, Some(22))] {

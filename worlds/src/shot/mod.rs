@@ -198,7 +198,9 @@ impl Shooter {
     pub fn shot(&mut self) -> Shot {
         loop {
             let family = *Family::BOTH.choose(&mut self.rng).unwrap();
-            let (_, kind) = kinds::KINDS.choose_weighted(&mut self.rng, |(n, _)| *n).unwrap();
+            let (_, kind) = kinds::KINDS
+                .choose_weighted(&mut self.rng, |(n, _)| *n)
+                .unwrap();
             if let Some(shot) = kind(self, family).filter(|shot| self.is_fresh(shot)) {
                 return shot;
             }

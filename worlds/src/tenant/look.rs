@@ -91,6 +91,12 @@ pub fn tracing(seen: &Parsed, odd: bool) -> Tracing {
     }
 }
 
+/// What an ICMP error quotes.
+pub fn quote_of(packet: &[u8]) -> Option<Tuple> {
+    let seen = unwrap(&framed(packet))?;
+    tracing(&seen.parsed, false).quote
+}
+
 /// A packet that comes to a host.
 pub struct Visit {
     /// The host, by its number.

@@ -5,7 +5,6 @@
 //! connection tracking knows there ([`crate::track`]); and by the names of the places that a packet has passed it is
 //! counted what the worlds have met ([`met`]).
 
-pub mod fault;
 pub mod look;
 pub mod make;
 pub mod met;

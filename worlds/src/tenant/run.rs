@@ -3,9 +3,7 @@
 
 use std::net::IpAddr;
 
-use hextet_model::{
-    state::HostState,
-};
+use hextet_model::state::HostState;
 use hextet_tests::{
     hypervisor::{SPINE_MAC, in_own_namespace},
     packet::{Ends, Icmp, Tcp},
@@ -65,7 +63,7 @@ impl World {
         let sites: Vec<Site> = setting.hosts.iter().map(Site::new).collect();
         World {
             seed,
-            met: Met::of(&setting.whole),
+            met: Met::default(),
             shooter: Shooter::new(setting.whole, seed),
             sites,
             connections: Connections::default(),
@@ -119,19 +117,46 @@ impl World {
             return Ok(());
         };
         let asker = |a: &Arrival| Some(a.host) == shot.host && a.entry == shot.entry;
-        if shot.host.is_some() && !asker(&answered) {
+        if shot.tunnel.is_some() || shot.host.is_some() && !asker(&answered) {
             return Ok(());
         }
+        self.is_answer(&shot, &arrival, &answered)?;
         self.met.word(match shot.entry {
             Entry::Uplink => "an answer to outside",
             _ => "an answer to a port",
         });
         if self.shooter.flip(0.2) {
             let error = self.error_about_answer(&shot, &answered);
+            if shot.entry == Entry::Uplink {
+                self.met.word("an error about an answer to outside");
+            }
             self.carry(&error)?;
         }
         let odd = self.shooter.flip(0.2);
         self.carry(&next_of(&shot, odd)).map(|_| ())
+    }
+
+    /// Who asked has to know the answer for one: it comes from whom was asked, whatever is between them.
+    fn is_answer(&self, shot: &Shot, asked: &Arrival, answered: &Arrival) -> Checked<()> {
+        let packet = shot.body.packet(shot.ends, 0);
+        let sent = unwrap(&look::framed(&packet)).expect("a packet of ours");
+        let sent = look::tracing(&sent.parsed, false).tuple;
+        let answer = look::tracing(&answered.seen, false).tuple;
+        if answer == sent.back() {
+            return Ok(());
+        }
+        Err(Box::new(Disagreement {
+            seed: self.seed,
+            number: self.next_number,
+            packet: format!(
+                "in projects ({}): {sent:?} came to host {} as {:?}",
+                shot.kind,
+                asked.host,
+                look::tracing(&asked.seen, false).tuple
+            ),
+            expected: format!("{:?}", sent.back()),
+            seen: format!("the answer came as {answer:?}"),
+        }))
     }
 
     /// From host to host, as long as it leaves for one.
@@ -141,7 +166,7 @@ impl World {
             return Ok(None);
         };
         self.next_number += 1;
-        self.met.sent(shot);
+        self.met.packets += 1;
         let packet = shot.body.packet(shot.ends, self.next_number);
         let mut visit = Visit {
             host,
@@ -165,7 +190,7 @@ impl World {
                 seen: seen.parsed.clone(),
             };
             if let Some(port) = self.sites[visit.host].port_of(&by) {
-                self.met.delivered(shot, port, &visit);
+                self.met.came(shot);
                 return Ok(Some(arrival(Entry::Port(port))));
             }
             let next = match seen.tunnel {
@@ -232,7 +257,7 @@ impl World {
             _ => false,
         };
         if right && !late {
-            self.met.passed(&self.sites[visit.host], &expected, visit);
+            self.met.passed(&expected, visit);
             return Ok(came.into_iter().next());
         }
         Err(Box::new(

@@ -181,10 +181,23 @@ impl<'a> Exit<'a> {
 
     /// Where an address inside is routed to, if it is on that network.
     pub fn leads_to(&self, network: NetworkId, addr: IpAddr) -> bool {
+        self.network_of(addr) == Some(network)
+    }
+
+    /// Where an address inside is routed to.
+    pub fn network_of(&self, addr: IpAddr) -> Option<NetworkId> {
         let connected = connected(self.view, self.router);
         let around = connected.iter().filter(|(p, _)| p.contains(addr));
         let longest = around.max_by_key(|(prefix, _)| prefix.len());
-        longest.is_some_and(|(_, to)| *to == network)
+        longest.map(|(_, to)| *to)
+    }
+
+    /// The router's end of its pair with a network.
+    pub fn link_to(network: NetworkId) -> Option<IfName> {
+        match Place::Network(network).netns() {
+            Netns::Named(name) => name.parse().ok(),
+            Netns::Main => None,
+        }
     }
 
     /// Whether a floating IP is its, for an address that it leads to.

@@ -8,7 +8,8 @@
 //! source, comes back from the main namespace, and its answers take the same way back.
 //!
 //! Only what may be translated is tracked: no IPv6, nothing that stays inside, and nothing that is published; but
-//! whatever comes from an address with a floating IP, since it may answer somebody who used that.
+//! whatever comes from an address with a floating IP, or to which ports are forwarded, since it may answer somebody who
+//! used that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,8 +44,12 @@ const LEAVE: &str = "leave";
 const FLOATING: &str = "floating";
 /// Set: those addresses.
 const FLOATING_INSIDE: &str = "floating-inside";
+/// Set: published addresses to which ports are forwarded.
+const FORWARDED_INSIDE: &str = "forwarded-inside";
 /// Map: their floating IPs.
 const FLOATING_OUT: &str = "floating-out";
+/// Map: of addresses inside, by which floating IP those are asked for who come back to their own network.
+const FLOATING_BACK: &str = "floating-back";
 /// Map: gateways' addresses, by the last bits of who shares them.
 const SHARED: &str = "shared";
 /// Set, filled by packets: the connections that others have opened to each address.
@@ -121,6 +126,12 @@ impl<'a> Translation<'a> {
         })
     }
 
+    /// Where forwarded ports lead that has a public address of its own.
+    fn forwarded_inside(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let inside = self.forwardings.iter().map(|f| f.internal_ip_address);
+        inside.filter(|addr| is_published(self.exit.router, IpAddr::V4(*addr)))
+    }
+
     /// What floating IPs stand for, and is translated on its way out: what is published is not.
     fn sources(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
         let mut sources = BTreeMap::new();
@@ -130,6 +141,15 @@ impl<'a> Translation<'a> {
             }
         }
         sources
+    }
+
+    /// By which floating IP an address inside is asked for.
+    fn backs(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let mut backs = BTreeMap::new();
+        for (outside, inside) in &self.floating {
+            backs.entry(*inside).or_insert(*outside);
+        }
+        backs
     }
 
     /// The router's own addresses outside, which it answers for by one inside.
@@ -177,15 +197,8 @@ fn sets(t: &Translation<'_>) -> Vec<Object> {
             nft::element(set, [Value::Addr(prefix.addr())])
         }));
     }
-    if !t.floating.is_empty() {
-        objects.push(nft::set(FLOATING_INSIDE, [KeyType::Addr(Family::V4)]));
-        let inside: BTreeSet<Ipv4Addr> = t.floating.values().copied().collect();
-        objects.extend(
-            inside
-                .into_iter()
-                .map(|addr| nft::element(FLOATING_INSIDE, [v4(addr)])),
-        );
-    }
+    objects.extend(addresses(FLOATING_INSIDE, t.floating.values().copied()));
+    objects.extend(addresses(FORWARDED_INSIDE, t.forwarded_inside()));
     if t.tracks() {
         let key = [KeyType::Addr(Family::V4), KeyType::Mark];
         objects.push(nft::dynamic_set(CONNECTIONS, key, flood::MAX_LISTS));
@@ -202,6 +215,17 @@ fn sets(t: &Translation<'_>) -> Vec<Object> {
         );
     }
     objects
+}
+
+/// A set of those, where there are any.
+fn addresses(set: &str, all: impl Iterator<Item = Ipv4Addr>) -> Vec<Object> {
+    let all: BTreeSet<Ipv4Addr> = all.collect();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let elements = all.into_iter().map(|addr| nft::element(set, [v4(addr)]));
+    let set = nft::set(set, [KeyType::Addr(Family::V4)]);
+    [set].into_iter().chain(elements).collect()
 }
 
 fn v4(addr: Ipv4Addr) -> Value {
@@ -330,6 +354,11 @@ fn prerouting(t: &Translation<'_>) -> Object {
         }));
     }
     rules.extend(at_link(Field::IifName).map(|from| rule([from, ACCEPT])));
+    if t.forwarded_inside().next().is_some() {
+        let key = vec![Field::Saddr(Family::V4).into()];
+        let answers = nft::found(key, FORWARDED_INSIDE.into(), false);
+        rules.push(rule([answers, mark.clone(), ACCEPT]));
+    }
     let published = t.is_published(Family::V4, Field::Saddr(Family::V4));
     rules.extend(published.map(|is| match t.tracks() {
         true => rule([is, mark.clone(), Statement::Notrack, ACCEPT]),
@@ -374,8 +403,15 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
         let to_outside = by_map(NatEnd::Source, saddr, FLOATING_OUT);
         leaving.push(rule([to.clone(), to_outside]));
     }
-    if let Some(shared) = t.shared.first() {
-        leaving.extend(returning(t, *shared));
+    let back = returning_to_own(t);
+    let backs = if back.is_empty() {
+        BTreeMap::new()
+    } else {
+        t.backs()
+    };
+    leaving.extend(back);
+    leaving.extend(returning(t));
+    if !t.shared.is_empty() {
         let published = t.is_published(Family::V4, saddr);
         leaving.extend(published.map(|is| rule([is, ACCEPT])));
     }
@@ -394,6 +430,7 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
     let mut objects = maps(&[
         (FLOATING, floating),
         (FLOATING_OUT, sources),
+        (FLOATING_BACK, backs),
         (SHARED, buckets(&t.shared)),
     ]);
     objects.extend([
@@ -404,22 +441,48 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
 }
 
 /// Who has a published address, and comes back to a forwarded port of the same router: the answers would go straight to
-/// it. From the shared address they are asked for, they come here.
-fn returning(t: &Translation<'_>, shared: Ipv4Addr) -> Vec<NftRule> {
+/// it. From the shared address they are asked for, they come here; or, where none is shared, from that whose ports are
+/// forwarded. And a published address would answer from its own host, whichever that is.
+fn returning(t: &Translation<'_>) -> Vec<NftRule> {
+    let forwarded = t.forwardings.first().map(|f| f.floating_ip_address);
+    let Some(shared) = t.shared.first().copied().or(forwarded) else {
+        return Vec::new();
+    };
     let goes_inside = outside::link()
         .map(|link| Statement::Compare(Field::OifName.into(), CmpOp::Ne, Value::IfName(link)));
     let Some(goes_inside) = goes_inside.filter(|_| !t.forwardings.is_empty()) else {
         return Vec::new();
     };
     let (first, last) = (IpAddr::V4(shared), IpAddr::V4(shared));
-    let published = t.is_published(Family::V4, Field::Saddr(Family::V4));
-    let rules = published.map(|is| {
-        rule([
+    let mut who: Vec<Statement> = t
+        .is_published(Family::V4, Field::Saddr(Family::V4))
+        .collect();
+    if t.forwarded_inside().next().is_some() {
+        let key = vec![Field::Daddr(Family::V4).into()];
+        who.push(nft::found(key, FORWARDED_INSIDE.into(), false));
+    }
+    let snat = Statement::Snat(NatRange { first, last });
+    let rules = who
+        .into_iter()
+        .map(|is| rule([is_translated(), goes_inside.clone(), is, snat.clone()]));
+    rules.collect()
+}
+
+/// Who has a published address, and comes to a floating IP of a neighbour on the same network: the answers would go straight to
+/// it, past this router. From the floating IP they are asked for, they come here.
+fn returning_to_own(t: &Translation<'_>) -> Vec<NftRule> {
+    let rules = t.published(Family::V4).filter_map(|prefix| {
+        let network = t.exit.network_of(prefix.addr())?;
+        let neighbour = |inside: &Ipv4Addr| t.exit.leads_to(network, IpAddr::V4(*inside));
+        let link = Exit::link_to(network).filter(|_| t.floating.values().any(neighbour))?;
+        let from = nft::address_part(Field::Saddr(Family::V4), Family::V4, prefix.len());
+        let key = vec![Field::Daddr(Family::V4).into()];
+        Some(rule([
             is_translated(),
-            goes_inside.clone(),
-            is,
-            Statement::Snat(NatRange { first, last }),
-        ])
+            nft::compare(Field::OifName, Value::IfName(link)),
+            nft::compare(from, Value::Addr(prefix.addr())),
+            Statement::NatMap(NatEnd::Source, key, FLOATING_BACK.into(), false),
+        ]))
     });
     rules.collect()
 }
