@@ -7,6 +7,9 @@
 //! packet `explain` says what becomes of it at every host that it passes; what really comes out, where, and
 //! with which addresses must be just that ([`run`]).
 //!
+//! Worlds of projects have private networks, routers and ways outside ([`tenant`]); what connection tracking knows
+//! there is written down in [`track`].
+//!
 //! A generator that meets nothing proves nothing, so its coverage is counted ([`coverage`]), and planted
 //! faults of a plan have to be noticed ([`fault`]).
 //!

@@ -156,16 +156,10 @@ impl Connections {
     /// The connection of which that is a packet, and in which direction.
     fn find(&mut self, place: &(usize, Netns), tuple: Tuple) -> Option<(&mut Entry, usize)> {
         let all = self.0.get_mut(place)?;
-        let found = all.iter_mut().rev().find_map(|entry| {
+        all.iter_mut().rev().find_map(|entry| {
             let direction = entry.tuples.iter().position(|its| *its == tuple)?;
             Some((entry, direction))
-        });
-        found
-    }
-
-    /// Forgets all of it, as a kernel does whose namespaces are made anew.
-    pub fn clear(&mut self) {
-        self.0.clear();
+        })
     }
 }
 

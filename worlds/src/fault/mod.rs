@@ -2,16 +2,21 @@
 //! that does not notice each of them within a few worlds does not look closely enough.
 //!
 //! Names of chains and sets are the planner's; a fault whose place is gone fits in no world, and that
-//! fails the suite like one that nobody notices.
+//! fails the suite like one that nobody notices. Those of projects are in [`project`].
 
 mod policy;
+pub mod project;
 mod way;
 
 use hextet_model::state::{Chain, Element, HostState, NftRule, Object, Source, Statement, Verdict};
+use hextet_tests::hypervisor::in_own_namespace;
 use hextet_types::Family;
 use rand::{rngs::StdRng, seq::IndexedRandom as _};
 
-use crate::run::World;
+use crate::{
+    run::{self, Checked},
+    tenant,
+};
 
 /// Packets to show that a plan without the fault is right again.
 const MENDED: usize = 40;
@@ -70,22 +75,89 @@ faults! {
     way::unknown_ports_pass: "what comes from a port that no plan knows passes",
 }
 
-/// The names of the faults that none of the worlds notices, of the first seed and those after it.
-pub fn survivors(first: u64, worlds: u64, packets: usize) -> Vec<&'static str> {
-    let mut left = FAULTS.to_vec();
+/// A world in which faults can be planted.
+pub trait Planted {
+    /// That of a seed, in namespaces that end with the calling thread.
+    fn of(seed: u64) -> Self;
+    /// What must stand on each host.
+    fn states(&self) -> Vec<HostState>;
+    /// Gives its hosts another state than they are explained by; `None` gives the right one back.
+    fn impose(&mut self, states: Option<&[HostState]>);
+    /// Random numbers that depend on the seed and on what has been sent.
+    fn fork(&mut self) -> StdRng;
+    /// Sends so many packets.
+    ///
+    /// # Errors
+    ///
+    /// The first disagreement.
+    fn holds(&mut self, packets: usize) -> Checked<()>;
+}
+
+impl Planted for run::World {
+    fn of(seed: u64) -> Self {
+        run::World::new(seed)
+    }
+
+    fn states(&self) -> Vec<HostState> {
+        self.sites.iter().map(|site| site.state.clone()).collect()
+    }
+
+    fn impose(&mut self, states: Option<&[HostState]>) {
+        self.impose(states);
+    }
+
+    fn fork(&mut self) -> StdRng {
+        self.fork()
+    }
+
+    fn holds(&mut self, packets: usize) -> Checked<()> {
+        self.batch(packets)
+    }
+}
+
+impl Planted for tenant::run::World {
+    fn of(seed: u64) -> Self {
+        tenant::run::World::new(seed)
+    }
+
+    fn states(&self) -> Vec<HostState> {
+        self.sites.iter().map(|site| site.state.clone()).collect()
+    }
+
+    fn impose(&mut self, states: Option<&[HostState]>) {
+        self.impose(states);
+    }
+
+    fn fork(&mut self) -> StdRng {
+        self.fork()
+    }
+
+    fn holds(&mut self, packets: usize) -> Checked<()> {
+        self.batch(packets)
+    }
+}
+
+/// The names of those faults that none of so many worlds notices, of the first seed and those after it.
+pub fn survivors<W: Planted>(
+    faults: &[Fault],
+    first: u64,
+    worlds: u64,
+    packets: usize,
+) -> Vec<&'static str> {
+    let mut left = faults.to_vec();
     for seed in first..first + worlds {
         if left.is_empty() {
             break;
         }
-        left = hextet_tests::hypervisor::in_own_namespace(|| not_noticed(seed, packets, &left));
+        left = in_own_namespace(|| not_noticed::<W>(seed, packets, &left));
     }
     left.iter().map(|fault| fault.name).collect()
 }
 
-fn not_noticed(seed: u64, packets: usize, faults: &[Fault]) -> Vec<Fault> {
-    let mut world = World::new(seed);
+fn not_noticed<W: Planted>(seed: u64, packets: usize, faults: &[Fault]) -> Vec<Fault> {
+    let mut world = W::of(seed);
     let is_noticed = |fault: &&Fault| {
-        let mut states: Vec<HostState> = world.sites.iter().map(|s| s.state.clone()).collect();
+        let mut states = world.states();
         let mut rng = world.fork();
         let planted = states
             .iter_mut()
@@ -95,9 +167,9 @@ fn not_noticed(seed: u64, packets: usize, faults: &[Fault]) -> Vec<Fault> {
             return false;
         }
         world.impose(Some(&states));
-        let noticed = world.batch(packets).is_err();
+        let noticed = world.holds(packets).is_err();
         world.impose(None);
-        let mended = world.batch(MENDED);
+        let mended = world.holds(MENDED);
         assert!(
             mended.is_ok(),
             "after {:?} was mended: {mended:?}",

@@ -392,7 +392,7 @@ impl World {
         })
     }
 
-    /// Gives its hosts another state than they are explained by; `None` gives the right one back. Connections end.
+    /// Gives its hosts another state than they are explained by; `None` gives the right one back.
     pub fn impose(&mut self, states: Option<&[HostState]>) {
         for (n, site) in self.sites.iter_mut().enumerate() {
             let state = states.map_or_else(|| site.state.clone(), |states| states[n].clone());

@@ -188,7 +188,7 @@ impl Shooter {
     }
 
     /// From somebody outside, to whoever announces that.
-    fn from_outside(&mut self, to: IpAddr, body: Body) -> Shot {
+    fn by_stranger(&mut self, to: IpAddr, body: Body) -> Shot {
         let ends = Ends::new(self.stranger(Family::of(to)), to);
         Shot {
             kind: "",

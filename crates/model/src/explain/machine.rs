@@ -96,11 +96,10 @@ fn endpoints(state: &HostState) -> impl Iterator<Item = IpAddr> + '_ {
     let first = LOWEST_NAME.parse().into_iter();
     let first = first.map(|name| Key::Vxlan(Netns::Main, name));
     let devices = first.flat_map(|first| state.objects.range(first..));
-    let devices = devices.map_while(|(_, object)| match object {
+    devices.map_while(|(_, object)| match object {
         Object::Vxlan(device) => Some(device.local),
         _ => None,
-    });
-    devices
+    })
 }
 
 /// Where routing sends a packet.

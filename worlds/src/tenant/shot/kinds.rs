@@ -106,7 +106,7 @@ impl Shooter {
             Some(bound) => self.body_to(&bound.port, Family::V4),
             None => self.any_body(Family::V4),
         };
-        Some(self.from_outside(ip.floating_ip_address.into(), body))
+        Some(self.by_stranger(ip.floating_ip_address.into(), body))
     }
 
     /// A forwarded port, or the one beside.
@@ -137,7 +137,7 @@ impl Shooter {
 
     fn at_forwarded(&mut self, _: Family) -> Option<Shot> {
         let (to, body) = self.forwarded()?;
-        Some(self.from_outside(to, body))
+        Some(self.by_stranger(to, body))
     }
 
     /// What looks public, be it reached from outside or not.
@@ -160,7 +160,7 @@ impl Shooter {
     fn at_published(&mut self, family: Family) -> Option<Shot> {
         let (bound, to) = self.public_address(family)?;
         let body = self.body_to(&bound.port, family);
-        Some(self.from_outside(to, body))
+        Some(self.by_stranger(to, body))
     }
 
     /// From any port to whatever is reached from outside.
@@ -193,7 +193,7 @@ impl Shooter {
         let to = self.sender(family, is_private)?;
         let body = self.body_to(&to.port, family);
         let addr = self.address(&to.port, family);
-        let mut shot = self.from_outside(addr, body);
+        let mut shot = self.by_stranger(addr, body);
         shot.host = Some(to.host);
         Some(shot)
     }
@@ -261,7 +261,7 @@ impl Shooter {
         let to = *all.choose(&mut self.rng)?;
         let body = self.any_body(family);
         if self.rng.random_bool(0.6) {
-            return Some(self.from_outside(to, body));
+            return Some(self.by_stranger(to, body));
         }
         let from = self.sender(family, |_| true)?;
         self.sent(&from, to, body)
