@@ -223,6 +223,7 @@ impl Maker {
         }
         self.share(&networks[0]);
         let mut first = self.router(outside, 0.8);
+        self.forward(&first, &networks[1]);
         self.interface(&mut first, &networks[0], 1);
         self.interface(&mut first, &networks[1], 1);
         self.beyond(&mut first, &networks[0]);
@@ -238,7 +239,6 @@ impl Maker {
         self.publish(&mut first, [&networks[0], &networks[1]]);
         self.serve(&first, &networks[0]);
         self.serve(&first, &networks[1]);
-        self.forward(&first, &networks[1]);
         self.put(first);
     }
 
@@ -511,7 +511,7 @@ impl Maker {
         }
     }
 
-    /// Floating IPs for some of its addresses.
+    /// Floating IPs for some of its addresses; for none to which ports are forwarded, which the API refuses.
     fn serve(&mut self, router: &Router, network: &Inner) {
         if router.gateways.is_empty() {
             return;
@@ -527,8 +527,14 @@ impl Maker {
             IpAddr::V4(v4) => Some(v4),
             IpAddr::V6(_) => None,
         });
-        for fixed_ip_address in v4.collect::<Vec<_>>() {
-            if !self.rng.random_bool(0.35) {
+        let forwardings = &self.whole.cloud.port_forwardings;
+        let forwarded = |addr: &Ipv4Addr| {
+            let mut all = forwardings.values();
+            all.any(|f| f.network_id == network.id && f.internal_ip_address == *addr)
+        };
+        let v4: Vec<Ipv4Addr> = v4.filter(|addr| !forwarded(addr)).collect();
+        for fixed_ip_address in v4 {
+            if !self.rng.random_bool(0.4) {
                 continue;
             }
             let ip = FloatingIp {
@@ -556,6 +562,8 @@ impl Maker {
             })
             .collect();
         let floating_ip_address = self.outside_address();
+        let to = v4.choose_multiple(&mut self.rng, 2).copied();
+        let v4: Vec<Ipv4Addr> = to.collect();
         let ranges = [
             ((8000, 8003), (80, 83)),
             ((9000, 9012), (9000, 9012)),
