@@ -1,9 +1,10 @@
 //! Fifty worlds in which the kernel does what explanations say.
 
 use hextet_worlds::{
-    fault::{FAULTS, survivors},
+    fault::{FAULTS, project, survivors},
     run,
     suite::{PACKETS, PACKETS_OF_PROJECTS, WORLDS, run_projects, run_worlds},
+    tenant,
 };
 
 #[test]
@@ -30,5 +31,12 @@ fn fifty_worlds_of_projects_without_a_disagreement() {
 fn every_planted_fault_is_noticed() {
     assert!(FAULTS.len() >= 20);
     let survivors = survivors::<run::World>(FAULTS, 1, 12, 200);
+    assert!(survivors.is_empty(), "nobody notices: {survivors:#?}");
+}
+
+#[test]
+fn every_fault_that_is_planted_in_projects_is_noticed() {
+    assert!(project::FAULTS.len() >= 20);
+    let survivors = survivors::<tenant::run::World>(project::FAULTS, 1, 16, 150);
     assert!(survivors.is_empty(), "nobody notices: {survivors:#?}");
 }
