@@ -21,6 +21,7 @@ pub fn default_group(id: Uuid) -> Result<Group> {
     let mut group = Group {
         group: resource(json!({"id": id, "stateful": true}))?,
         rules: [].into(),
+        addresses: [].into(),
     };
     for (n, (direction, ethertype, remote)) in (0x100..).zip(rules) {
         let rule: SecurityGroupRule = resource(json!({

@@ -186,6 +186,7 @@ impl Cloud {
         let mut described = Group {
             group,
             rules: BTreeMap::new(),
+            addresses: BTreeMap::new(),
         };
         for allow in rules {
             let rule = allow.rule(SecurityGroupRuleId(self.id()), id);

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/join` | [`JoinRequest`], without a client certificate | [`JoinResponse`] |
 //! | `POST /v1/renew` | [`RenewRequest`] | [`JoinResponse`] |
-//! | `GET /v3/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
+//! | `GET /v4/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
 //! | `POST /v1/heard` | [`Heard`] | 204 |
 //!
@@ -29,9 +29,9 @@ pub const SERVER_NAME: &str = "server.hextet.internal";
 
 /// Where the intent is told. The version is that of [`Change`]: an agent that does not know of one of its steps
 /// asks for an older one, and is told that it is too old.
-pub const INTENT: &str = "/v3/intent";
+pub const INTENT: &str = "/v4/intent";
 /// Where it was told to agents that know nothing of routers, and to those that know nothing of standbys.
-pub const FORMER_INTENTS: &[&str] = &["/v1/intent", "/v2/intent"];
+pub const FORMER_INTENTS: &[&str] = &["/v1/intent", "/v2/intent", "/v3/intent"];
 
 /// Asks for a certificate against a one-time token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -435,16 +435,8 @@ const KNOWN: &[Extension] = &[
     ),
 ];
 
-/// What the API can do already and hosts do not: not listed, so that no client counts on it. Several gateways of a router
-/// are served; but where they are listed, the `openstack` client gives a router its first one by a second request, too, and
-/// the first is refused when it says `--enable-ndp-proxy`.
-const NOT_SERVED_YET: &[&str] = &[
-    "address-group",
-    "enable-default-route-bfd",
-    "external-gateway-multihoming",
-    "rbac-address-group",
-    "security-groups-remote-address-group",
-];
+/// What the API can do already and hosts do not: not listed, so that no client counts on it.
+const NOT_SERVED_YET: &[&str] = &["enable-default-route-bfd"];
 
 fn waits(alias: &str) -> bool {
     NOT_SERVED_YET.contains(&alias)

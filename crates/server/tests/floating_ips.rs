@@ -662,9 +662,20 @@ async fn ndp_proxies_lead_to_single_addresses_within_a_scope() {
     let user = &world.user;
     let (external, inside, subnet) = scoped(&world).await;
     let enabled = json!({"enable_ndp_proxy": true});
-    user.try_create("routers", "router", enabled.clone())
+    // Without a gateway it waits for one, which has to be fit for it.
+    let waiting = router(user, enabled.clone()).await;
+    assert_eq!(waiting["enable_ndp_proxy"], json!(true));
+    let gateways =
+        |network: &Value| json!({"router": {"external_gateways": [{"network_id": network["id"]}]}});
+    let path = format!(
+        "/networking/v2.0/routers/{}/add_external_gateways",
+        waiting["id"].as_str().unwrap()
+    );
+    user.send("PUT", &path, Some(gateways(&world.external)))
         .await
         .refused(409, "RouterGatewayNotValid");
+    let ready = user.send("PUT", &path, Some(gateways(&external))).await;
+    assert_eq!(ready.ok(200)["router"]["enable_ndp_proxy"], json!(true));
     // The other external network is in no scope.
     let plain = world.router().await;
     set(user, &plain, enabled.clone())

@@ -1038,7 +1038,7 @@ async fn the_api_tells_about_itself() {
         .await
         .ok(200);
     admin
-        .get("/networking/v2.0/extensions/address-group")
+        .get("/networking/v2.0/extensions/enable-default-route-bfd")
         .await
         .refused(404, "ExtensionsNotFound");
     admin

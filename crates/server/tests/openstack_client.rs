@@ -202,6 +202,7 @@ async fn the_openstack_client_works() {
         addressing::sharing(&mut session);
         addressing::groups(&mut session);
         routing::routers(&mut session);
+        routing::several_gateways(&mut session);
         routing::floating_ips(&mut session);
         routing::ndp_proxies(&mut session);
         qos::policies(&mut session);

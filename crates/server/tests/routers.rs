@@ -720,9 +720,9 @@ async fn what_is_served_is_listed_and_nothing_else() {
         ("router", true),
         ("l3-ndp-proxy", true),
         ("floating-ip-port-forwarding", true),
-        ("address-group", false),
+        ("address-group", true),
+        ("external-gateway-multihoming", true),
         ("enable-default-route-bfd", false),
-        ("external-gateway-multihoming", false),
     ] {
         let found = listed.iter().any(|e| e["alias"] == alias);
         assert_eq!(found, served, "{alias}");

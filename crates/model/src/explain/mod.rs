@@ -226,7 +226,7 @@ fn name_group((intent, domain): (&Intent, RoutingDomain), packet: &Packet, step:
     };
     step.group = Some(id);
     if let Some(group) = intent.groups.get(&id) {
-        let allows = |rule: &&SecurityGroupRule| allows((intent, domain), rule, packet);
+        let allows = |rule: &&SecurityGroupRule| allows((intent, domain), (group, rule), packet);
         let rules = rules_of(group, direction).filter(allows);
         step.group_rules = rules.map(|rule| rule.id).collect();
     }
@@ -239,7 +239,7 @@ fn rules_of(group: &Group, direction: Direction) -> impl Iterator<Item = &Securi
 
 fn allows(
     (intent, domain): (&Intent, RoutingDomain),
-    rule: &SecurityGroupRule,
+    (group, rule): (&Group, &SecurityGroupRule),
     packet: &Packet,
 ) -> bool {
     let flight = Flight::new(packet);
@@ -256,7 +256,7 @@ fn allows(
             && m.shape.remote.is_none_or(is_member)
             && flight.key(&m.shape.key_parts(rule.direction)).as_ref() == Some(&m.key)
     };
-    rules::matches(rule).iter().any(matched)
+    rules::matches(group, rule).iter().any(matched)
 }
 
 impl fmt::Display for Explanation {

@@ -12,8 +12,8 @@ use std::{
 };
 
 use hextet_types::{
-    FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, QosPolicyId, RouterId,
-    SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    AddressGroupId, FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix,
+    QosPolicyId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,26 @@ pub struct Group {
     pub group: SecurityGroup,
     /// Its rules.
     pub rules: BTreeMap<SecurityGroupRuleId, SecurityGroupRule>,
+    /// What the address groups that its rules name consist of, of both families. One that is missing
+    /// holds no address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<AddressGroupId, BTreeSet<Prefix>>,
+}
+
+impl Group {
+    /// The prefixes of the rule's family in one of which the other end has to lie; `None` where any
+    /// address will do.
+    pub fn remote_prefixes(&self, rule: &SecurityGroupRule) -> Option<BTreeSet<Prefix>> {
+        let of_family = |prefix: &Prefix| prefix.family() == rule.ethertype;
+        let named = rule.remote_address_group_id.map(|id| {
+            let prefixes = self.addresses.get(&id).into_iter().flatten();
+            prefixes.copied().filter(of_family).collect()
+        });
+        let written = rule
+            .remote_ip_prefix
+            .map(|prefix| [prefix].into_iter().filter(of_family).collect());
+        named.or(written)
+    }
 }
 
 /// One step from one intent to the next. Putting what is there and removing what is not are allowed

@@ -170,8 +170,7 @@ pub struct SecurityGroupRule {
     pub remote_ip_prefix: Option<Prefix>,
     /// The other end is a port with this group.
     pub remote_group_id: Option<SecurityGroupId>,
-    /// The other end lies in a prefix of this address group. Hosts are not told of such rules yet, so
-    /// that none of them opens more than it says.
+    /// The other end lies in a prefix of this address group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_address_group_id: Option<AddressGroupId>,
     /// What its author wrote otherwise than it stands above; none where nothing is.

@@ -58,7 +58,7 @@ fn shapes(group: &Group, direction: Direction) -> BTreeMap<Shape, BTreeSet<Vec<V
         .rules
         .values()
         .filter(|rule| rule.direction == direction);
-    for Match { shape, key } in rules.flat_map(rules::matches) {
+    for Match { shape, key } in rules.flat_map(|rule| rules::matches(group, rule)) {
         shapes.entry(shape).or_default().insert(key);
     }
     shapes

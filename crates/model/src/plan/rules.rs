@@ -6,10 +6,13 @@
 //! a port of a protocol without ports, a prefix of the other family) matches nothing: the server refuses
 //! it, and here it must not open more than it says.
 
-use hextet_types::{Family, SecurityGroupId};
+use std::collections::BTreeSet;
+
+use hextet_types::{Family, Prefix, SecurityGroupId};
 
 use super::nft;
 use crate::{
+    intent::Group,
     neutron::{Direction, Protocol, SecurityGroupRule},
     state::{Field, KeyPart, KeyType, Value},
 };
@@ -51,25 +54,31 @@ pub struct Match {
     pub key: Vec<Value>,
 }
 
-/// What a rule allows.
-pub fn matches(rule: &SecurityGroupRule) -> Vec<Match> {
-    let family = rule.ethertype;
-    let prefix = match rule.remote_ip_prefix {
-        Some(prefix) if prefix.family() != family => return Vec::new(),
-        Some(prefix) if prefix.is_default() => None,
-        prefix => prefix,
+/// What a rule of that group allows.
+pub fn matches(group: &Group, rule: &SecurityGroupRule) -> Vec<Match> {
+    let prefixes: BTreeSet<Option<Prefix>> = match group.remote_prefixes(rule) {
+        None => [None].into(),
+        Some(all) if all.iter().any(|p| p.is_default()) => [None].into(),
+        Some(all) => all.into_iter().map(Some).collect(),
     };
-    services(rule)
+    let matched = |(service, mut key): (Service, Vec<Value>), prefix: Option<Prefix>| {
+        key.extend(prefix.map(|p| Value::Addr(p.addr())));
+        let shape = Shape {
+            family: rule.ethertype,
+            service,
+            prefix_len: prefix.map(|p| p.len()),
+            remote: rule.remote_group_id,
+        };
+        Match { shape, key }
+    };
+    let services = services(rule);
+    prefixes
         .into_iter()
-        .map(|(service, mut key)| {
-            key.extend(prefix.map(|p| Value::Addr(p.addr())));
-            let shape = Shape {
-                family,
-                service,
-                prefix_len: prefix.map(|p| p.len()),
-                remote: rule.remote_group_id,
-            };
-            Match { shape, key }
+        .flat_map(|prefix| {
+            services
+                .clone()
+                .into_iter()
+                .map(move |s| matched(s, prefix))
         })
         .collect()
 }

@@ -567,7 +567,7 @@ fn all_matches(group: &Group) -> BTreeSet<(Direction, Match)> {
     let rules = group.rules.values();
     rules
         .flat_map(|rule| {
-            rules::matches(rule)
+            rules::matches(group, rule)
                 .into_iter()
                 .map(|m| (rule.direction, m))
         })

@@ -13,11 +13,11 @@ use std::{
     net::IpAddr,
 };
 
-use hextet_types::{Family, IfName, Mac, NetworkId, PortId, SecurityGroupId};
+use hextet_types::{Family, IfName, Mac, NetworkId, PortId, Prefix, SecurityGroupId};
 
 use super::{index::Name, place::Place, tunnel, unit::View};
 use crate::{
-    intent::RemotePort,
+    intent::{Group, RemotePort},
     neutron::{AddressPair, Direction, Port, Protocol, SecurityGroupRule},
     state::{Fdb, Netns, Object, Receiver},
 };
@@ -227,20 +227,19 @@ fn admits(
 ) -> bool {
     let groups = port.security_groups.iter();
     let groups = groups.filter_map(|id| view.intent.groups.get(id));
-    let mut rules = groups.flat_map(|group| group.rules.values());
-    let allows = |rule: &SecurityGroupRule| {
+    let mut rules = groups.flat_map(|group| group.rules.values().map(move |rule| (group, rule)));
+    let allows = |(group, rule): (&Group, &SecurityGroupRule)| {
         rule.direction == direction
             && rule.ethertype == family
             && rule.protocol.is_none_or(|protocol| protocol == VRRP)
-            && rule.remote_address_group_id.is_none()
-            && is_from(view, rule, direction, from)
+            && is_from(view, (group, rule), direction, from)
     };
     !port.port_security_enabled || rules.any(allows)
 }
 
 fn is_from(
     view: View<'_>,
-    rule: &SecurityGroupRule,
+    (of, rule): (&Group, &SecurityGroupRule),
     direction: Direction,
     from: &BTreeSet<IpAddr>,
 ) -> bool {
@@ -248,11 +247,12 @@ fn is_from(
         Family::V4 => [224, 0, 0, 18].into(),
         Family::V6 => [0xff02, 0, 0, 0, 0, 0, 0, 0x12].into(),
     };
-    match (direction, rule.remote_ip_prefix, rule.remote_group_id) {
+    let within = |prefixes: &BTreeSet<Prefix>, addr| prefixes.iter().any(|p| p.contains(addr));
+    match (direction, of.remote_prefixes(rule), rule.remote_group_id) {
         (_, None, None) => true,
-        (Direction::Egress, Some(prefix), _) => prefix.contains(group),
+        (Direction::Egress, Some(prefixes), _) => within(&prefixes, group),
         (Direction::Egress, None, Some(_)) => false,
-        (Direction::Ingress, Some(prefix), _) => from.iter().any(|addr| prefix.contains(*addr)),
+        (Direction::Ingress, Some(prefixes), _) => from.iter().any(|a| within(&prefixes, *a)),
         (Direction::Ingress, None, Some(id)) => is_member(view, id, from),
     }
 }

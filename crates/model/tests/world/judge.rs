@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hextet_model::{
     explain::{Packet, Payload},
-    intent::{Intent, RoutingDomain},
+    intent::{Group, Intent, RoutingDomain},
     neutron::{Direction, Port, SecurityGroupRule, Subnet},
     plan::HostConfig,
     state::CtState,
@@ -207,15 +207,22 @@ impl Judge<'_> {
             .security_groups
             .iter()
             .filter_map(|id| self.intent.groups.get(id));
-        let mut rules = groups.flat_map(|group| group.rules.values());
-        rules.any(|rule| rule.direction == direction && self.rule_allows(rule, packet))
+        let mut rules =
+            groups.flat_map(|group| group.rules.values().map(move |rule| (group, rule)));
+        rules.any(|(group, rule)| {
+            rule.direction == direction && self.rule_allows(group, rule, packet)
+        })
     }
 
-    fn rule_allows(&self, rule: &SecurityGroupRule, packet: &Packet) -> bool {
+    fn rule_allows(&self, group: &Group, rule: &SecurityGroupRule, packet: &Packet) -> bool {
         let other_end = match rule.direction {
             Direction::Ingress => packet.source,
             Direction::Egress => packet.destination,
         };
+        let in_addresses = rule.remote_address_group_id.is_none_or(|id| {
+            let mut prefixes = group.addresses.get(&id).into_iter().flatten();
+            prefixes.any(|p| p.contains(other_end))
+        });
         let in_prefix = rule.remote_ip_prefix.is_none_or(|p| p.contains(other_end));
         let in_group = rule.remote_group_id.is_none_or(|group| {
             let members = self.intent.members.get(&(group, RoutingDomain::Routed));
@@ -225,7 +232,7 @@ impl Judge<'_> {
             && rule
                 .remote_ip_prefix
                 .is_none_or(|p| p.family() == rule.ethertype);
-        same_family && in_prefix && in_group && service_allows(rule, packet)
+        same_family && in_prefix && in_group && in_addresses && service_allows(rule, packet)
     }
 
     fn leaves(&self, packet: &Packet) -> Result<Fate, &'static str> {

@@ -5,7 +5,7 @@ pub mod qos;
 pub mod routers;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -23,8 +23,8 @@ use hextet_model::{
     state::Scope,
 };
 use hextet_types::{
-    Family, FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix, ProjectId,
-    SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    AddressGroupId, Family, FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix,
+    ProjectId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
 };
 use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -199,6 +199,7 @@ pub fn group(n: u8, rules: impl IntoIterator<Item = SecurityGroupRule>) -> Group
             shared: false,
         },
         rules: rules.collect(),
+        addresses: [].into(),
     }
 }
 
@@ -315,26 +316,55 @@ pub fn some_rule() -> impl Strategy<Value = SecurityGroupRule> {
         Some(0),
     ]);
     let remote_group = option::weighted(0.25, 0u8..4);
+    let remote = (select(&REMOTES[..]), remote_group);
+    // In place of both.
+    let addresses = option::weighted(0.2, 0u8..3);
     let what = (protocol, select(&RANGES[..]));
-    (direction, family, what, select(&REMOTES[..]), remote_group).prop_map(
-        |(direction, family, (protocol, (min, max)), remote, remote_group)| SecurityGroupRule {
-            protocol: protocol.map(Protocol),
-            port_range_min: min,
-            port_range_max: max,
-            remote_ip_prefix: remote.map(prefix),
-            remote_group_id: remote_group.map(group_id),
-            remote_address_group_id: None,
-            ..rule(0, direction, family)
+    (direction, family, what, remote, addresses).prop_map(
+        |(direction, family, (protocol, (min, max)), remote, addresses)| {
+            let (prefix, group) = remote;
+            let otherwise = addresses.is_none();
+            SecurityGroupRule {
+                protocol: protocol.map(Protocol),
+                port_range_min: min,
+                port_range_max: max,
+                remote_ip_prefix: prefix.filter(|_| otherwise).map(self::prefix),
+                remote_group_id: group.filter(|_| otherwise).map(group_id),
+                remote_address_group_id: addresses.map(address_group_id),
+                ..rule(0, direction, family)
+            }
         },
     )
 }
 
-pub fn some_group() -> impl Strategy<Value = Group> {
-    (0u8..4, vec(some_rule(), 0..7), prop::bool::weighted(0.7)).prop_map(|(n, rules, stateful)| {
-        let mut group = group(n, rules);
-        group.group.stateful = stateful;
-        group
+fn address_group_id(n: u8) -> AddressGroupId {
+    AddressGroupId(Uuid::from_u128(0x7000 + u128::from(n)))
+}
+
+/// Two of the three that rules may name.
+fn some_address_groups() -> impl Strategy<Value = BTreeMap<AddressGroupId, BTreeSet<Prefix>>> {
+    let of_one = vec(select(&REMOTES[..]), 0..4);
+    let prefixes = |all: Vec<Option<&str>>| all.into_iter().flatten().map(prefix).collect();
+    vec(of_one, 2).prop_map(move |all| {
+        let named = (0..).map(address_group_id).zip(all);
+        named.map(|(id, all)| (id, prefixes(all))).collect()
     })
+}
+
+pub fn some_group() -> impl Strategy<Value = Group> {
+    let stateful = prop::bool::weighted(0.7);
+    (
+        0u8..4,
+        vec(some_rule(), 0..7),
+        stateful,
+        some_address_groups(),
+    )
+        .prop_map(|(n, rules, stateful, addresses)| {
+            let mut group = group(n, rules);
+            group.group.stateful = stateful;
+            group.addresses = addresses;
+            group
+        })
 }
 
 pub fn some_subnet() -> impl Strategy<Value = Subnet> {

@@ -1,4 +1,4 @@
-//! `GET /v3/intent`: a host's intent, and from then on what changes in it.
+//! `GET /v4/intent`: a host's intent, and from then on what changes in it.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ const HEARTBEAT: Duration = Duration::from_secs(8);
 /// Octets after which a piece of the answer is sent.
 const PIECE: usize = 64 * 1024;
 
-/// `GET /v3/intent`.
+/// `GET /v4/intent`.
 pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Response {
     let (revision, steps, changes) = app.cloud.listen(&host);
     info!(%host, revision, steps = steps.len(), "an agent follows its intent");
@@ -50,7 +50,7 @@ pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Resp
     response
 }
 
-/// `GET /v1/intent`: who asks like this would not understand what is told of routers.
+/// `GET` of a former intent: who asks like this would take what is told for less, or for more, than it says.
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Resp
 pub async fn too_old(Joined(host): Joined) -> Result<Response, AgentError> {
     warn!(%host, "the agent is older than this server, and gets no intent; install hextet anew there");
     let words = format!(
-        "the agent of {host} is too old for this server, which tells of routers: install the server's version of \
+        "the agent of {host} is too old for this server, whose intent it would misunderstand: install the server's version of \
          hextet on the host; what runs goes on"
     );
     Err(ApiError::new(426, "AgentTooOld", words).into())

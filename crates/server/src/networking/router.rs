@@ -173,7 +173,10 @@ impl Entity for Router {
                 gateways::check_allowed(write, wish, "update")?;
             }
             gateways::set_first(write, &mut router, &mut attached, wish.as_ref())?;
-            if router.gateways.is_empty() && !input.names("enable_ndp_proxy") {
+            if router.gateways.is_empty() && router.enable_ndp_proxy {
+                if input.names("enable_ndp_proxy") {
+                    return Err(no_ndp(&router));
+                }
                 router.enable_ndp_proxy = false;
             }
         }
@@ -234,7 +237,8 @@ fn put(
     let gateways_stay = old.value.gateways == router.gateways;
     if router.enable_ndp_proxy && !(old.value.enable_ndp_proxy && gateways_stay) {
         check_ndp(write, &router, attached)?;
-    } else if router.enable_ndp_proxy && !attached.has_ipv6_outside() {
+    } else if router.enable_ndp_proxy && !router.gateways.is_empty() && !attached.has_ipv6_outside()
+    {
         return Err(ApiError::conflict(
             "RouterIPv6GatewayInUse",
             format!(
@@ -285,9 +289,10 @@ pub fn readdressed(write: &mut Write<'_>, old: &Port, new: &Port) -> Result<()> 
     put(write, row, row.value.as_ref().clone(), &attached).map(drop)
 }
 
-/// NDP proxies need a gateway with IPv6, in an address scope.
+/// NDP proxies need a gateway with IPv6, in an address scope; without any gateway they wait for one, since
+/// the `openstack` client asks for the gateway last.
 fn check_ndp(write: &Write<'_>, router: &Router, attached: &Attached) -> Result<()> {
-    if !router.enable_ndp_proxy {
+    if !router.enable_ndp_proxy || router.gateways.is_empty() {
         return Ok(());
     }
     let scoped = router.gateways.first().is_some_and(|gateway| {
@@ -297,14 +302,18 @@ fn check_ndp(write: &Write<'_>, router: &Router, attached: &Attached) -> Result<
     if scoped && attached.has_ipv6_outside() {
         return Ok(());
     }
-    Err(ApiError::conflict(
+    Err(no_ndp(router))
+}
+
+fn no_ndp(router: &Router) -> ApiError {
+    ApiError::conflict(
         "RouterGatewayNotValid",
         format!(
             "Can not enable ndp proxy on router {}, The router has no external gateway or the \
              external gateway port has no IPv6 address or IPv6 address scope.",
             router.id
         ),
-    ))
+    )
 }
 
 /// A request for a router that cannot be fulfilled.

@@ -25,8 +25,8 @@ use hextet_model::{
     neutron::{Network, NetworkType, Port, QosPolicy, Subnet},
 };
 use hextet_types::{
-    FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, QosPolicyId, RouterId,
-    SecurityGroupId, SubnetId,
+    AddressGroupId, FloatingIpId, HostId, NetworkId, PortForwardingId, PortId, QosPolicyId,
+    RouterId, SecurityGroupId, SubnetId,
 };
 
 use self::{
@@ -291,13 +291,17 @@ impl State {
 
     fn group_step(&self, id: SecurityGroupId) -> Option<Step> {
         let group = self.groups.get(&id)?.as_ref().clone();
-        // A host does not know of address groups, and would take the rule for one of any address.
-        let rules = self
-            .rules_of(id)
-            .filter(|r| r.remote_address_group_id.is_none())
-            .map(|r| (r.id, r.as_ref().clone()))
-            .collect();
-        Some(Step::PutGroup(Arc::new(Group { group, rules })))
+        let rules = self.rules_of(id).map(|r| (r.id, r.as_ref().clone()));
+        let named = self.rules_of(id).filter_map(|r| r.remote_address_group_id);
+        let addresses = named.filter_map(|named| {
+            let group = self.address_groups.get(&named)?;
+            Some((named, group.addresses.iter().copied().collect()))
+        });
+        Some(Step::PutGroup(Arc::new(Group {
+            group,
+            rules: rules.collect(),
+            addresses: addresses.collect(),
+        })))
     }
 
     fn sources_step(&self, host: &HostId, subnet: SubnetId) -> Step {
@@ -390,6 +394,16 @@ impl State {
             let step = self.group_step(id);
             let gone = || Step::other(Change::RemoveGroup(id));
             self.views.emit(&host, || step.unwrap_or_else(gone));
+        }
+    }
+
+    /// An address group's prefixes change.
+    pub(super) fn view_address_group(&mut self, id: AddressGroupId) {
+        let rules = self.rules_by_address_group.get(&id);
+        let rules = rules.filter_map(|rule| self.rules.get(rule));
+        let groups: BTreeSet<_> = rules.map(|rule| rule.security_group_id).collect();
+        for group in groups {
+            self.view_group(group);
         }
     }
 

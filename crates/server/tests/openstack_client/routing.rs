@@ -71,6 +71,40 @@ pub fn routers(os: &mut Session) {
     tidy(os);
 }
 
+/// The client sends what it says of gateways in requests of their own.
+pub fn several_gateways(os: &mut Session) {
+    external(os);
+    os.json("network create ext2 --external");
+    os.json("subnet create ext2-v4 --network ext2 --subnet-range 198.51.100.0/24 --no-dhcp");
+    let of = |os: &mut Session| -> Vec<String> {
+        let shown = os.json("router show r");
+        let all = shown["external_gateways"].as_array().unwrap().clone();
+        let address = |g: &serde_json::Value| g["external_fixed_ips"][0]["ip_address"].clone();
+        all.iter()
+            .map(|g| address(g).as_str().unwrap().to_owned())
+            .collect()
+    };
+    os.json(
+        "router create r --external-gateway ext --fixed-ip ip-address=203.0.113.50 \
+         --enable-default-route-ecmp",
+    );
+    assert_eq!(of(os), ["203.0.113.50"]);
+    os.json("router add gateway r ext2 --fixed-ip ip-address=198.51.100.50");
+    assert_eq!(of(os), ["203.0.113.50", "198.51.100.50"]);
+    let shown = os.json("router show r");
+    assert_eq!(shown["enable_default_route_ecmp"], json!(true));
+    let words = os.fails("router add gateway r ext2 --fixed-ip ip-address=192.0.2.1");
+    assert!(words.contains("192.0.2.1"), "{words}");
+    os.json("router remove gateway r ext2 --fixed-ip ip-address=198.51.100.50");
+    assert_eq!(of(os), ["203.0.113.50"]);
+    os.quiet("router set r --disable");
+    assert_eq!(os.json("router show r")["admin_state_up"], json!(false));
+    for words in ["router delete r", "network delete ext2"] {
+        os.quiet(words);
+    }
+    tidy(os);
+}
+
 pub fn floating_ips(os: &mut Session) {
     external(os);
     os.json("router create r --external-gateway ext");

@@ -1,8 +1,38 @@
+use hextet_types::AddressGroupId;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::neutron::{SecurityGroup, Standard};
+
+/// What it allows in a group whose address group 1 is of these prefixes.
+fn matched_with(prefixes: &[&str], rule: &SecurityGroupRule) -> Vec<Match> {
+    let prefixes = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+    let group = Group {
+        group: SecurityGroup {
+            id: rule.security_group_id,
+            standard: Standard {
+                project_id: hextet_types::ProjectId(String::new()),
+                name: String::new(),
+                description: String::new(),
+                tags: Vec::new(),
+                revision_number: 0,
+                created_at: Timestamp::UNIX_EPOCH,
+                updated_at: Timestamp::UNIX_EPOCH,
+            },
+            stateful: true,
+            shared: false,
+        },
+        rules: [].into(),
+        addresses: [(AddressGroupId(Uuid::from_u128(1)), prefixes)].into(),
+    };
+    matches(&group, rule)
+}
+
+fn matched(rule: &SecurityGroupRule) -> Vec<Match> {
+    matched_with(&[], rule)
+}
 
 fn rule(
     family: Family,
@@ -112,7 +142,7 @@ fn a_rule_has_the_shape_of_what_it_says() {
         ),
     ];
     for (rule, service, key) in cases {
-        let found = matches(&rule);
+        let found = matched(&rule);
         assert_eq!(found.len(), 1, "{rule:?}");
         assert_eq!(found[0].shape.service, service, "{rule:?}");
         assert_eq!(found[0].key, key, "{rule:?}");
@@ -139,7 +169,7 @@ fn a_rule_that_makes_no_sense_opens_nothing() {
         rule(V4, Some(1), (Some(8), Some(256))),
         rule(V6, Some(58), (None, Some(0))),
     ] {
-        assert_eq!(matches(&rule), [], "{rule:?}");
+        assert_eq!(matched(&rule), [], "{rule:?}");
     }
 }
 
@@ -150,9 +180,34 @@ fn a_prefix_of_no_bits_is_no_prefix() {
         ..rule(Family::V6, None, (None, None))
     };
     assert_eq!(
-        matches(&all),
-        matches(&rule(Family::V6, None, (None, None)))
+        matched(&all),
+        matched(&rule(Family::V6, None, (None, None)))
     );
+}
+
+#[test]
+fn an_address_group_opens_each_of_its_prefixes_and_no_more() {
+    use Family::{V4, V6};
+    let named = |family| SecurityGroupRule {
+        remote_address_group_id: Some(AddressGroupId(Uuid::from_u128(1))),
+        ..rule(family, Some(6), (Some(443), None))
+    };
+    let prefixes = ["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/48"];
+    let lengths = |found: &[Match]| found.iter().map(|m| m.shape.prefix_len).collect::<Vec<_>>();
+    assert_eq!(
+        lengths(&matched_with(&prefixes, &named(V4))),
+        [Some(24), Some(32)]
+    );
+    assert_eq!(lengths(&matched_with(&prefixes, &named(V6))), [Some(48)]);
+    assert_eq!(matched_with(&[], &named(V4)), []);
+    assert_eq!(matched_with(&prefixes[..2], &named(V6)), []);
+    let unknown = SecurityGroupRule {
+        remote_address_group_id: Some(AddressGroupId(Uuid::from_u128(2))),
+        ..named(V4)
+    };
+    assert_eq!(matched_with(&prefixes, &unknown), []);
+    let all = matched_with(&["192.0.2.0/24", "0.0.0.0/0"], &named(V4));
+    assert_eq!(all, matched(&rule(V4, Some(6), (Some(443), None))));
 }
 
 #[test]

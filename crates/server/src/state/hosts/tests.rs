@@ -4,14 +4,15 @@ use bytes::Bytes;
 use hextet_model::{
     intent::{GatewayHost, Intent, RemotePort, RouterInterface, TunnelEndpoint},
     neutron::{
-        self, AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute, NdpProxy,
-        NetworkType, PortRange, Router, RouterGateway, SecurityGroup, SecurityGroupRule, Standard,
-        Status, SubnetPool,
+        self, AddressGroup, AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute,
+        NdpProxy, NetworkType, PortRange, Router, RouterGateway, SecurityGroup, SecurityGroupRule,
+        Standard, Status, SubnetPool,
     },
 };
 use hextet_store::{Event, KeyValue};
 use hextet_types::{
-    AddressScopeId, Family, Mac, NdpProxyId, Prefix, ProjectId, SecurityGroupRuleId, SubnetPoolId,
+    AddressGroupId, AddressScopeId, Family, Mac, NdpProxyId, Prefix, ProjectId,
+    SecurityGroupRuleId, SubnetPoolId,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -23,6 +24,9 @@ use crate::{
     keys,
     state::{HostRecord, bindings::BindingRecord, holders::HolderRecord, layer3::GatewayRecord},
 };
+
+/// Security groups that there may be.
+const GROUPS: u8 = 4;
 
 fn id(kind: u8, n: u8) -> Uuid {
     Uuid::from_bytes([kind, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
@@ -94,6 +98,20 @@ fn group(n: u8, revision: u64) -> SecurityGroup {
     }
 }
 
+/// With those of three prefixes whose bits are set.
+fn address_group(n: u8, which: u8, revision: u64) -> AddressGroup {
+    let prefixes = ["192.0.2.0/24", "198.51.100.7/32", "2001:db8:9::/48"];
+    let named = prefixes.iter().enumerate();
+    let named = named.filter(|(i, _)| which & (1 << i) != 0);
+    AddressGroup {
+        id: AddressGroupId(id(5, n)),
+        standard: standard(revision),
+        addresses: named.map(|(_, p)| p.parse().unwrap()).collect(),
+        shared: false,
+    }
+}
+
+/// Its other end is a member of a group, or, with a number from [`GROUPS`] on, in an address group.
 fn rule(n: u8, group: u8, remote: Option<u8>, revision: u64) -> SecurityGroupRule {
     SecurityGroupRule {
         id: SecurityGroupRuleId(id(4, n)),
@@ -106,8 +124,12 @@ fn rule(n: u8, group: u8, remote: Option<u8>, revision: u64) -> SecurityGroupRul
         port_range_min: None,
         port_range_max: None,
         remote_ip_prefix: None,
-        remote_group_id: remote.map(|r| SecurityGroupId(id(3, r))),
-        remote_address_group_id: None,
+        remote_group_id: remote
+            .filter(|r| *r < GROUPS)
+            .map(|r| SecurityGroupId(id(3, r))),
+        remote_address_group_id: remote
+            .and_then(|r| r.checked_sub(GROUPS))
+            .map(|r| AddressGroupId(id(5, r))),
         as_written: None,
         revision_number: revision,
         created_at: Timestamp::UNIX_EPOCH,
@@ -360,6 +382,7 @@ enum Step_ {
     Host(u8, bool, bool),
     Subnet(u8, bool),
     Group(u8, bool),
+    AddressGroup(u8, u8, bool),
     Rule(u8, u8, Option<u8>, bool),
     Port(Spec, bool),
     /// A port's binding on a host, and whether the workload was heard there.
@@ -452,8 +475,9 @@ fn step() -> impl Strategy<Value = Step_> {
             .prop_map(|(n, p, f, t)| Step_::Forwarding(n, p, f, t)),
         3 => host_step(),
         2 => (0..=OUTSIDE, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
-        1 => (0u8..4, there).prop_map(|(n, t)| Step_::Group(n, t)),
-        3 => (0u8..8, prop::option::of(0u8..4), there)
+        1 => (0..GROUPS, there).prop_map(|(n, t)| Step_::Group(n, t)),
+        2 => (0u8..2, 0u8..8, there).prop_map(|(n, w, t)| Step_::AddressGroup(n, w, t)),
+        4 => (0u8..8, prop::option::of(0..GROUPS + 2), there)
             .prop_map(|(n, r, t)| Step_::Rule(n, n % 4, r, t)),
         9 => (spec, there).prop_map(|(s, t)| Step_::Port(s, t)),
         4 => (0u8..24, 0u8..3, prop::bool::ANY, there)
@@ -513,6 +537,11 @@ fn event(step: &Step_, revision: u64) -> Event {
                 put(key, &group(*n, revision), revision),
                 *there,
             )
+        }
+        Step_::AddressGroup(n, which, there) => {
+            let key = keys::address_group(AddressGroupId(id(5, *n)));
+            let group = address_group(*n, *which, revision);
+            put_or_delete(key.clone(), put(key, &group, revision), *there)
         }
         Step_::Rule(n, g, remote, there) => {
             let key = keys::rule(SecurityGroupId(id(3, *g)), SecurityGroupRuleId(id(4, *n)));
@@ -749,7 +778,15 @@ fn groups_from_tables(state: &State, port: &Port, intent: &mut Intent) {
         }
         if let Some(group) = state.groups.get(id) {
             let group = group.as_ref().clone();
-            intent.groups.insert(*id, Group { group, rules });
+            let named = rules.values().filter_map(|r| r.remote_address_group_id);
+            let named = named.filter_map(|id| state.address_groups.get(&id));
+            let addresses = named.map(|g| (g.id, g.addresses.iter().copied().collect()));
+            let told = Group {
+                group,
+                addresses: addresses.collect(),
+                rules,
+            };
+            intent.groups.insert(*id, told);
         }
     }
 }
@@ -1062,9 +1099,9 @@ proptest! {
     }
 }
 
-/// A host would take such a rule for one that any address passes.
+/// So a host never takes such a rule for one that any address passes.
 #[test]
-fn a_rule_that_names_an_address_group_is_told_to_no_host() {
+fn a_rule_is_told_with_the_address_group_that_it_names() {
     let mut state = State::default();
     let spec = Spec {
         n: 0,
@@ -1079,26 +1116,31 @@ fn a_rule_that_names_an_address_group_is_told_to_no_host() {
     let steps = [
         Step_::Network(0, false, true),
         Step_::Group(0, true),
-        Step_::Rule(0, 0, None, true),
+        Step_::AddressGroup(0, 0b101, true),
+        Step_::Rule(0, 0, Some(GROUPS), true),
         Step_::Port(spec, true),
     ];
     for (at, step) in steps.iter().enumerate() {
         state.apply(&event(step, at as u64 + 1)).unwrap();
     }
-    let plain = rule(0, 0, None, 9);
-    let named = SecurityGroupRule {
-        id: SecurityGroupRuleId(id(4, 1)),
-        remote_address_group_id: Some(hextet_types::AddressGroupId(id(5, 0))),
-        ..plain
+    state.views.listen(host(0));
+    let told = |steps: Vec<Step>| {
+        steps.into_iter().find_map(|step| match step {
+            Step::PutGroup(group) => Some(group.addresses.clone()),
+            _ => None,
+        })
     };
-    let key = keys::rule(named.security_group_id, named.id);
-    state.apply(&put(key, &named, 9)).unwrap();
-    let steps = state.snapshot(&host(0));
-    let told = steps.iter().find_map(|step| match step {
-        Step::PutGroup(group) => Some(group.rules.keys().copied().collect::<Vec<_>>()),
-        _ => None,
-    });
-    assert_eq!(told, Some(vec![SecurityGroupRuleId(id(4, 0))]));
+    let named = |prefixes: &[&str]| {
+        let prefixes = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+        Some(BTreeMap::from([(AddressGroupId(id(5, 0)), prefixes)]))
+    };
+    let both = named(&["192.0.2.0/24", "2001:db8:9::/48"]);
+    assert_eq!(told(state.snapshot(&host(0))), both);
+    state
+        .apply(&event(&Step_::AddressGroup(0, 0b100, true), 9))
+        .unwrap();
+    let steps = state.views.take().into_iter().flat_map(|(_, steps)| steps);
+    assert_eq!(told(steps.collect()), named(&["2001:db8:9::/48"]));
 }
 
 /// One port more on a host costs steps for that host, and for those that need its address.
