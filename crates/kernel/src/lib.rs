@@ -31,6 +31,7 @@ mod xfrm;
 
 pub use error::{Error, Refusal};
 pub use reconcile::{
-    Config, Expected, Kernel, Look, Onlooker, Op, Report, Scope, Seen, Standing, diff, diff_keys,
+    Config, Counted, Expected, Keeper, Kernel, Look, Onlooker, Op, Report, Scope, Seen, Standing,
+    diff, diff_keys,
 };
 pub use route::PROTOCOL;

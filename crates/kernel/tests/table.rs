@@ -92,10 +92,13 @@ fn limited() -> Vec<Object> {
         over(Field::Daddr(Family::V4), "limit-packets"),
         rule(vec![Statement::SetDscp(Family::V4, 46)]),
         rule(vec![Statement::SetDscp(Family::V6, 10)]),
+        rule(vec![Statement::Count("meter-1".into())]),
     ];
     vec![
         limiter("l1", octets),
         limiter("l2", packets),
+        Object::Counter(MAIN, "meter-1".into()),
+        Object::Counter(MAIN, "meter-2".into()),
         data_map(
             "limit-octets",
             vec![KeyType::IfName],
@@ -755,6 +758,55 @@ fn a_limiter_stands_while_others_change() {
         desired.extend(states([new, to_new]));
         assert_eq!(host.reconcile(&desired), 3);
         assert_eq!(handle(), before);
+    });
+}
+
+#[test]
+fn a_counter_goes_on_while_others_change_and_is_read_before_it_goes() {
+    isolated(|| {
+        let mut desired = everything();
+        let mut host = Host::open();
+        let (kept, last) = std::sync::mpsc::channel();
+        let keeper = hextet_kernel::Keeper::new(move |counted| kept.send(counted).expect("a test"));
+        host.kernel.keep_counts(keeper);
+        host.reconcile(&desired);
+        let read = |host: &mut Host| {
+            let counted = host.kernel.counted(&MAIN).expect("counters");
+            let one = counted.into_iter().find(|c| c.name.0 == "meter-1");
+            one.expect("a counter")
+        };
+        run("ip link set lo up; sysctl -q -w net.ipv4.ip_forward=1");
+        let before = read(&mut host);
+        assert_eq!((before.packets, before.octets), (0, 0));
+        let gone = Object::Counter(MAIN, "meter-2".into());
+        desired.remove(&gone.key());
+        let new = Object::Counter(MAIN, "meter-3".into());
+        desired.insert(new.key(), new);
+        let mut limits = desired.get(&chain("limits", None, vec![]).key()).cloned();
+        let Some(Object::Chain(_, chain)) = &mut limits else {
+            panic!("no such chain")
+        };
+        chain
+            .rules
+            .insert(0, rule(vec![Statement::Count("meter-3".into())]));
+        desired.extend(limits.map(|limits| (limits.key(), limits)));
+        assert_eq!(host.reconcile(&desired), 3);
+        let lost = last.try_iter().flatten().collect::<Vec<_>>();
+        assert_eq!(lost.len(), 1);
+        assert_eq!(lost[0].name.0, "meter-2");
+        assert_eq!(read(&mut host).identity, before.identity, "it is the same");
+        // Whoever takes our table away takes what was counted with it: what comes then is another counter.
+        run("nft delete table inet hextet");
+        host.reconcile(&desired);
+        let anew = read(&mut host);
+        assert_ne!(anew.identity, before.identity);
+        assert_eq!(
+            anew.identity[0], before.identity[0],
+            "of the same namespace"
+        );
+        assert_eq!(last.try_iter().flatten().count(), 0);
+        host.reconcile(&BTreeMap::new());
+        assert_eq!(last.try_iter().flatten().count(), 2);
     });
 }
 

@@ -3,8 +3,10 @@
 //! What is written and what is read back come to the same values here: registers are numbered by their
 //! four octets, counters and handles are left out. So two rules are equal when they do the same.
 
-use hextet_model::state::{ChainName, SetName, Verdict};
+use hextet_model::state::{ChainName, CounterName, SetName, Verdict};
 
+use super::OBJECT_COUNTER;
+pub use super::checksum::Checksum;
 use crate::netlink::{Attrs, Message, be32, be64, octet, text};
 
 /// `meta` keys, `enum nft_meta_keys`.
@@ -79,39 +81,9 @@ const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFTA_DYNSET_EXPR: u16 = 7;
 const NUMGEN_RANDOM: u32 = 1;
-/// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`.
-const CSUM_PSEUDO_HEADER: u32 = 1;
 
 /// A register, numbered by its first four octets of 64: 0 to 15.
 pub type Slot = u8;
-
-/// Which checksum follows what is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checksum {
-    /// None.
-    None,
-    /// That of an IPv4 header.
-    Ipv4Header,
-    /// That of the transport, where the pseudo-header changes.
-    PseudoHeader,
-}
-
-impl Checksum {
-    const ALL: [Checksum; 3] = [Checksum::None, Checksum::Ipv4Header, Checksum::PseudoHeader];
-
-    /// Type (`NFT_PAYLOAD_CSUM_INET` is 1), offset and flags.
-    const fn numbers(self) -> [u32; 3] {
-        match self {
-            Checksum::None => [0, 0, 0],
-            Checksum::Ipv4Header => [1, 10, 0],
-            Checksum::PseudoHeader => [0, 0, CSUM_PSEUDO_HEADER],
-        }
-    }
-
-    fn of(numbers: [u32; 3]) -> Option<Checksum> {
-        Self::ALL.into_iter().find(|c| c.numbers() == numbers)
-    }
-}
 
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +172,8 @@ pub enum Expr {
     Notrack,
     /// Counts.
     Counter,
+    /// Counts at the counter of that name.
+    CounterRef(CounterName),
     /// What we never write.
     Other { name: String, octets: Vec<u8> },
 }
@@ -229,7 +203,7 @@ impl Expr {
             Expr::Cmp { .. } => "cmp",
             Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
             Expr::Lookup { .. } | Expr::Map { .. } => "lookup",
-            Expr::ObjectMap { .. } => "objref",
+            Expr::ObjectMap { .. } | Expr::CounterRef(_) => "objref",
             Expr::Reject { .. } => "reject",
             Expr::Dynset { .. } => "dynset",
             Expr::Connlimit { .. } => "connlimit",
@@ -374,6 +348,7 @@ impl Expr {
             Expr::ObjectMap { set, slot } => m.be32(3, register(*slot)).text(4, &set.0),
             Expr::Reject { kind, code } => m.be32(1, *kind).octet(2, *code),
             Expr::Counter => m.be64(1, 0).be64(2, 0),
+            Expr::CounterRef(name) => m.be32(1, OBJECT_COUNTER).text(2, &name.0),
             Expr::Other { octets, .. } => m.raw(octets),
             _ => m,
         };
@@ -495,6 +470,9 @@ impl Expr {
                 set: SetName(data.get(4).and_then(text)?.to_owned()),
                 slot: slot(3)?,
             },
+            "objref" if n(1) == Some(OBJECT_COUNTER) => {
+                Expr::CounterRef(CounterName(data.get(2).and_then(text)?.to_owned()))
+            }
             "reject" => Expr::Reject {
                 kind: n(1)?,
                 code: data.get(2).and_then(octet).unwrap_or(0),

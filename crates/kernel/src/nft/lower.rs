@@ -109,6 +109,7 @@ impl Lowering {
             Statement::SetPktType(to) => self.set_pkt_type(*to),
             Statement::SetSaddr(to) => self.set_saddr(*to),
             Statement::Counter => self.exprs.push(Expr::Counter),
+            Statement::Count(name) => self.exprs.push(Expr::CounterRef(name.clone())),
             Statement::Notrack => self.exprs.push(Expr::Notrack),
             Statement::Snat(range) => self.snat(range)?,
             Statement::NatMap(end, key, map, port) => self.nat_map(*end, key, map, *port)?,

@@ -3,6 +3,8 @@
 //!
 //! The table is not flagged as owned by a socket: it must outlive us.
 
+mod checksum;
+mod counter;
 mod expr;
 mod lower;
 mod read;
@@ -12,6 +14,7 @@ mod value;
 use hextet_model::state::KeyType;
 use hextet_types::Family;
 
+pub use counter::read_counters;
 #[cfg(feature = "fuzzing")]
 pub use read::read_any;
 pub use read::{generation, key_types, read_table, table_use};
@@ -56,6 +59,8 @@ mod set_flag {
     pub const OBJECT: u32 = 0x40;
 }
 
+/// Counters, `NFT_OBJECT_COUNTER`.
+const OBJECT_COUNTER: u32 = 1;
 /// Limiters, `NFT_OBJECT_LIMIT`.
 const OBJECT_LIMIT: u32 = 4;
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Chain, ChainName, Element, KeyType, Limiter, LimiterName, Policy, Set, SetName, TABLE, Value,
-    Verdict,
+    Chain, ChainName, CounterName, Element, KeyType, Limiter, LimiterName, Policy, Set, SetName,
+    TABLE, Value, Verdict,
 };
 
 use super::{
-    DATA_VERDICT, HEADER, NFPROTO_INET, OBJECT_LIMIT, expr,
+    DATA_VERDICT, HEADER, NFPROTO_INET, OBJECT_LIMIT, counter, expr,
     expr::Expr,
     key_len, lower, msg, read_key_type, set_flag,
     transaction::{ELEMENT_OBJECT, clipped, hook_number, read_comment},
@@ -33,6 +33,8 @@ pub struct Table {
     pub dormant: bool,
     /// Its limiters; none where it is none that the model can say.
     pub limiters: BTreeMap<LimiterName, Option<Limiter>>,
+    /// Its counters.
+    pub counters: BTreeSet<CounterName>,
     /// Its sets; a text where it is none that the model can say.
     pub sets: BTreeMap<SetName, Result<Set, String>>,
     /// Its chains.
@@ -121,6 +123,10 @@ pub fn read_table(socket: &mut Socket) -> Result<Table, Error> {
     table
         .limiters
         .extend(socket.dump(&mut request, read_limiter)?);
+    let counters = counter::read_counters(socket)?;
+    table
+        .counters
+        .extend(counters.into_iter().map(|count| count.name));
     let mut request = super::read::request(msg::GETSET);
     table.sets.extend(socket.dump(&mut request, read_set)?);
     let mut request = super::read::request(msg::GETCHAIN);
@@ -164,20 +170,20 @@ fn table_state(socket: &mut Socket) -> Result<Option<(u32, u32)>, Error> {
     Ok(tables.first().copied())
 }
 
-fn request(kind: u16) -> Batch {
+pub(super) fn request(kind: u16) -> Batch {
     let mut request = Batch::default();
     request.message(kind, 0, &HEADER).text(1, TABLE);
     request
 }
 
 /// The attributes of a message about our table (its name is always attribute 1).
-fn ours<'a>(answer: &Answer<'a>) -> Option<Attrs<'a>> {
+pub(super) fn ours<'a>(answer: &Answer<'a>) -> Option<Attrs<'a>> {
     let attrs = Attrs::after(answer.payload, HEADER.len());
     let inet = answer.payload.first() == Some(&NFPROTO_INET);
     (inet && attrs.get(1).and_then(text) == Some(TABLE)).then_some(attrs)
 }
 
-/// Other objects than limiters are nobody's that we would know.
+/// Other objects are read elsewhere, or nobody's that we would know.
 fn read_limiter(answer: &Answer<'_>) -> Option<(LimiterName, Option<Limiter>)> {
     let attrs = ours(answer)?;
     let name = LimiterName(attrs.get(2).and_then(text)?.to_owned());

@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Chain, ChainName, Element, Hook, KeyType, Limiter, LimiterName, Policy, Set, SetName, TABLE,
-    Value,
+    Chain, ChainName, CounterName, Element, Hook, KeyType, Limiter, LimiterName, Policy, Set,
+    SetName, TABLE, Value,
 };
 
+use super::expr::Expr;
 use super::{
-    DATA_VERDICT, HEADER, NFNL_SUBSYS_NFTABLES, OBJECT_LIMIT, expr, key_len, key_type_number,
-    lower, msg, set_flag,
+    DATA_VERDICT, HEADER, NFNL_SUBSYS_NFTABLES, OBJECT_COUNTER, OBJECT_LIMIT, expr, key_len,
+    key_type_number, lower, msg, set_flag,
 };
 use crate::{
     error::{Error, Refusal},
@@ -34,6 +35,10 @@ pub enum Change<'a> {
     Limiter(&'a Limiter, bool),
     /// The limiter goes.
     NoLimiter(&'a LimiterName),
+    /// The counter is new, and begins with nothing.
+    Counter(&'a CounterName),
+    /// The counter goes.
+    NoCounter(&'a CounterName),
     /// The set is new; `true`, where one of that name has to go first.
     Set(&'a Set, bool),
     /// The set goes, with its elements.
@@ -203,6 +208,7 @@ impl<'a> Writer<'a> {
             }
         }
         self.limiters(changes);
+        self.counters(changes);
         for (i, change) in all() {
             if let Change::Set(set, _) = change {
                 self.own(i);
@@ -251,6 +257,22 @@ impl<'a> Writer<'a> {
                 m.text(2, &limiter.name.0)
                     .be32(3, OBJECT_LIMIT)
                     .nest(4, |m| lower::limiter(limiter.rate).write_data(m));
+            }
+        }
+    }
+
+    fn counters(&mut self, changes: &[Change<'a>]) {
+        for (i, change) in changes.iter().enumerate() {
+            let (kind, flags, name) = match change {
+                Change::Counter(name) => (msg::NEWOBJ, flags::CREATE | flags::EXCL, name),
+                Change::NoCounter(name) => (msg::DELOBJ, 0, name),
+                _ => continue,
+            };
+            self.own(i);
+            let mut m = self.open(kind, flags);
+            m.text(2, &name.0).be32(3, OBJECT_COUNTER);
+            if kind == msg::NEWOBJ {
+                m.nest(4, |m| Expr::Counter.write_data(m));
             }
         }
     }

@@ -132,6 +132,9 @@ impl Kernel {
         if matches!(phase, Phase::Made | Phase::MadeEnds) {
             return run.iter().map(|op| self.apply_made(op)).collect();
         }
+        if phase == Phase::CounterEnds {
+            return self.end_counters(netns, run);
+        }
         let netns = match phase {
             Phase::Patch | Phase::PatchEnds => &Netns::Main,
             _ => netns,

@@ -470,6 +470,10 @@ fn dump_table(
         };
         found.insert(key, standing);
     }
+    for name in table.counters {
+        let object = Object::Counter(netns.clone(), name);
+        found.insert(object.key(), object.into());
+    }
     for (name, set) in table.sets {
         let standing = match set {
             Ok(set) => {

@@ -4,6 +4,7 @@
 //! can touch it. Policy stands before the service that it guards begins, and ends after it.
 
 mod apply;
+mod counters;
 mod diff;
 mod dump;
 mod forget;
@@ -28,6 +29,7 @@ use hextet_types::{IfName, Mac};
 use namespaces::Namespace;
 use numbers::Numbers;
 
+pub use counters::{Counted, Keeper};
 pub use diff::{diff, diff_keys};
 pub use look::{Expected, Look, Onlooker, Seen};
 pub use op::{Op, Standing};
@@ -143,6 +145,7 @@ pub struct Kernel {
     lost: BTreeSet<Key>,
     /// What was written since a look began.
     written: Option<BTreeSet<Key>>,
+    keeper: Keeper,
     /// It only looks: namespaces that it opens are read while others write.
     onlooks: bool,
 }
@@ -175,6 +178,7 @@ impl Kernel {
             known: BTreeMap::new(),
             lost: BTreeSet::new(),
             written: None,
+            keeper: Keeper::default(),
             onlooks: false,
         })
     }

@@ -238,6 +238,9 @@ impl Kernel {
         {
             tracing::warn!(error = %e, %netns, "links of a namespace that is gone stay for some time");
         }
+        if named_like_ours && !self.onlooks {
+            self.keeper.keep(netns, &mut namespace, |_| true);
+        }
     }
 
     /// What stands of a namespace with a name of ours; none, where it is not ours.
@@ -311,6 +314,7 @@ impl Kernel {
             return Ok(());
         };
         namespace.delete_made()?;
+        self.keep_all(&netns);
         self.namespaces.remove(&netns);
         self.forget_number(&netns);
         netns::delete(name)

@@ -91,6 +91,7 @@ impl Op {
                 Key::EdgeProgram(..) => P::ProgramEnds,
                 Key::Source(..) | Key::Hop(..) | Key::Receiver(..) => P::SourceEnds,
                 Key::Limiter(..) | Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
+                Key::Counter(..) => P::CounterEnds,
                 Key::Rule(..) => P::RuleEnds,
                 Key::XfrmPolicy(..) => P::XfrmPolicyEnds,
                 Key::Sysctl(..) => P::SysctlEnds,
@@ -103,9 +104,11 @@ impl Op {
                 Object::Sysctl(_) => P::Sysctl,
                 Object::XfrmPolicy(_) => P::XfrmPolicy,
                 Object::Rule(_) => P::Rule,
-                Object::Limiter(..) | Object::Set(..) | Object::Chain(..) | Object::Element(..) => {
-                    P::Table
-                }
+                Object::Limiter(..)
+                | Object::Counter(..)
+                | Object::Set(..)
+                | Object::Chain(..)
+                | Object::Element(..) => P::Table,
                 Object::Source(_) | Object::Hop(_) | Object::Receiver(_) => P::Source,
                 Object::EdgeProgram(_) => P::Program,
                 Object::Link(_) => P::Link,
@@ -147,6 +150,7 @@ pub(super) enum Phase {
     Route,
     Patch,
     TableEnds,
+    CounterEnds,
     RuleEnds,
     XfrmPolicyEnds,
     SysctlEnds,
@@ -171,6 +175,7 @@ impl Phase {
                 | P::ProgramEnds
                 | P::MadeEnds
                 | P::Table
+                | P::CounterEnds
                 | P::RuleEnds
                 | P::XfrmPolicyEnds
                 | P::SysctlEnds
@@ -200,6 +205,7 @@ fn netns_of(object: &Object) -> &Netns {
         Object::XfrmPolicy(o) => &o.netns,
         Object::Rule(o) => &o.netns,
         Object::Limiter(netns, _)
+        | Object::Counter(netns, _)
         | Object::Set(netns, _)
         | Object::Chain(netns, _)
         | Object::Element(netns, _) => netns,
@@ -270,9 +276,11 @@ pub(super) fn describe(object: &Object) -> String {
                 o.mac, o.mtu, o.group
             )
         }
-        Object::Namespace(_) | Object::EdgeProgram(_) | Object::Source(_) | Object::Address(_) => {
-            name
-        }
+        Object::Namespace(_)
+        | Object::Counter(..)
+        | Object::EdgeProgram(_)
+        | Object::Source(_)
+        | Object::Address(_) => name,
         Object::Receiver(o) => match o.host {
             Some(host) => format!("{name} to host {host} by {}", o.to),
             None => format!("{name} to {}", o.to),
@@ -336,6 +344,7 @@ pub(super) fn describe_key(key: &Key) -> String {
             text
         }
         Key::Limiter(_, limiter) => format!("nft limit {limiter}"),
+        Key::Counter(_, counter) => format!("nft counter {counter}"),
         Key::Set(_, set) => format!("nft set {set}"),
         Key::Chain(_, chain) => format!("nft chain {chain}"),
         Key::Element(_, set, values) => {

@@ -42,7 +42,7 @@ pub(super) fn apply_table(namespace: &mut Namespace, run: &[Op]) -> Vec<Fate> {
     if run.iter().any(|op| {
         matches!(
             op,
-            Op::Delete(Key::Limiter(..) | Key::Set(..) | Key::Chain(..))
+            Op::Delete(Key::Limiter(..) | Key::Counter(..) | Key::Set(..) | Key::Chain(..))
         )
     }) {
         let emptied = nft::table_use(&mut namespace.nft);
@@ -105,12 +105,14 @@ fn change(op: &Op) -> Option<Change<'_>> {
     Some(match op {
         Op::Create(object) | Op::Replace { new: object, .. } => match object {
             Object::Limiter(_, limiter) => Change::Limiter(limiter, replaces),
+            Object::Counter(_, name) => Change::Counter(name),
             Object::Set(_, set) => Change::Set(set, replaces),
             Object::Chain(_, chain) => Change::Chain(chain, exists(op, chain)),
             Object::Element(_, element) => Change::Element(element, replaces),
             _ => return None,
         },
         Op::Delete(Key::Limiter(_, name)) => Change::NoLimiter(name),
+        Op::Delete(Key::Counter(_, name)) => Change::NoCounter(name),
         Op::Delete(Key::Set(_, name)) => Change::NoSet(name),
         Op::Delete(Key::Chain(_, name)) => Change::NoChain(name),
         Op::Delete(Key::Element(_, set, key)) => Change::NoElement(set, key),

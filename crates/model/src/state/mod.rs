@@ -17,9 +17,9 @@ use hextet_types::{PortId, Prefix};
 use serde::{Deserialize, Serialize};
 
 pub use nft::{
-    Chain, ChainHook, ChainName, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, KeyPart,
-    KeyType, Limit, LimitUnit, Limiter, LimiterName, LimiterRate, Lookup, NatEnd, NatRange,
-    PktType, Policy, Rule as NftRule, Set, SetName, Statement, TABLE, Value, Verdict,
+    Chain, ChainHook, ChainName, CmpOp, CounterName, CtDirection, CtState, DynOp, Element, Field,
+    Hook, KeyPart, KeyType, Limit, LimitUnit, Limiter, LimiterName, LimiterRate, Lookup, NatEnd,
+    NatRange, PktType, Policy, Rule as NftRule, Set, SetName, Statement, TABLE, Value, Verdict,
 };
 pub use nft_text::table_text;
 pub use object::{

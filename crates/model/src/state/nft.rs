@@ -44,6 +44,8 @@ names! {
     SetName;
     /// A limiter's name, at most 127 octets.
     LimiterName;
+    /// A counter's name, at most 127 octets.
+    CounterName;
 }
 
 /// What a packet or its connection has, and a rule can look at.
@@ -431,6 +433,8 @@ pub enum Statement {
     SetSaddr(Ipv6Addr),
     /// Counts packets and octets.
     Counter,
+    /// Counts them at the counter of that name, which stands by itself.
+    Count(CounterName),
     /// Leaves the packet without connection tracking.
     Notrack,
     /// Translates the source; `persistent`, so that one client keeps one address.

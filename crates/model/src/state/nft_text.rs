@@ -22,12 +22,14 @@ use super::{
 /// A namespace's whole table, ready for `nft -f`.
 pub fn table_text<'a>(objects: impl IntoIterator<Item = &'a Object>, netns: &Netns) -> String {
     let mut limiters = Vec::new();
+    let mut counters = Vec::new();
     let mut sets = Vec::new();
     let mut chains = Vec::new();
     let mut elements: BTreeMap<&SetName, Vec<&Element>> = BTreeMap::new();
     for object in objects {
         match object {
             Object::Limiter(ns, limiter) if ns == netns => limiters.push(limiter),
+            Object::Counter(ns, name) if ns == netns => counters.push(name),
             Object::Set(ns, set) if ns == netns => sets.push(set),
             Object::Chain(ns, chain) if ns == netns => chains.push(chain),
             Object::Element(ns, element) if ns == netns => {
@@ -39,6 +41,9 @@ pub fn table_text<'a>(objects: impl IntoIterator<Item = &'a Object>, netns: &Net
     let mut text = format!("table inet {TABLE} {{\n");
     for limiter in limiters {
         let _ = writeln!(text, "\t{limiter}");
+    }
+    for counter in counters {
+        let _ = writeln!(text, "\tcounter {counter} {{\n\t}}");
     }
     for set in sets {
         let held = elements.get(&set.name).map_or(&[][..], Vec::as_slice);
@@ -277,6 +282,7 @@ impl fmt::Display for Statement {
             }
             Statement::SetSaddr(to) => write!(f, "ip6 saddr set {to}"),
             Statement::Counter => f.write_str("counter"),
+            Statement::Count(name) => write!(f, "counter name \"{name}\""),
             Statement::Notrack => f.write_str("notrack"),
             Statement::Snat(NatRange { first, last }) => {
                 let family = if first.is_ipv4() { "ip" } else { "ip6" };

@@ -5,7 +5,9 @@ use std::{fmt, net::IpAddr};
 use hextet_types::{Family, IfName, Mac, Prefix};
 use serde::{Deserialize, Serialize};
 
-use super::nft::{Chain, ChainName, Element, Limiter, LimiterName, Set, SetName, Value};
+use super::nft::{
+    Chain, ChainName, CounterName, Element, Limiter, LimiterName, Set, SetName, Value,
+};
 
 /// Marks on packets (`skb->mark`); we touch no other bits.
 pub mod marks {
@@ -398,6 +400,8 @@ pub enum Object {
     Rule(Rule),
     /// A limiter of our nftables table.
     Limiter(Netns, Limiter),
+    /// A counter of our nftables table: it stands, with what it has counted, while rules come and go.
+    Counter(Netns, CounterName),
     /// A set or map of our nftables table.
     Set(Netns, Set),
     /// A chain with its rules.
@@ -446,6 +450,8 @@ pub enum Key {
     /// By name.
     Limiter(Netns, LimiterName),
     /// By name.
+    Counter(Netns, CounterName),
+    /// By name.
     Set(Netns, SetName),
     /// By name.
     Chain(Netns, ChainName),
@@ -487,6 +493,7 @@ impl Object {
                 Key::Rule(r.netns.clone(), r.family, r.priority, r.fwmark, iif)
             }
             Object::Limiter(ns, l) => Key::Limiter(ns.clone(), l.name.clone()),
+            Object::Counter(ns, name) => Key::Counter(ns.clone(), name.clone()),
             Object::Set(ns, s) => Key::Set(ns.clone(), s.name.clone()),
             Object::Chain(ns, c) => Key::Chain(ns.clone(), c.name.clone()),
             Object::Element(ns, e) => Key::Element(ns.clone(), e.set.clone(), e.key.clone()),
@@ -518,6 +525,7 @@ impl Object {
             Object::XfrmPolicy(o) => &mut o.netns,
             Object::Rule(o) => &mut o.netns,
             Object::Limiter(place, _)
+            | Object::Counter(place, _)
             | Object::Set(place, _)
             | Object::Chain(place, _)
             | Object::Element(place, _) => place,
@@ -546,6 +554,7 @@ impl Key {
             | Key::XfrmPolicy(netns, ..)
             | Key::Rule(netns, ..)
             | Key::Limiter(netns, _)
+            | Key::Counter(netns, _)
             | Key::Set(netns, _)
             | Key::Chain(netns, _)
             | Key::Element(netns, ..)

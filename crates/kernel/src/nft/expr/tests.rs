@@ -132,6 +132,7 @@ fn expr() -> impl Strategy<Value = Expr> {
         ends(),
         Just(Expr::Notrack),
         Just(Expr::Counter),
+        Just(Expr::CounterRef("meter".into())),
     ]
 }
 
