@@ -7,6 +7,7 @@
 //! | `GET /v4/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
 //! | `POST /v1/heard` | [`Heard`] | 204 |
+//! | `POST /v1/metered` | [`Metered`] | 204 |
 //!
 //! The server shows its whole chain, the authority included, so that a host that joins can compare the
 //! authority with the fingerprint (SHA-256 of the DER, in hexadecimal) that ends its join token
@@ -20,9 +21,10 @@ use std::{
     net::IpAddr,
 };
 
-use hextet_model::intent::Change;
-use hextet_types::{HostId, Mac, PortId};
+use hextet_model::{intent::Change, neutron::Direction};
+use hextet_types::{HostId, Mac, MeteringLabelId, PortId, RouterId};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// The name in the server's certificate on this listener, whatever address it is reached by.
 pub const SERVER_NAME: &str = "server.hextet.internal";
@@ -129,6 +131,45 @@ pub struct StatusReport {
 pub struct Heard {
     /// At most 1,000 ports with 64 addresses each.
     pub ports: BTreeMap<PortId, BTreeSet<IpAddr>>,
+}
+
+/// What metering labels' counters have counted on this host; of one counter, older readings before younger ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metered {
+    /// At most 1,000.
+    pub readings: Vec<Reading>,
+}
+
+/// What a counter had counted at a time, since it was made.
+///
+/// The same reading may be told twice, and one be left out: what counts is the last of each counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reading {
+    /// For this label.
+    pub label: MeteringLabelId,
+    /// At this router.
+    pub router: RouterId,
+    /// What comes from outside is `ingress`.
+    pub direction: Direction,
+    /// Which counter.
+    pub epoch: Epoch,
+    /// When it was read: nanoseconds since the host started (`CLOCK_BOOTTIME`).
+    pub at_ns: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Octets, from the IP header on.
+    pub octets: u64,
+}
+
+/// A counter from its making to its end: whenever one begins with nothing, it is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Of the host's start (`/proc/sys/kernel/random/boot_id`).
+    pub boot: Uuid,
+    /// Of the namespace, the table and the counter, as the kernel numbers them.
+    pub counter: [u64; 3],
 }
 
 /// Whether other hosts can send to it with nothing but a route: one host's address, the same on every link.

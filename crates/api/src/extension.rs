@@ -206,6 +206,16 @@ const KNOWN: &[Extension] = &[
         "L3 NDP Proxy",
         "Single IPv6 addresses are reachable by way of a router",
     ),
+    ext(
+        "metering",
+        "Neutron Metering",
+        "Labels that count what passes between routers and the outside",
+    ),
+    ext(
+        "metering_source_and_destination_fields",
+        "Neutron Metering with source and destination filtering",
+        "Rules of metering labels that name sources and destinations",
+    ),
     ext("net-mtu", "Network MTU", "A network's MTU"),
     ext(
         "net-mtu-writable",

@@ -1,5 +1,5 @@
 //! The administrator's socket: a Unix socket with mode 0600, for those who may read the server's
-//! files anyway. `POST /join-tokens` and `GET /dump`; and the client's side of both.
+//! files anyway. `POST /join-tokens`, `GET /dump` and `GET /meters`; and the client's side of them.
 
 use std::{
     io::{self, BufRead, Write},
@@ -33,7 +33,10 @@ use crate::{
     agents::{AgentError, join},
     app::App,
     config::{ServerConfig, StoreKind},
+    networking::metering::sums,
 };
+
+pub use crate::networking::metering::sums::Metered;
 
 /// Asks for a join token.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,6 +57,7 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/join-tokens", post(create_token))
         .route("/dump", get(write_dump))
+        .route("/meters", get(meters))
 }
 
 /// Binds the socket, in place of one that a former server left.
@@ -90,6 +94,10 @@ async fn create_token(
     let lifetime = Duration::from_secs(request.lifetime_secs);
     let token = join::create_token(&app, request.host, lifetime).await?;
     Ok(Json(TokenAnswer { token }))
+}
+
+async fn meters(Shared(app): Shared<Arc<App>>) -> Json<Vec<Metered>> {
+    Json(sums::all(&app.cloud.state()))
 }
 
 async fn write_dump(Shared(app): Shared<Arc<App>>) -> Response {
@@ -265,6 +273,17 @@ pub async fn join_token(
         .to_bytes();
     let answer: TokenAnswer = serde_json::from_slice(&body).map_err(broken)?;
     Ok(answer.token)
+}
+
+/// Asks the running server for what metering labels have counted.
+///
+/// # Errors
+///
+/// No server runs, or it refuses.
+pub async fn metered(config: &ServerConfig) -> Result<Vec<Metered>, AdminError> {
+    let response = ask(config, "GET", "/meters", Vec::new()).await?;
+    let body = response.into_body().collect().await.map_err(broken)?;
+    serde_json::from_slice(&body.to_bytes()).map_err(broken)
 }
 
 /// Writes everything that the store holds: by the running server, or from the file when none runs.

@@ -10,14 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use hextet_model::neutron::RbacAction;
+use hextet_model::neutron::{Direction, RbacAction};
 use hextet_types::{
-    AddressGroupId, AddressScopeId, Family, FloatingIpId, HostId, Mac, NdpProxyId, NetworkId,
-    PortForwardingId, PortId, ProjectId, QosPolicyId, RbacPolicyId, RouterId, SecurityGroupId,
-    SecurityGroupRuleId, SubnetId, SubnetPoolId,
+    AddressGroupId, AddressScopeId, Family, FloatingIpId, HostId, Mac, MeteringLabelId,
+    MeteringRuleId, NdpProxyId, NetworkId, PortForwardingId, PortId, ProjectId, QosPolicyId,
+    RbacPolicyId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId,
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::metered::SumId;
 
 /// What a key of a thing (not of a claim) names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,12 @@ pub enum Key {
     NdpProxy(NdpProxyId),
     /// A QoS policy.
     QosPolicy(QosPolicyId),
+    /// A metering label.
+    MeteringLabel(MeteringLabelId),
+    /// A rule of a metering label.
+    MeteringRule(MeteringRuleId),
+    /// What a metering label has counted.
+    Metered(SumId),
     /// Limits of a project that differ from the defaults.
     Quota(ProjectId),
     /// A host that has joined.
@@ -137,6 +145,9 @@ impl Key {
             "port-forwarding" => last().parse().ok().map(Key::PortForwarding),
             "ndp-proxy" => rest.parse().ok().map(Key::NdpProxy),
             "qos-policy" => rest.parse().ok().map(Key::QosPolicy),
+            "metering-label" => rest.parse().ok().map(Key::MeteringLabel),
+            "metering-rule" => last().parse().ok().map(Key::MeteringRule),
+            "metered" => sum_id(rest).map(Key::Metered),
             "quota" => Some(Key::Quota(ProjectId(rest.to_owned()))),
             "host" => rest.parse().ok().map(Key::Host),
             "tunnel" => rest.parse().ok().map(Key::Tunnel),
@@ -149,6 +160,21 @@ impl Key {
             _ => None,
         }
     }
+}
+
+fn sum_id(text: &str) -> Option<SumId> {
+    let mut parts = text.split('/');
+    let id = SumId {
+        label: parts.next()?.parse().ok()?,
+        router: parts.next()?.parse().ok()?,
+        direction: match parts.next()? {
+            "ingress" => Direction::Ingress,
+            "egress" => Direction::Egress,
+            _ => return None,
+        },
+        host: parts.next()?.parse().ok()?,
+    };
+    parts.next().is_none().then_some(id)
 }
 
 fn key(text: String) -> Bytes {
@@ -391,6 +417,36 @@ pub fn qos_use(policy: QosPolicyId, what: Uuid) -> Bytes {
     key(format!("/qos-use/{policy}/{what}"))
 }
 
+/// A metering label.
+pub fn metering_label(id: MeteringLabelId) -> Bytes {
+    key(format!("/metering-label/{id}"))
+}
+
+/// A metering label's rules.
+pub fn metering_rules_of(label: MeteringLabelId) -> Bytes {
+    key(format!("/metering-rule/{label}/"))
+}
+
+/// A rule of a metering label.
+pub fn metering_rule(label: MeteringLabelId, id: MeteringRuleId) -> Bytes {
+    key(format!("/metering-rule/{label}/{id}"))
+}
+
+/// What a metering label has counted.
+pub fn metered(id: &SumId) -> Bytes {
+    let direction = match id.direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    };
+    let SumId {
+        label,
+        router,
+        host,
+        ..
+    } = id;
+    key(format!("/metered/{label}/{router}/{direction}/{host}"))
+}
+
 /// Limits of a project.
 pub fn quota(project: &ProjectId) -> Bytes {
     key(format!("/quota/{project}"))
@@ -468,112 +524,4 @@ pub fn hexadecimal(octets: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_thing_s_key_reads_back() {
-        let n: NetworkId = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d".parse().unwrap();
-        let (s, g) = (SubnetId(n.0), SecurityGroupId(n.0));
-        let (r, p) = (SecurityGroupRuleId(n.0), ProjectId("p".into()));
-        let mac: Mac = "fa:16:3e:00:00:01".parse().unwrap();
-        let h: HostId = "h1".parse().unwrap();
-        let token = IdentityTable::Token;
-        let things = [
-            (network(n), Key::Network(n)),
-            (subnet(n, s), Key::Subnet(s)),
-            (port(n, mac), Key::Port(n, mac)),
-            (group(g), Key::Group(g)),
-            (rule(g, r), Key::Rule(r)),
-            (
-                subnet_pool(SubnetPoolId(n.0)),
-                Key::SubnetPool(SubnetPoolId(n.0)),
-            ),
-            (
-                address_scope(AddressScopeId(n.0)),
-                Key::AddressScope(AddressScopeId(n.0)),
-            ),
-            (
-                address_group(AddressGroupId(n.0)),
-                Key::AddressGroup(AddressGroupId(n.0)),
-            ),
-            (
-                rbac_policy(RbacPolicyId(n.0)),
-                Key::RbacPolicy(RbacPolicyId(n.0)),
-            ),
-            (router(RouterId(n.0)), Key::Router(RouterId(n.0))),
-            (
-                floating_ip(FloatingIpId(n.0)),
-                Key::FloatingIp(FloatingIpId(n.0)),
-            ),
-            (
-                port_forwarding(FloatingIpId(s.0), PortForwardingId(n.0)),
-                Key::PortForwarding(PortForwardingId(n.0)),
-            ),
-            (ndp_proxy(NdpProxyId(n.0)), Key::NdpProxy(NdpProxyId(n.0))),
-            (
-                qos_policy(QosPolicyId(n.0)),
-                Key::QosPolicy(QosPolicyId(n.0)),
-            ),
-            (quota(&p), Key::Quota(p.clone())),
-            (host(&h), Key::Host(h.clone())),
-            (tunnel(&h), Key::Tunnel(h.clone())),
-            (join_token("x"), Key::JoinToken("x".into())),
-            (identity(token, "ab"), Key::Identity(token, "ab".into())),
-        ];
-        for (octets, thing) in things {
-            assert_eq!(Key::parse(&octets), Some(thing));
-        }
-    }
-
-    #[test]
-    fn what_belongs_to_ports_reads_back_with_its_whole_key() {
-        let n: NetworkId = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d".parse().unwrap();
-        let h: HostId = "h1".parse().unwrap();
-        let address = Ipv6Addr::LOCALHOST.into();
-        let things = [
-            (binding(PortId(n.0), &h), Key::Binding(PortId(n.0), h)),
-            (holder(n, address), Key::Holder(n, address)),
-        ];
-        for (octets, thing) in things {
-            assert_eq!(Key::parse(&octets), Some(thing));
-        }
-    }
-
-    #[test]
-    fn no_claim_is_a_thing() {
-        let n: NetworkId = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d".parse().unwrap();
-        let (s, p) = (SubnetId(n.0), ProjectId("p".into()));
-        let h: HostId = "h1".parse().unwrap();
-        let claims = [
-            address(s, [10, 0, 0, 1].into()),
-            single_homed(&p, "d"),
-            default_group(&p),
-            default_qos_policy(&p),
-            qos_use(QosPolicyId(n.0), n.0),
-            allocation(SubnetPoolId(n.0), s),
-            default_subnet_pool(Family::V6),
-            rbac_grant(n.0, RbacAction::AccessAsShared, &p),
-            association(PortId(n.0), n, [10, 0, 0, 1].into()),
-            forwarded(PortId(n.0), PortForwardingId(n.0)),
-            proxied(PortId(n.0), Ipv6Addr::LOCALHOST),
-            router_use(RouterId(n.0), n.0),
-            nat44(s, &h),
-            tunnel_number(7),
-            tunnel_address([192, 0, 2, 1].into()),
-            segment(7),
-            namespace(n),
-            authority(),
-            identity_name(IdentityTable::User, "default", "Ann"),
-        ];
-        for claim in claims {
-            assert_eq!(Key::parse(&claim), None, "{claim:?}");
-        }
-    }
-
-    #[test]
-    fn a_device_s_claim_depends_on_both_its_parts() {
-        let claim = |p: &str, d: &str| single_homed(&ProjectId(p.into()), d);
-        assert_ne!(claim("ab", "c"), claim("a", "bc"));
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod http;
 mod identity;
 mod keys;
+mod metered;
 mod metrics;
 mod networking;
 mod nova;
@@ -515,6 +516,9 @@ async fn keep_house(app: &App, store: &dyn Store) {
         }
         if let Err(error) = agents::join::sweep(&app.cloud).await {
             warn!(%error, "clear expired join tokens away");
+        }
+        if let Err(error) = agents::metered::sweep(&app.cloud).await {
+            warn!(%error, "clear away what deleted metering labels had counted");
         }
     }
 }

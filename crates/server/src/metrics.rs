@@ -13,7 +13,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::app::App;
+use hextet_model::neutron::Direction;
+
+use crate::{app::App, networking::metering::sums, state::State};
 
 /// A kind of change.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -41,6 +43,13 @@ struct Answer {
     status: u16,
 }
 
+/// Of which metering label, and which way.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Meter {
+    label: String,
+    direction: &'static str,
+}
+
 /// What is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -53,6 +62,8 @@ pub struct Metrics {
     revision: Gauge,
     nova_events: Family<Outcome, Counter>,
     nova_waiting: Gauge,
+    metered_packets: Family<Meter, Counter>,
+    metered_octets: Family<Meter, Counter>,
 }
 
 impl Default for Metrics {
@@ -87,6 +98,17 @@ impl Default for Metrics {
             "Events that Nova has not taken yet",
             nova_waiting.clone(),
         );
+        let (metered_packets, metered_octets) = (Family::default(), Family::default());
+        registry.register(
+            "metered_packets",
+            "What metering labels have counted, all routers and hosts together",
+            Family::clone(&metered_packets),
+        );
+        registry.register(
+            "metered_octets",
+            "What metering labels have counted, from IP headers on",
+            Family::clone(&metered_octets),
+        );
         Metrics {
             registry,
             changes,
@@ -97,6 +119,8 @@ impl Default for Metrics {
             revision,
             nova_events,
             nova_waiting,
+            metered_packets,
+            metered_octets,
         }
     }
 }
@@ -141,6 +165,27 @@ impl Metrics {
         self.seconds.observe(seconds);
     }
 
+    /// The sums as they stand.
+    fn meter(&self, state: &State) {
+        self.metered_packets.clear();
+        self.metered_octets.clear();
+        for metered in sums::all(state) {
+            let meter = Meter {
+                label: metered.metering_label_id.to_string(),
+                direction: match metered.direction {
+                    Direction::Ingress => "ingress",
+                    Direction::Egress => "egress",
+                },
+            };
+            self.metered_packets
+                .get_or_create(&meter)
+                .inc_by(metered.packets);
+            self.metered_octets
+                .get_or_create(&meter)
+                .inc_by(metered.octets);
+        }
+    }
+
     fn look(&self, app: &App) {
         let state = app.cloud.state();
         let counts = [
@@ -157,6 +202,7 @@ impl Metrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.things.get_or_create(&Thing { kind }).set(count);
         }
+        self.meter(&state);
         self.revision
             .set(i64::try_from(state.revision).unwrap_or(i64::MAX));
     }

@@ -16,7 +16,7 @@ use hextet_api::{
     request::Caller,
 };
 use hextet_model::neutron::{
-    RbacAction, SecurityGroup, SecurityGroupRule, Standard, Subnet, SubnetPool,
+    MeteringRule, RbacAction, SecurityGroup, SecurityGroupRule, Standard, Subnet, SubnetPool,
 };
 use hextet_store::{Check, Compare, KeyRange, Op, Relation, Txn, limits};
 use hextet_types::{ProjectId, SubnetId};
@@ -48,6 +48,8 @@ pub struct Write<'s> {
     pub new_groups: Vec<Arc<SecurityGroup>>,
     /// Rules that this write has made.
     pub new_rules: Vec<Arc<SecurityGroupRule>>,
+    /// Rules of metering labels that this write has made.
+    pub new_metering_rules: Vec<Arc<MeteringRule>>,
     /// Pools that this write has put into scopes.
     pub new_pools: Vec<Arc<SubnetPool>>,
     /// What this write has shared: object, how, with whom.
@@ -76,6 +78,7 @@ impl<'s> Write<'s> {
             new_subnets: Vec::new(),
             new_groups: Vec::new(),
             new_rules: Vec::new(),
+            new_metering_rules: Vec::new(),
             new_pools: Vec::new(),
             new_grants: Vec::new(),
             taken: HashMap::new(),

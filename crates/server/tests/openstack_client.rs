@@ -9,6 +9,8 @@
 #[path = "openstack_client/addressing.rs"]
 mod addressing;
 mod cloud;
+#[path = "openstack_client/metering.rs"]
+mod metering;
 #[path = "openstack_client/qos.rs"]
 mod qos;
 #[path = "openstack_client/routing.rs"]
@@ -206,6 +208,7 @@ async fn the_openstack_client_works() {
         routing::floating_ips(&mut session);
         routing::ndp_proxies(&mut session);
         qos::policies(&mut session);
+        metering::meters(&mut session);
         bindings(&program, &clouds);
     });
     work.await.unwrap();

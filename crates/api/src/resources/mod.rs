@@ -5,6 +5,7 @@ mod address_group;
 mod address_scope;
 mod agent;
 mod floating_ip;
+mod metering;
 mod ndp_proxy;
 mod network;
 mod port;
@@ -22,6 +23,7 @@ pub use address_group::ADDRESS_GROUP;
 pub use address_scope::ADDRESS_SCOPE;
 pub use agent::{AGENT, AVAILABILITY_ZONE, NETWORK_IP_AVAILABILITY};
 pub use floating_ip::FLOATING_IP;
+pub use metering::{METERING_LABEL, METERING_LABEL_RULE, METERING_LABEL_SUM};
 pub use ndp_proxy::NDP_PROXY;
 pub use network::NETWORK;
 pub use port::PORT;
@@ -62,6 +64,9 @@ pub const ALL: &[&Resource] = &[
     &ALIAS_BANDWIDTH_LIMIT_RULE,
     &ALIAS_DSCP_MARKING_RULE,
     &QOS_RULE_TYPE,
+    &METERING_LABEL,
+    &METERING_LABEL_RULE,
+    &METERING_LABEL_SUM,
     &AGENT,
     &AVAILABILITY_ZONE,
     &NETWORK_IP_AVAILABILITY,
@@ -167,6 +172,11 @@ mod tests {
             (&ADDRESS_GROUP, serde_json::json!({})),
             (&QOS_POLICY, serde_json::json!({})),
             (&BANDWIDTH_LIMIT_RULE, serde_json::json!({"max_kbps": 1})),
+            (&METERING_LABEL, serde_json::json!({})),
+            (
+                &METERING_LABEL_RULE,
+                serde_json::json!({"metering_label_id": net, "direction": "egress"}),
+            ),
             (&ROUTER, serde_json::json!({})),
             (
                 &FLOATING_IP,

@@ -1,14 +1,19 @@
 //! Hosts with private networks and routers, planned and real: each host is a thread with namespaces of its own.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::mpsc, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::mpsc,
+    thread,
+};
 
 use hextet_model::{
-    intent::{Change, FloatingIp, GatewayHost, PortForwarding},
+    intent::{Change, FloatingIp, GatewayHost, MeterRule, PortForwarding},
     neutron::{ForwardedProtocol, RouterGateway},
     plan::{HostConfig, Planner},
     state::Key,
 };
-use hextet_types::{FloatingIpId, IfName, Mac, NetworkId, PortId, RouterId};
+use hextet_types::{FloatingIpId, IfName, Mac, MeteringLabelId, NetworkId, PortId, RouterId};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -329,6 +334,8 @@ pub struct Outside {
     pub host: Option<String>,
     pub published: Vec<String>,
     pub no_snat: bool,
+    /// What is metered, by labels.
+    pub meters: BTreeMap<MeteringLabelId, BTreeSet<MeterRule>>,
     /// Whether several gateways share the work.
     pub ecmp: bool,
 }
@@ -354,6 +361,7 @@ pub fn outside(way: &Outside) -> Change {
         .iter()
         .map(|prefix| prefix.parse().expect("a prefix"))
         .collect();
+    router.meters = way.meters.clone();
     router.gateway_host = way.host.as_ref().map(|host| GatewayHost {
         host: host.parse().expect("a name"),
         segment: 900 + u32::from(way.n),

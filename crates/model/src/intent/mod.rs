@@ -17,7 +17,7 @@ use hextet_types::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use router::{FloatingIp, GatewayHost, PortForwarding, Router, RouterInterface};
+pub use router::{FloatingIp, GatewayHost, MeterRule, PortForwarding, Router, RouterInterface};
 
 use crate::neutron::{
     AddressPair, Network, NetworkType, Port, QosPolicy, SecurityGroup, SecurityGroupRule, Subnet,

@@ -6,11 +6,12 @@ use std::{
 };
 
 use hextet_types::{
-    FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix, QosPolicyId, RouterId,
+    FloatingIpId, HostId, Mac, MeteringLabelId, NetworkId, PortForwardingId, PortId, Prefix,
+    QosPolicyId, RouterId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::neutron::{self, FixedIp, ForwardedProtocol, PortRange};
+use crate::neutron::{self, Direction, FixedIp, ForwardedProtocol, PortRange};
 
 /// A router with its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,22 @@ pub struct Router {
     /// scope of one of its external networks, or, of IPv6 and by a router with NDP proxies, the addresses that have one.
     #[serde(default)]
     pub published: BTreeSet<Prefix>,
+    /// What is counted of what passes between it and the outside, by metering labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meters: BTreeMap<MeteringLabelId, BTreeSet<MeterRule>>,
+}
+
+/// What a metering label counts, or leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MeterRule {
+    /// What comes from outside is `ingress`.
+    pub direction: Direction,
+    /// What matches is not counted, whatever other rules of the label say.
+    pub excluded: bool,
+    /// Where packets come from, as the router's networks know it; from anywhere, where there is none.
+    pub source: Option<Prefix>,
+    /// Where they go, likewise. There is one of the two at least, and two are of one family.
+    pub destination: Option<Prefix>,
 }
 
 /// What a host needs to know of a router's port on a network.

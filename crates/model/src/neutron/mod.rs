@@ -7,6 +7,7 @@
 mod address_group;
 mod address_scope;
 mod floating_ip;
+mod metering;
 mod ndp_proxy;
 mod network;
 mod port;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use address_group::AddressGroup;
 pub use address_scope::AddressScope;
 pub use floating_ip::FloatingIp;
+pub use metering::{MeteringLabel, MeteringRule};
 pub use ndp_proxy::NdpProxy;
 pub use network::{Network, NetworkType};
 pub use port::{

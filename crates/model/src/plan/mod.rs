@@ -13,6 +13,7 @@ mod flood;
 mod group;
 pub(crate) mod index;
 mod ledger;
+mod meter;
 pub(crate) mod names;
 mod nat;
 pub(crate) mod nft;
@@ -49,6 +50,7 @@ pub use address::{
     REMOTE_METRIC, SOURCE_METRIC,
 };
 pub use config::{Aggregate, HostConfig};
+pub use names::{meter, metered};
 pub use place::{namespace, outer_end, outer_end_of};
 pub use router::outside::link as outside_link;
 pub use tunnel::device as tunnel_device;

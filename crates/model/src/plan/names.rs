@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use hextet_types::{Family, SecurityGroupId, SubnetId};
+use hextet_types::{Family, MeteringLabelId, RouterId, SecurityGroupId, SubnetId};
 
 use crate::{
     neutron::Direction,
-    state::{ChainName, LimiterName, LimiterRate, SetName},
+    state::{ChainName, CounterName, LimiterName, LimiterRate, SetName},
 };
 
 /// Set: the interfaces of all ports.
@@ -143,6 +143,50 @@ pub fn dscp(mark: u8) -> SetName {
     SetName(format!("dscp-{mark}"))
 }
 
+/// What a metering label has counted of a direction at a router.
+pub fn meter(label: MeteringLabelId, router: RouterId, direction: Direction) -> CounterName {
+    let (label, router) = (label.0.simple(), router.0.simple());
+    CounterName(format!("meter-{}-{label}-{router}", letter(direction)))
+}
+
+/// Of which label, router and direction a counter is; none, where it is no label's.
+pub fn metered(name: &CounterName) -> Option<(MeteringLabelId, RouterId, Direction)> {
+    let mut parts = name.0.strip_prefix("meter-")?.split('-');
+    let direction = match parts.next()? {
+        "e" => Direction::Egress,
+        "i" => Direction::Ingress,
+        _ => return None,
+    };
+    let label = MeteringLabelId(parts.next()?.parse().ok()?);
+    let router = RouterId(parts.next()?.parse().ok()?);
+    (meter(label, router, direction) == *name).then_some((label, router, direction))
+}
+
+/// What a metering label does with a direction's packets.
+pub fn meter_chain(label: MeteringLabelId, direction: Direction) -> ChainName {
+    ChainName(format!("meter-{}-{}", letter(direction), label.0.simple()))
+}
+
+/// Set: what a metering label counts of a direction, or leaves out: by prefixes of those lengths, of source and
+/// destination.
+pub fn meter_set(
+    label: MeteringLabelId,
+    direction: Direction,
+    excluded: bool,
+    (family, source, destination): (Family, Option<u8>, Option<u8>),
+) -> SetName {
+    let what = if excluded { "not" } else { "is" };
+    let length = |len: Option<u8>| len.map_or_else(String::new, |len| len.to_string());
+    SetName(format!(
+        "meter-{}-{}-{what}{}-{}-{}",
+        letter(direction),
+        label.0.simple(),
+        digit(family),
+        length(source),
+        length(destination)
+    ))
+}
+
 /// `4` or `6`.
 pub const fn digit(family: Family) -> char {
     match family {
@@ -164,11 +208,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_meters_name_says_what_it_counts() {
+        let (label, router) = (
+            MeteringLabelId(uuid::Uuid::from_u128(1)),
+            RouterId(uuid::Uuid::from_u128(2)),
+        );
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let name = meter(label, router, direction);
+            assert_eq!(metered(&name), Some((label, router, direction)));
+        }
+        for name in ["", "meter-", "meter-x-1-2", "meter-e-1-2", "other"] {
+            assert_eq!(metered(&name.into()), None, "{name}");
+        }
+        let more = format!("{}-3", meter(label, router, Direction::Egress));
+        assert_eq!(metered(&more.as_str().into()), None);
+    }
+
+    #[test]
     fn every_name_fits_the_kernel() {
         let group = SecurityGroupId(uuid::Uuid::max());
         let subnet = SubnetId(uuid::Uuid::max());
         let v4 = "255.255.255.255".parse().unwrap();
         assert!(nat_run_chain(subnet, v4).0.len() < 128);
         assert!(members(group, Family::V6).0.len() < 128);
+        let label = MeteringLabelId(uuid::Uuid::max());
+        let lengths = (Family::V6, Some(128), Some(128));
+        assert!(meter_set(label, Direction::Egress, true, lengths).0.len() < 128);
+        let router = RouterId(uuid::Uuid::max());
+        assert!(meter(label, router, Direction::Egress).0.len() < 128);
     }
 }

@@ -118,6 +118,8 @@ pub const DSTNAT: i32 = -100;
 pub const FILTER: i32 = 0;
 /// After `filter`: what is dropped there counts against no limit.
 pub const LIMITS: i32 = 10;
+/// After the limits: what is dropped is not metered.
+pub const METERS: i32 = 20;
 /// `srcnat`.
 pub const SRCNAT: i32 = 100;
 

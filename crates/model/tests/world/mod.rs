@@ -1,6 +1,7 @@
 //! Small random clouds: few of each thing, so that they meet, repeat and contradict one another.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod metering;
 pub mod qos;
 pub mod routers;
 

@@ -69,6 +69,7 @@ pub fn with_policy(change: Change, n: u8) -> Change {
             for gateway in &mut router.router.gateways {
                 gateway.qos_policy_id = policy;
             }
+            router.meters = super::metering::meters(n);
         }
         _ => {}
     }

@@ -42,6 +42,7 @@ pub fn router(n: u8) -> Router {
         gateways: BTreeMap::new(),
         gateway_host: None,
         published: BTreeSet::new(),
+        meters: BTreeMap::new(),
     }
 }
 

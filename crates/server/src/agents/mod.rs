@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod heard;
 pub mod join;
 pub mod live;
+pub mod metered;
 pub mod nat44;
 pub mod pki;
 pub mod status;
@@ -55,6 +56,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route(INTENT, get(stream::intent))
         .route("/v1/status", post(status::report))
         .route("/v1/heard", post(heard::report))
+        .route("/v1/metered", post(metered::report))
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 

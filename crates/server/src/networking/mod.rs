@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod entity;
 pub mod floating_ip;
 pub mod hosts;
+pub mod metering;
 pub mod ndp_proxy;
 pub mod network;
 pub mod port;
@@ -30,8 +31,9 @@ use axum::{
 };
 use hextet_api::describe::Access;
 use hextet_model::neutron::{
-    AddressGroup, AddressScope, FloatingIp, NdpProxy, Network, Port, QosPolicy, RbacPolicy,
-    Router as NeutronRouter, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, FloatingIp, MeteringLabel, MeteringRule, NdpProxy, Network, Port,
+    QosPolicy, RbacPolicy, Router as NeutronRouter, SecurityGroup, SecurityGroupRule, Subnet,
+    SubnetPool,
 };
 
 use self::entity::Entity;
@@ -87,6 +89,9 @@ pub fn routes() -> Router<Arc<App>> {
         .merge(binding_routes())
         .merge(layer3_routes())
         .merge(qos_routes())
+        .merge(entity_routes::<MeteringLabel>())
+        .merge(entity_routes::<MeteringRule>())
+        .route("/metering/metering-label-sums", get(metering::sums::list))
         .route(
             "/subnetpools/{id}/add_prefixes",
             put(subnet_pool::actions::add_prefixes),

@@ -10,6 +10,7 @@ pub mod groups;
 pub mod holders;
 pub mod hosts;
 pub mod layer3;
+pub mod metering;
 pub mod notices;
 pub mod prefixes;
 pub mod qos;
@@ -45,6 +46,7 @@ use self::{
     holders::Holders,
     hosts::HostViews,
     layer3::Layer3,
+    metering::Metering,
     notices::Notice,
     qos::Qos,
     ranges::{Ranges, number},
@@ -153,6 +155,8 @@ pub struct State {
     pub layer3: Layer3,
     /// QoS policies, and what has them.
     pub qos: Qos,
+    /// What is counted of routers' traffic.
+    pub metering: Metering,
     /// Limits that differ from the defaults.
     pub quotas: Table<ProjectId, Limits>,
     /// Hosts that have joined.
@@ -279,6 +283,9 @@ impl State {
             Key::PortForwarding(id) => self.set_forwarding(id, decode_if(kv)?),
             Key::NdpProxy(id) => self.set_proxy(id, decode_if(kv)?),
             Key::QosPolicy(id) => self.set_qos_policy(id, decode_if(kv)?),
+            Key::MeteringLabel(id) => self.set_metering_label(id, decode_if(kv)?),
+            Key::MeteringRule(id) => self.set_metering_rule(id, decode_if(kv)?),
+            Key::Metered(id) => drop(self.metering.sums.set(id, decode_if(kv)?)),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
                 self.hosts.set(host.clone(), decode_if(kv)?);

@@ -26,7 +26,7 @@ use crate::{
     intent::PortForwarding,
     neutron::ForwardedProtocol,
     plan::{
-        flood, names,
+        flood, meter, names,
         nft::{self, ACCEPT, DROP, because, rule},
         qos,
         rules::port_blocks,
@@ -174,6 +174,7 @@ pub fn objects(t: &Translation<'_>) -> Vec<Object> {
     let mut objects = sets(t);
     objects.extend(chains(t));
     objects.extend(limits(t));
+    objects.extend(meter::meters(t.exit.router));
     if t.tracks() || t.marks() {
         objects.push(prerouting(t));
     }

@@ -55,6 +55,7 @@ impl State {
             gateways: gateways.map(|p| (p.id, interface(p))).collect(),
             gateway_host: None,
             published: BTreeSet::new(),
+            meters: self.metering.meters_of(&router.standard.project_id),
             router: router.as_ref().clone(),
         };
         told.published = self.published(&told);

@@ -818,6 +818,7 @@ fn router_from_tables(state: &State, id: RouterId) -> Option<ToldRouter> {
         gateways,
         gateway_host: None,
         published: BTreeSet::new(),
+        meters: BTreeMap::new(),
     };
     if !told.gateways.is_empty() {
         outside_from_tables(state, &mut told);
