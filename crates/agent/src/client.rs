@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
-use hextet_api::agent::{Heard, INTENT, IntentMessage, SERVER_NAME, StatusReport};
+use hextet_api::agent::{Heard, INTENT, IntentMessage, Metered, SERVER_NAME, StatusReport};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -100,6 +100,18 @@ impl Connection {
             _ => return refuse("POST", PATH, answer).await,
         };
         read_all(answer).await.map(|_| told)
+    }
+
+    /// Reports what was metered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::post`].
+    pub async fn metered(&mut self, metered: &Metered) -> Result<()> {
+        let answer = self
+            .send("POST", "/v1/metered", serde_json::to_vec(metered)?)
+            .await?;
+        read_all(answer).await.map(drop)
     }
 
     /// Begins the intent stream.

@@ -35,6 +35,7 @@ mod herald;
 mod identity;
 pub mod journal;
 mod lookout;
+mod meters;
 mod metrics;
 mod monitor;
 mod next_hop;

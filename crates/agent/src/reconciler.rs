@@ -7,11 +7,15 @@
 
 mod hear;
 mod look;
+mod meters;
 mod tell;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +39,7 @@ use crate::{
     herald,
     journal::Journal,
     lookout::Lookout,
+    meters::Ledger,
     next_hop::NextHops,
     probe::Watched,
     report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus, RouterStatus},
@@ -42,6 +47,7 @@ use crate::{
     subscription::Update,
 };
 use look::Looks;
+use meters::Meters;
 
 /// Priority of routes that BGP taught; between a port's own and the cloud's black holes.
 pub const LEARNED_METRIC: u32 = 200;
@@ -114,6 +120,8 @@ pub struct Outputs {
     pub watched: watch::Sender<Watched>,
     /// Which ports' workloads may arrive.
     pub standbys: watch::Sender<Standbys>,
+    /// What has been metered.
+    pub ledger: Arc<Ledger>,
 }
 
 /// A port's responder is new, different or gone.
@@ -155,6 +163,7 @@ pub struct Reconciler {
     writes: u64,
     mended: u64,
     looks: Looks,
+    meters: Meters,
     next_move: Instant,
 }
 
@@ -172,6 +181,7 @@ impl Reconciler {
         outputs: Outputs,
     ) -> Result<Reconciler> {
         let looks = Looks::new(Lookout::start(kernel.onlooker()?)?);
+        let meters = Meters::new(Arc::clone(&outputs.ledger));
         planner.replace_with(intent);
         let desired = planner.state().objects.clone();
         let mut reconciler = Reconciler {
@@ -196,6 +206,7 @@ impl Reconciler {
             writes: 0,
             mended: 0,
             looks,
+            meters,
             next_move: Instant::now(),
         };
         reconciler.adopt()?;
@@ -224,6 +235,7 @@ impl Reconciler {
     pub fn run(mut self, inputs: &Receiver<Input>) {
         loop {
             self.settle();
+            self.meter();
             self.set_doubt(self.doubt.expire(Instant::now()));
             self.check_flows(inputs);
             match self.next_input(inputs) {
@@ -247,6 +259,7 @@ impl Reconciler {
         let look = self.looks.due();
         let due = [self.flows.due(), self.doubt.due()];
         let until = due.into_iter().flatten().fold(look, Instant::min);
+        let until = until.min(self.meters.due());
         let until = match self.kernel.programs_to_move() {
             0 => until,
             _ => until.min(self.next_move),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use hextet_autoconf::Duid;
 use hextet_bgp::session::State;
-use hextet_kernel::{Config as KernelConfig, Kernel, Scope, netlink::Monitor, netns};
+use hextet_kernel::{Config as KernelConfig, Keeper, Kernel, Scope, netlink::Monitor, netns};
 use hextet_model::{plan::Planner, state::Netns};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -29,6 +29,7 @@ use crate::{
     herald,
     identity::Identity,
     journal::Journal,
+    meters::{self, Ledger},
     metrics, monitor,
     next_hop::NextHops,
     probe,
@@ -121,6 +122,11 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let (_, none) = async_mpsc::channel(1);
     let news = std::mem::replace(&mut agent.news, none);
     tokio::spawn(herald::run(config.server.clone(), identity.clone(), news));
+    tokio::spawn(meters::run(
+        config.server.clone(),
+        identity.clone(),
+        agent.ledger.clone(),
+    ));
     let (updates, told) = async_mpsc::channel(UPDATES);
     let following = subscription::run(
         config.server.clone(),
@@ -155,6 +161,7 @@ struct Agent {
     /// Told when the first BGP peer is there again.
     reach: Arc<Notify>,
     news: async_mpsc::Receiver<herald::News>,
+    ledger: Arc<Ledger>,
     speaker: Option<SpeakerStatus>,
     reconciling: thread::JoinHandle<()>,
 }
@@ -170,7 +177,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let (standbys, standbys_told) = watch::channel(arrival::Standbys::new());
 
     let mut kernel = open_kernel(config)?;
-    hear_kernel(&mut kernel, inputs.clone())?;
+    let ledger = hear_kernel(&mut kernel, inputs.clone(), config)?;
     let outputs = Outputs {
         announce: Some(announce),
         responders,
@@ -178,6 +185,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         watched,
         standbys,
         heard: news,
+        ledger: Arc::clone(&ledger),
     };
     let reconciler = Reconciler::new(
         Planner::new(config.host.clone()),
@@ -224,18 +232,27 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         standbys: standbys_told,
         reach,
         news: news_told,
+        ledger,
         speaker,
         reconciling,
     })
 }
 
-/// Has the loop told of what others change in the kernel.
-fn hear_kernel(kernel: &mut Kernel, inputs: mpsc::SyncSender<Input>) -> Result<()> {
+/// Has the loop told of what others change in the kernel, and keeps what counters have counted that go.
+fn hear_kernel(
+    kernel: &mut Kernel,
+    inputs: mpsc::SyncSender<Input>,
+    config: &AgentConfig,
+) -> Result<Arc<Ledger>> {
     let main = netns::Handle::open(&Netns::Main)?;
     let changes = Monitor::open(&main, &kernel.socket_ports(&Netns::Main))?;
     kernel.hush(changes.table_hearing());
     kernel.hear_everywhere(changes.everywhere());
-    monitor::start(changes, inputs)
+    monitor::start(changes, inputs)?;
+    let ledger = Ledger::open(&config.state_dir.join("metered"))?;
+    let keeping = Arc::clone(&ledger);
+    kernel.keep_counts(Keeper::new(move |counted| keeping.take_last(counted)));
+    Ok(ledger)
 }
 
 impl Agent {

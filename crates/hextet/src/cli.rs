@@ -168,6 +168,22 @@ pub enum ServerCommand {
         #[command(flatten)]
         config: ServerConfigFile,
     },
+    /// Show what metering labels have counted, for each router, host and direction.
+    #[command(
+        after_help = "The numbers never go down; what passed in a time is the difference of two answers.\n\n\
+        Examples:\n  hextet server meters\n  hextet server meters --label 3f0c… --json"
+    )]
+    Meters {
+        /// This label alone, by its name or identifier.
+        #[arg(long)]
+        label: Option<String>,
+        /// How to answer.
+        #[command(flatten)]
+        output: Output,
+        /// The server's configuration.
+        #[command(flatten)]
+        config: ServerConfigFile,
+    },
     /// Write the whole store to standard output, a line of JSON each.
     #[command(
         after_help = "It holds secrets (hashes of passwords, the key of the agents' authority): keep it as such.\n\n\

@@ -7,6 +7,8 @@ use hextet_agent::{
     bgp::Drain,
     report::{PeerStatus, PlannedWrite, PortStatus, RouterStatus, Status},
 };
+use hextet_model::neutron::Direction;
+use hextet_server::admin::Metered;
 
 /// A table with these headings; with lines around its cells only on a terminal.
 pub fn table(headings: &[&str]) -> Table {
@@ -84,6 +86,35 @@ fn peers(peers: &[PeerStatus]) -> Table {
             counts(&peer.received),
             counts(&peer.sent),
             peer.bfd.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table
+}
+
+/// `hextet server meters`.
+pub fn meters(metered: &[Metered]) -> Table {
+    let mut table = table(&[
+        "label",
+        "name",
+        "router",
+        "host",
+        "direction",
+        "packets",
+        "octets",
+    ]);
+    for row in metered {
+        let direction = match row.direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        };
+        table.add_row([
+            row.metering_label_id.to_string(),
+            row.metering_label_name.clone(),
+            row.router_id.to_string(),
+            row.host.to_string(),
+            direction.to_owned(),
+            row.packets.to_string(),
+            row.octets.to_string(),
         ]);
     }
     table

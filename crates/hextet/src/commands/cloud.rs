@@ -11,7 +11,10 @@ use hextet_server::{ServerConfig, admin};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{block_on, check_exists};
-use crate::cli::{Server, ServerCommand, ServerConfigFile};
+use crate::{
+    cli::{Server, ServerCommand, ServerConfigFile},
+    show,
+};
 
 /// `hextet server …`.
 pub fn server(server: Server) -> Result<ExitCode> {
@@ -26,6 +29,19 @@ pub fn server(server: Server) -> Result<ExitCode> {
             let lifetime = Duration::from_secs(u64::from(minutes) * 60);
             let token = block_on(async { Ok(admin::join_token(&config, host, lifetime).await?) })?;
             println!("{token}");
+        }
+        Some(ServerCommand::Meters {
+            label,
+            output,
+            config,
+        }) => {
+            let config = load(&config)?;
+            let mut metered = block_on(async { Ok(admin::metered(&config).await?) })?;
+            metered.retain(|m| label.as_ref().is_none_or(|label| m.is_of(label)));
+            match output.json {
+                true => println!("{}", serde_json::to_string_pretty(&metered)?),
+                false => println!("{}", show::meters(&metered)),
+            }
         }
         Some(ServerCommand::Dump { config }) => {
             let config = load(&config)?;
