@@ -17,6 +17,8 @@ const BEFORE: Duration = Duration::from_secs(3);
 const WINDOW: Duration = Duration::from_secs(6);
 /// Whoever hears nothing looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
+/// A datagram may take so long to come back.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A stream from one place to another.
 #[derive(Clone, Copy)]
@@ -55,7 +57,7 @@ pub struct Arrived {
 }
 
 /// Octets of headers that a datagram has from IP on.
-const fn header(address: IpAddr) -> u64 {
+pub const fn header(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(_) => 28,
         IpAddr::V6(_) => 48,
@@ -106,6 +108,59 @@ pub fn measure(flow: Flow<'_>, load: Load) -> Result<Arrived> {
             }
         }
     })
+}
+
+/// Sends so many datagrams, one after another, each of which is sent back as it is before the next one goes.
+///
+/// # Errors
+///
+/// One does not come back.
+pub fn exchange(flow: Flow<'_>, payload: usize, count: usize) -> Result<()> {
+    thread::scope(|scope| {
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let answering = scope.spawn(move || {
+            flow.to
+                .enter(|| send_back(flow.inside, (payload, count), &ready))?
+        });
+        if is_ready.recv().is_ok() {
+            flow.from.enter(|| {
+                let socket = UdpSocket::bind(any_of(flow.at))?;
+                socket.set_read_timeout(Some(ANSWER))?;
+                let octets = vec![0x68; payload];
+                let mut answer = vec![0; payload + 1];
+                for nth in 1..=count {
+                    socket.send_to(&octets, flow.at)?;
+                    let got = socket.recv(&mut answer).with_context(|| {
+                        format!("datagram {nth} of {count} to {} did not come back", flow.at)
+                    })?;
+                    if got != payload {
+                        bail!("{got} octets came back from {}, and not {payload}", flow.at);
+                    }
+                }
+                Ok(())
+            })??;
+        }
+        match answering.join() {
+            Ok(answered) => answered,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn send_back(at: SocketAddr, (payload, count): (usize, usize), ready: &Ready) -> Result<()> {
+    let socket = UdpSocket::bind(at).with_context(|| format!("listen on {at}"))?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    ready.send(())?;
+    let mut octets = vec![0; payload];
+    for _ in 0..count {
+        let (_, from) = socket.recv_from(&mut octets)?;
+        socket.send_to(&octets, from)?;
+    }
+    Ok(())
+}
+
+fn any_of(at: SocketAddr) -> &'static str {
+    if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
 }
 
 type Ready = std::sync::mpsc::Sender<()>;
@@ -176,8 +231,7 @@ fn send_tcp(at: SocketAddr, over: &AtomicBool) -> Result<()> {
 
 /// In time: whoever is late sends more at once.
 fn send_udp(at: SocketAddr, payload: usize, rate: u64, over: &AtomicBool) -> Result<()> {
-    let any = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any)?;
+    let socket = UdpSocket::bind(any_of(at))?;
     let octets = vec![0x68; payload];
     let begin = Instant::now();
     let mut sent = 0;

@@ -219,6 +219,9 @@ pub fn text(value: &Value, name: &str) -> Result<String> {
 fn plural(resource: &str) -> String {
     match resource {
         "ndp_proxy" => "ndp_proxies".to_owned(),
+        metering if metering.starts_with("metering_") => {
+            format!("metering/{}s", metering.replace('_', "-"))
+        }
         _ => format!("{}s", resource.replace('_', "-")),
     }
 }

@@ -7,6 +7,7 @@ mod gateway;
 mod guest;
 mod late;
 mod metadata;
+mod metering;
 mod migration;
 mod next_hop;
 mod outside;
@@ -263,6 +264,14 @@ impl Tenant {
         checks.look("qos-limits-hold", || with(qos::limits));
         self.routed = routed.ok();
         self.outside = outside.ok();
+        checks.narrate("Metering:");
+        checks.look("metering-adds-up", || {
+            let outside = self.outside.take();
+            let seen = outside.as_ref().context("nothing leads outside");
+            let seen = seen.and_then(|o| metering::adds_up(self, o));
+            self.outside = outside;
+            seen
+        });
         checks.narrate("What is broken, and what it costs:");
         checks.look("snat-gateway-lost", || {
             let outside = self.outside.take();
