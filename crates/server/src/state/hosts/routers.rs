@@ -123,6 +123,12 @@ impl State {
         let networks: BTreeSet<NetworkId> = subnets.map(|s| s.network_id).collect();
         for network in networks {
             self.view_routers_at(network);
+            let ports = self.ports_by_network.get(&network);
+            let proxies = ports.flat_map(|port| self.layer3.proxies_of(*port));
+            let routers: BTreeSet<RouterId> = proxies.map(|row| row.value.router_id).collect();
+            for router in routers {
+                self.view_router(router);
+            }
         }
     }
 
