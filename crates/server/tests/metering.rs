@@ -378,6 +378,18 @@ async fn sums_outlast_the_server_the_host_s_start_and_the_router() {
     let next = read(json!({"packets": 2, "octets": 200, "epoch": started}));
     assert_eq!(tell(&c.first, &[next]).await, 204);
     assert_eq!(c.sums().await[0], row("h1", "egress", 14));
+    // Also of one of which nothing was told while it was there.
+    let short = c.user.clone();
+    let short = Client {
+        address: c.admin.address,
+        ..short
+    };
+    let brief = short.create("routers", "router", json!({})).await;
+    short.delete("routers", &brief["id"]).await.ok(204);
+    let only = reading(&c.label, &brief, json!({"packets": 1, "octets": 100}));
+    assert_eq!(tell(&c.first, &[only]).await, 204);
+    let query = format!("?router_id={}", brief["id"].as_str().unwrap());
+    assert_eq!(sums(&c.admin, &query).await, [row("h1", "egress", 1)]);
     c.admin.delete(LABELS, &c.label["id"]).await.ok(204);
     assert_eq!(sums(&c.admin, "").await, []);
 }

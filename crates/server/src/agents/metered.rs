@@ -97,15 +97,16 @@ fn take(sum: &mut Option<Sum>, reading: &Reading, now: Timestamp) -> bool {
     }
 }
 
-/// What a label counts at a router of another project, or of none, is nobody's. A router that is gone has been counted
-/// before, or not.
+/// What a label counts at a router of another project, or that nobody knows, is nobody's.
 fn counts(state: &State, id: &SumId) -> bool {
     let metering = &state.metering;
     let Some(label) = metering.labels.get(&id.label) else {
         return false;
     };
-    match state.layer3.routers.get(&id.router) {
-        Some(router) => label.shared || router.standard.project_id == label.project_id,
+    let router = state.layer3.routers.get(&id.router);
+    let there = router.map(|router| &router.standard.project_id);
+    match there.or_else(|| metering.departed(id.router)) {
+        Some(project) => label.shared || *project == label.project_id,
         None => metering.sums.row(id).is_some(),
     }
 }

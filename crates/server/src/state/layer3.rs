@@ -155,6 +155,9 @@ impl State {
             self.count(&old.standard.project_id, "router", false);
             self.layer3.index_router(old, false);
             self.qos.router(old, false);
+            if new.is_none() {
+                self.metering.depart(old);
+            }
         }
         if let Some(new) = &new {
             self.count(&new.standard.project_id, "router", true);

@@ -1,13 +1,13 @@
 //! Metering labels, their rules, and what routers are told of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use hextet_model::{
     intent::MeterRule,
-    neutron::{MeteringLabel, MeteringRule},
+    neutron::{MeteringLabel, MeteringRule, Router},
 };
 use hextet_types::{MeteringLabelId, MeteringRuleId, ProjectId, RouterId};
 
@@ -29,7 +29,11 @@ pub struct Metering {
     rules_by_label: Index<MeteringLabelId, MeteringRuleId>,
     labels_by_project: Index<ProjectId, MeteringLabelId>,
     shared: BTreeSet<MeteringLabelId>,
+    departed: VecDeque<(RouterId, ProjectId)>,
 }
+
+/// Routers that are known a while longer than they are there: what was counted of them last comes later.
+const MAX_DEPARTED: usize = 10_000;
 
 impl Metering {
     /// A label's rules.
@@ -53,6 +57,20 @@ impl Metering {
             (label, rules.collect::<BTreeSet<_>>())
         });
         meters.filter(|(_, rules)| !rules.is_empty()).collect()
+    }
+
+    /// Whose a router was that has gone lately.
+    pub fn departed(&self, id: RouterId) -> Option<&ProjectId> {
+        let found = self.departed.iter().rev().find(|(gone, _)| *gone == id);
+        found.map(|(_, project)| project)
+    }
+
+    pub(super) fn depart(&mut self, router: &Router) {
+        if self.departed.len() >= MAX_DEPARTED {
+            self.departed.pop_front();
+        }
+        let project = router.standard.project_id.clone();
+        self.departed.push_back((router.id, project));
     }
 
     fn index_label(&mut self, label: &MeteringLabel, there: bool) {
