@@ -20,6 +20,9 @@ pub struct Worlds {
     /// The first world's seed; a disagreement names the one that shows it again.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Only worlds of that kind: `routed` or `projects`.
+    #[arg(long)]
+    only: Option<String>,
     /// Print the coverage as JSON.
     #[arg(long)]
     json: bool,
@@ -34,6 +37,7 @@ impl Worlds {
             .args(["run", "--quiet", "-p", "hextet-worlds", "--"])
             .args(["--count", &self.count.to_string()])
             .args(["--seed", &self.seed.to_string()])
+            .args(self.only.iter().flat_map(|kind| ["--only", kind]))
             .args(self.json.then_some("--json"))
             .status()
             .context("run cargo run -p hextet-worlds")?;

@@ -77,6 +77,23 @@ impl Body {
         Ip::default().packet(ends, &payload)
     }
 
+    /// The same as a datagram in two fragments, each with the number; none, if it is no datagram.
+    pub fn pieces(&self, ends: Ends, number: u64) -> Option<Vec<Vec<u8>>> {
+        let Body::Udp(source, destination) = self else {
+            return None;
+        };
+        let mark = mark(number);
+        let payload = packet::udp(ends, *source, *destination, &[&mark[..], &mark].concat());
+        let [.., high, low] = number.to_be_bytes();
+        let ip = Ip {
+            identification: u16::from_be_bytes([high, low]),
+            ..Ip::default()
+        };
+        let first = payload.octets.len() - mark.len();
+        let pieces = [(0, first), (first, mark.len())];
+        Some(packet::fragments(&ip, ends, &payload, &pieces))
+    }
+
     /// As explanations have it.
     pub fn explained(&self) -> explain::Payload {
         let ports = |protocol: Protocol, source, destination| explain::Payload::Ports {

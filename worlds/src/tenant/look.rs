@@ -8,7 +8,7 @@ use hextet_model::{
 };
 use hextet_tests::{
     hypervisor::{SPINE_MAC, UPLINK},
-    packet::{Ends, Ether, Parsed, ether_ip, parse},
+    packet::{Ends, Ether, Ip, Parsed, Payload, ether_ip, parse},
 };
 use hextet_types::{IfName, Mac};
 
@@ -91,9 +91,60 @@ pub fn tracing(seen: &Parsed, odd: bool) -> Tracing {
     }
 }
 
+/// What came, put together where it came in fragments (RFC 791 §3.2, RFC 8200 §4.5).
+pub fn whole(frames: &[&[u8]]) -> Option<Seen> {
+    let [first, ..] = frames else { return None };
+    let mut pieces: Vec<(usize, Vec<u8>)> = Vec::new();
+    for frame in frames {
+        pieces.push(piece(&unwrap(frame)?.frame)?);
+    }
+    pieces.sort_unstable();
+    let mut payload = Vec::new();
+    for (offset, piece) in pieces {
+        if offset != payload.len() {
+            return None;
+        }
+        payload.extend(piece);
+    }
+    let seen = unwrap(first)?;
+    let ends = seen.parsed.ends;
+    let protocol = seen.parsed.payload.protocol;
+    let packet = Ip::ttl(seen.parsed.ttl).packet(
+        ends,
+        &Payload {
+            protocol,
+            octets: payload,
+        },
+    );
+    let frame = [&seen.frame[..14], &packet].concat();
+    let parsed = parse(&frame)?;
+    Some(Seen {
+        frame,
+        parsed,
+        ..seen
+    })
+}
+
+/// Where a frame's part of its packet's payload begins, and the part.
+fn piece(frame: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let packet = frame.get(14..)?;
+    let word = |at: usize| {
+        let pair = packet.get(at..at + 2)?;
+        Some(usize::from(u16::from_be_bytes([pair[0], pair[1]])))
+    };
+    if packet.first()? >> 4 == 4 {
+        let payload = packet.get(usize::from(packet[0] & 15) * 4..word(2)?)?;
+        return Some(((word(6)? & 0x1fff) * 8, payload.to_vec()));
+    }
+    let end = 40 + word(4)?;
+    match packet.get(6)? {
+        44 => Some((word(42)? & 0xfff8, packet.get(48..end)?.to_vec())),
+        _ => Some((0, packet.get(40..end)?.to_vec())),
+    }
+}
+
 /// What an ICMP error quotes.
-pub fn quote_of(packet: &[u8]) -> Option<Tuple> {
-    let seen = unwrap(&framed(packet))?;
+pub fn quote_of(seen: &Seen) -> Option<Tuple> {
     tracing(&seen.parsed, false).quote
 }
 
@@ -105,12 +156,21 @@ pub struct Visit {
     pub entry: Entry,
     /// Who the frame says that it is from.
     pub mac: Mac,
-    /// The IP packet; a tunnel's, where it comes by one.
-    pub octets: Vec<u8>,
+    /// The IP packet; a tunnel's, where it comes by one. In fragments, where it comes in some.
+    pub pieces: Vec<Vec<u8>>,
     /// Its number.
     pub number: u64,
     /// Whether TCP's numbers are outside of the window.
     pub odd: bool,
+}
+
+impl Visit {
+    /// What comes, as a whole.
+    pub fn seen(&self) -> Seen {
+        let frames: Vec<Vec<u8>> = self.pieces.iter().map(|piece| framed(piece)).collect();
+        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        whole(&frames).expect("a packet of ours")
+    }
 }
 
 /// What should come out.
@@ -177,7 +237,7 @@ fn out_of_tunnel(site: &Site, tunnel: &Tunnel) -> Option<(Netns, IfName)> {
 
 /// What explanations say of a packet at a host.
 pub fn explain(site: &Site, visit: &Visit, tracker: Tracker<'_>) -> Expected {
-    let seen = unwrap(&framed(&visit.octets)).expect("a packet of ours");
+    let seen = visit.seen();
     let mut tracker = Tracker {
         tracing: tracing(&seen.parsed, visit.odd),
         ..tracker
@@ -268,12 +328,18 @@ fn expected(site: &Site, journey: Journey, steps: Vec<Step>, tracing: Tracing) -
 }
 
 impl Expected {
-    /// Whether what came out is just that.
-    pub fn is(&self, site: &Site, frame: &[u8]) -> bool {
+    /// Whether what came out is just that, be it in fragments.
+    pub fn is(&self, site: &Site, frames: &[&[u8]]) -> bool {
+        let led = frames.iter().all(|frame| self.is_led(site, frame));
+        led && whole(frames).is_some_and(|seen| self.is_packet(&seen))
+    }
+
+    /// Whether a frame goes where it should go.
+    fn is_led(&self, site: &Site, frame: &[u8]) -> bool {
         let Some(seen) = unwrap(frame) else {
             return false;
         };
-        let tunnel = match (self.tunnel, seen.tunnel) {
+        match (self.tunnel, seen.tunnel) {
             (None, None) => frame[..6] == self.mac.map_or([0; 6], |mac| mac.octets()),
             (Some((vni, to)), Some(tunnel)) => {
                 let own = site.endpoint.expect("a host with tunnels has one");
@@ -281,13 +347,16 @@ impl Expected {
                 right == (vni, Ends::new(own, to), self.mac)
             }
             _ => false,
-        };
+        }
+    }
+
+    fn is_packet(&self, seen: &Seen) -> bool {
         let packet = &self.journey.packet;
         let ends = Ends::new(packet.source, packet.destination);
         let tracing = tracing(&seen.parsed, false);
         let whole = seen.parsed.checksum_is_right()
             || !matches!(seen.parsed.payload.protocol, 1 | 6 | 17 | 58);
         let same = (tracing.tuple, tracing.quote) == (self.tracing.tuple, self.tracing.quote);
-        tunnel && whole && same && seen.parsed.ends == ends
+        whole && same && seen.parsed.ends == ends
     }
 }

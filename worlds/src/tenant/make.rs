@@ -358,12 +358,11 @@ impl Maker {
     /// A router, with a gateway as often as that.
     fn router(&mut self, outside: NetworkId, often: f64) -> Router {
         let id = RouterId(self.id(0xa));
-        let standing = |rng: &mut StdRng| rng.random_bool(0.94);
         let mut router = Router {
             router: neutron::Router {
                 id,
                 standard: self.cloud.intent.networks[&outside].standard.clone(),
-                admin_state_up: standing(&mut self.rng),
+                admin_state_up: self.rng.random_bool(0.94),
                 gateways: Vec::new(),
                 enable_snat: self.rng.random_bool(0.8),
                 routes: Vec::new(),
@@ -376,6 +375,7 @@ impl Maker {
             gateways: BTreeMap::new(),
             gateway_host: None,
             published: BTreeSet::new(),
+            meters: BTreeMap::new(),
         };
         if !self.rng.random_bool(often) {
             return router;

@@ -60,6 +60,8 @@ const WANTED: &[&str] = &[
     "dropped: the port may not use that source",
     "dropped: the port's link is down",
     "dropped: there is no route",
+    "in fragments: delivered",
+    "in fragments: over VXLAN",
     "left for outside",
     "over VXLAN in IPv4",
     "over VXLAN in IPv6",
@@ -131,8 +133,18 @@ impl Met {
         for (word, _) in words.into_iter().filter(|(_, met)| *met) {
             self.word(word);
         }
+        if visit.pieces.len() > 1 {
+            let (by, fate) = match (&expected.journey.outcome, expected.tunnel) {
+                (Outcome::Delivered { .. }, _) => ("in fragments: delivered", true),
+                (_, Some(_)) => ("in fragments: over VXLAN", true),
+                _ => ("", false),
+            };
+            if fate {
+                self.word(by);
+            }
+        }
         self.outcome(expected, routers > 0 && translates == 0);
-        let as_came = super::look::quote_of(&visit.octets);
+        let as_came = super::look::quote_of(&visit.seen());
         if as_came.is_some() && as_came != expected.tracing.quote {
             self.word("an error as translated");
         }

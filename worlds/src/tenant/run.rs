@@ -9,11 +9,11 @@ use hextet_tests::{
     packet::{Ends, Icmp, Tcp},
     wire::Frame,
 };
-use hextet_types::{Family, IfName};
+use hextet_types::{Family, IfName, PortId};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    look::{self, Expected, Visit, unwrap},
+    look::{self, Expected, Visit, unwrap, whole},
     make,
     met::Met,
     shot::{Shooter, Shot},
@@ -78,7 +78,8 @@ impl World {
     /// The first disagreement.
     pub fn batch(&mut self, packets: usize) -> Checked<()> {
         for _ in 0..packets {
-            let shot = self.shooter.shot();
+            let mut shot = self.shooter.shot();
+            shot.fragmented = shot.tunnel.is_none() && self.shooter.flip(0.12);
             self.exchange(shot)?;
         }
         Ok(())
@@ -167,22 +168,20 @@ impl World {
         };
         self.next_number += 1;
         self.met.packets += 1;
-        let packet = shot.body.packet(shot.ends, self.next_number);
+        let pieces = pieces(shot, self.next_number);
         let mut visit = Visit {
             host,
             entry: shot.entry,
             mac: shot.mac,
-            octets: shot
-                .tunnel
-                .map_or(packet.clone(), |tunnel| tunnel.around(&packet)),
+            pieces,
             number: self.next_number,
             odd: shot.odd,
         };
         for _ in 0..MAX_HOSTS {
-            let Some((by, frame)) = self.visit(&visit, shot.kind)? else {
+            let Some((by, frames)) = self.visit(&visit, shot.kind)? else {
                 return Ok(None);
             };
-            let seen = unwrap(&frame).expect("it was recognised");
+            let seen = whole(&slices(&frames)).expect("it was recognised");
             let arrival = |entry| Arrival {
                 host: visit.host,
                 entry,
@@ -191,7 +190,11 @@ impl World {
             };
             if let Some(port) = self.sites[visit.host].port_of(&by) {
                 self.met.came(shot);
+                self.stays_in_project(shot, port)?;
                 return Ok(Some(arrival(Entry::Port(port))));
+            }
+            if seen.tunnel.is_none() {
+                self.is_public(shot, seen.parsed.ends.src)?;
             }
             let next = match seen.tunnel {
                 Some(tunnel) => self.reached_by(tunnel.ends.dst),
@@ -206,11 +209,48 @@ impl World {
                 host: next,
                 entry: Entry::Uplink,
                 mac: SPINE_MAC,
-                octets: frame[14..].to_vec(),
+                pieces: frames.iter().map(|frame| frame[14..].to_vec()).collect(),
                 ..visit
             };
         }
         Ok(None)
+    }
+
+    /// Whatever plans and explanations say: between projects goes only what was sent to a public address.
+    fn stays_in_project(&self, shot: &Shot, to: PortId) -> Checked<()> {
+        let project = |port: PortId| {
+            let network = self.shooter.network_of(port)?;
+            self.shooter.whole().project.get(&network).copied()
+        };
+        let strange = match shot.entry {
+            Entry::Port(from) => project(from) != project(to),
+            Entry::Uplink | Entry::Stray => shot.tunnel.is_none(),
+        };
+        match strange && is_inside(shot.ends.dst) {
+            true => Err(self.meant(shot, format!("port {to} is another project's"))),
+            false => Ok(()),
+        }
+    }
+
+    /// And outside nobody hears of an address inside.
+    fn is_public(&self, shot: &Shot, source: IpAddr) -> Checked<()> {
+        match is_inside(source) {
+            true => Err(self.meant(shot, format!("it left for outside as {source}"))),
+            false => Ok(()),
+        }
+    }
+
+    fn meant(&self, shot: &Shot, seen: String) -> Box<Disagreement> {
+        Box::new(Disagreement {
+            seed: self.seed,
+            number: self.next_number,
+            packet: format!(
+                "in projects ({}): from {:?} {:?}",
+                shot.kind, shot.entry, shot.ends
+            ),
+            expected: "whatever explanations say, projects are kept apart".to_owned(),
+            seen,
+        })
     }
 
     fn reached_by(&self, endpoint: IpAddr) -> Option<usize> {
@@ -231,7 +271,7 @@ impl World {
     }
 
     /// One host: gives what came out of it and by which link.
-    fn visit(&mut self, visit: &Visit, kind: &str) -> Checked<Option<(IfName, Frame)>> {
+    fn visit(&mut self, visit: &Visit, kind: &str) -> Checked<Option<(IfName, Vec<Frame>)>> {
         let tracker = Tracker {
             connections: &mut self.connections,
             host: visit.host,
@@ -239,10 +279,10 @@ impl World {
         };
         let expected = look::explain(&self.sites[visit.host], visit, tracker);
         let site = &mut self.sites[visit.host];
-        site.send(visit.entry, visit.mac, &visit.octets);
-        let sent = unwrap(&look::framed(&visit.octets))
-            .expect("a packet of ours")
-            .parsed;
+        for piece in &visit.pieces {
+            site.send(visit.entry, visit.mac, piece);
+        }
+        let sent = visit.seen().parsed;
         let is_it = |frame: &[u8]| {
             let of = |p: &hextet_tests::packet::Parsed| (p.payload.protocol, p.icmp_type());
             let same = || unwrap(frame).is_some_and(|seen| of(&seen.parsed) == of(&sent));
@@ -251,14 +291,18 @@ impl World {
         let frames = site.receive(expected.link.as_ref(), is_it);
         let (came, others): (Vec<_>, Vec<_>) = frames.into_iter().partition(|(_, f)| is_it(f));
         let late = others.iter().any(|(_, frame)| is_late(frame, visit.number));
-        let right = match (&expected.link, came.as_slice()) {
-            (None, []) => true,
-            (Some(link), [(by, frame)]) => link == by && expected.is(site, frame),
-            _ => false,
+        let out: Vec<&[u8]> = came.iter().map(|(_, frame)| frame.as_slice()).collect();
+        let right = match &expected.link {
+            None => came.is_empty(),
+            Some(link) => {
+                let all = came.len() <= visit.pieces.len() && came.iter().all(|(by, _)| by == link);
+                all && expected.is(site, &out)
+            }
         };
         if right && !late {
             self.met.passed(&expected, visit);
-            return Ok(came.into_iter().next());
+            let frames = came.into_iter().map(|(_, frame)| frame).collect();
+            return Ok(expected.link.map(|link| (link, frames)));
         }
         Err(Box::new(
             self.disagreement(visit, kind, &expected, &came, late),
@@ -286,11 +330,12 @@ impl World {
         if late {
             seen.push("and something of an earlier packet".to_owned());
         }
-        let sent = unwrap(&look::framed(&visit.octets));
-        let sent = sent.map(|sent| {
-            let tracing = look::tracing(&sent.parsed, visit.odd);
-            (sent.tunnel, tracing)
-        });
+        let sent = visit.seen();
+        let sent = (
+            visit.pieces.len(),
+            sent.tunnel,
+            look::tracing(&sent.parsed, visit.odd),
+        );
         Disagreement {
             seed: self.seed,
             number: visit.number,
@@ -326,6 +371,7 @@ impl World {
             body,
             odd: false,
             tunnel: None,
+            fragmented: false,
         }
     }
 
@@ -404,6 +450,31 @@ impl World {
     pub fn fork(&mut self) -> StdRng {
         StdRng::from_rng(&mut self.shooter.rng)
     }
+}
+
+/// Whether only those inside have that address, many of them at the same time.
+fn is_inside(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+/// The IP packet, or its fragments, as it comes.
+fn pieces(shot: &Shot, number: u64) -> Vec<Vec<u8>> {
+    let in_pieces = shot.body.pieces(shot.ends, number);
+    if let Some(pieces) = in_pieces.filter(|_| shot.fragmented) {
+        return pieces;
+    }
+    let packet = shot.body.packet(shot.ends, number);
+    vec![match shot.tunnel {
+        Some(tunnel) => tunnel.around(&packet),
+        None => packet,
+    }]
+}
+
+fn slices(frames: &[Frame]) -> Vec<&[u8]> {
+    frames.iter().map(Vec::as_slice).collect()
 }
 
 /// Something that an earlier packet has left behind, and that is no error about it nor an answer to it.

@@ -38,6 +38,8 @@ pub struct Shot {
     pub odd: bool,
     /// Forged by somebody in the underlay.
     pub tunnel: Option<Tunnel>,
+    /// Whether it comes in fragments, where it is a datagram.
+    pub fragmented: bool,
 }
 
 /// What is around a packet between hosts.
@@ -176,6 +178,7 @@ impl Shooter {
             body,
             odd: false,
             tunnel: None,
+            fragmented: false,
         }
     }
 
@@ -199,6 +202,7 @@ impl Shooter {
             body,
             odd: false,
             tunnel: None,
+            fragmented: false,
         }
     }
 

@@ -348,6 +348,7 @@ impl Shooter {
             body,
             odd: false,
             tunnel: Some(tunnel),
+            fragmented: false,
         })
     }
 
