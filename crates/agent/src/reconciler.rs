@@ -27,7 +27,7 @@ use hextet_model::{
 };
 use hextet_types::{IfName, PortId, Prefix};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     announcement::Announcement,
@@ -337,6 +337,11 @@ impl Reconciler {
             error!(%error, "the intent is not on disk: after a restart without a server an older one counts");
         }
         self.revision = revision;
+        debug!(
+            revision,
+            keys = changed.objects.len(),
+            "the intent is another"
+        );
         self.take(changed);
         self.set_doubt(Doubt::None);
         self.tell_watched();
@@ -395,6 +400,12 @@ impl Reconciler {
         if !self.dirty.is_empty() {
             let dirty = std::mem::take(&mut self.dirty);
             let report = self.kernel.reconcile_keys(&dirty, &self.desired);
+            debug!(
+                revision = self.revision,
+                keys = dirty.len(),
+                applied = report.applied,
+                "written"
+            );
             for key in &dirty {
                 self.failures.remove(key);
                 self.touched_ports.extend(self.port_of(key));

@@ -18,7 +18,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     config::NetworkPolicy,
@@ -275,6 +275,7 @@ impl Cloud {
             state.revision = revision;
             self.notifier.tell_all(&state.take_notices());
             let told = state.views.take();
+            debug!(revision, hosts = told.len(), "hosts are told");
             let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
             for (host, steps) in told {
                 tell(&mut streams, &mut state, &host, (revision, steps));
