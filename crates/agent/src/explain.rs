@@ -35,6 +35,7 @@ pub fn explain(planner: &Planner, request: &ExplainRequest) -> Result<Explained>
         source: None,
         mac: None,
         to: request.to,
+        via: request.via,
         payload: payload(request),
         connection: CtState::New,
     };

@@ -160,6 +160,9 @@ pub struct ExplainRequest {
     pub from: Sender,
     /// Where the packet goes.
     pub to: IpAddr,
+    /// By way of this next hop, as a workload chooses it; its gateway, where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
     /// Its IP protocol.
     pub protocol: u8,
     /// Its destination port, for protocols that have ports.

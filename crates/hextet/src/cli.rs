@@ -292,6 +292,12 @@ pub struct Explain {
     /// With this ICMP or ICMPv6 type.
     #[arg(long, group = "what")]
     pub icmp: Option<u8>,
+    /// Of this IP protocol, such as 112 (VRRP).
+    #[arg(long, group = "what", value_name = "NUMBER")]
+    pub protocol: Option<u8>,
+    /// By way of this next hop, as the workload chooses it; without it by its gateway.
+    #[arg(long, value_name = "ADDRESS")]
+    pub via: Option<IpAddr>,
     /// How to answer.
     #[command(flatten)]
     pub question: Question,

@@ -82,6 +82,7 @@ fn query(from: Endpoint, to: &str, payload: Payload) -> Query {
         source: None,
         mac: None,
         to: ip(to),
+        via: None,
         payload,
         connection: CtState::New,
     }

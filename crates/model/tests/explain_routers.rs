@@ -139,6 +139,7 @@ fn explained(planner: &Planner, from: u8, to: &str, destination: u16) -> Explana
         source: None,
         mac: None,
         to: ip(to),
+        via: None,
         payload: Payload::Ports {
             protocol: 6,
             source: 49_152,
@@ -377,6 +378,7 @@ fn from_outside(planner: &Planner, to: &str, destination: u16) -> Explanation {
         source: None,
         mac: None,
         to: ip(to),
+        via: None,
         payload: Payload::Ports {
             protocol: 6,
             source: 49_152,

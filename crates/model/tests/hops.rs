@@ -7,12 +7,13 @@ mod world;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use hextet_model::{
+    explain::{Endpoint, Explanation, Outcome, Payload, Query, Reason, explain},
     intent::{Change, RemotePort, TunnelEndpoint},
     neutron::{AddressPair, Network, NetworkType, Port, Subnet},
     plan::{Planner, plan},
     state::{
-        EdgeProgram, Fdb, Hop, HopEntry, HostState, Neighbour, NextHop, Object, Route, RouteKind,
-        Rule, RuleAction, marks,
+        CtState, EdgeProgram, Fdb, Hop, HopEntry, HostState, Neighbour, NextHop, Object, Route,
+        RouteKind, Rule, RuleAction, marks,
     },
 };
 use hextet_types::{HostId, IfName, Mac, PortId};
@@ -363,4 +364,74 @@ fn a_sender_has_so_many_receivers_and_no_more() {
     };
     let receivers = planner.state().objects.values().filter(of_one).count();
     assert_eq!(receivers, usize::from(hextet_model::state::Receiver::MOST));
+}
+
+fn asked(planner: &Planner, to: &str, via: Option<&str>, payload: Payload) -> Explanation {
+    let query = Query {
+        from: Endpoint::Port(guest(1).id),
+        source: None,
+        mac: None,
+        to: ip(to),
+        via: via.map(ip),
+        payload,
+        connection: CtState::New,
+    };
+    explain(planner, &query).unwrap()
+}
+
+/// Three that may carry and share, one of them on another host.
+fn carriers() -> Planner {
+    let mut planner = begun();
+    step(&mut planner, Change::PutPort(Box::new(router_like(1))));
+    step(&mut planner, Change::PutPort(Box::new(router_like(2))));
+    let there: HostId = "there".parse().unwrap();
+    let remote = RemotePort::of(&router_like(3), &there).unwrap();
+    step(&mut planner, Change::PutRemotePort(Box::new(remote)));
+    planner
+}
+
+#[test]
+fn explanations_follow_the_next_hop_that_a_port_chooses() {
+    let planner = carriers();
+    let datagram = Payload::Ports {
+        protocol: 17,
+        source: 49_152,
+        destination: 53,
+    };
+    let asked = |via| asked(&planner, "192.0.2.77", via, datagram);
+    let here = asked(Some("10.1.0.2"));
+    let link = guest(2).if_name();
+    assert_eq!(here.verdict, Outcome::Delivered { link }, "{here}");
+    assert!(here.to_string().contains(&mac(2).to_string()), "{here}");
+    let there = asked(Some("10.1.0.3"));
+    assert!(matches!(there.verdict, Outcome::Leaves { .. }), "{there}");
+    assert!(there.to_string().contains("to host there"), "{there}");
+    let gateway = asked(Some("10.1.0.254"));
+    assert!(gateway.to_string().contains("the gateway answers"));
+    assert_eq!(gateway.verdict, asked(None).verdict, "{gateway}");
+    assert!(matches!(gateway.verdict, Outcome::Dropped(_)), "{gateway}");
+}
+
+#[test]
+fn explanations_tell_who_hears_vrrp() {
+    let mut planner = carriers();
+    let advert = Payload::Protocol(112);
+    let heard = asked(&planner, "224.0.0.18", None, advert);
+    let link = guest(2).if_name();
+    let copies = [
+        format!("copied to {link}"),
+        "to host there, for those who share there".to_owned(),
+    ];
+    for copy in copies {
+        assert!(heard.to_string().contains(&copy), "{heard}");
+    }
+    assert_eq!(heard.verdict, Outcome::Delivered { link });
+    let other = asked(&planner, "224.0.0.19", None, advert);
+    assert_ne!(other.verdict, heard.verdict, "another group: {other}");
+    step(&mut planner, Change::RemovePort(guest(2).id));
+    let heard = asked(&planner, "224.0.0.18", None, advert);
+    assert!(matches!(heard.verdict, Outcome::Leaves { .. }), "{heard}");
+    step(&mut planner, Change::RemoveRemotePort(guest(3).id));
+    let nobody = asked(&planner, "224.0.0.18", None, advert);
+    assert_eq!(nobody.verdict, Outcome::Dropped(Reason::NotAdmitted));
 }

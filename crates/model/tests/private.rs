@@ -260,6 +260,7 @@ fn explained(planner: &Planner, to: &str) -> Explanation {
         source: None,
         mac: None,
         to: ip(to),
+        via: None,
         payload: Payload::Ports {
             protocol: 6,
             source: 49_152,

@@ -72,6 +72,7 @@ fn equal_addresses_stay_apart(hosts: usize, family: Family) {
     let explained = world.agents[0].explain(&ExplainRequest {
         from: Sender::Interface(tap),
         to: b1.addrs[1],
+        via: None,
         protocol: 6,
         port: Some(22),
         icmp_type: None,

@@ -153,6 +153,7 @@ pub fn explain(explain: &Explain) -> Result<ExitCode> {
     let request = ExplainRequest {
         from: explain.from.clone(),
         to: explain.to,
+        via: explain.via,
         protocol: protocol(explain)?,
         port: explain.tcp.or(explain.udp),
         icmp_type: explain.icmp,
@@ -174,12 +175,17 @@ pub fn explain(explain: &Explain) -> Result<ExitCode> {
 }
 
 fn protocol(explain: &Explain) -> Result<u8> {
+    if let Some(protocol) = explain.protocol {
+        return Ok(protocol);
+    }
     match (explain.tcp, explain.udp, explain.icmp, explain.to) {
         (Some(_), ..) => Ok(6),
         (_, Some(_), ..) => Ok(17),
         (_, _, Some(_), IpAddr::V4(_)) => Ok(1),
         (_, _, Some(_), IpAddr::V6(_)) => Ok(58),
-        _ => bail!("what kind of packet? Add --tcp PORT, --udp PORT or --icmp TYPE"),
+        _ => bail!(
+            "what kind of packet? Add --tcp PORT, --udp PORT, --icmp TYPE or --protocol NUMBER"
+        ),
     }
 }
 

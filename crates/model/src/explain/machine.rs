@@ -37,6 +37,7 @@ pub struct Machine<'a> {
     config: &'a HostConfig,
     table: Table<'a>,
     ways: Cow<'a, Ways>,
+    chosen: u32,
 }
 
 /// The routes and addresses of a namespace, in short.
@@ -145,7 +146,14 @@ impl<'a> Machine<'a> {
             config,
             table: Table::new(state, netns),
             ways,
+            chosen: 0,
         }
+    }
+
+    /// The same for packets that ports' programs give this mark besides.
+    #[must_use]
+    pub(super) fn choosing(self, chosen: u32) -> Self {
+        Machine { chosen, ..self }
     }
 
     /// What becomes of the packet; the steps are added where they are wanted.
@@ -257,7 +265,7 @@ impl<'a> Machine<'a> {
             if let Some(reason) = stays_at_the_edge(&flight.packet) {
                 return Err(reason);
             }
-            flight.mark = self.marks(link, &flight.packet);
+            flight.mark = self.marks(link, &flight.packet) | self.chosen;
             flight.pkt_type = PktType::Multicast;
         }
         Ok(false)

@@ -4,6 +4,7 @@
 //! would ([`Machine`]); it never asks the planner why. So it tells what the host really does, and a test
 //! that compares it with the meaning of the security groups finds faults of the planner.
 
+mod hop;
 mod machine;
 mod packet;
 mod path;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use machine::{Machine, Ways};
 pub use packet::{Packet, Payload};
-pub use path::{Journey, travel};
+pub use path::{Journey, travel, travel_by};
 pub use step::{Outcome, Reason, RuleStep, Step};
 pub use track::{Passage, Point, Tracked, Tracking};
 
@@ -55,6 +56,9 @@ pub struct Query {
     pub mac: Option<Mac>,
     /// To there.
     pub to: IpAddr,
+    /// By way of this next hop, which a port chooses; its gateway, where there is none.
+    #[serde(default)]
+    pub via: Option<IpAddr>,
     /// What is sent.
     pub payload: Payload,
     /// As what it counts: `new`, if it is the first of its flow.
@@ -111,7 +115,14 @@ pub fn explain(planner: &Planner, query: &Query) -> Result<Explanation, ExplainE
         }
         _ => {
             let netns = netns_of(planner, query.from);
-            travel(planner, netns, packet, &mut track::Stateless, &mut steps).outcome
+            if let Some(verdict) = hop::copy(planner, &netns, &packet, &mut steps) {
+                return Ok(Explanation { steps, verdict });
+            }
+            let chosen = query.via.map_or(0, |via| {
+                hop::choose(planner, &netns, &packet, via, &mut steps)
+            });
+            let mut tracking = track::Stateless;
+            travel_by(planner, netns, (packet, chosen), &mut tracking, &mut steps).outcome
         }
     };
     Ok(Explanation { steps, verdict })

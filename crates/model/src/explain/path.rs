@@ -39,7 +39,18 @@ pub struct Journey {
 pub fn travel(
     planner: &Planner,
     from: Netns,
-    mut packet: Packet,
+    packet: Packet,
+    tracking: &mut dyn Tracking,
+    steps: &mut Vec<Step>,
+) -> Journey {
+    travel_by(planner, from, (packet, 0), tracking, steps)
+}
+
+/// The same of a packet that the first program gives this mark besides: that of a next hop which its sender has chosen.
+pub fn travel_by(
+    planner: &Planner,
+    from: Netns,
+    (mut packet, chosen): (Packet, u32),
     tracking: &mut dyn Tracking,
     steps: &mut Vec<Step>,
 ) -> Journey {
@@ -50,6 +61,7 @@ pub fn travel(
         let realm = planner.realm(&netns);
         let config = realm.map_or_else(|| planner.config(), Realm::config);
         let machine = Machine::within(&netns, state, config);
+        let machine = machine.choosing(if nth == 0 { chosen } else { 0 });
         let first = steps.len();
         let router = realm.and_then(Realm::router);
         if nth == 0 || netns == Netns::Main {

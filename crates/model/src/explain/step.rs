@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use hextet_types::{HostId, IfName, Prefix, RouterId, SecurityGroupId, SecurityGroupRuleId};
+use hextet_types::{HostId, IfName, Mac, Prefix, RouterId, SecurityGroupId, SecurityGroupRuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,6 +33,20 @@ pub enum Step {
         destination: Prefix,
         /// By way of these; of several, one.
         nexthops: Vec<IpAddr>,
+    },
+    /// Its sender has asked for a next hop.
+    NextHop {
+        /// The next hop.
+        via: IpAddr,
+        /// Whose Ethernet address was the answer; none where it was the gateway's.
+        mac: Option<Mac>,
+    },
+    /// A copy of it goes to one who shares addresses with its sender.
+    Copied {
+        /// By this link.
+        link: IfName,
+        /// To that host, whose business the receivers there are; none for a port here.
+        host: Option<HostId>,
     },
     /// A rule decides.
     Rule(RuleStep),
@@ -270,6 +284,21 @@ impl fmt::Display for Range<'_> {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Step::NextHop {
+                via,
+                mac: Some(mac),
+            } => write!(f, "next hop {via} has its own Ethernet address here, {mac}"),
+            Step::NextHop { via, mac: None } => {
+                write!(f, "for next hop {via} the gateway answers")
+            }
+            Step::Copied {
+                link,
+                host: Some(host),
+            } => write!(
+                f,
+                "copied by {link} to host {host}, for those who share there"
+            ),
+            Step::Copied { link, host: None } => write!(f, "copied to {link}"),
             Step::Arrives(Some(link)) => write!(f, "arrives by {link}"),
             Step::Arrives(None) => f.write_str("comes from the host itself or an uplink"),
             Step::Enters(netns) => write!(f, "enters network namespace {netns}"),
