@@ -7,7 +7,9 @@
 
 use std::fmt::Debug;
 
-use hextet_api::agent::{IntentMessage, JoinRequest, JoinResponse, RenewRequest, StatusReport};
+use hextet_api::agent::{
+    IntentMessage, JoinRequest, JoinResponse, Metered, RenewRequest, StatusReport,
+};
 use hextet_model::{
     intent::Intent,
     plan::{HostConfig, plan},
@@ -21,7 +23,10 @@ fuzz_target!(|input: &[u8]| {
         0 => drop(read_again::<JoinRequest>(octets)),
         1 => drop(read_again::<JoinResponse>(octets)),
         2 => drop(read_again::<RenewRequest>(octets)),
-        3 => drop(read_again::<StatusReport>(octets)),
+        3 => {
+            let _ = read_again::<StatusReport>(octets);
+            let _ = read_again::<Metered>(octets);
+        }
         _ => follow(octets),
     }
 });

@@ -48,7 +48,8 @@ pub fn read_counters(socket: &mut Socket) -> Result<Vec<Count>, Error> {
     })
 }
 
-fn read_count(answer: &Answer<'_>) -> Option<Count> {
+/// One counter; of its handle, its own number alone.
+pub(super) fn read_count(answer: &Answer<'_>) -> Option<Count> {
     let attrs = read::ours(answer)?;
     if attrs.get(3).and_then(be32)? != OBJECT_COUNTER {
         return None;

@@ -352,6 +352,7 @@ fn read_element(set: &Set, element: &[u8]) -> Option<Element> {
 #[cfg(feature = "fuzzing")]
 pub fn read_any(answer: &Answer<'_>) {
     let _ = (read_chain(answer), read_rule(answer), read_limiter(answer));
+    let _ = counter::read_count(answer);
     let Some((_, Ok(set))) = read_set(answer) else {
         return;
     };
