@@ -2,17 +2,17 @@ use std::{collections::HashMap, net::Ipv6Addr};
 
 use bytes::Bytes;
 use hextet_model::{
-    intent::{GatewayHost, Intent, RemotePort, RouterInterface, TunnelEndpoint},
+    intent::{GatewayHost, Intent, MeterRule, RemotePort, RouterInterface, TunnelEndpoint},
     neutron::{
         self, AddressGroup, AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute,
-        NdpProxy, NetworkType, PortRange, Router, RouterGateway, SecurityGroup, SecurityGroupRule,
-        Standard, Status, SubnetPool,
+        MeteringLabel, MeteringRule, NdpProxy, NetworkType, PortRange, Router, RouterGateway,
+        SecurityGroup, SecurityGroupRule, Standard, Status, SubnetPool,
     },
 };
 use hextet_store::{Event, KeyValue};
 use hextet_types::{
-    AddressGroupId, AddressScopeId, Family, Mac, NdpProxyId, Prefix, ProjectId,
-    SecurityGroupRuleId, SubnetPoolId,
+    AddressGroupId, AddressScopeId, Family, Mac, MeteringLabelId, MeteringRuleId, NdpProxyId,
+    Prefix, ProjectId, SecurityGroupRuleId, SubnetPoolId,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -27,6 +27,8 @@ use crate::{
 
 /// Security groups that there may be.
 const GROUPS: u8 = 4;
+/// Metering labels that there may be.
+const LABELS: u8 = 3;
 
 fn id(kind: u8, n: u8) -> Uuid {
     Uuid::from_bytes([kind, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
@@ -389,6 +391,10 @@ enum Step_ {
     Binding(u8, u8, bool, bool),
     /// Which address, of which network, and who says that it has it.
     Holder((u8, u8), u8, u8, bool),
+    /// A metering label.
+    Label(u8, bool),
+    /// A rule of one.
+    MeterRule(u8, bool),
 }
 
 /// 0 to 2.
@@ -409,6 +415,24 @@ fn host_step() -> impl Strategy<Value = Step_> {
     prop_oneof![
         1 => (0u8..3, mostly_first(), there).prop_map(|(h, a, t)| Step_::Tunnel(h, a, t)),
         2 => (0u8..3, any::<bool>(), there).prop_map(|(h, w, t)| Step_::Host(h, w, t)),
+    ]
+}
+
+fn group_step() -> impl Strategy<Value = Step_> {
+    let there = prop::bool::weighted(0.75);
+    prop_oneof![
+        1 => (0..GROUPS, there).prop_map(|(n, t)| Step_::Group(n, t)),
+        2 => (0u8..2, 0u8..8, there).prop_map(|(n, w, t)| Step_::AddressGroup(n, w, t)),
+        4 => (0u8..8, prop::option::of(0..GROUPS + 2), there)
+            .prop_map(|(n, r, t)| Step_::Rule(n, n % 4, r, t)),
+    ]
+}
+
+fn meter_step() -> impl Strategy<Value = Step_> {
+    let there = prop::bool::weighted(0.75);
+    prop_oneof![
+        (0..LABELS, there).prop_map(|(n, t)| Step_::Label(n, t)),
+        (0..3 * LABELS, there).prop_map(|(n, t)| Step_::MeterRule(n, t)),
     ]
 }
 
@@ -475,10 +499,8 @@ fn step() -> impl Strategy<Value = Step_> {
             .prop_map(|(n, p, f, t)| Step_::Forwarding(n, p, f, t)),
         3 => host_step(),
         2 => (0..=OUTSIDE, there).prop_map(|(n, t)| Step_::Subnet(n, t)),
-        1 => (0..GROUPS, there).prop_map(|(n, t)| Step_::Group(n, t)),
-        2 => (0u8..2, 0u8..8, there).prop_map(|(n, w, t)| Step_::AddressGroup(n, w, t)),
-        4 => (0u8..8, prop::option::of(0..GROUPS + 2), there)
-            .prop_map(|(n, r, t)| Step_::Rule(n, n % 4, r, t)),
+        7 => group_step(),
+        3 => meter_step(),
         9 => (spec, there).prop_map(|(s, t)| Step_::Port(s, t)),
         4 => (0u8..24, 0u8..3, prop::bool::ANY, there)
             .prop_map(|(p, h, o, t)| Step_::Binding(p, h, o, t)),
@@ -537,11 +559,6 @@ fn event(step: &Step_, revision: u64) -> Event {
                 put(key, &group(*n, revision), revision),
                 *there,
             )
-        }
-        Step_::AddressGroup(n, which, there) => {
-            let key = keys::address_group(AddressGroupId(id(5, *n)));
-            let group = address_group(*n, *which, revision);
-            put_or_delete(key.clone(), put(key, &group, revision), *there)
         }
         Step_::Rule(n, g, remote, there) => {
             let key = keys::rule(SecurityGroupId(id(3, *g)), SecurityGroupRuleId(id(4, *n)));
@@ -639,7 +656,45 @@ fn router_event(step: &Step_, revision: u64) -> Event {
             let key = State::port_key(&port);
             put_or_delete(key.clone(), put(key, &port, revision), *there)
         }
-        other => panic!("{other:?} is not of routers"),
+        other => other_event(other, revision),
+    }
+}
+
+/// Of what others name.
+fn other_event(step: &Step_, revision: u64) -> Event {
+    match step {
+        Step_::AddressGroup(n, which, there) => {
+            let key = keys::address_group(AddressGroupId(id(5, *n)));
+            let group = address_group(*n, *which, revision);
+            put_or_delete(key.clone(), put(key, &group, revision), *there)
+        }
+        Step_::Label(n, there) => {
+            // The routers' project's own, everybody's, and somebody else's.
+            let label = MeteringLabel {
+                id: MeteringLabelId(id(14, *n)),
+                project_id: ProjectId(if *n == 0 { "p" } else { "q" }.into()),
+                name: String::new(),
+                description: String::new(),
+                shared: *n == 1,
+            };
+            let key = keys::metering_label(label.id);
+            put_or_delete(key.clone(), put(key, &label, revision), *there)
+        }
+        Step_::MeterRule(n, there) => {
+            let rule = MeteringRule {
+                id: MeteringRuleId(id(15, *n)),
+                metering_label_id: MeteringLabelId(id(14, *n % LABELS)),
+                project_id: ProjectId("p".into()),
+                direction: Direction::Egress,
+                excluded: *n >= 2 * LABELS,
+                remote_ip_prefix: None,
+                source_ip_prefix: Some(Prefix::host([10, 0, 0, *n].into())),
+                destination_ip_prefix: None,
+            };
+            let key = keys::metering_rule(rule.metering_label_id, rule.id);
+            put_or_delete(key.clone(), put(key, &rule, revision), *there)
+        }
+        other => panic!("{other:?} makes nothing"),
     }
 }
 
@@ -818,12 +873,36 @@ fn router_from_tables(state: &State, id: RouterId) -> Option<ToldRouter> {
         gateways,
         gateway_host: None,
         published: BTreeSet::new(),
-        meters: BTreeMap::new(),
+        meters: meters_from_tables(state, &router.standard.project_id),
     };
     if !told.gateways.is_empty() {
         outside_from_tables(state, &mut told);
     }
     Some(told)
+}
+
+/// What is counted at a project's routers.
+fn meters_from_tables(
+    state: &State,
+    project: &ProjectId,
+) -> BTreeMap<MeteringLabelId, BTreeSet<MeterRule>> {
+    let mut meters: BTreeMap<MeteringLabelId, BTreeSet<MeterRule>> = BTreeMap::new();
+    for rule in state.metering.rules.values() {
+        let label = state.metering.labels.get(&rule.metering_label_id);
+        if label.is_some_and(|label| label.shared || label.project_id == *project) {
+            let told = MeterRule {
+                direction: rule.direction,
+                excluded: rule.excluded,
+                source: rule.source_ip_prefix,
+                destination: None,
+            };
+            meters
+                .entry(rule.metering_label_id)
+                .or_default()
+                .insert(told);
+        }
+    }
+    meters
 }
 
 /// Adds what only routers have that lead outside.
