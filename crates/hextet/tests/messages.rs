@@ -72,7 +72,11 @@ fn arguments_that_are_none() {
     );
     check(&["port", "detach", "web"], "", &[identifier]);
     let explain = ["explain", "--from", PORT, "--to", "::1"];
-    check(&explain, "", &["Add --tcp PORT, --udp PORT or --icmp TYPE"]);
+    check(
+        &explain,
+        "",
+        &["Add --tcp PORT, --udp PORT, --icmp TYPE or --protocol NUMBER"],
+    );
     let token = ["server", "join-token", "--minutes", "0"];
     check(&token, "", &["--minutes", "0 is not in 1..=43200"]);
 }
