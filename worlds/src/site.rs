@@ -136,11 +136,12 @@ impl Site {
 
     /// Sends an IP packet to the host.
     pub fn send(&mut self, entry: Entry, from: Mac, packet: &[u8]) {
-        let gateway = self.config.gateway_mac;
-        let addresses = hextet_tests::packet::Ether {
-            src: from,
-            dst: gateway,
-        };
+        self.send_to(entry, [from, self.config.gateway_mac], packet);
+    }
+
+    /// The same in a frame with that source and destination; by the uplink it is the spine's.
+    pub fn send_to(&mut self, entry: Entry, [src, dst]: [Mac; 2], packet: &[u8]) {
+        let addresses = hextet_tests::packet::Ether { src, dst };
         match entry {
             Entry::Port(port) => self.host.send(port, &ether_ip(addresses, packet)),
             Entry::Stray => self.stray.send(&ether_ip(addresses, packet)),

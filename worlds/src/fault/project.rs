@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use hextet_model::state::{
-    Chain, Element, HostState, Key, NatRange, Netns, NftRule, Object, RouteKind, Statement, Value,
-    Verdict, marks,
+    Chain, Element, HostState, Key, NatRange, Netns, NftRule, Object, RouteKind, RuleAction,
+    Statement, Value, Verdict, marks,
 };
 use hextet_types::Mac;
 use rand::{rngs::StdRng, seq::IndexedRandom as _};
@@ -57,6 +57,8 @@ faults! {
     spoofers_pass: "what fails the source check passes",
     invalid_passes: "what belongs to no connection passes",
     endpoints_closed: "no tunnel packets are taken",
+    next_hops_unknown: "next hops that workloads choose are not known",
+    next_hops_swapped: "a next hop that a workload chooses leads to nobody",
 }
 
 fn of_network(netns: &Netns) -> bool {
@@ -523,5 +525,19 @@ fn endpoints_closed(state: &mut HostState, _: &mut StdRng) -> bool {
         let before = chain.rules.len();
         chain.rules.retain(drops);
         before != chain.rules.len()
+    })
+}
+
+fn next_hops_unknown(state: &mut HostState, _: &mut StdRng) -> bool {
+    without(state, |object| matches!(object, Object::Hop(_)))
+}
+
+fn next_hops_swapped(state: &mut HostState, _: &mut StdRng) -> bool {
+    all(state, |object| match object {
+        Object::Rule(rule) if of_network(&rule.netns) && rule.fwmark.is_some() => {
+            rule.action = RuleAction::Blackhole;
+            true
+        }
+        _ => false,
     })
 }

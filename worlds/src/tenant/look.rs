@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use hextet_model::{
-    explain::{self, Journey, Machine, Outcome, Packet, Step, travel},
-    state::{CtState, HopKey, Key, Netns, Object},
+    explain::{self, Journey, Machine, Outcome, Packet, Step, travel_by},
+    state::{CtState, HopEntry, HopKey, Key, Netns, Object},
 };
 use hextet_tests::{
     hypervisor::{SPINE_MAC, UPLINK},
     packet::{Ends, Ether, Ip, Parsed, Payload, ether_ip, parse},
 };
-use hextet_types::{IfName, Mac};
+use hextet_types::{IfName, Mac, PortId};
 
 use super::shot::Tunnel;
 use crate::{
@@ -156,6 +156,8 @@ pub struct Visit {
     pub entry: Entry,
     /// Who the frame says that it is from.
     pub mac: Mac,
+    /// The next hop that its sender has chosen.
+    pub to_mac: Option<Mac>,
     /// The IP packet; a tunnel's, where it comes by one. In fragments, where it comes in some.
     pub pieces: Vec<Vec<u8>>,
     /// Its number.
@@ -223,16 +225,59 @@ fn packet_of(seen: &Parsed, tracing: &Tracing, link: Option<IfName>, mac: Option
 }
 
 /// Where a tunnel's packet comes out of it: the namespace, and the device.
-fn out_of_tunnel(site: &Site, tunnel: &Tunnel) -> Option<(Netns, IfName)> {
+fn out_of_tunnel(site: &Site, tunnel: &Tunnel) -> Option<Start> {
     let mut objects = site.state.objects.values();
     let device = objects.find_map(|object| match object {
         Object::Vxlan(v) if v.vni == tunnel.vni && v.local == tunnel.ends.dst => Some(v),
         _ => None,
     })?;
-    let known = HopKey::Way(tunnel.to);
-    let hop = Key::Hop(device.netns.clone(), device.name.clone(), known);
-    let is_for_us = tunnel.to == device.mac || site.state.objects.contains_key(&hop);
-    is_for_us.then(|| (device.netns.clone(), device.name.clone()))
+    let chosen = match tunnel.to == device.mac {
+        true => 0,
+        false => chosen(site, &device.netns, &device.name, tunnel.to)?,
+    };
+    Some(Start {
+        netns: device.netns.clone(),
+        by: device.name.clone(),
+        mac: tunnel.from,
+        chosen,
+    })
+}
+
+/// The mark of a next hop besides the gateway, where it is known on that link.
+fn chosen(site: &Site, netns: &Netns, link: &IfName, mac: Mac) -> Option<u32> {
+    let key = Key::Hop(netns.clone(), link.clone(), HopKey::Way(mac));
+    match site.state.objects.get(&key)? {
+        Object::Hop(hop) => match hop.entry {
+            HopEntry::Way { mark, .. } => Some(mark),
+            HopEntry::Answer { .. } => None,
+        },
+        _ => None,
+    }
+}
+
+/// Where a packet begins to be judged: in which namespace, by which link, from which Ethernet address, and with which mark
+/// for the next hop that was chosen.
+struct Start {
+    netns: Netns,
+    by: IfName,
+    mac: Mac,
+    chosen: u32,
+}
+
+fn of_port(site: &Site, id: PortId, visit: &Visit, by: IfName) -> Option<Start> {
+    let network = site.planner().intent().ports[&id].network_id;
+    let netns = site.planner().netns_of(network);
+    let is_up = site.planner().intent().ports[&id].admin_state_up;
+    let chosen = match visit.to_mac.filter(|_| is_up) {
+        Some(mac) => chosen(site, &netns, &by, mac)?,
+        None => 0,
+    };
+    Some(Start {
+        netns,
+        by,
+        mac: visit.mac,
+        chosen,
+    })
 }
 
 /// What explanations say of a packet at a host.
@@ -251,23 +296,29 @@ pub fn explain(site: &Site, visit: &Visit, tracker: Tracker<'_>) -> Expected {
             let outer = outer_packet(&tunnel, by);
             let machine = Machine::new(&site.state, &site.config);
             match machine.send(&outer, Some(&mut steps)) {
-                Outcome::Host => out_of_tunnel(site, &tunnel)
-                    .map(|(netns, device)| (netns, device, Some(tunnel.from)))
-                    .ok_or(explain::Reason::NoRoute),
+                Outcome::Host => out_of_tunnel(site, &tunnel).ok_or(explain::Reason::NoRoute),
                 Outcome::Dropped(reason) => Err(reason),
                 other => panic!("a tunnel's packet: {other}"),
             }
         }
-        (Entry::Port(id), None) => {
-            let network = site.planner().intent().ports[&id].network_id;
-            Ok((site.planner().netns_of(network), by, Some(visit.mac)))
-        }
-        (_, None) => Ok((Netns::Main, by, Some(visit.mac))),
+        (Entry::Port(id), None) => of_port(site, id, visit, by).ok_or(explain::Reason::Edge),
+        (_, None) => Ok(Start {
+            netns: Netns::Main,
+            by,
+            mac: visit.mac,
+            chosen: 0,
+        }),
     };
     let journey = match start {
-        Ok((netns, by, mac)) => {
-            let packet = packet_of(&seen.parsed, &tracker.tracing, Some(by), mac);
-            travel(site.planner(), netns, packet, &mut tracker, &mut steps)
+        Ok(Start {
+            netns,
+            by,
+            mac,
+            chosen,
+        }) => {
+            let packet = packet_of(&seen.parsed, &tracker.tracing, Some(by), Some(mac));
+            let from = (packet, chosen);
+            travel_by(site.planner(), netns, from, &mut tracker, &mut steps)
         }
         Err(reason) => dropped(
             reason,

@@ -32,6 +32,7 @@ const WANTED: &[&str] = &[
     "delivered: an error about an answer",
     "delivered: an error by another",
     "delivered: between projects by way of the outside",
+    "delivered: by a chosen next hop",
     "delivered: by an extra route",
     "delivered: forged in the underlay",
     "delivered: from a port outside",

@@ -173,6 +173,7 @@ impl World {
             host,
             entry: shot.entry,
             mac: shot.mac,
+            to_mac: shot.to_mac,
             pieces,
             number: self.next_number,
             odd: shot.odd,
@@ -209,6 +210,7 @@ impl World {
                 host: next,
                 entry: Entry::Uplink,
                 mac: SPINE_MAC,
+                to_mac: None,
                 pieces: frames.iter().map(|frame| frame[14..].to_vec()).collect(),
                 ..visit
             };
@@ -280,7 +282,8 @@ impl World {
         let expected = look::explain(&self.sites[visit.host], visit, tracker);
         let site = &mut self.sites[visit.host];
         for piece in &visit.pieces {
-            site.send(visit.entry, visit.mac, piece);
+            let to = visit.to_mac.unwrap_or(site.config.gateway_mac);
+            site.send_to(visit.entry, [visit.mac, to], piece);
         }
         let sent = visit.seen().parsed;
         let is_it = |frame: &[u8]| {
@@ -372,6 +375,7 @@ impl World {
             odd: false,
             tunnel: None,
             fragmented: false,
+            to_mac: None,
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Shot {
     pub tunnel: Option<Tunnel>,
     /// Whether it comes in fragments, where it is a datagram.
     pub fragmented: bool,
+    /// The next hop that its sender has chosen; its gateway, where there is none.
+    pub to_mac: Option<Mac>,
 }
 
 /// What is around a packet between hosts.
@@ -179,6 +181,7 @@ impl Shooter {
             odd: false,
             tunnel: None,
             fragmented: false,
+            to_mac: None,
         }
     }
 
@@ -203,6 +206,7 @@ impl Shooter {
             odd: false,
             tunnel: None,
             fragmented: false,
+            to_mac: None,
         }
     }
 

@@ -258,6 +258,7 @@ impl<'a> Machine<'a> {
         };
         self.link_is_up(link)?;
         flight.groups[0] = self.group(link);
+        flight.mark = self.chosen;
         if self.has_program(link) {
             if pings_gateway(&flight.packet) {
                 return Ok(true);

@@ -38,6 +38,7 @@ pub const KINDS: &[(u32, &str, Kind)] = &[
     (3, "from a port outside", Shooter::of_public_port),
     (3, "from outside to what is inside", Shooter::at_private),
     (6, "by an extra route", Shooter::beyond),
+    (6, "by a chosen next hop", Shooter::by_next_hop),
     (4, "to a shared address", Shooter::at_shared),
     (4, "with an address that may be another's", Shooter::spoofed),
     (3, "to a router", Shooter::at_router),
@@ -211,6 +212,44 @@ impl Shooter {
         self.sent(&from, to, body)
     }
 
+    /// By way of a port that may carry packets of others, of one that may not, or of a router.
+    fn by_next_hop(&mut self, family: Family) -> Option<Shot> {
+        let from = self.sender(family, is_private)?;
+        let network = from.port.network_id;
+        let near = |b: &Bound| b.port.network_id == network && b.port.id != from.port.id;
+        let carries = |b: &Bound| near(b) && b.port.may_carry();
+        let routers = self.whole.cloud.routers.values();
+        let interfaces = routers.flat_map(|r| r.interfaces.values());
+        let here = interfaces.filter(|i| i.network_id == network);
+        let routers: Vec<Mac> = here.map(|i| i.mac_address).collect();
+        let hop = match self.rng.random_range(0..8) {
+            0 => self.port(near)?.port.mac_address,
+            1..3 => *routers.choose(&mut self.rng)?,
+            _ => self.port(carries)?.port.mac_address,
+        };
+        let mut shot = match self.rng.random_range(0..3) {
+            0 => {
+                let (to, body) = (self.stranger(family), self.any_body(family));
+                self.sent(&from, to, body)
+            }
+            1 => {
+                let to = self.sender(family, |b| b.project == from.project)?;
+                let (body, to) = (
+                    self.body_to(&to.port, family),
+                    self.address(&to.port, family),
+                );
+                self.sent(&from, to, body)
+            }
+            _ => {
+                let to = addr(["192.168.7.7", "fd99::7"][usize::from(family == Family::V6)]);
+                let body = self.any_body(family);
+                self.sent(&from, to, body)
+            }
+        }?;
+        shot.to_mac = Some(hop);
+        Some(shot)
+    }
+
     fn at_shared(&mut self, family: Family) -> Option<Shot> {
         let from = self.sender(family, is_private)?;
         let to = addr(SHARED[usize::from(family == Family::V6)]);
@@ -349,6 +388,7 @@ impl Shooter {
             odd: false,
             tunnel: Some(tunnel),
             fragmented: false,
+            to_mac: None,
         })
     }
 
