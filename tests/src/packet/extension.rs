@@ -86,7 +86,10 @@ pub fn fragments(
                 };
                 ip.packet(ends, &piece)
             }
-            Family::V6 => ip.packet(ends, &fragment(&piece, 0x6865_7874, *offset, more)),
+            Family::V6 => {
+                let identification = 0x6865_0000 | u32::from(ip.identification);
+                ip.packet(ends, &fragment(&piece, identification, *offset, more))
+            }
         }
     };
     pieces.iter().map(piece).collect()

@@ -79,7 +79,7 @@ impl Payload {
 pub struct Ip {
     /// Time to live, or hop limit.
     pub ttl: u8,
-    /// Identification; of IPv4 only.
+    /// Identification; of IPv6 in fragments alone.
     pub identification: u16,
     /// Do not fragment; of IPv4 only.
     pub dont_fragment: bool,

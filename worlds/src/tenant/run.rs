@@ -103,7 +103,7 @@ impl World {
             let error = self.error_about(&arrival);
             self.carry(&error)?;
         }
-        if self.shooter.flip(0.08)
+        if self.shooter.flip(0.16)
             && let Some(error) = self.error_by_another(&arrival)
         {
             self.carry(&error)?;
