@@ -403,16 +403,17 @@ fn forwarding() -> Change {
     }))
 }
 
-/// What the router's rules before connection tracking say of what station 10 of network 1 sends to the outside.
-fn is_tracked(planner: &Planner) -> bool {
-    struct Answer(bool);
+/// What the router's rules before connection tracking say of what station 10 of network 1 sends to that address, when it
+/// comes to them first.
+fn is_tracked(planner: &Planner, to: &str) -> bool {
+    struct Answer(Option<bool>);
     impl Tracking for Answer {
         fn arrives(&mut self, _: &Netns, packet: &Packet) -> Tracked {
             Tracked::as_said(packet)
         }
         fn leaves(&mut self, netns: &Netns, _: &Tracked, passage: &Passage) {
             if netns.to_string().starts_with("hr-") {
-                self.0 = !passage.untracked;
+                self.0.get_or_insert(!passage.untracked);
             }
         }
     }
@@ -420,7 +421,7 @@ fn is_tracked(planner: &Planner) -> bool {
         link: Some(port(1).if_name()),
         mac: Some(mac(1)),
         source: ip("10.1.0.10"),
-        destination: ip("192.0.2.77"),
+        destination: ip(to),
         payload: Payload::Ports {
             protocol: 6,
             source: 22,
@@ -430,10 +431,10 @@ fn is_tracked(planner: &Planner) -> bool {
         flow: None,
         quoted: None,
     };
-    let mut answer = Answer(false);
+    let mut answer = Answer(None);
     let netns = planner.netns_of(network_id(1));
     travel(planner, netns, packet, &mut answer, &mut Vec::new());
-    answer.0
+    answer.0.unwrap()
 }
 
 #[test]
@@ -442,9 +443,13 @@ fn answers_of_a_published_address_that_ports_are_forwarded_to_are_tracked() {
     let mut router = planner.intent().routers[&router_id(1)].clone();
     router.published = [prefix("10.1.0.0/24")].into();
     planner.apply(Change::PutRouter(Box::new(router)));
-    assert!(!is_tracked(&planner));
+    // Whoever asks by a forwarded port comes from the gateway's address.
+    assert!(!is_tracked(&planner, "203.0.113.5"));
     planner.apply(forwarding());
-    assert!(is_tracked(&planner));
+    assert!(is_tracked(&planner, "203.0.113.5"));
+    // What it asks for itself comes back from outside, and is translated then.
+    assert!(!is_tracked(&planner, "203.0.113.50"));
+    assert!(!is_tracked(&planner, "192.0.2.77"));
 }
 
 #[test]

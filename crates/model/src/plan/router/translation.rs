@@ -8,8 +8,8 @@
 //! source, comes back from the main namespace, and its answers take the same way back.
 //!
 //! Only what may be translated is tracked: no IPv6, nothing that stays inside, and nothing that is published; but
-//! whatever comes from an address with a floating IP, or to which ports are forwarded, since it may answer somebody who
-//! used that.
+//! whatever comes from an address with a floating IP, and what one to which ports are forwarded sends to who asks there in
+//! place of others, since it may answer somebody who used that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -130,6 +130,12 @@ impl<'a> Translation<'a> {
     fn forwarded_inside(&self) -> impl Iterator<Item = Ipv4Addr> {
         let inside = self.forwardings.iter().map(|f| f.internal_ip_address);
         inside.filter(|addr| is_published(self.exit.router, IpAddr::V4(*addr)))
+    }
+
+    /// Who asks, in place of a client, those that have a public address of their own: else these would answer it directly.
+    fn asker(&self) -> Option<Ipv4Addr> {
+        let forwarded = self.forwardings.first().map(|f| f.floating_ip_address);
+        self.shared.first().copied().or(forwarded)
     }
 
     /// What floating IPs stand for, and is translated on its way out: what is published is not.
@@ -355,10 +361,11 @@ fn prerouting(t: &Translation<'_>) -> Object {
         }));
     }
     rules.extend(at_link(Field::IifName).map(|from| rule([from, ACCEPT])));
-    if t.forwarded_inside().next().is_some() {
+    if let Some(asker) = t.asker().filter(|_| t.forwarded_inside().next().is_some()) {
         let key = vec![Field::Saddr(Family::V4).into()];
         let answers = nft::found(key, FORWARDED_INSIDE.into(), false);
-        rules.push(rule([answers, mark.clone(), ACCEPT]));
+        let to_asker = nft::compare(Field::Daddr(Family::V4), v4(asker));
+        rules.push(rule([answers, to_asker, mark.clone(), ACCEPT]));
     }
     let published = t.is_published(Family::V4, Field::Saddr(Family::V4));
     rules.extend(published.map(|is| match t.tracks() {
@@ -445,8 +452,7 @@ fn translations(t: &Translation<'_>, forwards: &Forwards) -> Vec<Object> {
 /// it. From the shared address they are asked for, they come here; or, where none is shared, from that whose ports are
 /// forwarded. And a published address would answer from its own host, whichever that is.
 fn returning(t: &Translation<'_>) -> Vec<NftRule> {
-    let forwarded = t.forwardings.first().map(|f| f.floating_ip_address);
-    let Some(shared) = t.shared.first().copied().or(forwarded) else {
+    let Some(asker) = t.asker() else {
         return Vec::new();
     };
     let goes_inside = outside::link()
@@ -454,7 +460,7 @@ fn returning(t: &Translation<'_>) -> Vec<NftRule> {
     let Some(goes_inside) = goes_inside.filter(|_| !t.forwardings.is_empty()) else {
         return Vec::new();
     };
-    let (first, last) = (IpAddr::V4(shared), IpAddr::V4(shared));
+    let (first, last) = (IpAddr::V4(asker), IpAddr::V4(asker));
     let mut who: Vec<Statement> = t
         .is_published(Family::V4, Field::Saddr(Family::V4))
         .collect();
