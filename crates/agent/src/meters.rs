@@ -10,7 +10,7 @@ use std::{
     io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -35,6 +35,8 @@ const MAX_READINGS: usize = 1_000;
 const MAX_WAITING: usize = 100_000;
 /// After a failed attempt.
 const RETRY: Duration = Duration::from_secs(2);
+/// While the server is away, what waits is written no more often: counters live on without us.
+const SAVE: Duration = Duration::from_secs(60);
 
 type Counter = (MeteringLabelId, RouterId, Direction, Epoch);
 
@@ -58,6 +60,8 @@ struct Waiting {
     told: BTreeMap<Counter, (u64, u64)>,
     /// Whether the file holds anything.
     on_disk: bool,
+    /// When it was written.
+    saved: Option<Instant>,
 }
 
 impl Waiting {
@@ -180,12 +184,22 @@ impl Ledger {
         self.news.notify_one();
     }
 
+    fn save_now_and_then(&self) {
+        let mut waiting = self.waiting();
+        if waiting.saved.is_none_or(|at| at.elapsed() >= SAVE) {
+            self.save(&mut waiting, false);
+        }
+    }
+
     fn save(&self, waiting: &mut Waiting, for_good: bool) {
         if waiting.in_order.is_empty() && !waiting.on_disk {
             return;
         }
         match write(&self.path, waiting.in_order.values(), for_good) {
-            Ok(()) => waiting.on_disk = !waiting.in_order.is_empty(),
+            Ok(()) => {
+                waiting.on_disk = !waiting.in_order.is_empty();
+                waiting.saved = Some(Instant::now());
+            }
             Err(error) => {
                 error!(%error, path = %self.path.display(), "what was metered is not on disk");
             }
@@ -256,7 +270,7 @@ pub async fn run(server: String, identity: Identity, ledger: Arc<Ledger>) {
                     error = format!("{error:#}"),
                     "what was metered is told once more"
                 );
-                ledger.save(&mut ledger.waiting(), false);
+                ledger.save_now_and_then();
                 sleep(RETRY).await;
             }
         }
