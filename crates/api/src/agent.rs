@@ -32,7 +32,8 @@ pub const SERVER_NAME: &str = "server.hextet.internal";
 /// Where the intent is told. The version is that of [`Change`]: an agent that does not know of one of its steps
 /// asks for an older one, and is told that it is too old.
 pub const INTENT: &str = "/v4/intent";
-/// Where it was told to agents that know nothing of routers, and to those that know nothing of standbys.
+/// Where it was told to agents that know nothing of routers; of standbys; of address groups, which they would take for any
+/// address.
 pub const FORMER_INTENTS: &[&str] = &["/v1/intent", "/v2/intent", "/v3/intent"];
 
 /// Asks for a certificate against a one-time token.

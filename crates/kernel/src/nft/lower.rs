@@ -77,26 +77,7 @@ impl Lowering {
             }
             Statement::Dynamic(key, set, op) => {
                 self.key(key)?;
-                let (op, inner) = match op {
-                    DynOp::CtCountOver(count) => {
-                        let flags = expr::INVERT;
-                        (
-                            expr::DYNSET_ADD,
-                            Expr::Connlimit {
-                                count: *count,
-                                flags,
-                            },
-                        )
-                    }
-                    DynOp::LimitOver(rate) => (expr::DYNSET_UPDATE, limit(rate, true)),
-                };
-                let inner = Box::new(inner);
-                self.exprs.push(Expr::Dynset {
-                    set: set.clone(),
-                    op,
-                    slot: 0,
-                    inner,
-                });
+                self.dynset(set, op);
             }
             Statement::Limit(rate, over) => self.exprs.push(limit(rate, *over)),
             Statement::LimitMap(key, map) => {
@@ -120,6 +101,22 @@ impl Lowering {
             Statement::Verdict(verdict) => self.exprs.push(Expr::Verdict(verdict.clone())),
         }
         Ok(())
+    }
+
+    fn dynset(&mut self, set: &SetName, op: &DynOp) {
+        let (op, inner) = match op {
+            DynOp::CtCountOver(count) => {
+                let (count, flags) = (*count, expr::INVERT);
+                (expr::DYNSET_ADD, Expr::Connlimit { count, flags })
+            }
+            DynOp::LimitOver(rate) => (expr::DYNSET_UPDATE, limit(rate, true)),
+        };
+        self.exprs.push(Expr::Dynset {
+            set: set.clone(),
+            op,
+            slot: 0,
+            inner: Box::new(inner),
+        });
     }
 
     fn compare(&mut self, part: &KeyPart, op: CmpOp, value: &Value) -> Lowered {

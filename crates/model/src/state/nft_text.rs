@@ -241,18 +241,7 @@ impl fmt::Display for Statement {
                 joined(f, key, " . ")?;
                 write!(f, " vmap @{map}")
             }
-            Statement::Dynamic(key, set, op) => {
-                let verb = match op {
-                    DynOp::CtCountOver(_) => "add",
-                    DynOp::LimitOver(_) => "update",
-                };
-                write!(f, "{verb} @{set} {{ ")?;
-                joined(f, key, " . ")?;
-                match op {
-                    DynOp::CtCountOver(count) => write!(f, " ct count over {count} }}"),
-                    DynOp::LimitOver(rate) => write!(f, " limit rate over {rate} }}"),
-                }
-            }
+            Statement::Dynamic(key, set, op) => dynamic(f, key, set, op),
             Statement::Limit(rate, false) => write!(f, "limit rate {rate}"),
             Statement::Limit(rate, true) => write!(f, "limit rate over {rate}"),
             Statement::LimitMap(key, map) => {
@@ -296,6 +285,19 @@ impl fmt::Display for Statement {
             Statement::Reject => f.write_str("reject with icmpx admin-prohibited"),
             Statement::Verdict(verdict) => write!(f, "{verdict}"),
         }
+    }
+}
+
+fn dynamic(f: &mut fmt::Formatter<'_>, key: &[KeyPart], set: &SetName, op: &DynOp) -> fmt::Result {
+    let verb = match op {
+        DynOp::CtCountOver(_) => "add",
+        DynOp::LimitOver(_) => "update",
+    };
+    write!(f, "{verb} @{set} {{ ")?;
+    joined(f, key, " . ")?;
+    match op {
+        DynOp::CtCountOver(count) => write!(f, " ct count over {count} }}"),
+        DynOp::LimitOver(rate) => write!(f, " limit rate over {rate} }}"),
     }
 }
 
