@@ -104,6 +104,57 @@ async fn a_group_has_at_most_1000_prefixes() {
         .refused(409, "OverQuota");
 }
 
+/// Neither by rules nor by prefixes, and whichever comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rules_open_by_address_groups_is_bounded() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let (user, _) = cloud.project("alpha", "member").await;
+    let hosts = |from: u32, count: u32| -> Value {
+        let all = from..from + count;
+        json!(
+            all.map(|n| format!("2001:db8::{n:x}/128"))
+                .collect::<Vec<_>>()
+        )
+    };
+    let many = group(&user, hosts(0, 200)).await;
+    act(&user, &many, "add_addresses", hosts(200, 133))
+        .await
+        .ok(200);
+    // Thirty blocks of ports, the most there can be.
+    let named = |group: &Value, range: (u16, u16)| {
+        json!({
+            "remote_address_group_id": group["id"], "ethertype": "IPv6", "protocol": "tcp",
+            "port_range_min": range.0, "port_range_max": range.1,
+        })
+    };
+    let wide = (1, 65_534);
+    try_rule(&user, named(&many, wide)).await.ok(201);
+    let words = act(&user, &many, "add_addresses", hosts(1_000, 1)).await;
+    let words = words.refused(409, "OverQuota");
+    assert!(words.contains("fewer or wider prefixes"), "{words}");
+    // The other family is no part of the rule.
+    act(&user, &many, "add_addresses", json!(["192.0.2.1/32"]))
+        .await
+        .ok(200);
+    let few = group(&user, hosts(0, 11)).await;
+    try_rule(&user, named(&few, (80, 80)))
+        .await
+        .refused(409, "OverQuota");
+    let ten = group(&user, hosts(0, 10)).await;
+    try_rule(&user, named(&ten, (80, 80))).await.ok(201);
+    // Of fifteen sizes of blocks each is looked at with each length.
+    let lengths = |count: u8| -> Value {
+        let all = (0..count).map(|n| format!("2001:db8:{n:x}::/{}", 48 + n));
+        json!(all.collect::<Vec<_>>())
+    };
+    let (user, _) = cloud.project("beta", "member").await;
+    let various = group(&user, lengths(18)).await;
+    try_rule(&user, named(&various, wide))
+        .await
+        .refused(409, "OverQuota");
+    try_rule(&user, named(&various, (443, 443))).await.ok(201);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_name_groups_and_keep_them() {
     let cloud = TestCloud::start(StoreKind::Memory).await;

@@ -83,6 +83,34 @@ pub fn matches(group: &Group, rule: &SecurityGroupRule) -> Vec<Match> {
         .collect()
 }
 
+/// What rules that name address groups take on each host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Elements of sets.
+    pub elements: usize,
+    /// Their shapes: each is a look that each new packet may take.
+    pub shapes: BTreeSet<Shape>,
+}
+
+impl Extent {
+    /// Adds a rule whose address group consists of these.
+    pub fn add(&mut self, rule: &SecurityGroupRule, addresses: &[Prefix]) {
+        let family = rule.ethertype;
+        let prefixes = addresses.iter().filter(|p| p.family() == family);
+        let lengths: BTreeSet<u8> = prefixes.clone().map(|p| p.len()).collect();
+        let services = services(rule);
+        self.elements += services.len() * prefixes.count();
+        for (service, _) in services {
+            self.shapes.extend(lengths.iter().map(|len| Shape {
+                family,
+                service,
+                prefix_len: Some(*len),
+                remote: None,
+            }));
+        }
+    }
+}
+
 /// The rule's protocol; ICMP in a rule for IPv6 means ICMPv6, as Neutron's alias has it.
 fn protocol(rule: &SecurityGroupRule) -> Option<Protocol> {
     match (rule.ethertype, rule.protocol) {

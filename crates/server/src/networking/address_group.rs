@@ -1,5 +1,7 @@
 //! Address groups: their prefixes, and the rules that keep them.
 
+mod extent;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
@@ -33,6 +35,8 @@ use crate::{
     state::{State, table::Row},
     write::Write,
 };
+
+pub use extent::check_rule;
 
 /// Prefixes of one group.
 pub const MAX_ADDRESSES: usize = 1_000;
@@ -223,6 +227,9 @@ async fn change(
             let row = changeable::<AddressGroup>(write.state, write.caller, id, "update")?;
             let mut group = row.value.as_ref().clone();
             edit(&mut group)?;
+            if group.addresses.len() > row.value.addresses.len() {
+                extent::check_group(write, &group)?;
+            }
             group.standard.revision_number += 1;
             group.standard.updated_at = write.now;
             write.replace(group.key(), row.mod_revision, &group)?;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
+    address_group,
     entity::{Entity, wanted_ids},
     security_group::ensure_default,
     serve::visible,
@@ -314,8 +315,8 @@ fn check_remote(write: &mut Write<'_>, rule: &SecurityGroupRule) -> Result<()> {
         ));
     }
     if let Some(id) = rule.remote_address_group_id {
-        let row = visible::<AddressGroup>(write.state, write.caller, &id.to_string())?;
-        write.exists(row.value.key());
+        visible::<AddressGroup>(write.state, write.caller, &id.to_string())?;
+        address_group::check_rule(write, rule)?;
     }
     let Some(remote) = rule.remote_group_id else {
         return Ok(());

@@ -211,6 +211,29 @@ fn an_address_group_opens_each_of_its_prefixes_and_no_more() {
 }
 
 #[test]
+fn an_extent_is_what_the_matches_are() {
+    let prefixes = [
+        "192.0.2.0/24",
+        "198.51.100.7/32",
+        "203.0.113.9/32",
+        "2001:db8::/48",
+    ];
+    let addresses: Vec<Prefix> = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+    for family in Family::BOTH {
+        let rule = SecurityGroupRule {
+            remote_address_group_id: Some(AddressGroupId(Uuid::from_u128(1))),
+            ..rule(family, Some(6), (Some(81), Some(82)))
+        };
+        let found = matched_with(&prefixes, &rule);
+        let mut extent = Extent::default();
+        extent.add(&rule, &addresses);
+        assert_eq!(extent.elements, found.len());
+        let shapes: BTreeSet<Shape> = found.iter().map(|m| m.shape).collect();
+        assert_eq!(extent.shapes, shapes);
+    }
+}
+
+#[test]
 fn shapes_have_distinct_codes() {
     let services = [
         Service::Any,
