@@ -1,5 +1,5 @@
 //! What a workload sends to the metadata service: no panic, whatever it is and however late it comes, and no more
-//! comes back than a connection may send.
+//! comes back than a connection may send. What Nova is asked, it answers late, or not at all.
 //!
 //! The input is runs of frames: an octet for its length, one for the time since the last one, then what follows the
 //! Ethernet header; addresses and protocol are made right, or nothing would get further.
@@ -9,7 +9,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hextet_metadata::{
-    ADDRESS_LINK_LOCAL, ADDRESS_V4, ADDRESS_V6, Event, Facts, Metadata, PortConfig, document::Link,
+    ADDRESS_LINK_LOCAL, ADDRESS_V4, ADDRESS_V6, Action, Event, Facts, Metadata, PortConfig,
+    QuestionId, document::Link, http::Answer,
 };
 use hextet_types::{Mac, Time};
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +19,12 @@ const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 7]);
 
 fuzz_target!(|input: &[u8]| {
     let mut engine = Metadata::new(1);
-    let facts = Arc::new(facts());
+    let (by_nova, input) = match input {
+        [first, rest @ ..] => (first % 2 == 1, rest),
+        [] => (false, input),
+    };
+    let facts = Arc::new(facts(by_nova));
+    let mut asked = Vec::new();
     engine.set_port(
         1,
         PortConfig {
@@ -32,6 +38,9 @@ fuzz_target!(|input: &[u8]| {
         rest = after;
         now += Duration::from_millis(u64::from(*wait) * u64::from(*wait));
         engine.handle(Event::Timer, now);
+        if wait % 3 == 0 {
+            answer(&mut engine, &mut asked, now);
+        }
         let bytes = frame(octets);
         let actions = engine.handle(
             Event::Frame {
@@ -41,8 +50,25 @@ fuzz_target!(|input: &[u8]| {
             now,
         );
         assert!(actions.len() < 64, "{} frames for one", actions.len());
+        asked.extend(actions.into_iter().filter_map(|action| match action {
+            Action::Ask { question, .. } => Some(question.id),
+            Action::Send { .. } => None,
+        }));
     }
 });
+
+fn answer(engine: &mut Metadata, asked: &mut Vec<QuestionId>, now: Time) {
+    let answer = Answer {
+        status: 200,
+        content_type: "text/plain".to_owned(),
+        body: vec![0; 20_000],
+    };
+    for id in asked.drain(..) {
+        let answer = Some(&answer);
+        let event = Event::Answered { link: 1, id, answer };
+        engine.handle(event, now);
+    }
+}
 
 /// The first octet says to which address; the source and what follows the headers are as they are.
 fn frame(octets: &[u8]) -> Vec<u8> {
@@ -99,7 +125,7 @@ fn sum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-fn facts() -> Facts {
+fn facts(by_nova: bool) -> Facts {
     Facts {
         instance_id: "i".to_owned(),
         project_id: "p".to_owned(),
@@ -117,5 +143,6 @@ fn facts() -> Facts {
             addresses: Vec::new(),
             dns_servers: Vec::new(),
         },
+        by_nova,
     }
 }

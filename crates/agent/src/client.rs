@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
-use hextet_api::agent::{Heard, INTENT, IntentMessage, Metered, SERVER_NAME, StatusReport};
+use hextet_api::agent::{
+    Heard, INTENT, IntentMessage, MetadataAnswer, MetadataRequest, Metered, SERVER_NAME,
+    StatusReport,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -112,6 +115,15 @@ impl Connection {
             .send("POST", "/v1/metered", serde_json::to_vec(metered)?)
             .await?;
         read_all(answer).await.map(drop)
+    }
+
+    /// Has Nova answer a workload.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::post`].
+    pub async fn metadata(&mut self, request: &MetadataRequest) -> Result<MetadataAnswer> {
+        self.post("/v1/metadata", request).await
     }
 
     /// Begins the intent stream.

@@ -41,6 +41,7 @@ mod monitor;
 mod next_hop;
 mod probe;
 mod reconciler;
+mod relay;
 pub mod report;
 mod reporter;
 mod responder;

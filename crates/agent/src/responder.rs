@@ -8,7 +8,7 @@ use std::{collections::HashMap, io, sync::Arc, thread};
 use anyhow::{Context, Result};
 use hextet_autoconf::{Action, Duid, Event, PortKey, Responder as Engine};
 use hextet_kernel::packet::PacketSocket;
-use hextet_metadata::{self as metadata, Metadata};
+use hextet_metadata::{self as metadata, Metadata, Question, QuestionId, http::Answer};
 use hextet_model::state::marks;
 use hextet_types::PortId;
 use nix::net::if_::if_nametoindex;
@@ -23,6 +23,7 @@ use crate::{
     announcement::{self, Announcement},
     clock::Clock,
     reconciler::{Input, ResponderChange},
+    relay::{Answered, Asked, Ends},
 };
 
 /// Frames taken in one go before changes and timers are looked at again.
@@ -40,6 +41,7 @@ pub fn start(
     server: Duid,
     clock: Clock,
     inputs: std::sync::mpsc::SyncSender<Input>,
+    nova: Ends,
 ) -> Result<()> {
     let socket =
         PacketSocket::open(marks::ADMITTED).context("open the packet socket for RA and DHCP")?;
@@ -66,9 +68,10 @@ pub fn start(
                         indexes: HashMap::new(),
                         ports: HashMap::new(),
                         inputs,
+                        asked: nova.asked,
                         unread: true,
                     }
-                    .run(changes)
+                    .run(changes, nova.answered)
                     .await
                 }
                 Err(error) => warn!(%error, "RA and DHCP are not answered"),
@@ -91,13 +94,19 @@ struct Driver {
     ports: HashMap<u32, PortId>,
     /// Who is told what workloads say of themselves.
     inputs: std::sync::mpsc::SyncSender<Input>,
+    /// What Nova is to answer.
+    asked: mpsc::Sender<Asked>,
     /// Frames may wait that the socket does not tell of again.
     unread: bool,
 }
 
 impl Driver {
     /// Until nobody can tell of ports any more.
-    async fn run(mut self, mut changes: mpsc::UnboundedReceiver<ResponderChange>) {
+    async fn run(
+        mut self,
+        mut changes: mpsc::UnboundedReceiver<ResponderChange>,
+        mut answered: mpsc::Receiver<Answered>,
+    ) {
         loop {
             let wakeups = [self.engine.next_wakeup(), self.metadata.next_wakeup()];
             let wakeup = wakeups.into_iter().flatten().min();
@@ -106,6 +115,9 @@ impl Driver {
                     Some(change) => self.change(change),
                     None => return,
                 },
+                Some(answered) = answered.recv() => {
+                    self.answered(answered.link, answered.id, answered.answer.as_ref());
+                }
                 ready = self.socket.readable() => match ready {
                     Ok(mut ready) => {
                         ready.clear_ready();
@@ -192,10 +204,30 @@ impl Driver {
     }
 
     fn answer(&mut self, event: metadata::Event<'_>) {
-        for metadata::Action::Send { link, frame } in self.metadata.handle(event, self.clock.now())
-        {
-            self.send_frame(link, &frame);
+        for action in self.metadata.handle(event, self.clock.now()) {
+            match action {
+                metadata::Action::Send { link, frame } => self.send_frame(link, &frame),
+                metadata::Action::Ask { link, question } => self.ask(link, question),
+            }
         }
+    }
+
+    /// Whoever cannot be asked has not answered.
+    fn ask(&mut self, link: u32, question: Question) {
+        let id = question.id;
+        let asked = self.ports.get(&link).map(|port| Asked {
+            link,
+            port: *port,
+            question,
+        });
+        let taken = asked.is_some_and(|asked| self.asked.try_send(asked).is_ok());
+        if !taken {
+            self.answered(link, id, None);
+        }
+    }
+
+    fn answered(&mut self, link: u32, id: QuestionId, answer: Option<&Answer>) {
+        self.answer(metadata::Event::Answered { link, id, answer });
     }
 
     fn act(&mut self, step: impl FnOnce(&mut Engine, hextet_types::Time) -> Vec<Action>) {

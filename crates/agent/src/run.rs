@@ -34,6 +34,7 @@ use crate::{
     next_hop::NextHops,
     probe,
     reconciler::{Input, Outputs, Reconciler},
+    relay::{self, Relay},
     reporter, responder,
     subscription::{self, Update},
 };
@@ -127,6 +128,9 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         identity.clone(),
         agent.ledger.clone(),
     ));
+    if let Some(relay) = agent.relay.take() {
+        tokio::spawn(relay::run(config.server.clone(), identity.clone(), relay));
+    }
     let (updates, told) = async_mpsc::channel(UPDATES);
     let following = subscription::run(
         config.server.clone(),
@@ -147,7 +151,8 @@ pub async fn run(config: AgentConfig) -> Result<()> {
 ///
 /// Something can't be started. Nothing is left half-started.
 pub async fn run_told(config: AgentConfig, told: async_mpsc::Receiver<Update>) -> Result<()> {
-    let agent = start(&Arc::new(config)).await?;
+    let mut agent = start(&Arc::new(config)).await?;
+    agent.relay = None;
     tokio::spawn(hand_on_intent(told, agent.inputs.clone()));
     agent.until_told_to_end().await
 }
@@ -162,6 +167,8 @@ struct Agent {
     reach: Arc<Notify>,
     news: async_mpsc::Receiver<herald::News>,
     ledger: Arc<Ledger>,
+    /// For whoever can ask the server.
+    relay: Option<Relay>,
     speaker: Option<SpeakerStatus>,
     reconciling: thread::JoinHandle<()>,
 }
@@ -195,11 +202,13 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         outputs,
     )?;
     let restarting = reconciler.restarting();
+    let (nova, relay) = relay::channel();
     responder::start(
         responders_told,
         Duid::link_layer(config.host.gateway_mac),
         clock,
         inputs.clone(),
+        nova,
     )?;
     let drains = Arc::new(bgp::Drains::open(&config.state_dir)?);
     let told = (announcements, drains.hear());
@@ -212,10 +221,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
             reach.clone(),
         ));
     }
-    let pulses = match config.tunnel_address {
-        Some(own) => probe::start(clock, own, whom)?,
-        None => watch::channel(probe::Pulses::new()).1,
-    };
+    let pulses = start_probe(config, clock, whom)?;
     control::serve(
         &config.control_socket,
         sources(config, &inputs, speaker.as_ref(), drains, clock),
@@ -233,9 +239,22 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         reach,
         news: news_told,
         ledger,
+        relay: Some(relay),
         speaker,
         reconciling,
     })
+}
+
+/// Watches other hosts' kernels, if tunnels lead here.
+fn start_probe(
+    config: &AgentConfig,
+    clock: Clock,
+    whom: watch::Receiver<probe::Watched>,
+) -> Result<watch::Receiver<probe::Pulses>> {
+    match config.tunnel_address {
+        Some(own) => probe::start(clock, own, whom),
+        None => Ok(watch::channel(probe::Pulses::new()).1),
+    }
 }
 
 /// Has the loop told of what others change in the kernel, and keeps what counters have counted that go.

@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | `POST /v1/join` | [`JoinRequest`], without a client certificate | [`JoinResponse`] |
 //! | `POST /v1/renew` | [`RenewRequest`] | [`JoinResponse`] |
-//! | `GET /v4/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
+//! | `GET /v5/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
 //! | `POST /v1/heard` | [`Heard`] | 204 |
 //! | `POST /v1/metered` | [`Metered`] | 204 |
+//! | `POST /v1/metadata` | [`MetadataRequest`] | [`MetadataAnswer`] |
 //!
 //! The server shows its whole chain, the authority included, so that a host that joins can compare the
 //! authority with the fingerprint (SHA-256 of the DER, in hexadecimal) that ends its join token
@@ -31,10 +32,10 @@ pub const SERVER_NAME: &str = "server.hextet.internal";
 
 /// Where the intent is told. The version is that of [`Change`]: an agent that does not know of one of its steps
 /// asks for an older one, and is told that it is too old.
-pub const INTENT: &str = "/v4/intent";
+pub const INTENT: &str = "/v5/intent";
 /// Where it was told to agents that know nothing of routers; of standbys; of address groups, which they would take for any
-/// address.
-pub const FORMER_INTENTS: &[&str] = &["/v1/intent", "/v2/intent", "/v3/intent"];
+/// address; of Nova's metadata.
+pub const FORMER_INTENTS: &[&str] = &["/v1/intent", "/v2/intent", "/v3/intent", "/v4/intent"];
 
 /// Asks for a certificate against a one-time token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +172,49 @@ pub struct Epoch {
     pub boot: Uuid,
     /// Of the namespace, the table and the counter, as the kernel numbers them.
     pub counter: [u64; 3],
+}
+
+/// What a workload asks of itself, which Nova is to answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataRequest {
+    /// Its port: by the link on which it has asked.
+    pub port: PortId,
+    /// `GET` or `POST`.
+    pub method: String,
+    /// A path, and what may follow it.
+    pub target: String,
+    /// At most 4,096 octets.
+    #[serde(with = "octets")]
+    pub body: Vec<u8>,
+}
+
+/// What Nova answers to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataAnswer {
+    /// A status code.
+    pub status: u16,
+    /// A media type.
+    pub content_type: String,
+    /// At most 262,144 octets.
+    #[serde(with = "octets")]
+    pub body: Vec<u8>,
+}
+
+/// Octets as Base64.
+mod octets {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(octets: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&BASE64_STANDARD.encode(octets))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        BASE64_STANDARD.decode(text).map_err(D::Error::custom)
+    }
 }
 
 /// Whether other hosts can send to it with nothing but a route: one host's address, the same on every link.

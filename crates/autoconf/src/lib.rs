@@ -41,7 +41,6 @@
 //! the first, sorts what it writes (clients ask for an order), and has the wrong number for option 108.
 //! It judges what we write, in tests.
 
-mod bucket;
 pub mod config;
 pub mod counters;
 pub mod dhcpv4;

@@ -9,13 +9,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
-use hextet_types::{Mac, Time};
+use hextet_types::{Bucket, Mac, Time};
 use thiserror::Error;
 
 use crate::{
-    bucket::Bucket,
     config::{ConfigError, PortConfig},
     counters::{Counters, Done, Reason},
     dhcpv4,
@@ -33,6 +33,11 @@ pub const MAX_PORTS: usize = 65_536;
 /// Unsolicited advertisements of one [`Event::Timer`]; what is due beyond that waits for the next one,
 /// which [`Responder::next_wakeup`] then asks for at once. So frames are not kept waiting.
 pub const MAX_ADVERTISEMENTS: usize = 256;
+
+/// Answers to a port in one go.
+const BURST: u32 = 32;
+/// One more each.
+const REFILL: Duration = Duration::from_millis(100);
 
 /// Options that are taken back at a change and still remembered.
 const MAX_WITHDRAWALS: usize = 32;
@@ -152,7 +157,7 @@ impl Responder {
             let port = Port {
                 config,
                 advertising,
-                bucket: Bucket::new(now),
+                bucket: Bucket::new(BURST, REFILL, now),
                 counters: Counters::default(),
             };
             self.ports.insert(key, port);

@@ -46,6 +46,7 @@ fn facts() -> Facts {
             addresses: Vec::new(),
             dns_servers: Vec::new(),
         },
+        by_nova: false,
     }
 }
 
@@ -142,8 +143,11 @@ fn serve(over: &AtomicBool) {
                 engine.handle(Event::Timer, now())
             }
         };
-        for Action::Send { link, frame } in actions {
-            socket.send(link, &frame).expect("sent");
+        for action in actions {
+            match action {
+                Action::Send { link, frame } => socket.send(link, &frame).expect("sent"),
+                Action::Ask { .. } => panic!("nobody is to be asked"),
+            }
         }
     }
 }

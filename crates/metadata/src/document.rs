@@ -58,6 +58,8 @@ pub struct Facts {
     pub availability_zone: String,
     /// Its interface.
     pub link: Link,
+    /// Nova tells it of itself: nothing else here counts.
+    pub by_nova: bool,
 }
 
 /// An interface of a workload.
@@ -118,6 +120,7 @@ pub struct Document {
 
 impl Document {
     pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+    pub(crate) const OCTETS: &str = "application/octet-stream";
 
     pub(crate) fn text(text: &str) -> Document {
         Document {
@@ -183,7 +186,7 @@ impl Tree<'_> {
     fn user_data(&self) -> Option<Document> {
         let body = self.0.user_data.clone()?;
         Some(Document {
-            content_type: "application/octet-stream",
+            content_type: Document::OCTETS,
             body,
         })
     }

@@ -7,7 +7,8 @@
 //!
 //! [`Metadata`] takes frames and the time, and returns frames: no socket, no clock, no task. From the wire upwards:
 //! [`frame`] tells what is for us, `stack` is one port's TCP (smoltcp's), [`http`] reads requests and writes answers,
-//! [`document`] knows the tree of documents, as OpenStack and EC2 have it.
+//! [`document`] knows the tree of documents, as OpenStack and EC2 have it. Where Nova is to tell a workload of itself, what it
+//! asks is given to the driver, and with the answer it goes on.
 //!
 //! What always holds: a port gets its own documents alone; connections, octets that wait, and stacks are bounded, a
 //! port's and all together; a port that has no connection takes no memory.
@@ -24,6 +25,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub use document::Facts;
 pub use engine::{Action, Event, Metadata, PortConfig};
+pub use stack::{Question, QuestionId};
 
 /// Where metadata is asked for in IPv4.
 pub const ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);

@@ -50,5 +50,6 @@ pub fn facts() -> Facts {
             ],
             dns_servers: vec!["2001:db8::53".parse().unwrap()],
         },
+        by_nova: false,
     }
 }

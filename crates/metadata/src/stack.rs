@@ -18,7 +18,7 @@ use crate::{
     ADDRESS_LINK_LOCAL, ADDRESS_V4, ADDRESS_V6, Facts,
     document::Tree,
     frame::{self, Inbound},
-    http::{self, Reading},
+    http::{self, Answer, MAX_BODY, MAX_HEAD, Reading, Request},
 };
 
 /// Connections of one port at a time.
@@ -33,8 +33,43 @@ const PORT: u16 = 80;
 const RECEIVED: usize = 4096;
 const SENT: usize = 8192;
 
+/// What Nova takes.
+const ASKED_OF_NOVA: [&str; 3] = ["GET", "HEAD", "POST"];
+
+/// Names a question, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QuestionId {
+    /// Of all stacks.
+    stack: u64,
+    /// Of all that it has asked.
+    number: u64,
+}
+
+/// A request that somebody else has to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Its name.
+    pub id: QuestionId,
+    /// `GET` or `POST`.
+    pub method: String,
+    /// A path, and what may follow it.
+    pub target: String,
+    /// At most [`MAX_BODY`] octets.
+    pub body: Vec<u8>,
+}
+
+/// What a stack gives.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// To send.
+    pub frames: Vec<Vec<u8>>,
+    /// To ask of others.
+    pub questions: Vec<Question>,
+}
+
 /// A port's TCP.
 pub struct Stack {
+    asks: Asks,
     interface: Interface,
     queue: Queue,
     sockets: SocketSet<'static>,
@@ -43,8 +78,46 @@ pub struct Stack {
     wakeup: Option<Time>,
 }
 
+/// What is asked of others.
+struct Asks {
+    next: QuestionId,
+    new: Vec<Question>,
+}
+
+impl Asks {
+    fn ask(&mut self, request: Request) -> Pending {
+        let id = self.next;
+        self.next.number += 1;
+        let head = request.method == "HEAD";
+        self.new.push(Question {
+            id,
+            method: if head {
+                "GET".to_owned()
+            } else {
+                request.method
+            },
+            target: request.target,
+            body: request.body,
+        });
+        Pending {
+            id,
+            head,
+            keep_alive: request.keep_alive,
+        }
+    }
+}
+
+/// A question without an answer.
+struct Pending {
+    id: QuestionId,
+    /// Only the answer's head is wanted.
+    head: bool,
+    keep_alive: bool,
+}
+
 struct Connection {
     handle: SocketHandle,
+    asked: Option<Pending>,
     /// What has been read and not yet answered.
     read: Vec<u8>,
     answer: Vec<u8>,
@@ -60,8 +133,8 @@ fn instant(now: Time) -> Instant {
 }
 
 impl Stack {
-    /// Without a connection. `mtu` is of IP packets, in octets.
-    pub fn new(mtu: u16, seed: u64, now: Time) -> Stack {
+    /// Without a connection; no other may have that number. `mtu` is of IP packets, in octets.
+    pub fn new(number: u64, mtu: u16, seed: u64, now: Time) -> Stack {
         let mut queue = Queue::new(mtu);
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
@@ -78,7 +151,15 @@ impl Stack {
         let routes = interface.routes_mut();
         let _ = routes.add_default_ipv4_route(ADDRESS_V4);
         let _ = routes.add_default_ipv6_route(ADDRESS_V6);
+        let next = QuestionId {
+            stack: number,
+            number: 0,
+        };
         Stack {
+            asks: Asks {
+                next,
+                new: Vec::new(),
+            },
             interface,
             queue,
             sockets: SocketSet::new(Vec::new()),
@@ -98,14 +179,30 @@ impl Stack {
         self.wakeup
     }
 
-    /// Takes a segment in; gives frames from `own` address.
-    pub fn receive(
+    /// Octets that somebody else has answered, and that are not sent yet.
+    pub fn waiting(&self) -> usize {
+        self.connections.iter().map(|c| c.answer.len()).sum()
+    }
+
+    /// Takes an answer in; none if nobody could be asked. What nobody waits for any more is dropped.
+    pub fn answered(
         &mut self,
-        inbound: Inbound<'_>,
-        own: Mac,
-        facts: &Facts,
-        now: Time,
-    ) -> Vec<Vec<u8>> {
+        id: QuestionId,
+        answer: Option<&Answer>,
+        (own, facts, now): (Mac, &Facts, Time),
+    ) -> Given {
+        let mut connections = self.connections.iter_mut();
+        let asked = |c: &&mut Connection| c.asked.as_ref().is_some_and(|asked| asked.id == id);
+        if let Some(connection) = connections.find(asked)
+            && let Some(asked) = connection.asked.take()
+        {
+            connection.answer = http::relayed(answer, asked.head, asked.keep_alive);
+        }
+        self.turn(own, facts, now)
+    }
+
+    /// Takes a segment in; gives frames from `own` address.
+    pub fn receive(&mut self, inbound: Inbound<'_>, own: Mac, facts: &Facts, now: Time) -> Given {
         self.neighbours.retain(|(addr, _)| *addr != inbound.source);
         self.neighbours.truncate(MAX_NEIGHBOURS - 1);
         self.neighbours
@@ -116,7 +213,7 @@ impl Stack {
     }
 
     /// Does what is due.
-    pub fn turn(&mut self, own: Mac, facts: &Facts, now: Time) -> Vec<Vec<u8>> {
+    pub fn turn(&mut self, own: Mac, facts: &Facts, now: Time) -> Given {
         let at = instant(now);
         self.interface.poll(at, &mut self.queue, &mut self.sockets);
         // What an answer makes possible, a second request that has come already, is bounded by what was received.
@@ -132,7 +229,10 @@ impl Stack {
             let (_, mac) = self.neighbours.iter().find(|(addr, _)| *addr == to)?;
             Some(frame::build(own, *mac, packet))
         });
-        frames.collect()
+        Given {
+            frames: frames.collect(),
+            questions: mem::take(&mut self.asks.new),
+        }
     }
 
     /// Has one socket that listens, unless there are enough connections.
@@ -149,6 +249,7 @@ impl Stack {
         if socket.listen(PORT).is_ok() {
             self.connections.push(Connection {
                 handle: self.sockets.add(socket),
+                asked: None,
                 read: Vec::new(),
                 answer: Vec::new(),
                 sent: 0,
@@ -161,7 +262,8 @@ impl Stack {
     /// Whether a connection has something new to send.
     fn serve(&mut self, facts: &Facts, now: Time) -> bool {
         let (sockets, connections) = (&mut self.sockets, &mut self.connections);
-        let serve = |c: &mut Connection| c.serve(sockets.get_mut(c.handle), facts, now);
+        let asks = &mut self.asks;
+        let serve = |c: &mut Connection| c.serve(sockets.get_mut(c.handle), facts, asks, now);
         connections
             .iter_mut()
             .map(serve)
@@ -198,7 +300,13 @@ impl Stack {
 }
 
 impl Connection {
-    fn serve(&mut self, socket: &mut Socket<'static>, facts: &Facts, now: Time) -> bool {
+    fn serve(
+        &mut self,
+        socket: &mut Socket<'static>,
+        facts: &Facts,
+        asks: &mut Asks,
+        now: Time,
+    ) -> bool {
         if !socket.is_active() {
             return false;
         }
@@ -208,19 +316,24 @@ impl Connection {
             return true;
         }
         self.read(socket);
-        if self.answer.is_empty() && !self.last {
-            self.find_answer(facts);
+        if self.answers_all() && !self.last {
+            self.find_answer(facts, asks);
         }
         let sent = self.send(socket, now);
-        let ends = self.answer.is_empty() && (self.last || !socket.may_recv());
+        let ends = self.answers_all() && (self.last || !socket.may_recv());
         if ends && socket.may_send() {
             socket.close();
         }
         sent
     }
 
+    /// Whether what has been asked so far is answered.
+    fn answers_all(&self) -> bool {
+        self.answer.is_empty() && self.asked.is_none()
+    }
+
     fn read(&mut self, socket: &mut Socket<'static>) {
-        let room = (http::MAX_HEAD + 1).saturating_sub(self.read.len());
+        let room = (MAX_HEAD + MAX_BODY + 1).saturating_sub(self.read.len());
         if room > 0 && socket.can_recv() {
             let read = &mut self.read;
             let _ = socket.recv(|octets| {
@@ -231,13 +344,19 @@ impl Connection {
         }
     }
 
-    fn find_answer(&mut self, facts: &Facts) {
+    fn find_answer(&mut self, facts: &Facts, asks: &mut Asks) {
         match http::read(&self.read) {
             Reading::Incomplete => {}
             Reading::Request(request, octets) => {
                 self.read.drain(..octets);
                 self.last = !request.keep_alive;
-                self.answer = http::answer(&Tree(facts), &request);
+                if !facts.by_nova {
+                    self.answer = http::answer(&Tree(facts), &request);
+                } else if ASKED_OF_NOVA.contains(&request.method.as_str()) {
+                    self.asked = Some(asks.ask(request));
+                } else {
+                    self.answer = http::not_allowed("GET, HEAD, POST", request.keep_alive);
+                }
             }
             Reading::Refused(status) => {
                 self.last = true;

@@ -20,6 +20,7 @@ use crate::{
     http::answer::{IdentityError, NetworkingError},
     identity::{attempts::Attempts, auth::Auth},
     metrics::Metrics,
+    nova,
 };
 
 /// What the configuration says to handlers.
@@ -50,6 +51,8 @@ pub struct App {
     pub reports: Reports,
     /// How often what is heard of workloads may change something.
     pub pace: Pace,
+    /// Who tells Nova's servers of themselves, if not their hosts.
+    pub nova_metadata: Option<nova::Metadata>,
     /// What is counted.
     pub metrics: Metrics,
     /// True once the server is to end.

@@ -413,6 +413,14 @@ mod tests {
                 "[nova]\nurl = 'http://n'\nauth_url = 'ftp://k'\nusername = 'n'\npassword_file = 'p'",
                 "nova.auth_url",
             ),
+            (
+                "[nova]\nurl = 'http://n'\nmetadata_url = 'n:8775'\nusername = 'n'\npassword_file = 'p'",
+                "nova.metadata_url",
+            ),
+            (
+                "[nova]\nurl = 'http://n'\nmetadata_url = 'http://n'\nusername = 'n'\npassword_file = 'p'",
+                "nova.metadata_secret_file is not",
+            ),
         ] {
             let config: ServerConfig = toml::from_str(text).unwrap();
             let error = config.check().unwrap_err().to_string();

@@ -97,7 +97,7 @@ pub enum ServerError {
     #[error("first start: {0}")]
     Bootstrap(#[from] BootstrapError),
     /// What is said of Nova.
-    #[error("tell Nova of events (`[nova]` in the configuration): {0}")]
+    #[error("talk to Nova (`[nova]` in the configuration): {0}")]
     Nova(#[from] NovaError),
     /// TLS for clients.
     #[error("TLS for clients: {0}")]
@@ -199,6 +199,7 @@ impl Server {
         if bootstrap(&cloud, &url, &config.clouds_file()).await? {
             info!(file = %config.clouds_file().display(), "made the first administrator");
         }
+        let nova_metadata = config.nova.as_ref().map(nova::Metadata::new).transpose()?;
         let app = Arc::new(App {
             cloud,
             settings: Settings {
@@ -211,6 +212,7 @@ impl Server {
             pki,
             reports: agents::status::Reports::default(),
             pace: agents::heard::Pace::default(),
+            nova_metadata: nova_metadata.flatten(),
             metrics: metrics::Metrics::default(),
             stopping: stopping.clone(),
         });

@@ -62,6 +62,7 @@ pub struct Metrics {
     revision: Gauge,
     nova_events: Family<Outcome, Counter>,
     nova_waiting: Gauge,
+    nova_metadata: Family<Outcome, Counter>,
     metered_packets: Family<Meter, Counter>,
     metered_octets: Family<Meter, Counter>,
 }
@@ -98,6 +99,12 @@ impl Default for Metrics {
             "Events that Nova has not taken yet",
             nova_waiting.clone(),
         );
+        let nova_metadata = Family::default();
+        registry.register(
+            "nova_metadata",
+            "What became of questions that servers ask Nova of themselves",
+            Family::clone(&nova_metadata),
+        );
         let (metered_packets, metered_octets) = (Family::default(), Family::default());
         registry.register(
             "metered_packets",
@@ -119,6 +126,7 @@ impl Default for Metrics {
             revision,
             nova_events,
             nova_waiting,
+            nova_metadata,
             metered_packets,
             metered_octets,
         }
@@ -144,6 +152,11 @@ impl Metrics {
     /// What became of an event for Nova.
     pub fn told_nova(&self, outcome: &'static str) {
         self.nova_events.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// What became of a server's question to Nova.
+    pub fn asked_nova(&self, outcome: &'static str) {
+        self.nova_metadata.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// How many events Nova has not taken yet.

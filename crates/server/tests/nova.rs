@@ -168,6 +168,8 @@ impl World {
                 project: "service".into(),
                 user_domain_id: "default".into(),
                 project_domain_id: "default".into(),
+                metadata_url: None,
+                metadata_secret_file: None,
                 ca_file: None,
             });
         })

@@ -5,12 +5,14 @@
 //! on neither tokio nor netlink.
 
 mod addr;
+mod bucket;
 mod id;
 mod mac;
 mod number;
 mod time;
 
 pub use addr::{Family, Prefix, PrefixError};
+pub use bucket::Bucket;
 pub use id::{
     AddressGroupId, AddressScopeId, FloatingIpId, HostId, HostIdError, IfName, IfNameError,
     MeteringLabelId, MeteringRuleId, NdpProxyId, NetworkId, PortForwardingId, PortId, ProjectId,

@@ -4,7 +4,6 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    bucket::{BURST, REFILL},
     config::Ipv6Mode,
     ra::{INITIAL_INTERVAL, MAX_INTERVAL, MIN_DELAY},
     samples::{self, GUEST, HOST},

@@ -47,8 +47,9 @@ pub struct Guest {
     pub port: String,
     /// Its own addresses.
     pub own: Vec<IpAddr>,
+    /// Where it is.
+    pub place: Node,
     mac: Mac,
-    place: Node,
 }
 
 impl Guest {
@@ -72,12 +73,18 @@ impl Guest {
 impl Cloud {
     /// With agents that have joined, and a network that nobody is on.
     pub fn up() -> Cloud {
+        Cloud::up_with(|_| String::new())
+    }
+
+    /// Whose server's configuration ends with what is made of its directory.
+    pub fn up_with(more: impl FnOnce(&Path) -> String) -> Cloud {
         let file = LabFile::parse(&description(), Path::new("announced.toml")).unwrap();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("said-{}-{number}", std::process::id());
         let lab = Lab::up(file.named(&name).unwrap()).unwrap().guard();
-        let mut processes = vec![start_server(&lab)];
+        let more = more(&lab.node_directory("controller"));
+        let mut processes = vec![start_server(&lab, &more)];
         let place = lab.node("controller").unwrap();
         let clouds_yaml = lab.node_directory("controller").join("clouds.yaml");
         let mut admin = None;
@@ -136,6 +143,19 @@ impl Cloud {
         };
         self.until("its rules stand", stands);
         guest
+    }
+
+    /// Runs a program beside the server.
+    pub fn beside_server(&mut self, word: &str, command: &mut Command) -> Arc<Process> {
+        let controller = self.lab.node("controller").unwrap();
+        let process = self.lab.spawn(&controller, word, command).unwrap();
+        self.processes.push(Arc::clone(&process));
+        process
+    }
+
+    /// A guest's port has these attributes from now on.
+    pub fn update(&self, guest: &Guest, attributes: &Value) {
+        self.admin.update("port", &guest.port, attributes).unwrap();
     }
 
     /// A guest may use these addresses besides its own from now on, and no others.
@@ -213,8 +233,9 @@ impl Cloud {
         self.until(said, || self.processes[0].log().contains(said));
     }
 
+    /// Waits for it.
     #[track_caller]
-    fn until(&self, what: &str, condition: impl FnMut() -> bool) {
+    pub fn until(&self, what: &str, condition: impl FnMut() -> bool) {
         if !wait_until(LIMIT, condition) {
             panic!("within {LIMIT:?}: {what}\n{}", self.last_words());
         }
@@ -261,13 +282,13 @@ fn description() -> String {
     text
 }
 
-fn start_server(lab: &Lab) -> Arc<Process> {
+fn start_server(lab: &Lab, more: &str) -> Arc<Process> {
     let dir = lab.node_directory("controller");
     let path = dir.join("server.toml");
     let dir = dir.display();
     let text = format!(
         "listen = \"{CLIENTS}\"\nagents = \"{AGENTS}\"\ndata_dir = \"{dir}/data\"\n\
-         clouds_yaml = \"{dir}/clouds.yaml\"\nadmin_socket = \"{dir}/server.sock\"\n"
+         clouds_yaml = \"{dir}/clouds.yaml\"\nadmin_socket = \"{dir}/server.sock\"\n{more}"
     );
     start(lab, "controller", "server", (path, text))
 }

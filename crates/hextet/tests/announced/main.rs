@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../chaos/client.rs"]
 mod client;
+#[allow(dead_code, reason = "others use more of it")]
 mod cloud;
 mod frame;
 

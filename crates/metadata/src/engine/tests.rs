@@ -84,12 +84,18 @@ impl Guest {
     }
 }
 
+type Nova = Box<dyn FnMut(&Question) -> Option<Answer>>;
+
 /// A workload and its host, with a wire that loses what it is told to.
 struct World {
     engine: Metadata,
     guest: Guest,
     now: Time,
     loses: Box<dyn FnMut() -> bool>,
+    /// What others were asked.
+    asked: Vec<Question>,
+    /// What they answer, once the time has come.
+    answers: Option<Nova>,
 }
 
 impl World {
@@ -108,12 +114,32 @@ impl World {
             guest: Guest::new(),
             now: Time::from_secs(1),
             loses: Box::new(|| false),
+            asked: Vec::new(),
+            answers: None,
         }
+    }
+
+    /// One whose workload Nova tells of itself.
+    fn of_nova(answers: impl FnMut(&Question) -> Option<Answer> + 'static) -> World {
+        let mut world = World::new(Facts {
+            by_nova: true,
+            ..facts()
+        });
+        world.answers = Some(Box::new(answers));
+        world
     }
 
     fn packets(&mut self, actions: Vec<Action>) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
-        for Action::Send { link, frame } in actions {
+        for action in actions {
+            let (link, frame) = match action {
+                Action::Send { link, frame } => (link, frame),
+                Action::Ask { link, question } => {
+                    assert_eq!(link, LINK);
+                    self.asked.push(question);
+                    continue;
+                }
+            };
             assert_eq!(link, LINK);
             assert_eq!(frame[..12], [GUEST.octets(), HOST.octets()].concat());
             if !(self.loses)() {
@@ -132,6 +158,14 @@ impl World {
             false => Vec::new(),
         };
         let mut packets = self.packets(actions);
+        if let Some(mut answers) = self.answers.take() {
+            for question in std::mem::take(&mut self.asked) {
+                let answer = answers(&question);
+                let actions = self.answered(&question, answer.as_ref());
+                packets.extend(self.packets(actions));
+            }
+            self.answers = Some(answers);
+        }
         loop {
             let frames = self.guest.turn(std::mem::take(&mut packets), self.now);
             if frames.is_empty() {
@@ -148,6 +182,15 @@ impl World {
                 }
             }
         }
+    }
+
+    fn answered(&mut self, question: &Question, answer: Option<&Answer>) -> Vec<Action> {
+        let event = Event::Answered {
+            link: LINK,
+            id: question.id,
+            answer,
+        };
+        self.engine.handle(event, self.now)
     }
 
     /// Sends a request and reads until the other end closes, or so many octets have come.
@@ -227,7 +270,7 @@ fn what_is_wrong_is_told() {
         ("GET /nothing HTTP/1.0\r\n\r\n", "404"),
         ("PUT /latest/api/token HTTP/1.0\r\n\r\n", "404"),
         (
-            "POST /openstack HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+            "POST /openstack HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
             "405",
         ),
         ("hello\r\n\r\n", "400"),
@@ -313,6 +356,116 @@ fn a_port_gets_its_own_alone() {
     world.guest.connect(ADDRESS_V4.into());
     (0..50).for_each(|_| world.step());
     assert!(world.engine.stacks.is_empty());
+}
+
+fn text(body: &str) -> Option<Answer> {
+    Some(Answer {
+        status: 200,
+        content_type: "text/plain".to_owned(),
+        body: body.as_bytes().to_vec(),
+    })
+}
+
+/// In turn, on one connection: what a client asks, without its headers, and what is answered.
+#[test]
+fn nova_is_asked_and_its_answer_handed_on() {
+    let mut world = World::of_nova(|question| {
+        let body = String::from_utf8_lossy(&question.body);
+        text(&format!("{} {} {body};", question.method, question.target))
+    });
+    for to in addresses() {
+        let requests = "GET /a?b=c HTTP/1.1\r\nX-Instance-ID: other\r\n\r\n\
+                        HEAD /openstack HTTP/1.1\r\n\r\n\
+                        POST /openstack/latest/password HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
+                        PUT /latest/api/token HTTP/1.1\r\n\r\n\
+                        GET /end HTTP/1.0\r\n\r\n";
+        let answer = world.ask(to, requests, usize::MAX);
+        let text = String::from_utf8(answer).unwrap();
+        let parts: Vec<&str> = text.split("HTTP/1.1 ").skip(1).collect();
+        let ends = [
+            "GET /a?b=c ;",
+            "\r\n\r\n",
+            "password abc;",
+            "\r\n\r\n",
+            "GET /end ;",
+        ];
+        let statuses = ["200", "200", "200", "405", "200"];
+        assert_eq!(parts.len(), ends.len(), "{text}");
+        for (part, (status, end)) in parts.iter().zip(statuses.into_iter().zip(ends)) {
+            assert!(part.starts_with(status) && part.ends_with(end), "{part}");
+        }
+        assert!(!text.contains("other"), "{text}");
+    }
+    assert!(world.engine.stacks.is_empty(), "nothing is kept");
+}
+
+#[test]
+fn where_nova_is_away_that_is_said() {
+    let mut world = World::of_nova(|_| None);
+    let answer = world.ask(ADDRESS_V4.into(), &get("/openstack"), usize::MAX);
+    assert!(answer.starts_with(b"HTTP/1.1 503 "));
+    // Nobody answers at all.
+    world.answers = None;
+    let handle = world.guest.connect(ADDRESS_V6.into());
+    (0..50).for_each(|_| world.step());
+    let socket = world.guest.socket(handle);
+    socket.send_slice(get("/openstack").as_bytes()).unwrap();
+    (0..50).for_each(|_| world.step());
+    assert_eq!(world.asked.len(), 1);
+    world.now += PATIENCE;
+    (0..50).for_each(|_| world.step());
+    assert!(world.engine.stacks.is_empty(), "it is let go");
+    // An answer for nobody, also when others have come.
+    let late = world.asked.remove(0);
+    assert!(world.answered(&late, text("late").as_ref()).is_empty());
+    world.answers = Some(Box::new(|_| text("own")));
+    let answer = world.ask(ADDRESS_V6.into(), &get("/"), usize::MAX);
+    assert_eq!(body(&answer), b"own");
+}
+
+/// Nobody keeps Nova busy by himself; with time it goes on.
+#[test]
+fn who_asks_too_often_is_told_so() {
+    let mut world = World::of_nova(|_| text(""));
+    let many = "GET / HTTP/1.1\r\n\r\n".repeat(150) + &get("/");
+    let answer = world.ask(ADDRESS_V4.into(), &many, usize::MAX);
+    let text = String::from_utf8(answer).unwrap();
+    let count = |status: &str| text.matches(&format!("HTTP/1.1 {status} ")).count();
+    assert_eq!(count("200") + count("429"), 151, "{text}");
+    assert!((BURST as usize..140).contains(&count("200")), "{text}");
+    world.now += REFILL * BURST;
+    let answer = world.ask(ADDRESS_V4.into(), &get("/"), usize::MAX);
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+}
+
+/// A stack that takes the place of another does not take its answers.
+#[test]
+fn an_answer_goes_to_who_has_asked() {
+    let mut world = World::of_nova(|_| None);
+    world.answers = None;
+    let begin = |world: &mut World, path: &str| {
+        let handle = world.guest.connect(ADDRESS_V4.into());
+        (0..50).for_each(|_| world.step());
+        let socket = world.guest.socket(handle);
+        socket.send_slice(get(path).as_bytes()).unwrap();
+        (0..50).for_each(|_| world.step());
+        (handle, world.asked.remove(0))
+    };
+    let (_, first) = begin(&mut world, "/first");
+    let config = world.engine.ports[&LINK].config.clone();
+    world.engine.remove_port(LINK);
+    world.engine.set_port(LINK, config);
+    let (handle, second) = begin(&mut world, "/second");
+    assert_ne!(first.id, second.id);
+    let actions = world.answered(&first, text("first").as_ref());
+    assert!(actions.is_empty());
+    let actions = world.answered(&second, text("second").as_ref());
+    let packets = world.packets(actions);
+    world.guest.turn(packets, world.now);
+    let socket = world.guest.socket(handle);
+    let mut answer = vec![0; 1000];
+    let octets = socket.recv_slice(&mut answer).unwrap();
+    assert_eq!(body(&answer[..octets]), b"second");
 }
 
 proptest! {

@@ -65,6 +65,8 @@ pub struct Intent {
     pub holders: BTreeMap<(NetworkId, IpAddr), PortId>,
     /// Hosts whose kernels this one watches, and the address at which each has to answer.
     pub watched: BTreeMap<HostId, IpAddr>,
+    /// Whether Nova tells its servers of themselves, and not the metadata service of hosts.
+    pub nova_metadata: bool,
 }
 
 /// Among whom an address is one's own: in two domains it may be two ports'. What is a member of a group in one
@@ -233,6 +235,8 @@ pub enum Change {
     PutWatched(HostId, IpAddr),
     /// A host is not to be watched any more.
     RemoveWatched(HostId),
+    /// Whether Nova tells its servers of themselves.
+    SetNovaMetadata(bool),
 }
 
 impl Intent {
@@ -284,6 +288,7 @@ impl Intent {
             Change::RemoveHolder(id, addr) => drop(self.holders.remove(&(id, addr))),
             Change::PutWatched(host, addr) => drop(self.watched.insert(host, addr)),
             Change::RemoveWatched(host) => drop(self.watched.remove(&host)),
+            Change::SetNovaMetadata(there) => self.nova_metadata = there,
         }
     }
 
@@ -351,7 +356,10 @@ impl Intent {
         let watched = self.watched.iter();
         let policies = self.qos_policies.values();
         let policies = policies.map(|p| Change::PutQosPolicy(Box::new(p.clone())));
-        policies
+        let metadata = self.nova_metadata.then_some(Change::SetNovaMetadata(true));
+        metadata
+            .into_iter()
+            .chain(policies)
             .chain(networks)
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host.clone(), *endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(*id, all.clone())))
@@ -385,8 +393,10 @@ impl Intent {
         let holders = self.holders.into_iter();
         let watched = self.watched.into_iter();
         let policies = self.qos_policies.into_values().map(Box::new);
-        policies
-            .map(Change::PutQosPolicy)
+        let metadata = self.nova_metadata.then_some(Change::SetNovaMetadata(true));
+        metadata
+            .into_iter()
+            .chain(policies.map(Change::PutQosPolicy))
             .chain(networks.map(Change::PutNetwork))
             .chain(hosts.map(|(host, endpoint)| Change::PutHost(host, endpoint)))
             .chain(remotes.map(|(id, all)| Change::PutRemotes(id, all)))
@@ -453,6 +463,9 @@ impl Intent {
         changes.extend(gone(&self.networks, &to.networks).map(Change::RemoveNetwork));
         let policies = gone(&self.qos_policies, &to.qos_policies);
         changes.extend(policies.map(Change::RemoveQosPolicy));
+        if self.nova_metadata && !to.nova_metadata {
+            changes.push(Change::SetNovaMetadata(false));
+        }
         changes
     }
 
@@ -513,6 +526,7 @@ impl Intent {
             Change::RemoveHolder(id, addr) => !self.holders.contains_key(&(*id, *addr)),
             Change::PutWatched(host, addr) => self.watched.get(host) == Some(addr),
             Change::RemoveWatched(host) => !self.watched.contains_key(host),
+            Change::SetNovaMetadata(there) => self.nova_metadata == *there,
             Change::RemoveNetwork(id) => !self.networks.contains_key(id),
             Change::RemoveSubnet(id) => !self.subnets.contains_key(id),
             Change::RemovePort(id) => !self.ports.contains_key(id),

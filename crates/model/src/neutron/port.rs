@@ -6,6 +6,7 @@ use hextet_types::{
     Family, HostId, IfName, Mac, NetworkId, PortId, Prefix, QosPolicyId, SecurityGroupId, SubnetId,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Standard, Status};
 
@@ -143,6 +144,12 @@ impl Port {
     /// Whether it may carry packets of others, as a router does: see [`may_carry`].
     pub fn may_carry(&self) -> bool {
         may_carry(self.port_security_enabled, &self.allowed_address_pairs)
+    }
+
+    /// The server of Nova's that it is part of.
+    pub fn server(&self) -> Option<Uuid> {
+        let server = self.device_id.parse().ok();
+        server.filter(|_| self.device_owner.starts_with("compute:"))
     }
 
     /// The interface on its host.

@@ -90,6 +90,7 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::PutStandby(id) | Change::RemoveStandby(id) => step.standby(*id),
         Change::PutHolder(id, addr, _) | Change::RemoveHolder(id, addr) => step.holder(*id, *addr),
         Change::PutWatched(..) | Change::RemoveWatched(_) => {}
+        Change::SetNovaMetadata(_) => step.nova_metadata(),
     }
     intent.apply(change);
 }
@@ -481,6 +482,15 @@ impl Step<'_> {
                 let units = self.touched.units_of(Place::Router(router));
                 units.insert(Unit::Outside);
             }
+        }
+    }
+
+    /// All servers of Nova's.
+    fn nova_metadata(&mut self) {
+        let servers = self.intent.ports.values().filter(|p| p.server().is_some());
+        for port in servers {
+            let place = self.home(port.network_id);
+            self.touched.units_of(place).insert(Unit::Port(port.id));
         }
     }
 

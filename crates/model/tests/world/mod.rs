@@ -595,7 +595,16 @@ fn some_domain() -> impl Strategy<Value = RoutingDomain> {
 pub fn some_change() -> impl Strategy<Value = Change> {
     let bare = some_bare_change();
     let with = (bare, 0u8..8).prop_map(|(change, n)| qos::with_policy(change, n));
-    prop_oneof![16 => with, 1 => qos::some_change()]
+    let server = (with, any::<bool>()).prop_map(|(mut change, is_server)| {
+        if let Change::PutPort(port) = &mut change
+            && is_server
+        {
+            port.device_id = Uuid::from_u128(7).to_string();
+        }
+        change
+    });
+    let metadata = any::<bool>().prop_map(Change::SetNovaMetadata);
+    prop_oneof![16 => server, 1 => qos::some_change(), 1 => metadata]
 }
 
 fn some_bare_change() -> impl Strategy<Value = Change> {

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod heard;
 pub mod join;
 pub mod live;
+pub mod metadata;
 pub mod metered;
 pub mod nat44;
 pub mod pki;
@@ -57,6 +58,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/status", post(status::report))
         .route("/v1/heard", post(heard::report))
         .route("/v1/metered", post(metered::report))
+        .route("/v1/metadata", post(metadata::ask))
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 

@@ -1,4 +1,4 @@
-//! `GET /v4/intent`: a host's intent, and from then on what changes in it.
+//! `GET /v5/intent`: a host's intent, and from then on what changes in it.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use hextet_api::{agent::IntentMessage, error::ApiError};
+use hextet_model::intent::Change;
 use hextet_types::HostId;
 use tokio::{
     sync::{mpsc, watch},
@@ -24,12 +25,16 @@ const HEARTBEAT: Duration = Duration::from_secs(8);
 /// Octets after which a piece of the answer is sent.
 const PIECE: usize = 64 * 1024;
 
-/// `GET /v4/intent`.
+/// `GET /v5/intent`.
 pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Response {
     let (revision, steps, changes) = app.cloud.listen(&host);
     info!(%host, revision, steps = steps.len(), "an agent follows its intent");
     let mut first = Vec::new();
     push(&mut first, &IntentMessage::Reset);
+    if app.nova_metadata.is_some() {
+        let change = Change::SetNovaMetadata(true);
+        push(&mut first, &IntentMessage::Change(change));
+    }
     let stopping = app.stopping.clone();
     let teller = Teller {
         app,

@@ -31,7 +31,13 @@ pub struct NovaConfig {
     /// The domain of the project.
     #[serde(default = "default_domain")]
     pub project_domain_id: String,
-    /// Authorities that certificates of both are checked against, in PEM; without it, this machine's.
+    /// Its metadata service, as `http://nova.example:8775`, where that is to tell servers of themselves.
+    #[serde(default)]
+    pub metadata_url: Option<String>,
+    /// The file that holds Nova's `metadata_proxy_shared_secret` alone.
+    #[serde(default)]
+    pub metadata_secret_file: Option<PathBuf>,
+    /// Authorities that certificates of all are checked against, in PEM; without it, this machine's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
 }
@@ -51,7 +57,7 @@ fn default_domain() -> String {
 impl NovaConfig {
     /// # Errors
     ///
-    /// A URL that is none.
+    /// A URL that is none; a metadata service without a secret.
     pub fn check(&self) -> Result<(), ConfigError> {
         let urls = [
             ("nova.url", Some(&self.url), "http://nova.example:8774/v2.1"),
@@ -59,6 +65,11 @@ impl NovaConfig {
                 "nova.auth_url",
                 self.auth_url.as_ref(),
                 "https://keystone.example/v3",
+            ),
+            (
+                "nova.metadata_url",
+                self.metadata_url.as_ref(),
+                "http://nova.example:8775",
             ),
         ];
         for (key, url, example) in urls {
@@ -68,6 +79,13 @@ impl NovaConfig {
                     "{key} = \"{url}\": {reason}; an example is {example}"
                 )));
             }
+        }
+        if self.metadata_url.is_some() && self.metadata_secret_file.is_none() {
+            return Err(ConfigError::Value(
+                "nova.metadata_url is there, and nova.metadata_secret_file is not: name the file that holds Nova's \
+                 [neutron] metadata_proxy_shared_secret, with which questions are signed"
+                    .to_owned(),
+            ));
         }
         Ok(())
     }

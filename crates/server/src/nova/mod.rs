@@ -1,10 +1,13 @@
 //! Tells Nova what happens to the ports of its servers (`os-server-external-events`): that an interface is plugged,
-//! for each interface anew; that addresses change; that a port is deleted.
+//! for each interface anew; that addresses change; that a port is deleted. And asks it, as one of them, what that is to be
+//! told of itself.
 //!
 //! What is plugged is known from agents' reports alone, and not written anywhere: after a start of the server,
 //! agents report everything, and Nova is told of all of it again, which it takes.
 
 mod client;
+mod http;
+mod metadata;
 mod queue;
 
 use std::{
@@ -23,7 +26,7 @@ use self::{
     client::Client,
     queue::{Answer, Fate, Kind, Queue},
 };
-pub use self::{client::ClientError, queue::Event};
+pub use self::{http::ClientError, metadata::Metadata, queue::Event};
 use crate::{
     config::NovaConfig,
     metrics::Metrics,
@@ -109,16 +112,15 @@ impl Notifier {
 
 /// The event of a server's port; others' are nobody's business.
 fn event(port: &Port, kind: Kind) -> Option<Event> {
-    let server = port.device_id.parse().ok();
-    let server = server.filter(|_| port.device_owner.starts_with("compute:"))?;
     Some(Event {
-        server,
+        server: port.server()?,
         port: port.id,
         kind,
     })
 }
 
-fn lives_on(state: &State, port: &Port, host: &HostId) -> bool {
+/// Whether a port is bound to a host, or prepared there.
+pub fn lives_on(state: &State, port: &Port, host: &HostId) -> bool {
     port.binding.host_id.as_ref() == Some(host) || state.bindings.row(port.id, host).is_some()
 }
 

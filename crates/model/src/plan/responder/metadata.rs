@@ -36,6 +36,7 @@ pub fn facts(view: View<'_>, port: &Port, network: &Network) -> Facts {
         meta: told.meta,
         availability_zone: ZONE.to_owned(),
         link: link(view, port, network),
+        by_nova: view.intent.nova_metadata && port.server().is_some(),
     }
 }
 

@@ -111,6 +111,37 @@ fn responder(port: Port, subnets: impl IntoIterator<Item = Subnet>) -> Responder
     responder
 }
 
+/// Whatever comes first.
+#[test]
+fn nova_tells_servers_and_nobody_else() {
+    let server = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d";
+    let cases = [
+        ("compute:nova", server, true),
+        ("compute:zone-2", server, true),
+        ("compute:nova", "no server", false),
+        ("", server, false),
+        ("network:dhcp", server, false),
+    ];
+    for (owner, device, is_server) in cases {
+        let port = Port {
+            device_owner: owner.to_owned(),
+            device_id: device.to_owned(),
+            ..port(&[])
+        };
+        let host: HostId = "compute-1".parse().unwrap();
+        let mut planner = Planner::new(HostConfig::new(host));
+        planner.apply(Change::PutNetwork(Box::new(network())));
+        planner.apply(Change::SetNovaMetadata(true));
+        planner.apply(Change::PutPort(Box::new(port.clone())));
+        let by_nova = |planner: &Planner| planner.state().responders[&port.id].facts.by_nova;
+        assert_eq!(by_nova(&planner), is_server, "{owner} {device}");
+        planner.apply(Change::SetNovaMetadata(false));
+        assert!(!by_nova(&planner));
+        planner.apply(Change::SetNovaMetadata(true));
+        assert_eq!(by_nova(&planner), is_server, "{owner} {device}");
+    }
+}
+
 #[test]
 fn modes_say_how_addresses_come() {
     use Ipv6Mode::{Dhcpv6Stateful, Dhcpv6Stateless, Slaac};
