@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use hextet_model::{
     neutron::Direction,
     state::{
-        Chain, ChainName, DynOp, Element, Field, Key, KeyPart, KeyType, Lookup, Netns, NftRule,
-        Object, Policy, Set, SetName, Statement, Value, Verdict,
+        Chain, ChainName, DynOp, Element, Field, Hook, Key, KeyPart, KeyType, Lookup, Netns,
+        NftRule, Object, Policy, Set, SetName, Statement, Value, Verdict,
     },
 };
 use hextet_types::Family;
+
+/// After the kernel has put fragments together.
+const BEFORE_TRACKING: i32 = -300;
 
 /// A piece of a host's state that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +63,18 @@ pub enum Defence {
     Sysctl(&'static str),
     /// Each port may ask for its configuration so often; see [`crate::responder`].
     RequestLimit,
+    /// Sources are checked of each fragment, not of what they make up.
+    EachFragment,
+    /// Tunnel packets are taken from known hosts.
+    KnownHosts,
+    /// What comes by a tunnel has no source that lives here.
+    LocalSources,
+    /// What is not public does not pass a router's way outside.
+    NotPublic,
+    /// What comes from a router has a source that is public.
+    RouterSources,
+    /// The host's own services are not for those behind routers.
+    RouterShield,
     /// The whole table.
     Table,
 }
@@ -71,10 +86,16 @@ impl Defence {
     ///
     /// There was nothing to leave out: the name of a chain has changed, or the planner does without.
     pub fn leave_out(self, objects: &mut BTreeMap<Key, Object>) {
+        // It is none of the kernel's objects.
+        let left_out = self == Defence::RequestLimit || self.take_out(objects);
+        assert!(left_out, "there is no {self:?} to leave out");
+    }
+
+    /// Leaves it out, where it is; gives whether it was.
+    pub fn take_out(self, objects: &mut BTreeMap<Key, Object>) -> bool {
         let before = objects.clone();
         match self {
-            // It is none of the kernel's objects.
-            Defence::RequestLimit => return,
+            Defence::RequestLimit => {}
             Defence::Isolation | Defence::Edge => {
                 objects.retain(|_, object| !matches!(object, Object::EdgeProgram(_)));
                 // What comes from a port without its program would be dropped as that.
@@ -128,6 +149,28 @@ impl Defence {
             Defence::Neighbours => {
                 objects.retain(|_, object| !matches!(object, Object::Neighbour(_)));
             }
+            Defence::EachFragment => each_chain(objects, |chain| {
+                if let Some(hook) = &mut chain.hook
+                    && hook.priority < BEFORE_TRACKING
+                {
+                    hook.priority = BEFORE_TRACKING;
+                }
+            }),
+            Defence::KnownHosts => rewrite(objects, "tunnels", Vec::new()),
+            Defence::LocalSources => each_chain(objects, |chain| {
+                if chain.name.0 == "underlay"
+                    && chain.hook.is_some_and(|h| h.hook == Hook::Prerouting)
+                {
+                    chain.rules.clear();
+                }
+            }),
+            Defence::NotPublic => {
+                for name in ["enter", "leave"] {
+                    rewrite(objects, name, vec![verdict(Verdict::Accept)]);
+                }
+            }
+            Defence::RouterSources => rewrite(objects, "from-routers", Vec::new()),
+            Defence::RouterShield => rewrite(objects, "routers-to-host", Vec::new()),
             Defence::Table => objects.retain(|_, object| {
                 !matches!(
                     object,
@@ -135,7 +178,7 @@ impl Defence {
                 )
             }),
         }
-        assert!(before != *objects, "there is no {self:?} to leave out");
+        before != *objects
     }
 }
 

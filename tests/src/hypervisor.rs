@@ -187,6 +187,13 @@ impl Hypervisor {
         self.ports.remove(&port);
     }
 
+    /// Of what is to be left out, only what there is on this host; others may have the rest.
+    pub fn leave_out_what_there_is(&mut self) {
+        let objects = &self.planner.state().objects;
+        self.left_out
+            .retain(|defence| defence.take_out(&mut objects.clone()));
+    }
+
     /// Whether that was left out.
     pub fn lacks(&self, defence: Defence) -> bool {
         self.left_out.contains(&defence)

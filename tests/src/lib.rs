@@ -16,4 +16,6 @@ pub mod defence;
 pub mod hypervisor;
 pub mod packet;
 pub mod responder;
+pub mod site;
+pub mod told;
 pub mod wire;

@@ -26,7 +26,6 @@ pub mod fault;
 pub mod make;
 pub mod run;
 pub mod shot;
-pub mod site;
 pub mod suite;
 pub mod tenant;
 pub mod track;

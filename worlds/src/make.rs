@@ -8,7 +8,10 @@ use hextet_model::{
     plan::{Aggregate, HostConfig},
     state::Scope,
 };
-use hextet_tests::cloud::{Allow, Cloud, addr, prefix};
+use hextet_tests::{
+    cloud::{Allow, Cloud, addr, prefix},
+    site::HostSetting,
+};
 use hextet_types::{Family, Mac, NetworkId, PortId, SecurityGroupId, SubnetId};
 use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
@@ -38,16 +41,6 @@ pub struct Setting {
     pub hosts: Vec<HostSetting>,
     /// The whole cloud, as no host sees it.
     pub cloud: Intent,
-}
-
-/// What one host is told.
-pub struct HostSetting {
-    /// Its own configuration, without uplinks.
-    pub config: HostConfig,
-    /// Its part of the cloud.
-    pub intent: Intent,
-    /// Its own address for tunnels, where it has one.
-    pub endpoint: Option<IpAddr>,
 }
 
 /// The cloud with that seed.

@@ -9,6 +9,7 @@ use hextet_model::{
 use hextet_tests::{
     hypervisor::{SPINE_MAC, UPLINK, in_own_namespace},
     packet::{Ends, Icmp, Parsed, Tcp, parse},
+    site::{Drops, Entry, Site, drop_name, link},
     wire::Frame,
 };
 use hextet_types::{Family, IfName, Mac, Prefix};
@@ -18,7 +19,6 @@ use crate::{
     coverage::Coverage,
     make::{self, strangers},
     shot::{self, Body, MARK_LEN, Shooter, Shot},
-    site::{Drops, Entry, Site, drop_name, link},
 };
 
 /// Hosts that a packet may pass before it counts as caught in a loop.

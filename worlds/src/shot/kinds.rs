@@ -9,15 +9,13 @@ use hextet_model::{
 use hextet_tests::{
     cloud::addr,
     packet::{self, Ends, Icmp, Ip, Tcp},
+    site::Entry,
 };
 use hextet_types::Family;
 use rand::{Rng as _, seq::IndexedRandom as _};
 
 use super::{Body, Kind, Shooter, Shot, is_private};
-use crate::{
-    make::{self, OTHER_MAC, strangers},
-    site::Entry,
-};
+use crate::make::{self, OTHER_MAC, strangers};
 
 /// All of them.
 pub(super) const KINDS: &[(u32, Kind)] = &[

@@ -14,14 +14,12 @@ use hextet_model::{
 use hextet_tests::{
     hypervisor::SPINE_MAC,
     packet::{self, Ends, Icmp, Ip, MARKER, Tcp},
+    site::Entry,
 };
 use hextet_types::{Family, Mac, PortId};
 use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-use crate::{
-    make::{Setting, echo, is_icmp},
-    site::Entry,
-};
+use crate::make::{Setting, echo, is_icmp};
 
 /// What follows the IP header.
 #[derive(Clone, Debug)]
@@ -138,7 +136,7 @@ impl Shot {
             None => (self.ends, &self.body),
         };
         explain::Packet {
-            link: Some(crate::site::link(self.entry)),
+            link: Some(hextet_tests::site::link(self.entry)),
             mac: Some(self.mac),
             source: ends.src,
             destination: ends.dst,

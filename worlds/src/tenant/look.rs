@@ -9,14 +9,12 @@ use hextet_model::{
 use hextet_tests::{
     hypervisor::{SPINE_MAC, UPLINK},
     packet::{Ends, Ether, Ip, Parsed, Payload, ether_ip, parse},
+    site::{Entry, Site, link},
 };
 use hextet_types::{IfName, Mac, PortId};
 
 use super::shot::Tunnel;
-use crate::{
-    site::{Entry, Site, link},
-    track::{Tracing, Tracker, Tuple},
-};
+use crate::track::{Tracing, Tracker, Tuple};
 
 /// The UDP port of VXLAN.
 const VXLAN: u16 = 4789;

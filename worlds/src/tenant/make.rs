@@ -7,25 +7,25 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{
-        FloatingIp, GatewayHost, Intent, PortForwarding, Router, RouterInterface, TunnelEndpoint,
-    },
+    intent::{FloatingIp, GatewayHost, Intent, PortForwarding, Router, RouterInterface},
     neutron::{
         self, AddressPair, FixedIp, ForwardedProtocol, HostRoute, NetworkType, PortRange,
         RouterGateway,
     },
-    plan::HostConfig,
 };
-use hextet_tests::cloud::{Cloud, addr, prefix};
+use hextet_tests::{
+    cloud::{Cloud, addr, prefix},
+    site::HostSetting,
+    told::{Whole, host_name},
+};
 use hextet_types::{
-    Family, FloatingIpId, HostId, Mac, NetworkId, PortForwardingId, PortId, Prefix, RouterId,
+    Family, FloatingIpId, Mac, NetworkId, PortForwardingId, PortId, Prefix, RouterId,
     SecurityGroupId, SubnetId,
 };
 use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use uuid::Uuid;
 
-use super::told;
-use crate::make::{HostSetting, OTHER_MAC, Policy};
+use crate::make::{OTHER_MAC, Policy};
 
 /// Of all private networks: what VXLAN over IPv6 leaves of 1,500 octets.
 const MTU: u16 = 1430;
@@ -50,37 +50,6 @@ pub struct Setting {
     pub whole: Whole,
 }
 
-/// A cloud as the server knows it.
-pub struct Whole {
-    /// All resources, of which hosts are told parts.
-    pub cloud: Intent,
-    /// Where ports are.
-    pub bound: BTreeMap<PortId, usize>,
-    /// Whose networks and routers are.
-    pub project: BTreeMap<NetworkId, usize>,
-    /// How many hosts there are.
-    pub hosts: usize,
-    /// Of packets between hosts.
-    pub underlay: Family,
-}
-
-/// A host's name.
-pub fn host_name(n: usize) -> HostId {
-    format!("compute-{n}").parse().unwrap()
-}
-
-/// Where a host is reached by tunnels.
-pub fn endpoint(n: usize, family: Family) -> TunnelEndpoint {
-    let number = u32::try_from(n).unwrap() + 1;
-    TunnelEndpoint {
-        number,
-        address: match family {
-            Family::V4 => addr(&format!("203.0.114.{number}")),
-            Family::V6 => addr(&format!("2001:db8:fffe::{number}")),
-        },
-    }
-}
-
 /// The cloud with that seed.
 pub fn setting(seed: u64) -> Setting {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x74_656e_616e_7400);
@@ -103,13 +72,8 @@ pub fn setting(seed: u64) -> Setting {
     };
     maker.all();
     let whole = maker.finish();
-    let hosts = (0..hosts).map(|n| HostSetting {
-        config: HostConfig::new(host_name(n)),
-        intent: told::part(&whole, n),
-        endpoint: Some(endpoint(n, underlay).address),
-    });
     Setting {
-        hosts: hosts.collect(),
+        hosts: whole.settings(),
         whole,
     }
 }

@@ -10,4 +10,3 @@ pub mod make;
 pub mod met;
 pub mod run;
 pub mod shot;
-pub mod told;

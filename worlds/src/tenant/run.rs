@@ -7,6 +7,7 @@ use hextet_model::state::HostState;
 use hextet_tests::{
     hypervisor::{SPINE_MAC, in_own_namespace},
     packet::{Ends, Icmp, Tcp},
+    site::{Entry, Site},
     wire::Frame,
 };
 use hextet_types::{Family, IfName, PortId};
@@ -22,7 +23,6 @@ use crate::{
     make::strangers,
     run::{Checked, Disagreement, MAX_HOSTS, answer_body},
     shot::{Body, MARK_LEN, number},
-    site::{Entry, Site},
     track::{Connections, Tracing, Tracker},
 };
 

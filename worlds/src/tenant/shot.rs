@@ -8,15 +8,15 @@ use hextet_model::neutron::{Direction, Port, Protocol, SecurityGroupRule};
 use hextet_tests::{
     hypervisor::SPINE_MAC,
     packet::{Ends, Icmp, Tcp, ether_ip, vxlan},
+    site::Entry,
+    told::Whole,
 };
 use hextet_types::{Family, Mac, NetworkId, PortId};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-use super::make::Whole;
 use crate::{
     make::{echo, is_icmp, strangers},
     shot::Body,
-    site::Entry,
 };
 
 /// A packet on its way into a host.

@@ -6,6 +6,8 @@ use hextet_tests::{
     cloud::addr,
     hypervisor::SPINE_MAC,
     packet::{Ends, Icmp, Tcp},
+    site::Entry,
+    told::endpoint,
 };
 use hextet_types::{Family, Mac, NetworkId};
 use rand::{Rng as _, seq::IndexedRandom as _};
@@ -14,8 +16,7 @@ use super::{Bound, Shooter, Shot, Tunnel};
 use crate::{
     make::{OTHER_MAC, strangers},
     shot::Body,
-    site::Entry,
-    tenant::make::{BEYOND, FAR_BEYOND, SHARED, TOLD, WIDE, endpoint},
+    tenant::make::{BEYOND, FAR_BEYOND, SHARED, TOLD, WIDE},
 };
 
 /// Makes a packet, where there is one of its kind.

@@ -10,13 +10,9 @@ use std::{
 };
 
 use hextet_model::{
+    intent::Intent,
     plan::{HostConfig, Planner},
     state::{HostState, TABLE},
-};
-use hextet_tests::{
-    hypervisor::{Hypervisor, UPLINK, run, wait_for_address},
-    packet::ether_ip,
-    wire::{Frame, Wire},
 };
 use hextet_types::{IfName, Mac, PortId};
 use nix::{
@@ -25,12 +21,27 @@ use nix::{
 };
 use serde_json::Value as Json;
 
-use crate::make::HostSetting;
+use crate::{
+    defence::Defence,
+    hypervisor::{Hypervisor, UPLINK, run, wait_for_address},
+    packet::{Ether, ether_ip},
+    wire::{Frame, Wire},
+};
 
 /// Where a host's namespaces have their names.
 const NAMES: &str = "/run/netns";
 /// How long to wait for what should have come; only a disagreement waits so long.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What one host is told.
+pub struct HostSetting {
+    /// Its own configuration, without uplinks.
+    pub config: HostConfig,
+    /// Its part of the cloud.
+    pub intent: Intent,
+    /// Its own address for tunnels, where it has one.
+    pub endpoint: Option<IpAddr>,
+}
 
 /// By which link a packet comes to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +80,14 @@ impl Site {
     /// A host in a namespace of its own, in which the calling thread then is. It must be a thread that
     /// may be.
     pub fn new(setting: &HostSetting) -> Site {
+        Site::without(setting, &[])
+    }
+
+    /// The same, without these defences, as far as it has them.
+    pub fn without(setting: &HostSetting, left_out: &[Defence]) -> Site {
         let namespaces = own_namespaces();
-        let mut host = Hypervisor::new(setting.config.clone(), &setting.intent, &[]);
+        let mut host = Hypervisor::new(setting.config.clone(), &setting.intent, left_out);
+        host.leave_out_what_there_is();
         let ports: Vec<PortId> = setting.intent.ports.keys().copied().collect();
         ports.iter().for_each(|port| host.plug(*port));
         if let Some(own) = setting.endpoint {
@@ -91,6 +108,11 @@ impl Site {
             stray,
             ports,
         }
+    }
+
+    /// Whether it was made without that.
+    pub fn lacks(&self, defence: Defence) -> bool {
+        self.host.lacks(defence)
     }
 
     /// What plans for it.
@@ -141,12 +163,29 @@ impl Site {
 
     /// The same in a frame with that source and destination; by the uplink it is the spine's.
     pub fn send_to(&mut self, entry: Entry, [src, dst]: [Mac; 2], packet: &[u8]) {
-        let addresses = hextet_tests::packet::Ether { src, dst };
+        let addresses = Ether { src, dst };
         match entry {
             Entry::Port(port) => self.host.send(port, &ether_ip(addresses, packet)),
             Entry::Stray => self.stray.send(&ether_ip(addresses, packet)),
             Entry::Uplink => self.host.send_from_fabric(packet),
         }
+    }
+
+    /// Sends a frame as it is, but by the uplink, by which only IP packets come.
+    pub fn send_frame(&mut self, entry: Entry, frame: &[u8]) {
+        match entry {
+            Entry::Port(port) => self.host.send(port, frame),
+            Entry::Stray => self.stray.send(frame),
+            Entry::Uplink => self
+                .host
+                .send_from_fabric(frame.get(14..).unwrap_or_default()),
+        }
+    }
+
+    /// Does something in the host's main namespace.
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.enter();
+        work()
     }
 
     /// What has come out, and by which link; waits for the link by which something must come.

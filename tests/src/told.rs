@@ -7,12 +7,56 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Intent, RemotePort, Router, RoutingDomain},
+    intent::{Intent, RemotePort, Router, RoutingDomain, TunnelEndpoint},
     neutron::{NetworkType, Port},
+    plan::HostConfig,
 };
-use hextet_types::{HostId, NetworkId, PortId, RouterId};
+use hextet_types::{Family, HostId, NetworkId, PortId, RouterId};
 
-use super::make::{Whole, endpoint, host_name};
+use crate::{cloud::addr, site::HostSetting};
+
+/// A cloud as the server knows it.
+pub struct Whole {
+    /// All resources, of which hosts are told parts.
+    pub cloud: Intent,
+    /// Where ports are.
+    pub bound: BTreeMap<PortId, usize>,
+    /// Whose networks and routers are.
+    pub project: BTreeMap<NetworkId, usize>,
+    /// How many hosts there are.
+    pub hosts: usize,
+    /// Of packets between hosts.
+    pub underlay: Family,
+}
+
+impl Whole {
+    /// One for each host.
+    pub fn settings(&self) -> Vec<HostSetting> {
+        let setting = |n| HostSetting {
+            config: HostConfig::new(host_name(n)),
+            intent: part(self, n),
+            endpoint: Some(endpoint(n, self.underlay).address),
+        };
+        (0..self.hosts).map(setting).collect()
+    }
+}
+
+/// A host's name.
+pub fn host_name(n: usize) -> HostId {
+    format!("compute-{n}").parse().unwrap()
+}
+
+/// Where a host is reached by tunnels.
+pub fn endpoint(n: usize, family: Family) -> TunnelEndpoint {
+    let number = u32::try_from(n).unwrap() + 1;
+    TunnelEndpoint {
+        number,
+        address: match family {
+            Family::V4 => addr(&format!("203.0.114.{number}")),
+            Family::V6 => addr(&format!("2001:db8:fffe::{number}")),
+        },
+    }
+}
 
 /// The host's part.
 pub fn part(whole: &Whole, host: usize) -> Intent {
