@@ -251,7 +251,12 @@ fn chains(config: &HostConfig) -> Vec<Object> {
     ];
     output.extend(report::output());
     let mut chains = vec![
-        nft::base_chain("prerouting", Hook::Prerouting, nft::RAW, prerouting),
+        nft::base_chain(
+            "prerouting",
+            Hook::Prerouting,
+            nft::EACH_FRAGMENT,
+            prerouting,
+        ),
         nft::base_chain(
             "input",
             Hook::Input,

@@ -110,6 +110,8 @@ pub fn base_chain(name: &str, hook: Hook, priority: i32, rules: Vec<NftRule>) ->
     Object::Chain(Netns::Main, chain)
 }
 
+/// Before the kernel puts fragments together, for which it goes by their addresses alone, whoever they are from.
+pub const EACH_FRAGMENT: i32 = -450;
 /// Before connection tracking.
 pub const RAW: i32 = -300;
 /// `dstnat`.

@@ -109,7 +109,7 @@ fn untracked(own: IpAddr) -> Vec<Object> {
     ]
 }
 
-/// Before connection tracking, so that nobody speaks in somebody else's connection.
+/// Before fragments are put together, so that nobody speaks in somebody else's datagram or connection.
 fn prerouting() -> Object {
     let by_tunnel = |link| nft::compare(Field::IifName, Value::IfName(link));
     let forged = |family| -> Option<NftRule> {
@@ -118,7 +118,7 @@ fn prerouting() -> Object {
         Some(because(statements, why::LOCAL_SOURCE))
     };
     let rules = Family::BOTH.into_iter().filter_map(forged).collect();
-    nft::base_chain(CHAIN, Hook::Prerouting, nft::RAW, rules)
+    nft::base_chain(CHAIN, Hook::Prerouting, nft::EACH_FRAGMENT, rules)
 }
 
 /// An address of a private network, if it leads to a port of this host.

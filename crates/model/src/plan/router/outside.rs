@@ -30,8 +30,8 @@ use crate::{
         why,
     },
     state::{
-        Address, Announcement, Field, Hook, KeyType, Neighbour, Netns, NextHop, Object, RouteKind,
-        Rule, RuleAction, Scope, Statement, Sysctl, Value, Veth, marks,
+        Address, Announcement, CtState, Field, Hook, KeyType, Neighbour, Netns, NextHop, Object,
+        RouteKind, Rule, RuleAction, Scope, Statement, Sysctl, Value, Veth, marks,
     },
 };
 
@@ -48,6 +48,8 @@ const REPORTS_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 pub const MAX_SHARED: usize = 16;
 /// Judges what routers send, before connection tracking sees it.
 const FROM_ROUTERS: &str = "from-routers";
+/// Judges what they send to the host itself.
+const ROUTERS_TO_HOST: &str = "routers-to-host";
 /// For what leaves by the router's link on this host, though by default it goes by another.
 const MARKED_TABLE: u32 = 1 << 24;
 /// The rule that leads there.
@@ -239,8 +241,9 @@ impl<'a> Exit<'a> {
     }
 }
 
-/// What the main namespace needs as long as a router has a gateway: rules, before connection tracking, so that nobody speaks
-/// in somebody else's connection.
+/// What the main namespace needs as long as a router has a gateway: rules, before fragments are put together, so that nobody
+/// speaks in somebody else's datagram or connection; and others, since the host's own services are not for workloads, by
+/// whichever way they come.
 pub fn guard(view: View<'_>) -> Vec<Object> {
     if view.place != Place::Main || !view.routers.claims().any_gateway() {
         return Vec::new();
@@ -258,14 +261,28 @@ pub fn guard(view: View<'_>) -> Vec<Object> {
         rule([nft::found(key, names::outside(family), false), ACCEPT])
     }));
     rules.push(because([Statement::Counter, DROP], why::NOT_PUBLIC));
+    let to_host = vec![
+        rule([
+            nft::state_in(&[CtState::Established, CtState::Related]),
+            ACCEPT,
+        ]),
+        because([Statement::Counter, DROP], why::HOST),
+    ];
     let mut objects = Family::BOTH.map(set).to_vec();
     objects.extend([
         nft::base_chain(
             "routers",
             Hook::Prerouting,
-            nft::RAW,
-            vec![rule([from_routers, nft::goto(FROM_ROUTERS)])],
+            nft::EACH_FRAGMENT,
+            vec![rule([from_routers.clone(), nft::goto(FROM_ROUTERS)])],
         ),
+        nft::base_chain(
+            "input-routers",
+            Hook::Input,
+            nft::FILTER,
+            vec![rule([from_routers, nft::goto(ROUTERS_TO_HOST)])],
+        ),
+        nft::chain(ROUTERS_TO_HOST, to_host),
         nft::chain(FROM_ROUTERS, rules),
     ]);
     objects.extend("lo".parse().ok().map(|link| {
