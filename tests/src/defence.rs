@@ -73,6 +73,8 @@ pub enum Defence {
     NotPublic,
     /// What comes from a router has a source that is public.
     RouterSources,
+    /// QoS policies.
+    Limits,
     /// The host's own services are not for those behind routers.
     RouterShield,
     /// The whole table.
@@ -170,6 +172,7 @@ impl Defence {
                 }
             }
             Defence::RouterSources => rewrite(objects, "from-routers", Vec::new()),
+            Defence::Limits => rewrite(objects, "limits", vec![verdict(Verdict::Accept)]),
             Defence::RouterShield => rewrite(objects, "routers-to-host", Vec::new()),
             Defence::Table => objects.retain(|_, object| {
                 !matches!(

@@ -78,6 +78,7 @@ pub fn part(whole: &Whole, host: usize) -> Intent {
     part.subnets = cloud.subnets.clone();
     part.subnets
         .retain(|_, subnet| of_known(&subnet.network_id));
+    part.qos_policies = cloud.qos_policies.clone();
     groups(whole, &mut part);
     let mut hosts: BTreeSet<usize> = [host].into();
     for network in &networks {

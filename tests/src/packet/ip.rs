@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6Header, LaxSlicedPacket};
+use etherparse::{IpDscp, IpFragOffset, IpNumber, Ipv4Header, Ipv6Header, LaxSlicedPacket};
 use hextet_types::Family;
 
 use super::{Extension, checksum};
@@ -79,6 +79,8 @@ impl Payload {
 pub struct Ip {
     /// Time to live, or hop limit.
     pub ttl: u8,
+    /// Differentiated services code point (RFC 2474).
+    pub dscp: u8,
     /// Identification; of IPv6 in fragments alone.
     pub identification: u16,
     /// Do not fragment; of IPv4 only.
@@ -95,6 +97,7 @@ impl Default for Ip {
     fn default() -> Self {
         Ip {
             ttl: 64,
+            dscp: 0,
             identification: 1,
             dont_fragment: false,
             more_fragments: false,
@@ -122,6 +125,7 @@ impl Ip {
                 let mut header =
                     Ipv4Header::new(len, self.ttl, protocol, src.octets(), dst.octets())
                         .expect("a packet");
+                header.dscp = IpDscp::try_new(self.dscp).expect("six bits");
                 header.identification = self.identification;
                 header.dont_fragment = self.dont_fragment;
                 header.more_fragments = self.more_fragments;
@@ -135,6 +139,7 @@ impl Ip {
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let header = Ipv6Header {
+                    traffic_class: self.dscp << 2,
                     payload_length: len,
                     next_header: IpNumber(payload.protocol),
                     hop_limit: self.ttl,
@@ -156,6 +161,8 @@ pub struct Parsed {
     pub ends: Ends,
     /// Time to live, or hop limit.
     pub ttl: u8,
+    /// Differentiated services code point.
+    pub dscp: u8,
     /// What it carries behind all extension headers.
     pub payload: Payload,
     /// Source and destination port of TCP and UDP.
@@ -196,12 +203,13 @@ impl Parsed {
 pub fn parse(frame: &[u8]) -> Option<Parsed> {
     let sliced = LaxSlicedPacket::from_ethernet(frame).ok()?;
     let net = sliced.net.as_ref()?;
-    let (ends, ttl) = match net {
+    let (ends, ttl, dscp) = match net {
         etherparse::LaxNetSlice::Ipv4(ip) => {
             let header = ip.header();
             (
                 Ends::new(header.source_addr(), header.destination_addr()),
                 header.ttl(),
+                header.dcp().value(),
             )
         }
         etherparse::LaxNetSlice::Ipv6(ip) => {
@@ -209,6 +217,7 @@ pub fn parse(frame: &[u8]) -> Option<Parsed> {
             (
                 Ends::new(header.source_addr(), header.destination_addr()),
                 header.hop_limit(),
+                header.traffic_class() >> 2,
             )
         }
         etherparse::LaxNetSlice::Arp(_) => return None,
@@ -223,6 +232,7 @@ pub fn parse(frame: &[u8]) -> Option<Parsed> {
     Some(Parsed {
         ends,
         ttl,
+        dscp,
         payload: Payload { protocol, octets },
         ports,
     })

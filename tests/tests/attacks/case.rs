@@ -4,7 +4,10 @@
 use hextet_tests::{defence::Defence, hypervisor::in_own_namespace, wire::Frame};
 use hextet_types::Family;
 
-use super::world::{Setting, World};
+use super::{
+    projects::{self, Between},
+    world::{Setting, World},
+};
 
 type Change = Box<dyn Fn(&mut Setting) + Send + Sync>;
 type Attempt = Box<dyn Fn(&mut World) -> bool + Send + Sync>;
@@ -19,8 +22,15 @@ pub struct Attack {
     pub family: Option<Family>,
     /// Without these it succeeds.
     pub without: Vec<Defence>,
-    given: Vec<Change>,
-    attempt: Attempt,
+    /// What else it needs to succeed, in words.
+    pub without_besides: Option<&'static str>,
+    stage: Stage,
+}
+
+/// Where it takes place.
+enum Stage {
+    Host(Vec<Change>, Attempt),
+    Projects(Between),
 }
 
 /// What came of an attack.
@@ -45,8 +55,26 @@ impl Attack {
             name: name.into(),
             family: family.into(),
             without: without.to_vec(),
-            given: Vec::new(),
-            attempt: Box::new(attempt),
+            without_besides: None,
+            stage: Stage::Host(Vec::new(), Box::new(attempt)),
+        }
+    }
+
+    /// An attack between projects, that says itself whether it succeeded.
+    pub fn between(
+        group: &'static str,
+        name: impl Into<String>,
+        family: impl Into<Option<Family>>,
+        without: &[Defence],
+        attempt: impl Fn(&mut projects::World) -> bool + Send + Sync + 'static,
+    ) -> Attack {
+        Attack {
+            group,
+            name: name.into(),
+            family: family.into(),
+            without: without.to_vec(),
+            without_besides: None,
+            stage: Stage::Projects(Between::new(attempt)),
         }
     }
 
@@ -67,11 +95,66 @@ impl Attack {
         })
     }
 
+    /// The same with packets of either family in turn, of which both have to come to the same.
+    pub fn between_in_both(
+        group: &'static str,
+        name: &'static str,
+        without: &[Defence],
+        attempt: impl Fn(&mut projects::World, Family) -> bool + Send + Sync + 'static,
+    ) -> Attack {
+        Attack::between(group, name, None, without, move |world| {
+            for family in Family::BOTH {
+                let hit = attempt(world, family);
+                world.tried(family.to_string(), hit);
+            }
+            world.outcome()
+        })
+    }
+
     /// In a cloud, or on a host, that differs in this from the usual.
     #[must_use]
     pub fn given(mut self, change: impl Fn(&mut Setting) + Send + Sync + 'static) -> Attack {
-        self.given.push(Box::new(change));
+        match &mut self.stage {
+            Stage::Host(given, _) => given.push(Box::new(change)),
+            Stage::Projects(_) => panic!("{}: its cloud is another", self.name),
+        }
         self
+    }
+
+    /// The same of an attack between projects.
+    #[must_use]
+    pub fn given_projects(
+        mut self,
+        change: impl Fn(&mut projects::Setting) + Send + Sync + 'static,
+    ) -> Attack {
+        self.projects().given(change);
+        self
+    }
+
+    /// It succeeds only in a cloud that differs in this, in words and in deed.
+    #[must_use]
+    pub fn but_for(
+        mut self,
+        what: &'static str,
+        change: impl Fn(&mut projects::Setting) + Send + Sync + 'static,
+    ) -> Attack {
+        self.without_besides = Some(what);
+        self.projects().without(change);
+        self
+    }
+
+    /// Hosts reach each other by that family.
+    #[must_use]
+    pub fn over(mut self, underlay: Family) -> Attack {
+        self.projects().over(underlay);
+        self
+    }
+
+    fn projects(&mut self) -> &mut Between {
+        match &mut self.stage {
+            Stage::Host(..) => panic!("{}: there are no projects", self.name),
+            Stage::Projects(between) => between,
+        }
     }
 
     /// Its name among all.
@@ -84,22 +167,35 @@ impl Attack {
 
     /// Carries it out, with and without the defences.
     pub fn run(&self) -> Outcome {
-        Outcome {
-            defended: self.run_without(&[]),
-            undefended: self.run_without(&self.without),
+        match &self.stage {
+            Stage::Host(given, attempt) => Outcome {
+                defended: on_a_host(given, attempt, &[]),
+                undefended: on_a_host(given, attempt, &self.without),
+            },
+            Stage::Projects(between) => Outcome {
+                defended: between.run_defended(),
+                undefended: between.run_undefended(&self.without),
+            },
         }
     }
 
-    fn run_without(&self, left_out: &[Defence]) -> bool {
-        in_own_namespace(|| {
-            let mut setting = Setting::new();
-            for change in &self.given {
-                change(&mut setting);
-            }
-            let mut world = World::new(setting, left_out);
-            (self.attempt)(&mut world)
-        })
+    /// What it succeeds without, in words.
+    pub fn lacks(&self) -> String {
+        let defences = self.without.iter().map(|d| format!("{d:?}"));
+        let besides = self.without_besides.map(str::to_owned);
+        defences.chain(besides).collect::<Vec<_>>().join(", ")
     }
+}
+
+fn on_a_host(given: &[Change], attempt: &Attempt, left_out: &[Defence]) -> bool {
+    in_own_namespace(|| {
+        let mut setting = Setting::new();
+        for change in given {
+            change(&mut setting);
+        }
+        let mut world = World::new(setting, left_out);
+        attempt(&mut world)
+    })
 }
 
 impl Outcome {
@@ -109,8 +205,8 @@ impl Outcome {
             (false, true) => Ok(()),
             (true, _) => Err("it succeeded against the host as it stands".to_owned()),
             (false, false) => Err(format!(
-                "it failed also without {:?}: it proves nothing",
-                attack.without
+                "it failed also without {}: it proves nothing",
+                attack.lacks()
             )),
         }
     }

@@ -23,6 +23,8 @@ mod lifecycle;
 mod neighbours;
 mod offload;
 mod options;
+mod projects;
+mod reassembly;
 mod reflection;
 mod responders;
 mod rogue;
@@ -71,6 +73,8 @@ fn attacks() -> Vec<Attack> {
         reflection::attacks(),
         frames::attacks(),
         sharing::attacks(),
+        reassembly::attacks(),
+        projects::attacks(),
     ];
     all.into_iter().flatten().collect()
 }
@@ -123,6 +127,7 @@ fn main() -> ExitCode {
             offload::honest_checksums_are_completed(family).map_err(Failed::from)
         })
     }));
+    trials.extend(Family::BOTH.into_iter().flat_map(between_projects));
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -145,6 +150,17 @@ fn control(family: Family) -> Trial {
     )
 }
 
+/// Likewise between projects.
+fn between_projects(family: Family) -> [Trial; 2] {
+    Family::BOTH.map(|underlay| {
+        let name =
+            format!("suite: projects' honest packets get through, over {underlay} ({family})");
+        Trial::test(name, move || {
+            projects::honest_packets_get_through(family, underlay).map_err(Failed::from)
+        })
+    })
+}
+
 fn table(attacks: &[Attack]) -> Table {
     let mut table = Table::new();
     table.set_header(["attack", "family", "defended", "undefended", "without"]);
@@ -157,12 +173,7 @@ fn table(attacks: &[Attack]) -> Table {
                 .map_or_else(|| "–".to_owned(), |family| family.to_string()),
             says(outcome.defended).to_owned(),
             says(outcome.undefended).to_owned(),
-            attack
-                .without
-                .iter()
-                .map(|d| format!("{d:?}"))
-                .collect::<Vec<_>>()
-                .join(", "),
+            attack.lacks(),
         ]);
     }
     table

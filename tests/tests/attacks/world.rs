@@ -111,7 +111,8 @@ impl Setting {
     }
 }
 
-fn web_rules() -> Vec<Allow> {
+/// What the victims' group allows.
+pub fn web_rules() -> Vec<Allow> {
     let mut rules = Allow::both(Direction::Egress).to_vec();
     for family in Family::BOTH {
         let ingress = Allow::all(Direction::Ingress, family);
