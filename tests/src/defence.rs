@@ -151,6 +151,20 @@ impl Defence {
             Defence::Neighbours => {
                 objects.retain(|_, object| !matches!(object, Object::Neighbour(_)));
             }
+            Defence::Table => objects.retain(|_, object| {
+                !matches!(
+                    object,
+                    Object::Set(..) | Object::Chain(..) | Object::Element(..)
+                )
+            }),
+            of_projects => of_projects.take_out_between(objects),
+        }
+        before != *objects
+    }
+
+    /// Leaves out what keeps projects apart, and what else is in their namespaces.
+    fn take_out_between(self, objects: &mut BTreeMap<Key, Object>) {
+        match self {
             Defence::EachFragment => each_chain(objects, |chain| {
                 if let Some(hook) = &mut chain.hook
                     && hook.priority < BEFORE_TRACKING
@@ -174,14 +188,8 @@ impl Defence {
             Defence::RouterSources => rewrite(objects, "from-routers", Vec::new()),
             Defence::Limits => rewrite(objects, "limits", vec![verdict(Verdict::Accept)]),
             Defence::RouterShield => rewrite(objects, "routers-to-host", Vec::new()),
-            Defence::Table => objects.retain(|_, object| {
-                !matches!(
-                    object,
-                    Object::Set(..) | Object::Chain(..) | Object::Element(..)
-                )
-            }),
+            _ => {}
         }
-        before != *objects
     }
 }
 

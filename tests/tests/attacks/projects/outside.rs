@@ -2,16 +2,23 @@
 
 use std::net::IpAddr;
 
+use hextet_model::neutron::PortRange;
 use hextet_tests::{
-    cloud::addr,
+    cloud::{addr, prefix},
     defence::Defence,
     hypervisor::{HOST_V4, HOST_V6, SERVICE_V4, SERVICE_V6},
     packet::{Ends, Icmp, Ip, MARKER, echo_request, error, is_icmp, is_marked, parse, udp},
 };
-use hextet_types::{Family, PortId};
+use hextet_types::{Family, PortId, Prefix};
 
-use super::{setting::GATEWAYS, world::World};
-use crate::{case::Attack, world::marked_datagram};
+use super::{
+    setting::{FORWARDED, FORWARDED_PORT, GATEWAYS, PUBLISHED},
+    world::World,
+};
+use crate::{
+    case::Attack,
+    world::{CLOSED, OPEN, marked_datagram},
+};
 
 const GROUP: &str = "routers";
 /// What leaves as it is, whatever it is.
@@ -30,6 +37,10 @@ pub fn attacks() -> Vec<Attack> {
         error_about_a_connection(),
         manual_prefix_leaves(),
         manual_prefix_is_entered(),
+        address_without_a_proxy(),
+        by_a_port_outside(),
+        closed_doors(),
+        beside_a_forwarded_port(),
     ]);
     attacks
 }
@@ -258,7 +269,103 @@ fn manual_prefix_is_entered() -> Attack {
         world.is_hit(cast.mate)
     })
     .but_for("what is published and what is not", |setting| {
-        let all = hextet_tests::cloud::prefix("fd00::/64");
+        let all = prefix("fd00::/64");
         setting.router(0).published.insert(all);
+    })
+}
+
+/// Where single addresses have an NDP proxy, all others are as if they were not published.
+fn address_without_a_proxy() -> Attack {
+    let name = "an address that has no NDP proxy, from outside";
+    Attack::between(GROUP, name, Family::V6, &[], |world| {
+        let cast = world.cast;
+        let to = world.public(cast.mate, Family::V6);
+        let ends = Ends::new(world.address(cast.stranger, Family::V6), to);
+        world.send_plain(cast.stranger, ends, &marked_datagram(ends));
+        let packet = world.marked(Ends::new(world.internet(Family::V6), to));
+        world.send_from_outside(0, &packet);
+        world.is_hit(cast.mate)
+    })
+    .given_projects(|setting| {
+        let router = setting.router(0);
+        router.router.enable_ndp_proxy = true;
+        let victim = addr("2001:db8:a0::b");
+        router.published = [Prefix::host(victim)].into();
+    })
+    .but_for("a proxy for each", |setting| {
+        let all = prefix(PUBLISHED[0]);
+        setting.router(0).published.insert(all);
+    })
+}
+
+/// To the outside, in the name of whatever else is public here.
+fn by_a_port_outside() -> Attack {
+    let without = &[Defence::SourceCheck];
+    let name = "in another's name, from the external network";
+    Attack::between(GROUP, name, None, without, |world| {
+        for family in Family::BOTH {
+            let names: [(&str, Name); 3] = [
+                NAMES[0],
+                NAMES[1],
+                ("the attacker", |world, family| {
+                    world.public(world.cast.attacker, family)
+                }),
+            ];
+            for (whose, name) in names {
+                let ends = Ends::new(name(world, family), world.internet(family));
+                world.send_plain(world.cast.stranger, ends, &marked_datagram(ends));
+                let is_it = |f: &[u8]| parse(f).is_some_and(|p| p.ends == ends);
+                let hit = world.leaves(is_it);
+                world.tried(format!("{family} {whose}"), hit);
+            }
+        }
+        world.outcome()
+    })
+}
+
+/// Groups judge what comes by routers, on either side.
+fn closed_doors() -> Attack {
+    let without = &[Defence::IngressGroups];
+    Attack::between(GROUP, "a closed port, by routers", None, without, |world| {
+        let cast = world.cast;
+        for family in Family::BOTH {
+            let (inside, outside) = (cast.victim, cast.stranger);
+            for (from, to) in [
+                (outside, inside),
+                (cast.attacker, inside),
+                (cast.attacker, outside),
+            ] {
+                let ends = Ends::new(source(world, from, family), world.public(to, family));
+                world.send_plain(from, ends, &udp(ends, 4000, CLOSED, MARKER));
+                let hit = world.is_hit(to);
+                world.tried(format!("{family} {ends:?}"), hit);
+            }
+        }
+        world.outcome()
+    })
+    .given_projects(|setting| {
+        let web = setting.port(setting.cast.victim).security_groups.clone();
+        setting.port(setting.cast.stranger).security_groups = web;
+    })
+}
+
+/// Of a floating IP only those ports lead inside that are forwarded.
+fn beside_a_forwarded_port() -> Attack {
+    let name = "ports beside those that are forwarded";
+    Attack::between(GROUP, name, Family::V4, &[], |world| {
+        let cast = world.cast;
+        let ends = Ends::new(world.address(cast.stranger, Family::V4), addr(FORWARDED));
+        for port in [OPEN, FORWARDED_PORT - 1, FORWARDED_PORT + 1] {
+            world.send_plain(cast.stranger, ends, &udp(ends, 4000, port, MARKER));
+            let hit = world.is_hit(cast.mate);
+            world.tried(port.to_string(), hit);
+        }
+        world.outcome()
+    })
+    .but_for("which are", |setting| {
+        for forwarding in setting.whole.cloud.port_forwardings.values_mut() {
+            let all = PortRange::new(1, u16::MAX).expect("ports");
+            forwarding.external_port_range = all;
+        }
     })
 }

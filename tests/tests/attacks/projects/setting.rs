@@ -24,6 +24,8 @@ use uuid::Uuid;
 const MTU: u16 = 1430;
 /// The segments of the projects' networks.
 pub const SEGMENTS: [u32; 2] = [4001, 4002];
+/// Those of their routers, between the hosts.
+pub const ROUTER_SEGMENTS: [u32; 2] = [9001, 9002];
 /// The gateways' addresses.
 pub const GATEWAYS: [[&str; 2]; 2] = [
     ["198.51.100.1", "2001:db8:e::1"],
@@ -261,7 +263,7 @@ impl Maker {
             gateways: [(port_id, gateway)].into(),
             gateway_host: Some(GatewayHost {
                 host: host_name(0),
-                segment: 9000 + u32::try_from(low).unwrap(),
+                segment: ROUTER_SEGMENTS[n],
                 generation: 1,
             }),
             published: BTreeSet::from([prefix(PUBLISHED[n])]),

@@ -10,7 +10,10 @@ use hextet_tests::{
 };
 use hextet_types::{Family, PortId};
 
-use super::{setting::SEGMENTS, world::World};
+use super::{
+    setting::{ROUTER_SEGMENTS, SEGMENTS},
+    world::World,
+};
 use crate::case::Attack;
 
 const GROUP: &str = "tunnels";
@@ -23,6 +26,7 @@ pub fn attacks() -> Vec<Attack> {
     for underlay in Family::BOTH {
         attacks.extend([
             by_unknown_host(underlay),
+            by_unknown_host_to_a_router(underlay),
             by_guest(underlay),
             by_guest_to_another_host(underlay),
             by_port_of_a_routed_network(underlay),
@@ -61,6 +65,27 @@ fn by_unknown_host(underlay: Family) -> Attack {
             }
         }
         world.outcome()
+    })
+    .over(underlay)
+}
+
+/// Into the segment by which a router's other hosts send what it translates.
+fn by_unknown_host_to_a_router(underlay: Family) -> Attack {
+    let name =
+        format!("to the outside by a router, from a host that nobody knows, over {underlay}");
+    Attack::between(GROUP, name, Family::V4, KNOWN, move |world| {
+        let cast = world.cast;
+        let source = match underlay {
+            Family::V4 => "203.0.114.77",
+            Family::V6 => "2001:db8:fffe::77",
+        };
+        let ends = Ends::new(
+            world.address(cast.far, Family::V4),
+            world.internet(Family::V4),
+        );
+        let packet = world.marked(ends);
+        world.send_by_tunnel(addr(source), ROUTER_SEGMENTS[0], &packet);
+        world.leaves(is_marked)
     })
     .over(underlay)
 }
