@@ -32,7 +32,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{
     HostConfig, address, flood, names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
-    place::Place,
+    place::{self, Place},
     profile, report,
     rules::icmp_of,
     unit::{Output, View},
@@ -127,7 +127,7 @@ pub fn host(view: View<'_>) -> Output {
     }));
     output.objects.extend(Family::BOTH.into_iter().map(shield));
     output.objects.extend(sets(config));
-    output.objects.extend(chains(config));
+    output.objects.extend(chains(view));
     output.objects.extend(report::limit());
     output
         .objects
@@ -213,7 +213,8 @@ fn sets(config: &HostConfig) -> Vec<Object> {
     objects
 }
 
-fn chains(config: &HostConfig) -> Vec<Object> {
+fn chains(view: View<'_>) -> Vec<Object> {
+    let config = view.config;
     let to_this_host = Statement::SetPktType(PktType::Host);
     let from_port = nft::name_in(Field::IifName, names::PORTS);
     let mut prerouting = vec![
@@ -228,7 +229,7 @@ fn chains(config: &HostConfig) -> Vec<Object> {
             why::NO_PROGRAM,
         ),
     ];
-    prerouting.extend(unknown_ports(config, Field::IifName));
+    prerouting.extend(unknown_ports(view, Field::IifName));
     let from_host = vec![
         rule([
             nft::state_in(&[CtState::Established]),
@@ -241,14 +242,16 @@ fn chains(config: &HostConfig) -> Vec<Object> {
         link_local_icmp(Family::V6),
         rule([nft::goto(TO_PORT)]),
     ];
-    let mut output = vec![
+    // Neighbour discovery and multicast listener reports of the host's own, among others, which are untracked.
+    let mut output: Vec<NftRule> = unknown_ports(view, Field::OifName).collect();
+    output.extend([
         // Tunnel packets; of them nothing is for a port, whose program would drop it.
         rule([nft::state_in(&[CtState::Untracked]), ACCEPT]),
         rule([
             nft::name_in(Field::OifName, names::PORTS),
             nft::goto(FROM_HOST),
         ]),
-    ];
+    ]);
     output.extend(report::output());
     let mut chains = vec![
         nft::base_chain(
@@ -296,10 +299,14 @@ fn counted(chain: &str) -> NftRule {
     rule([nft::compare(confirmed, Value::U32(0)), nft::jump(chain)])
 }
 
-/// Nothing passes an interface that is named like a port and that no plan knows.
-fn unknown_ports(config: &HostConfig, field: Field) -> impl Iterator<Item = NftRule> + '_ {
-    config.port_prefixes.iter().map(move |prefix| {
-        let begins = Statement::NamePrefix(field, prefix.as_str().to_owned());
+/// Nothing passes an interface that is named like a port and that is none here. In the host's own namespace these are,
+/// besides those that no plan knows, the two links that are patched where a port lives elsewhere: their program takes
+/// all that comes in, and should somebody take it away, nothing gets from a private network to the host.
+fn unknown_ports(view: View<'_>, field: Field) -> impl Iterator<Item = NftRule> + '_ {
+    let near_ends = (view.place == Place::Main).then_some(place::OUTER_ENDS);
+    let prefixes = view.config.port_prefixes.iter().map(IfName::as_str);
+    prefixes.chain(near_ends).map(move |prefix| {
+        let begins = Statement::NamePrefix(field, prefix.to_owned());
         let not_ours = nft::name_not_in(field, names::PORTS);
         let not_exempt = nft::name_not_in(field, names::EXEMPT);
         because(
@@ -429,7 +436,7 @@ fn to_port(view: View<'_>) -> Vec<NftRule> {
         ]));
     }
     rules.push(rule([profile::judge(Direction::Ingress)]));
-    rules.extend(unknown_ports(view.config, Field::OifName));
+    rules.extend(unknown_ports(view, Field::OifName));
     rules.extend([counted(flood::FROM), rule([ACCEPT])]);
     rules
 }

@@ -223,16 +223,19 @@ impl Places {
     }
 }
 
+/// How the names of those ends begin ([`outer_end`]), and of no other links.
+pub const OUTER_ENDS: &str = "hxp";
+
 /// The end in the main namespace of a port's pair, when the port is elsewhere.
 pub fn outer_end(port: PortId) -> Option<IfName> {
     let text = port.to_string();
-    format!("hxp{}", text.get(..11)?).parse().ok()
+    format!("{OUTER_ENDS}{}", text.get(..11)?).parse().ok()
 }
 
 /// Likewise, of the port with that interface.
 pub fn outer_end_of(link: &IfName) -> Option<IfName> {
     let of_port = link.as_str().strip_prefix("tap")?;
-    format!("hxp{of_port}").parse().ok()
+    format!("{OUTER_ENDS}{of_port}").parse().ok()
 }
 
 /// Puts what was planned as if for the main namespace into the place's.
