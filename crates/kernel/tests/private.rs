@@ -162,6 +162,27 @@ fn a_device_with_another_identity_is_made_anew_with_what_stood_on_it() {
 }
 
 #[test]
+fn what_is_given_up_in_the_moment_in_which_its_link_changes_goes_too() {
+    each_way(|| {
+        let mut names = Names::none();
+        let (mut cloud, _) = cloud(&mut names);
+        cloud.reconcile();
+        cloud.host.move_programs();
+        // Somebody sets the link, which is heard, and before anything is written the port is no longer ours.
+        let kernel = &mut cloud.host.kernel;
+        let mut keys = kernel.forget_links(&Netns::Main, &[name("tap1")].into());
+        assert!(keys.contains(&Key::Patch(name("tap1"))));
+        keys.extend(cloud.desired.keys().cloned());
+        cloud.desired.clear();
+        let report = kernel.reconcile_keys(&keys, &cloud.desired);
+        assert!(report.is_complete(), "{:?}", report.failed);
+        assert_eq!(run("tc qdisc show dev tap1 clsact"), "");
+        assert!(!tcx::is_there() || tcx::on("tap1", true).is_empty());
+        assert_eq!(cloud.todo(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_namespace_of_somebody_else_is_left_alone() {
     isolated(|| {
         let mut names = Names::none();

@@ -25,8 +25,9 @@ impl Kernel {
                 gone.insert(key.clone());
             }
         }
+        let mut stale = BTreeSet::new();
         if !far.is_empty() {
-            let stale = self.stale_among(far.iter().map(|(netns, _)| netns.clone()).collect());
+            stale = self.stale_among(far.iter().map(|(netns, _)| netns.clone()).collect());
             let is_far =
                 |netns: &Netns, name: &IfName| far.contains(&(netns.clone(), name.clone()));
             for (key, standing) in &self.known {
@@ -36,6 +37,8 @@ impl Kernel {
             }
         }
         self.forget(&gone);
+        let maybe = gone.iter().filter(|key| !is_in(key, &stale));
+        self.doubtful.extend(maybe.cloned());
         gone
     }
 

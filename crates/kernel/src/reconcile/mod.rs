@@ -143,6 +143,8 @@ pub struct Kernel {
     known: BTreeMap<Key, Standing>,
     /// What no longer stands since a link was made anew.
     lost: BTreeSet<Key>,
+    /// What may have gone with a link, or may stand on it still.
+    doubtful: BTreeSet<Key>,
     /// What was written since a look began.
     written: Option<BTreeSet<Key>>,
     keeper: Keeper,
@@ -177,6 +179,7 @@ impl Kernel {
             next_index: FIRST_INDEX,
             known: BTreeMap::new(),
             lost: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             written: None,
             keeper: Keeper::default(),
             onlooks: false,
@@ -219,6 +222,7 @@ impl Kernel {
     /// Looks at everything, for [`Kernel::known`].
     pub fn look(&mut self, scope: &Scope<'_>) -> Result<(), Error> {
         self.known = self.dump(scope)?;
+        self.doubtful.clear();
         Ok(())
     }
 
@@ -260,6 +264,14 @@ impl Kernel {
         keys: impl IntoIterator<Item = &'a Key>,
         desired: &BTreeMap<Key, Object>,
     ) -> Report {
+        let keys: Vec<&Key> = keys.into_iter().collect();
+        for key in &keys {
+            // What is to be made anew is written over what may be there; the rest has to go.
+            if self.doubtful.remove(*key) && !desired.contains_key(*key) {
+                let maybe = || Standing::otherwise("perhaps there");
+                self.known.entry((*key).clone()).or_insert_with(maybe);
+            }
+        }
         let ops = diff_keys(keys, desired, &self.known);
         self.apply_and_mend(ops, desired)
     }
