@@ -157,6 +157,9 @@ pub struct Reconciler {
     waiting: BTreeMap<IfName, BTreeSet<Key>>,
     /// Whose link that is.
     links: BTreeMap<IfName, PortId>,
+    /// The index of each port's interface for which what is known to stand was written: another one, of which we have not
+    /// heard yet, has nothing.
+    plugged: BTreeMap<PortId, u32>,
     revision: u64,
     server_heard: Option<Instant>,
     doubt: Doubt,
@@ -200,6 +203,7 @@ impl Reconciler {
             failures: BTreeMap::new(),
             waiting: BTreeMap::new(),
             links: BTreeMap::new(),
+            plugged: BTreeMap::new(),
             revision,
             server_heard: None,
             doubt: Doubt::None,
@@ -212,6 +216,10 @@ impl Reconciler {
         reconciler.adopt()?;
         if !reconciler.restarting() {
             reconciler.doubt = Doubt::Alone;
+        }
+        let ports: Vec<PortId> = reconciler.planner.intent().ports.keys().copied().collect();
+        for port in ports {
+            reconciler.note_link(port);
         }
         let report = reconciler.kernel.reconcile_known(&reconciler.desired);
         reconciler.note(report);

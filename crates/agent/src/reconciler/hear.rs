@@ -154,6 +154,7 @@ impl Reconciler {
             .extend(self.kernel.forget_links(&Netns::Main, &links));
         for link in links {
             if let Some(port) = self.links.get(&link).copied() {
+                self.note_link(port);
                 self.tell_responder(port);
             }
         }

@@ -10,6 +10,7 @@ use std::{
 
 use hextet_kernel::{Look, Scope};
 use hextet_model::state::Key;
+use hextet_types::PortId;
 use tracing::{debug, error};
 
 use super::{FULL_PASS, RETRY, Reconciler};
@@ -150,6 +151,13 @@ impl Reconciler {
         for key in differing.iter().chain(&settled) {
             self.failures.remove(key);
             self.touched_ports.extend(self.port_of(key));
+        }
+        // An interface that is another one, and of which nothing was heard: so much had happened at once.
+        let ports: BTreeSet<PortId> = differing.iter().filter_map(|k| self.port_of(k)).collect();
+        for port in ports {
+            if self.note_link(port) {
+                self.tell_responder(port);
+            }
         }
         let report = self.kernel.reconcile_keys(differing, &self.desired);
         self.mended += report.applied.saturating_sub(retried) as u64;

@@ -112,12 +112,25 @@ impl Reconciler {
                 false => drop(self.links.remove(&link)),
             }
         }
+        match known {
+            true if self.plugged.contains_key(&port) => {}
+            true => drop(self.note_link(port)),
+            false => drop(self.plugged.remove(&port)),
+        }
         self.touched_ports.insert(port);
         drop(
             self.outputs
                 .responders
                 .send(ResponderChange { port, responder }),
         );
+    }
+
+    /// Takes the port's interface as it is for the one that is written next; whether it is another one.
+    pub(super) fn note_link(&mut self, port: PortId) -> bool {
+        match if_nametoindex(IfName::for_port(port).as_str()) {
+            Ok(index) => self.plugged.insert(port, index) != Some(index),
+            Err(_) => self.plugged.remove(&port).is_some(),
+        }
     }
 
     /// The states of the ports that something was done about.
@@ -146,7 +159,7 @@ impl Reconciler {
     fn plug(&self, port: &Port) -> Plug {
         Plug {
             state: self.port_state(port),
-            link: if_nametoindex(port.if_name().as_str()).ok(),
+            link: self.plugged.get(&port.id).copied(),
         }
     }
 
