@@ -273,7 +273,8 @@ impl Cloud {
                 }
             }
             state.revision = revision;
-            self.notifier.tell_all(&state.take_notices());
+            let notices = state.take_notices();
+            self.notifier.tell_all(&state, &notices);
             let told = state.views.take();
             debug!(revision, hosts = told.len(), "hosts are told");
             let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);

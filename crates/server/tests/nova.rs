@@ -236,6 +236,25 @@ async fn each_plug_on_any_host_is_told() {
         .ok(201);
     w.reports(&h2, Some(3)).await;
     assert_eq!(w.nova.next().await, plugged);
+    // A migration that failed has left the interface there, and the next one waits for it again.
+    let deleted = w.admin.send("DELETE", &format!("{path}/h2"), None).await;
+    deleted.ok(204);
+    w.admin
+        .post(&path, json!({"binding": {"host": "h2"}}))
+        .await
+        .ok(201);
+    w.reports(&h2, Some(3)).await;
+    assert_eq!(w.nova.next().await, plugged);
+    // Likewise a port that was bound nowhere for a while.
+    for host in [json!(null), json!("h1")] {
+        let binding = json!({"binding:host_id": host});
+        w.admin
+            .update("ports", "port", &w.port["id"], binding)
+            .await
+            .ok(200);
+    }
+    w.reports(&h1, Some(8)).await;
+    assert_eq!(w.nova.next().await, plugged);
 
     let fixed = json!({"fixed_ips": [{"ip_address": "10.0.0.77"}]});
     w.admin

@@ -91,13 +91,29 @@ impl Notifier {
     }
 
     /// What the state says has happened.
-    pub fn tell_all(&self, notices: &[Notice]) {
-        for notice in notices {
-            let kind = match notice.what {
+    pub fn tell_all(&self, state: &State, notices: &[Notice]) {
+        for Notice { port, what } in notices {
+            let kind = match what {
                 What::Deleted => Kind::Deleted,
                 What::Readdressed => Kind::Changed,
+                What::Left(host) => {
+                    self.unplug(state, port.id, host);
+                    continue;
+                }
             };
-            self.tell(event(&notice.port, kind));
+            self.tell(event(port, kind));
+        }
+    }
+
+    /// What is plugged when the port is bound there again is news, also where the interface has stayed.
+    fn unplug(&self, state: &State, port: PortId, host: &HostId) {
+        let now = state.ports.get(&port);
+        if now.is_some_and(|port| lives_on(state, port, host)) {
+            return;
+        }
+        let mut hosts = self.plugs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = hosts.get_mut(host) {
+            known.remove(&port);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hextet_model::neutron::{FloatingIp, Port};
+use hextet_types::HostId;
 
 use super::State;
 
@@ -16,12 +17,14 @@ pub struct Notice {
 }
 
 /// What has happened to a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// It is gone.
     Deleted,
     /// It has other addresses, or other floating IPs.
     Readdressed,
+    /// A binding of it is gone: it may live on that host no longer.
+    Left(HostId),
 }
 
 impl State {
@@ -32,6 +35,12 @@ impl State {
 
     /// A port changes or goes.
     pub(super) fn notice_port(&mut self, old: Option<&Arc<Port>>, new: Option<&Arc<Port>>) {
+        let host = |port: &Arc<Port>| port.binding.host_id.clone();
+        if let (Some(old), Some(new)) = (old, new)
+            && let Some(left) = host(old).filter(|left| host(new).as_ref() != Some(left))
+        {
+            self.notice_left(new, left);
+        }
         let what = match (old, new) {
             (Some(_), None) => What::Deleted,
             (Some(old), Some(new)) if old.fixed_ips != new.fixed_ips => What::Readdressed,
@@ -42,6 +51,14 @@ impl State {
             port: Arc::clone(port),
             what,
         }));
+    }
+
+    /// A port has lost a binding on a host.
+    pub(super) fn notice_left(&mut self, port: &Arc<Port>, host: HostId) {
+        self.notices.push(Notice {
+            port: Arc::clone(port),
+            what: What::Left(host),
+        });
     }
 
     /// A floating IP comes, changes or goes: of the port that it stood for, and of that which it stands for.

@@ -101,6 +101,9 @@ impl State {
     ) {
         let of = self.ports.get(&port).cloned();
         let old = self.places(of.as_ref());
+        if let (Some(port), None) = (&of, &row) {
+            self.notice_left(port, host.clone());
+        }
         self.bindings.set(port, host, row);
         let new = self.places(of.as_ref());
         let concerned = of.map(|port| self.concerned(&port)).unwrap_or_default();
