@@ -1,4 +1,4 @@
-//! A running machine goes to another host, driven as Nova does it: its TAPs are made beforehand, the port gets a second
+//! A running machine goes to another host, driven as Nova does it: its TAPs are made beforehand as Nova makes them, the port gets a second
 //! binding, QEMU migrates, and only then the binding is activated.
 
 use std::{thread, time::Duration};
@@ -8,7 +8,7 @@ use hextet_lab::{
     PingReport,
     guest::{Guest as Machine, GuestSpec, Kernel},
 };
-use hextet_types::{Family, IfName};
+use hextet_types::{Family, IfName, Mac};
 use serde_json::{Value, json};
 
 use super::{Tenant, guest::Guest};
@@ -34,6 +34,9 @@ const WATCHER: (&str, usize) = ("watcher1", 2);
 struct Port {
     id: String,
     tap: IfName,
+    /// Of the TAP itself, as whoever makes it is told.
+    host_mac: Mac,
+    mtu: u16,
     spec: GuestSpec,
     addresses: Vec<std::net::IpAddr>,
 }
@@ -64,7 +67,10 @@ fn make_port(t: &Tenant) -> Result<Port> {
     let port = t.admin.update("port", &id, binding)?;
     let tap = IfName::for_port(id.parse()?);
     let mac = text(&port, "mac_address")?.parse()?;
+    let mtu = t.admin.show("network", &t.network(0)?.id)?["mtu"].as_u64();
     Ok(Port {
+        host_mac: text(&port["binding:vif_details"], "mac_address")?.parse()?,
+        mtu: u16::try_from(mtu.context("a network has an MTU")?)?,
         spec: GuestSpec::new("mover", tap.clone(), mac),
         addresses: addresses(&port)?,
         id,
@@ -75,7 +81,7 @@ fn make_port(t: &Tenant) -> Result<Port> {
 fn migrate(t: &Tenant, port: &Port, watcher: &Guest) -> Result<String> {
     let [from, to] = WAY.map(|host| t.hosts[host].name.as_str());
     let kernel = Kernel::find_or_fetch()?;
-    plug(t, WAY[0], &port.tap)?;
+    plug(t, WAY[0], port)?;
     is_prepared(t, WAY[0], port)?;
     let machine = t.lab.boot(from, &kernel, &port.spec)?;
     machine.wait_ready(BOOT)?;
@@ -88,7 +94,7 @@ fn migrate(t: &Tenant, port: &Port, watcher: &Guest) -> Result<String> {
     ask(t, "POST", &bindings, Some(&binding))?;
     let profile = json!({"binding:profile": {"migrating_to": to}});
     t.admin.update("port", &port.id, profile)?;
-    plug(t, WAY[1], &port.tap)?;
+    plug(t, WAY[1], port)?;
     is_prepared(t, WAY[1], port)?;
     let arriving: Machine = t.lab.receive(to, &kernel, &port.spec)?;
     let migration = machine.migrate(&arriving, MIGRATION)?;
@@ -143,27 +149,15 @@ fn migrate(t: &Tenant, port: &Port, watcher: &Guest) -> Result<String> {
     ))
 }
 
-/// As Nova and libvirt make it: persistent, and nobody has opened it yet.
-fn plug(t: &Tenant, host: usize, tap: &IfName) -> Result<()> {
+fn plug(t: &Tenant, host: usize, port: &Port) -> Result<()> {
     let place = &t.hosts.get(host).context("no such host")?.place;
-    place.run(&[
-        "ip",
-        "tuntap",
-        "add",
-        "dev",
-        tap.as_str(),
-        "mode",
-        "tap",
-        "vnet_hdr",
-    ])?;
-    place.run(&["ip", "link", "set", tap.as_str(), "up"])?;
-    Ok(())
+    Ok(place.plug(&port.tap, port.host_mac, port.mtu)?)
 }
 
 /// One that is gone is no matter.
 fn unplug(t: &Tenant, host: usize, tap: &IfName) {
     if let Some(host) = t.hosts.get(host) {
-        drop(host.place.run(&["ip", "link", "del", tap.as_str()]));
+        drop(host.place.unplug(tap));
     }
 }
 

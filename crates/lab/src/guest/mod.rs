@@ -8,6 +8,7 @@
 mod archive;
 mod image;
 mod migrate;
+mod tap;
 
 use std::{
     fmt::Write as _,
