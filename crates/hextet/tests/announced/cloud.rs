@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -32,8 +32,10 @@ const GUESTS: usize = 5;
 
 /// All of it.
 pub struct Cloud {
-    lab: LabGuard,
-    admin: Client,
+    /// Its namespaces.
+    pub lab: LabGuard,
+    /// The administrator.
+    pub admin: Client,
     network: String,
     open: String,
     processes: Vec<Arc<Process>>,
@@ -127,22 +129,52 @@ impl Cloud {
             mac: text(&port, "mac_address").parse().unwrap(),
             place: self.lab.node(&format!("g{n}")).unwrap(),
         };
-        let words = [
-            "port",
-            "attach",
-            &guest.port,
-            "--netns",
-            guest.place.netns(),
-        ];
+        self.attach(&guest.port, host, &guest.place);
+        guest
+    }
+
+    /// Gives the port of a host to a container.
+    pub fn attach(&self, port: &str, host: usize, place: &Node) {
+        let words = ["port", "attach", port, "--netns", place.netns()];
         self.until("it is plugged", || self.hextet(host, &words).is_ok());
         // Once the server knows that, too, nothing is left to be written of it.
-        let path = format!("ports/{}", guest.port);
-        let stands = || {
-            let shown = self.admin.request("GET", &path, &Value::Null);
-            shown.is_ok_and(|shown| shown["port"]["status"] == "ACTIVE")
-        };
-        self.until("its rules stand", stands);
-        guest
+        self.until("its rules stand", || self.status(port) == "ACTIVE");
+    }
+
+    /// What the server shows of a port.
+    pub fn port(&self, id: &str) -> Value {
+        let shown = self
+            .admin
+            .request("GET", &format!("ports/{id}"), &Value::Null);
+        shown.unwrap()["port"].clone()
+    }
+
+    /// A port's status.
+    pub fn status(&self, id: &str) -> String {
+        text(&self.port(id), "status")
+    }
+
+    /// Kills the agent of a host (`kill -9`).
+    pub fn kill_agent(&mut self, host: usize) {
+        assert!(self.processes[host].kill(), "the agent had ended by itself");
+    }
+
+    /// Starts the agent of a host again.
+    pub fn start_agent(&mut self, host: usize) {
+        let config = self.lab.node_directory(&format!("h{host}"));
+        let config = config.join("agent.toml");
+        self.processes[host] = start(&self.lab, &format!("h{host}"), "agent", &config);
+    }
+
+    /// Ends the server and starts it again with this at the end of its configuration.
+    pub fn reconfigure_server(&mut self, more: &str) {
+        assert!(self.processes[0].kill(), "the server had ended by itself");
+        let config = self.lab.node_directory("controller").join("server.toml");
+        let text = fs::read_to_string(&config).unwrap() + more;
+        fs::write(&config, text).unwrap();
+        self.processes[0] = start(&self.lab, "controller", "server", &config);
+        let answers = || self.admin.list("network").is_ok();
+        self.until("the server answers again", answers);
     }
 
     /// Runs a program beside the server.
@@ -193,8 +225,7 @@ impl Cloud {
         } else {
             ("-6", 128)
         };
-        let id: String = self.network.chars().filter(|c| *c != '-').collect();
-        let netns = format!("hx-{}", &id[id.len() - 10..]);
+        let netns = netns(&self.network);
         let prefix = format!("{addr}/{len}");
         let words = ["ip", "-n", &netns, "-j", family, "route", "show", &prefix];
         let shown = self.host(from).run(&words).unwrap();
@@ -241,15 +272,18 @@ impl Cloud {
         }
     }
 
-    fn host(&self, n: usize) -> Node {
+    /// A host.
+    pub fn host(&self, n: usize) -> Node {
         self.lab.node(&format!("h{n}")).unwrap()
     }
 
-    fn hextet(&self, host: usize, words: &[&str]) -> Result<String, hextet_lab::Error> {
+    /// Runs `hextet` on a host.
+    pub fn hextet(&self, host: usize, words: &[&str]) -> Result<String, hextet_lab::Error> {
         run_hextet(&self.lab, host, words)
     }
 
-    fn last_words(&self) -> String {
+    /// The ends of all logs.
+    pub fn last_words(&self) -> String {
         let ends = self.processes.iter().map(|process| {
             let log = process.log();
             let lines: Vec<&str> = log.lines().collect();
@@ -290,7 +324,8 @@ fn start_server(lab: &Lab, more: &str) -> Arc<Process> {
         "listen = \"{CLIENTS}\"\nagents = \"{AGENTS}\"\ndata_dir = \"{dir}/data\"\n\
          clouds_yaml = \"{dir}/clouds.yaml\"\nadmin_socket = \"{dir}/server.sock\"\n{more}"
     );
-    start(lab, "controller", "server", (path, text))
+    fs::write(&path, text).unwrap();
+    start(lab, "controller", "server", &path)
 }
 
 fn start_agent(lab: &Lab, n: usize) -> Arc<Process> {
@@ -319,11 +354,10 @@ fn start_agent(lab: &Lab, n: usize) -> Arc<Process> {
     let config = path.to_str().unwrap();
     let words = ["agent", "join", "--token", token.trim(), "--config", config];
     run_hextet(lab, n, &words).unwrap();
-    start(lab, &node, "agent", (path, text))
+    start(lab, &node, "agent", &path)
 }
 
-fn start(lab: &Lab, node: &str, word: &str, (path, text): (PathBuf, String)) -> Arc<Process> {
-    fs::write(&path, text).unwrap();
+fn start(lab: &Lab, node: &str, word: &str, path: &Path) -> Arc<Process> {
     let mut command = Command::new(PROGRAM);
     command.arg(word).arg("--config").arg(path);
     let node = lab.node(node).unwrap();
@@ -345,6 +379,13 @@ fn paired(addrs: &[&str]) -> Value {
         .collect()
 }
 
-fn text(value: &Value, name: &str) -> String {
+/// The namespace of a network.
+pub fn netns(network: &str) -> String {
+    let id: String = network.chars().filter(|c| *c != '-').collect();
+    format!("hx-{}", &id[id.len() - 10..])
+}
+
+/// An attribute that is text.
+pub fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_default().to_owned()
 }
