@@ -245,6 +245,15 @@ async fn each_plug_on_any_host_is_told() {
         .ok(201);
     w.reports(&h2, Some(3)).await;
     assert_eq!(w.nova.next().await, plugged);
+    // Nova begins to wait between that and this; where nothing is plugged, there is nothing to tell.
+    for host in ["h3", "h2"] {
+        let profile = json!({"binding:profile": {"migrating_to": host}});
+        w.admin
+            .update("ports", "port", &w.port["id"], profile)
+            .await
+            .ok(200);
+    }
+    assert_eq!(w.nova.next().await, plugged);
     // Likewise a port that was bound nowhere for a while.
     for host in [json!(null), json!("h1")] {
         let binding = json!({"binding:host_id": host});

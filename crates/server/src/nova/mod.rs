@@ -100,9 +100,19 @@ impl Notifier {
                     self.unplug(state, port.id, host);
                     continue;
                 }
+                // An interface that a failed migration has left there was told before anybody waited for it.
+                What::Awaited(host) if self.has(host, port.id) => Kind::Plugged,
+                What::Awaited(_) => continue,
             };
             self.tell(event(port, kind));
         }
+    }
+
+    fn has(&self, host: &HostId, port: PortId) -> bool {
+        let hosts = self.plugs.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts
+            .get(host)
+            .is_some_and(|known| known.contains_key(&port))
     }
 
     /// What is plugged when the port is bound there again is news, also where the interface has stayed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hextet_model::neutron::{FloatingIp, Port};
 use hextet_types::HostId;
 
-use super::State;
+use super::{State, bindings::migrating_to};
 
 /// Something that has happened to a port.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub enum What {
     Readdressed,
     /// A binding of it is gone: it may live on that host no longer.
     Left(HostId),
+    /// It is being migrated to that host, and whoever does so waits there for its interface.
+    Awaited(HostId),
 }
 
 impl State {
@@ -40,6 +42,16 @@ impl State {
             && let Some(left) = host(old).filter(|left| host(new).as_ref() != Some(left))
         {
             self.notice_left(new, left);
+        }
+        if let Some(new) = new
+            && let Some(to) = migrating_to(new)
+            && old.is_none_or(|old| migrating_to(old) != Some(to))
+            && let Ok(to) = to.parse()
+        {
+            self.notices.push(Notice {
+                port: Arc::clone(new),
+                what: What::Awaited(to),
+            });
         }
         let what = match (old, new) {
             (Some(_), None) => What::Deleted,
