@@ -231,7 +231,9 @@ fn a_tap_that_a_failed_migration_leaves_is_closed_and_taken_again() {
     let [source, destination] = [1, 2].map(|n| cloud.host(n));
     server.plug(&source);
     nova.hears(PLUGGED, &server.port);
-    let bindings = format!("ports/{}/bindings", server.port);
+    let port = format!("ports/{}", server.port);
+    let bindings = format!("{port}/bindings");
+    let profile = |profile: Value| json!({"port": {"binding:profile": profile}});
     let ask = |method: &str, path: &str, body: &Value| {
         cloud.admin.request(method, path, body).unwrap();
     };
@@ -241,7 +243,13 @@ fn a_tap_that_a_failed_migration_leaves_is_closed_and_taken_again() {
         // The next time it is there already.
         server.plug(&destination);
         nova.hears(PLUGGED, &server.port);
-        assert!(!is_collected(&destination, &server));
+        cloud.until("the other host is prepared", || {
+            !is_collected(&destination, &server)
+        });
+        // By then Nova has plugged it and waits, whatever it was told of an interface that was there already.
+        ask("PUT", &port, &profile(json!({"migrating_to": "h2"})));
+        nova.hears(PLUGGED, &server.port);
+        ask("PUT", &port, &profile(json!({})));
         ask("DELETE", &format!("{bindings}/h2"), &Value::Null);
         cloud.until("the other host gives the port up", || {
             is_collected(&destination, &server)
