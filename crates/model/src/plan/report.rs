@@ -39,8 +39,9 @@ const SHARE: Limit = Limit {
     unit: LimitUnit::Second,
     burst: 20,
 };
-/// Of 12 bits.
-const SHARES: u32 = 4_096;
+/// More than there are, of 12 bits: for a set of up to 65,535 elements Linux makes a table of that size at once, 128 KiB for
+/// 4,096 of them in each namespace; one for more begins small, and grows.
+const ROOM: u32 = 65_536;
 const UNREACHABLE_V4: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
 const TIME_EXCEEDED_V4: u8 = 11;
@@ -86,7 +87,7 @@ pub fn output() -> Vec<NftRule> {
 pub fn limit() -> Vec<Object> {
     let set = |family| {
         let key = [KeyType::Addr(family)];
-        nft::dynamic_set(names::sites(family), key, SHARES)
+        nft::dynamic_set(names::sites(family), key, ROOM)
     };
     let too_many = |limit| because([limit, Statement::Counter, DROP], why::TOO_MANY_ERRORS);
     let share = |family| {
