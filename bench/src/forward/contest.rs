@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use clap::{Args, builder::RangedU64ValueParser};
 use hextet_types::Family;
 
 use super::{Meter, Path, Traffic};
@@ -12,12 +13,23 @@ use crate::{report::Row, sample::Samples};
 pub type Kind = (Traffic, Family);
 
 /// How it is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Args)]
 pub struct Terms {
     /// Samples of each kind.
+    #[arg(long, default_value_t = 9, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub rounds: usize,
-    /// CPU time of one sample, in seconds.
-    pub seconds: f64,
+    /// CPU time of one sample, in milliseconds.
+    #[arg(long, default_value_t = 100)]
+    pub sample_ms: u32,
+    /// Traffic of these kinds alone.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Traffic::ALL, hide_default_value = true)]
+    pub traffic: Vec<Traffic>,
+}
+
+impl Terms {
+    fn seconds(&self) -> f64 {
+        f64::from(self.sample_ms) / 1000.0
+    }
 }
 
 /// What was measured: of each rival, round by round.
@@ -39,14 +51,14 @@ impl Contest {
         rivals: &[(&'static str, &Path)],
         sender: Option<&Path>,
         meter: Meter,
-        terms: Terms,
+        terms: &Terms,
     ) -> Result<Contest> {
         let mut contest = Contest {
             rivals: rivals.iter().map(|(name, _)| *name).collect(),
             ..Contest::default()
         };
         for round in 0..=terms.rounds {
-            for traffic in Traffic::ALL {
+            for traffic in terms.traffic.iter().copied() {
                 for family in Family::BOTH {
                     let kind = (traffic, family);
                     let in_turn = |turn: usize| (round + turn) % rivals.len();
@@ -55,7 +67,7 @@ impl Contest {
                             continue;
                         };
                         let value = traffic
-                            .sample(path, family, meter, terms.seconds)
+                            .sample(path, family, meter, terms.seconds())
                             .with_context(|| format!("{traffic}, {family}: {name}"))?;
                         if round > 0 {
                             contest.push(kind, who, value);
@@ -64,7 +76,7 @@ impl Contest {
                     if let Some(sender) = sender.filter(|_| traffic.is_small())
                         && round > 0
                     {
-                        let value = Traffic::sender(sender, family, meter, terms.seconds)?;
+                        let value = Traffic::sender(sender, family, meter, terms.seconds())?;
                         contest.sender.entry(kind).or_default().push(value);
                     }
                 }

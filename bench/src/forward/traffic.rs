@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use hextet_types::Family;
 
 use super::{
@@ -28,7 +29,7 @@ const ROUND_TRIPS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Kinds of traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Traffic {
     /// UDP, small packets of a flow that has been answered.
     Established,

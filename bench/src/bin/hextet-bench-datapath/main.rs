@@ -7,7 +7,7 @@ mod site;
 
 use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Parser;
 use hextet_bench::{
     forward::{Contest, Meter, Traffic, contest::Terms},
@@ -25,12 +25,8 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_value = "1,100,1000,10000",
           value_parser = clap::value_parser!(u32).range(1..=50_000))]
     ports: Vec<u32>,
-    /// Samples of each kind.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// CPU time of one sample, in milliseconds.
-    #[arg(long, default_value_t = 100)]
-    sample_ms: u32,
+    #[command(flatten)]
+    terms: Terms,
     /// Calico's iptables.
     #[arg(long, value_enum, default_value = "nft")]
     iptables: Backend,
@@ -60,12 +56,8 @@ const OURS: usize = 1;
 const CALICO: usize = 2;
 
 fn run(options: &Options) -> Result<Vec<Row>> {
-    ensure!(options.rounds > 0, "--rounds has to be at least 1");
     let meter = Meter::new()?;
-    let terms = Terms {
-        rounds: options.rounds,
-        seconds: f64::from(options.sample_ms) / 1000.0,
-    };
+    let terms = &options.terms;
     let begin = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", begin.elapsed().as_secs_f64());
     let two = Port::first(2);
@@ -120,7 +112,7 @@ fn rows(contests: &[(u32, Contest)], options: &Options) -> Vec<Row> {
     };
     eprintln!(
         "{} samples of {} ms each; medians of ratios, round by round; Calico's rules by {how}",
-        options.rounds, options.sample_ms
+        options.terms.rounds, options.terms.sample_ms
     );
     rows
 }

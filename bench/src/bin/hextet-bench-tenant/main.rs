@@ -7,7 +7,7 @@ mod site;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hextet_bench::{
     forward::{Contest, Meter, Traffic, contest::Terms},
@@ -22,12 +22,8 @@ use site::Site;
 #[derive(Debug, Parser)]
 #[command(name = "hextet-bench-tenant")]
 struct Options {
-    /// Samples of each kind.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// CPU time of one sample, in milliseconds.
-    #[arg(long, default_value_t = 100)]
-    sample_ms: u32,
+    #[command(flatten)]
+    terms: Terms,
     /// Networks on one host, with a port each.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(20..=4000))]
     networks: u16,
@@ -72,12 +68,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Vec<Row>> {
-    ensure!(options.rounds > 0, "--rounds has to be at least 1");
     let meter = Meter::new()?;
-    let terms = Terms {
-        rounds: options.rounds,
-        seconds: f64::from(options.sample_ms) / 1000.0,
-    };
+    let terms = &options.terms;
     let begin = Instant::now();
     let tell = |what: &str| eprintln!("{:6.1} s  {what}", begin.elapsed().as_secs_f64());
     let v4 = options.underlay_v4;
@@ -98,7 +90,7 @@ fn run(options: &Options) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn contest(name: &str, sites: &[Site; 2], meter: Meter, terms: Terms) -> Result<Vec<Row>> {
+fn contest(name: &str, sites: &[Site; 2], meter: Meter, terms: &Terms) -> Result<Vec<Row>> {
     let paths = sites.each_ref().map(|site| &site.path);
     let rivals: Vec<_> = RIVALS.into_iter().zip(paths).collect();
     let contest = Contest::hold(&rivals, None, meter, terms)?;
