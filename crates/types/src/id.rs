@@ -154,11 +154,15 @@ impl IfName {
             .unwrap_or_default()
     }
 
+    /// What the names of all ports begin with.
+    pub const OF_PORTS: &str = "tap";
+
     /// The name that Neutron and Nova give a port's TAP: `tap` and 11 characters of its id.
     pub fn for_port(port: PortId) -> IfName {
         let mut text = Uuid::encode_buffer();
         let id = port.0.hyphenated().encode_lower(&mut text).as_bytes();
-        IfName::of(b"tap".iter().chain(id.iter().take(11)).copied())
+        let prefix = IfName::OF_PORTS.bytes();
+        IfName::of(prefix.chain(id.iter().take(11).copied()))
     }
 
     /// As many of these octets as fit.

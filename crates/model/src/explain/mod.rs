@@ -160,7 +160,7 @@ fn host_at(intent: &Intent, addr: IpAddr) -> Option<HostId> {
 
 /// The port with that interface.
 pub fn port_of_link(intent: &Intent, link: &IfName) -> Option<PortId> {
-    let first = link.as_str().strip_prefix("tap")?;
+    let first = link.as_str().strip_prefix(IfName::OF_PORTS)?;
     let first: PortId = format!("{first}00-0000-0000-000000000000").parse().ok()?;
     let same = intent
         .ports

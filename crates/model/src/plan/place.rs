@@ -234,7 +234,7 @@ pub fn outer_end(port: PortId) -> Option<IfName> {
 
 /// Likewise, of the port with that interface.
 pub fn outer_end_of(link: &IfName) -> Option<IfName> {
-    let of_port = link.as_str().strip_prefix("tap")?;
+    let of_port = link.as_str().strip_prefix(IfName::OF_PORTS)?;
     format!("{OUTER_ENDS}{of_port}").parse().ok()
 }
 
