@@ -108,13 +108,6 @@ fn of_the_host(world: &World, family: Family) -> Vec<IpAddr> {
     own.into_iter().map(addr).chain(endpoint).collect()
 }
 
-fn source(world: &World, port: PortId, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => world.address(port, family),
-        Family::V6 => world.public(port, family),
-    }
-}
-
 /// By pings, which nobody but the host answers.
 fn hosts_themselves(family: Family) -> Attack {
     let without = &[Defence::RouterShield];
@@ -127,7 +120,7 @@ fn hosts_themselves(family: Family) -> Attack {
             let from = world.cast.attacker;
             let kind = if family == Family::V4 { 0 } else { 129 };
             for to in of_the_host(world, family) {
-                let ends = Ends::new(source(world, from, family), to);
+                let ends = Ends::new(world.outside_source(from, family), to);
                 world.send_plain(from, ends, &echo_request(ends, 7, MARKER));
                 let hit = world.gets(from, |frame| is_icmp(frame, family, kind));
                 world.tried(to.to_string(), hit);
@@ -192,7 +185,7 @@ fn answer_of_a_server() -> Attack {
         without,
         |world, family| {
             let (cast, server) = (world.cast, world.internet(family));
-            let asked = Ends::new(source(world, cast.mate, family), server);
+            let asked = Ends::new(world.outside_source(cast.mate, family), server);
             world.send_plain(cast.mate, asked, &udp(asked, 4000, 53, b"who am I?"));
             let as_seen = match family {
                 Family::V4 => addr(GATEWAYS[0][0]),
@@ -215,7 +208,7 @@ fn error_about_a_connection() -> Attack {
         without,
         |world, family| {
             let (cast, server) = (world.cast, world.internet(family));
-            let asked = Ends::new(source(world, cast.mate, family), server);
+            let asked = Ends::new(world.outside_source(cast.mate, family), server);
             world.send_plain(cast.mate, asked, &udp(asked, 4000, 53, MARKER));
             let seen = Ends::new(
                 match family {
@@ -335,7 +328,7 @@ fn closed_doors() -> Attack {
                 (cast.attacker, inside),
                 (cast.attacker, outside),
             ] {
-                let ends = Ends::new(source(world, from, family), world.public(to, family));
+                let ends = Ends::new(world.outside_source(from, family), world.public(to, family));
                 world.send_plain(from, ends, &udp(ends, 4000, CLOSED, MARKER));
                 let hit = world.is_hit(to);
                 world.tried(format!("{family} {ends:?}"), hit);

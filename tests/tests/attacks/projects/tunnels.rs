@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use hextet_tests::{
     cloud::addr,
     defence::Defence,
-    hypervisor::set_sysctl,
-    packet::{Ends, Ip, Payload, is_marked},
+    hypervisor::{run, set_sysctl},
+    packet::{Ends, Icmp, Ip, Payload, error, is_marked},
 };
 use hextet_types::{Family, PortId};
 
@@ -31,6 +31,7 @@ pub fn attacks() -> Vec<Attack> {
             by_guest_to_another_host(underlay),
             by_port_of_a_routed_network(underlay),
             by_port_to_another_host(underlay),
+            path_mtu(underlay),
         ]);
     }
     attacks.extend([
@@ -220,6 +221,41 @@ fn by_port_to_another_host(underlay: Family) -> Attack {
         let packet = Ip::default().packet(ends, &world.tunnelled(ends, SEGMENTS[0], &packet));
         world.send(cast.stranger, &packet);
         world.carries(is_marked)
+    })
+    .over(underlay)
+}
+
+/// That the way between hosts takes only small packets, it says: all projects' packets would have to be smaller then.
+fn path_mtu(underlay: Family) -> Attack {
+    let name = format!("a word on the path between hosts, over {underlay}");
+    // What of these the one does not need, the other does.
+    let without = &[
+        Defence::RouterShield,
+        Defence::RouterSources,
+        Defence::HostShield,
+        Defence::HostPolicy,
+        Defence::Invalid,
+    ];
+    Attack::between(GROUP, name, underlay, without, move |world| {
+        let cast = world.cast;
+        let (here, there) = (world.endpoint(0), world.endpoint(1));
+        let on_the_way = Ends::new(here, there);
+        let inner = world.marked(inside(world, cast.far, Family::V4));
+        let quoted = world.tunnelled(on_the_way, SEGMENTS[0], &inner);
+        let quoted = Ip::default().packet(on_the_way, &quoted);
+        let (kind, code, rest) = match underlay {
+            Family::V4 => (3, 4, [0, 0, 5, 20]),
+            Family::V6 => (2, 0, [0, 0, 5, 20]),
+        };
+        let route = || run("ip", &["-o", "route", "get", &there.to_string()], "");
+        for from in [cast.attacker, cast.stranger] {
+            let ends = Ends::new(world.outside_source(from, underlay), here);
+            world.send_plain(from, ends, &error(ends, Icmp { kind, code, rest }, &quoted));
+            let hit = world.comes_true(|world| world.on(0, route).contains(" mtu 1300"));
+            world.tried(format!("from {}", ends.src), hit);
+            world.on(0, || run("ip", &["route", "flush", "cache"], ""));
+        }
+        world.outcome()
     })
     .over(underlay)
 }

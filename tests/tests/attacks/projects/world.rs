@@ -122,6 +122,14 @@ impl World {
         }
     }
 
+    /// What a port sends from to the outside.
+    pub fn outside_source(&self, port: PortId, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.address(port, family),
+            Family::V6 => self.public(port, family),
+        }
+    }
+
     /// A port's Ethernet address.
     pub fn mac(&self, port: PortId) -> Mac {
         self.whole.cloud.ports[&port].mac_address
