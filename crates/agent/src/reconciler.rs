@@ -160,6 +160,9 @@ pub struct Reconciler {
     /// The index of each port's interface for which what is known to stand was written: another one, of which we have not
     /// heard yet, has nothing.
     plugged: BTreeMap<PortId, u32>,
+    /// Ports whose interface was there before they were. Whoever plugged them does not wait to be told yet, and is told again,
+    /// with the index, when the interface is opened.
+    found: BTreeSet<PortId>,
     revision: u64,
     server_heard: Option<Instant>,
     doubt: Doubt,
@@ -204,6 +207,7 @@ impl Reconciler {
             waiting: BTreeMap::new(),
             links: BTreeMap::new(),
             plugged: BTreeMap::new(),
+            found: BTreeSet::new(),
             revision,
             server_heard: None,
             doubt: Doubt::None,

@@ -61,6 +61,7 @@ fn each_kind_of_change_is_heard() {
                     mac: Some(Mac::new([2, 0, 0, 0, 0, 0x0a])),
                     mtu: 1400,
                     up: true,
+                    running: true,
                 }),
             ),
             ("ip addr add 192.0.2.1/24 dev tap1", Wake::Addresses),

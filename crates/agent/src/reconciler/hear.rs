@@ -86,8 +86,14 @@ impl Reconciler {
         match wake {
             Wake::Link(link) if link.as_str() == "lo" => self.looks.soon(),
             Wake::Link(link) => drop(of(links, netns).insert(link)),
-            Wake::LinkSettings(is) if self.is_as_desired(netns, &is) => {}
-            Wake::LinkSettings(is) => drop(of(links, netns).insert(is.name)),
+            Wake::LinkSettings(is) => {
+                if *netns == Netns::Main && is.running {
+                    self.hear_opened(&is.name);
+                }
+                if !self.is_as_desired(netns, &is) {
+                    of(links, netns).insert(is.name);
+                }
+            }
             Wake::Settings => self.look_at_settings(netns),
             // In a namespace of ours only we make links, and what came before went before.
             Wake::NewLink(_) | Wake::Addresses => {}
@@ -99,6 +105,15 @@ impl Reconciler {
             | Wake::Table
             | Wake::Namespace(_)
             | Wake::Resync => self.looks.soon(),
+        }
+    }
+
+    fn hear_opened(&mut self, link: &IfName) {
+        if let Some(port) = self.links.get(link).copied()
+            && *link == IfName::for_port(port)
+            && self.found.remove(&port)
+        {
+            self.touched_ports.insert(port);
         }
     }
 
@@ -154,7 +169,9 @@ impl Reconciler {
             .extend(self.kernel.forget_links(&Netns::Main, &links));
         for link in links {
             if let Some(port) = self.links.get(&link).copied() {
-                self.note_link(port);
+                if self.note_link(port) {
+                    self.found.remove(&port);
+                }
                 self.tell_responder(port);
             }
         }

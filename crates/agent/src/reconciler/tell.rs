@@ -114,8 +114,12 @@ impl Reconciler {
         }
         match known {
             true if self.plugged.contains_key(&port) => {}
-            true => drop(self.note_link(port)),
-            false => drop(self.plugged.remove(&port)),
+            true if self.note_link(port) => drop(self.found.insert(port)),
+            true => {}
+            false => {
+                self.plugged.remove(&port);
+                self.found.remove(&port);
+            }
         }
         self.touched_ports.insert(port);
         drop(
@@ -159,7 +163,10 @@ impl Reconciler {
     fn plug(&self, port: &Port) -> Plug {
         Plug {
             state: self.port_state(port),
-            link: self.plugged.get(&port.id).copied(),
+            link: match self.found.contains(&port.id) {
+                true => None,
+                false => self.plugged.get(&port.id).copied(),
+            },
         }
     }
 

@@ -125,6 +125,8 @@ pub struct LinkSettings {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// With a carrier: of a TAP, that somebody has opened it.
+    pub running: bool,
 }
 
 /// Listens in one namespace.
@@ -336,6 +338,7 @@ fn link_wake(answer: &Answer<'_>) -> Option<Wake> {
             mac: is.mac,
             mtu: is.mtu,
             up: is.up,
+            running: is.running,
         }),
         Some(is) if link::came(answer) => Wake::NewLink(is.name),
         _ => Wake::Link(link::name(answer)?),
