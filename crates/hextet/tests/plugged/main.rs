@@ -224,6 +224,32 @@ fn reboot_without_agent(cloud: &mut Cloud, server: &Server, machine: Machine) ->
 }
 
 #[test]
+fn who_boots_onto_a_tap_that_was_left_is_told_once_it_is_open() {
+    let (cloud, nova) = with_nova();
+    let network = Network::make(&cloud);
+    let server = network.server(&cloud, 1);
+    let host = cloud.host(1);
+    let bind = |host: Value| {
+        let binding = json!({"binding:host_id": host});
+        cloud.admin.update("port", &server.port, &binding).unwrap();
+    };
+    bind(Value::Null);
+    cloud.until("the host gives the port up", || {
+        is_collected(&host, &server)
+    });
+    server.plug(&host);
+    bind(json!("h1"));
+    // Too early: Nova waits from when it plugs the port until it has heard this, with the machine opened and halted.
+    nova.hears(PLUGGED, &server.port);
+    settles(&cloud, 1);
+    cloud.until("the port is up", || cloud.status(&server.port) == "ACTIVE");
+    nova.so_far();
+    let machine = server.boot(&cloud, 1, "late");
+    nova.hears(PLUGGED, &server.port);
+    ready(&machine, &server);
+}
+
+#[test]
 fn a_tap_that_a_failed_migration_leaves_is_closed_and_taken_again() {
     let (cloud, nova) = with_nova();
     let network = Network::make(&cloud);
