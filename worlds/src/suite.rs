@@ -22,6 +22,8 @@ pub const PACKETS: usize = 400;
 pub const PACKETS_OF_PROJECTS: usize = 250;
 /// Worlds at a time: making one waits for the kernel more than it computes.
 const THREADS: usize = 4;
+/// After so many worlds it is said how far it is.
+const EACH: u64 = 25;
 
 /// So many worlds, each with the next seed.
 pub fn run_worlds(first: u64, count: u64, packets: usize) -> (Coverage, Vec<Disagreement>) {
@@ -52,17 +54,23 @@ fn several<M: Default + Send>(
     add: &(dyn Fn(&mut M, &M) + Sync),
 ) -> (M, Vec<Disagreement>) {
     let next = AtomicU64::new(0);
-    let all = Mutex::new((M::default(), Vec::new()));
+    let all = Mutex::new((M::default(), Vec::new(), 0_u64));
     let work = || {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             if n >= count {
                 break;
             }
-            let (met, found) = world(first + n);
+            let seed = Seed(first + n);
+            let (met, found) = world(seed.0);
             let mut all = all.lock().expect("nobody panics with it");
             add(&mut all.0, &met);
             all.1.extend(found);
+            all.2 += 1;
+            if all.2.is_multiple_of(EACH) && all.2 < count {
+                let (done, wrong) = (all.2, all.1.len());
+                eprintln!("{done} of {count} worlds, {wrong} disagreements");
+            }
         }
     };
     thread::scope(|scope| {
@@ -70,5 +78,17 @@ fn several<M: Default + Send>(
             scope.spawn(work);
         }
     });
-    all.into_inner().expect("nobody panics with it")
+    let (met, found, _) = all.into_inner().expect("nobody panics with it");
+    (met, found)
+}
+
+/// Says in which world something went wrong that is no disagreement.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("this was the world of seed {}", self.0);
+        }
+    }
 }

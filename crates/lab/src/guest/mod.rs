@@ -309,8 +309,10 @@ impl Guest {
     ///
     /// The guest does not answer within `limit`.
     pub fn run(&self, command: &str, limit: Duration) -> Result<(i32, String), Error> {
-        let failed =
-            |what: std::io::Error| Error::Guest(format!("{}: run '{command}': {what}", self.name));
+        let failed = |what: std::io::Error| {
+            let state = self.state();
+            Error::Guest(format!("{}: run '{command}': {what}; {state}", self.name))
+        };
         let mut number = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         *number += 1;
         // The log is no place to read an answer: QEMU logs an octet again when the connection had no room
@@ -357,19 +359,27 @@ impl Guest {
         if found && text.contains(mark) {
             return Ok(text);
         }
-        let state = if self.process.runs() {
-            "did not say"
-        } else {
-            "ended before it said"
-        };
-        let tail: Vec<&str> = text.lines().rev().take(20).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
         let limit = limit.as_secs();
         Err(Error::Guest(format!(
-            "{} {state} '{mark}' within {limit} s; its console ends:\n{}",
+            "{} did not say '{mark}' within {limit} s; {}",
             self.name,
-            tail.join("\n")
+            self.state()
         )))
+    }
+
+    /// Whether it runs, and what it and its QEMU have said last.
+    fn state(&self) -> String {
+        let state = match self.process.ended() {
+            Some(status) => format!("its QEMU has ended ({status})"),
+            None if self.process.runs() => "its QEMU runs".to_owned(),
+            None => "its QEMU has ended".to_owned(),
+        };
+        let last = |text: String| {
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(20)..].join("\n")
+        };
+        let (console, log) = (last(self.console()), last(self.process.log()));
+        format!("{state}; its console ends:\n{console}\nQEMU has said:\n{log}")
     }
 }
 
