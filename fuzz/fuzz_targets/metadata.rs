@@ -65,7 +65,11 @@ fn answer(engine: &mut Metadata, asked: &mut Vec<QuestionId>, now: Time) {
     };
     for id in asked.drain(..) {
         let answer = Some(&answer);
-        let event = Event::Answered { link: 1, id, answer };
+        let event = Event::Answered {
+            link: 1,
+            id,
+            answer,
+        };
         engine.handle(event, now);
     }
 }
