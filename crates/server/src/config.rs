@@ -421,6 +421,10 @@ mod tests {
                 "[nova]\nurl = 'http://n'\nmetadata_url = 'http://n'\nusername = 'n'\npassword_file = 'p'",
                 "nova.metadata_secret_file is not",
             ),
+            (
+                "[nova]\nurl = 'http://n'\nmetadata_secret_file = 's'\nusername = 'n'\npassword_file = 'p'",
+                "nova.metadata_url is not",
+            ),
         ] {
             let config: ServerConfig = toml::from_str(text).unwrap();
             let error = config.check().unwrap_err().to_string();

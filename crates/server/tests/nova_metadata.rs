@@ -128,6 +128,16 @@ async fn nova_is_asked_in_the_servers_name() {
     assert_eq!(told, expected);
     let refused = ask(&host, &question(&w.port, "GET", "/refused", "")).await;
     assert_eq!((refused.status, refused.body), (403, b"no".to_vec()));
+    let metrics = Client {
+        address: w.cloud.server.addresses.metrics,
+        token: None,
+    };
+    let counted = metrics.get("/metrics").await;
+    let counted = counted.body.as_str().unwrap();
+    for outcome in ["answered", "refused"] {
+        let line = format!("hextet_server_nova_metadata_total{{outcome=\"{outcome}\"}} 1\n");
+        assert!(counted.contains(&line), "{line} is not in {counted}");
+    }
     // What nobody could keep, and what cannot be signed.
     assert_eq!(
         ask(&host, &question(&w.port, "GET", "/huge", ""))
@@ -171,6 +181,8 @@ async fn agents_ask_for_their_own_servers_alone() {
         ("PUT", "/", ""),
         ("GET", "", ""),
         ("GET", "http://elsewhere/", ""),
+        ("GET", "/a b", ""),
+        ("GET", "/\u{7f}", ""),
         ("POST", "/", long.as_str()),
     ] {
         let asked = question(&w.port, method, target, body);

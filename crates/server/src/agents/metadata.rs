@@ -9,7 +9,10 @@ use hextet_api::{
 };
 
 use super::{AgentError, Joined};
-use crate::{app::App, nova::lives_on};
+use crate::{
+    app::App,
+    nova::{Metadata, lives_on},
+};
 
 /// Octets that a question carries, and that its path has.
 const MAX_BODY: usize = 4_096;
@@ -28,7 +31,7 @@ pub async fn ask(
 ) -> Result<Json<MetadataAnswer>, AgentError> {
     let known = ["GET", "POST"].contains(&asked.method.as_str());
     let short = asked.body.len() <= MAX_BODY && asked.target.len() <= MAX_TARGET;
-    if !known || !short || !asked.target.starts_with('/') {
+    if !known || !short || !Metadata::is_target(&asked.target) {
         let words = "Nova is asked by GET or POST, for a path, with at most 4,096 octets";
         return Err(ApiError::invalid_input(words).into());
     }

@@ -80,14 +80,18 @@ impl NovaConfig {
                 )));
             }
         }
-        if self.metadata_url.is_some() && self.metadata_secret_file.is_none() {
-            return Err(ConfigError::Value(
+        let incomplete = match (&self.metadata_url, &self.metadata_secret_file) {
+            (Some(_), None) => {
                 "nova.metadata_url is there, and nova.metadata_secret_file is not: name the file that holds Nova's \
                  [neutron] metadata_proxy_shared_secret, with which questions are signed"
-                    .to_owned(),
-            ));
-        }
-        Ok(())
+            }
+            (None, Some(_)) => {
+                "nova.metadata_secret_file is there, and nova.metadata_url is not: say where Nova's metadata API is (an \
+                 example is http://nova.example:8775), or leave out both, and hosts tell servers of themselves"
+            }
+            _ => return Ok(()),
+        };
+        Err(ConfigError::Value(incomplete.to_owned()))
     }
 
     /// Where events go.

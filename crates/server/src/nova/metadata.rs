@@ -9,7 +9,7 @@ use std::{
 use hextet_api::agent::{MetadataAnswer, MetadataRequest};
 use hextet_model::neutron::Port;
 use hextet_types::Family;
-use hyper::header::CONTENT_TYPE;
+use hyper::{header::CONTENT_TYPE, http::uri::PathAndQuery};
 use ring::hmac;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
@@ -32,7 +32,18 @@ pub struct Metadata {
     http: Http,
     room: Semaphore,
     /// What is wrong, as it was said last.
-    trouble: Mutex<String>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// What keeps Nova from telling servers of themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// It cannot be asked.
+    Unreachable,
+    /// Questions cannot be made out of the configuration.
+    Configuration,
+    /// It does not believe the signature.
+    Signature,
 }
 
 impl Metadata {
@@ -54,6 +65,11 @@ impl Metadata {
         }))
     }
 
+    /// Whether that can be asked for: a path, perhaps with a query (RFC 3986, section 3.3).
+    pub fn is_target(target: &str) -> bool {
+        target.starts_with('/') && PathAndQuery::try_from(target).is_ok()
+    }
+
     /// Asks as that port's server. What goes wrong is an answer, too: 502, 503 or 504.
     pub async fn ask(
         &self,
@@ -66,8 +82,12 @@ impl Metadata {
             return failure(503);
         };
         let answer = self.relay(server, port, asked).await;
-        self.note(answer.as_ref().err());
-        metrics.asked_nova(if answer.is_ok() { "answered" } else { "failed" });
+        let trouble = self.note(&answer);
+        metrics.asked_nova(match trouble {
+            None => "answered",
+            Some(Trouble::Signature) => "refused",
+            Some(_) => "failed",
+        });
         match answer {
             Ok(answer) => understood(answer),
             Err(ClientError::Unreachable { .. }) => failure(504),
@@ -102,17 +122,27 @@ impl Metadata {
     }
 
     /// Says what is wrong once, and when it is not any more.
-    fn note(&self, error: Option<&ClientError>) {
-        let words = error.map(ToString::to_string).unwrap_or_default();
-        // Each question has a path of its own.
-        let kind = words.rsplit(": ").next().unwrap_or_default().to_owned();
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match (kind.is_empty(), kind == *trouble) {
-            (_, true) => {}
-            (true, false) => info!("Nova answers servers again"),
-            (false, false) => warn!(error = words, "Nova does not answer what servers ask"),
+    fn note(&self, answer: &Result<Response, ClientError>) -> Option<Trouble> {
+        let trouble = match answer {
+            Ok(answer) => (answer.status == 403).then_some(Trouble::Signature),
+            Err(ClientError::Unreachable { .. }) => Some(Trouble::Unreachable),
+            Err(_) => Some(Trouble::Configuration),
+        };
+        let last = {
+            let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *last, trouble)
+        };
+        match (trouble, answer) {
+            _ if trouble == last => {}
+            (None, _) => info!("Nova answers servers again"),
+            (_, Err(error)) => warn!(%error, "Nova does not answer what servers ask"),
+            (_, Ok(_)) => warn!(
+                "Nova answers servers 403: it does not believe their questions' signature; see that \
+                 `nova.metadata_secret_file` holds what Nova has as `metadata_proxy_shared_secret` in [neutron], and that \
+                 `service_metadata_proxy` is true there"
+            ),
         }
-        *trouble = kind;
+        trouble
     }
 }
 
