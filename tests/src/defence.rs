@@ -319,7 +319,6 @@ fn limits_source_ports(rule: &NftRule) -> bool {
 }
 
 fn is_about_unknown_ports(rule: &NftRule) -> bool {
-    rule.statements
-        .iter()
-        .any(|s| matches!(s, Statement::NamePrefix(..)))
+    let mut statements = rule.statements.iter();
+    statements.any(|s| matches!(s, Statement::Lookup(l) if l.negate && l.set.0 == "ports"))
 }

@@ -11,7 +11,7 @@ use hextet_tests::{
 use hextet_types::{Family, PortId};
 
 use super::{
-    setting::{ROUTER_SEGMENTS, SEGMENTS},
+    setting::{Cast, ROUTER_SEGMENTS, SEGMENTS},
     world::World,
 };
 use crate::case::Attack;
@@ -27,8 +27,8 @@ pub fn attacks() -> Vec<Attack> {
         attacks.extend([
             by_unknown_host(underlay),
             by_unknown_host_to_a_router(underlay),
-            by_guest(underlay),
-            by_guest_to_another_host(underlay),
+            by_guest("", |cast| cast.attacker, underlay),
+            by_guest(" to another host", |cast| cast.accomplice, underlay),
             by_port_of_a_routed_network(underlay),
             by_port_to_another_host(underlay),
             path_mtu(underlay),
@@ -141,44 +141,19 @@ fn send_forged(world: &mut World, from: PortId, sources: &[IpAddr], to: IpAddr) 
     }
 }
 
-/// By its router, to its own host, where nothing but the router is in between.
-fn by_guest(underlay: Family) -> Attack {
-    let name = format!("from a private network, over {underlay}");
+/// By a router to the first host: one's own, where nothing but the router is in between, or another.
+fn by_guest(of: &str, who: fn(Cast) -> PortId, underlay: Family) -> Attack {
+    let name = format!("from a private network{of}, over {underlay}");
     Attack::between(GROUP, name, underlay, SHIELDS, move |world| {
-        let cast = world.cast;
-        let own = [
-            world.address(cast.attacker, underlay),
-            world.public(cast.attacker, underlay),
-        ];
+        let from = who(world.cast);
         let known = world.endpoint(1);
-        send_forged(
-            world,
-            cast.attacker,
-            &[own[0], own[1], known],
-            world.endpoint(0),
-        );
-        world.is_hit(cast.mate)
-    })
-    .over(underlay)
-}
-
-/// Likewise, from one host to the other.
-fn by_guest_to_another_host(underlay: Family) -> Attack {
-    let name = format!("from a private network to another host, over {underlay}");
-    Attack::between(GROUP, name, underlay, SHIELDS, move |world| {
-        let cast = world.cast;
-        let own = [
-            world.address(cast.accomplice, underlay),
-            world.public(cast.accomplice, underlay),
+        let sources = [
+            world.address(from, underlay),
+            world.public(from, underlay),
+            known,
         ];
-        let known = world.endpoint(1);
-        send_forged(
-            world,
-            cast.accomplice,
-            &[own[0], own[1], known],
-            world.endpoint(0),
-        );
-        world.is_hit(cast.mate)
+        send_forged(world, from, &sources, world.endpoint(0));
+        world.is_hit(world.cast.mate)
     })
     .over(underlay)
 }
