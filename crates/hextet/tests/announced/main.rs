@@ -7,12 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
-#[allow(dead_code, reason = "others use more of it")]
-#[path = "../chaos/client.rs"]
-mod client;
-#[allow(dead_code, reason = "others use more of it")]
+#[path = "../cloud/mod.rs"]
 mod cloud;
-mod frame;
 
 use std::{
     net::IpAddr,
@@ -21,8 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cloud::Cloud;
-use frame::Word;
+use cloud::{Cloud, frame::Word};
 
 /// What two guests may use besides their own.
 const SHARED: [&str; 2] = ["10.0.0.100", "fd00::100"];

@@ -11,6 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../cloud/client.rs"]
 mod client;
 mod host;
 mod kernel;

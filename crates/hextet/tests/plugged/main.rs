@@ -7,15 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
-#[allow(dead_code, reason = "others use more of it")]
-#[path = "../chaos/client.rs"]
-mod client;
-#[allow(dead_code, reason = "others use more of it")]
-#[path = "../announced/cloud.rs"]
+#[path = "../cloud/mod.rs"]
 mod cloud;
-#[allow(dead_code, reason = "others use more of it")]
-#[path = "../announced/frame.rs"]
-mod frame;
 mod nova;
 mod server;
 

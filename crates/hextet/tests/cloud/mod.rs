@@ -1,5 +1,10 @@
 //! A server and three hosts with agents, on one underlay; one private network with guests.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub mod client;
+pub mod frame;
+
 use std::{
     fs,
     net::IpAddr,
@@ -18,10 +23,8 @@ use hextet_types::Mac;
 use nix::net::if_::if_nametoindex;
 use serde_json::{Value, json};
 
-use crate::{
-    client::{CLIENTS, Client},
-    frame::{self, Word},
-};
+use client::{CLIENTS, Client};
+use frame::Word;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hextet");
 const AGENTS: &str = "[2001:db8:ffff::100]:9797";
