@@ -379,6 +379,9 @@ impl Step<'_> {
 
     fn group(&mut self, id: SecurityGroupId, new: Option<&Group>) {
         let old = self.intent.groups.get(&id);
+        if old == new {
+            return;
+        }
         let narrowed = old.map_or_else(BTreeSet::new, |old| narrowed_families(old, new));
         let name = Name::Group(id);
         for place in self.places_with(&name) {
