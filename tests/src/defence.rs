@@ -172,7 +172,11 @@ impl Defence {
                     hook.priority = BEFORE_TRACKING;
                 }
             }),
-            Defence::KnownHosts => rewrite(objects, "tunnels", Vec::new()),
+            Defence::KnownHosts => {
+                for name in ["plain-tunnels", "tunnels"] {
+                    rewrite(objects, name, Vec::new());
+                }
+            }
             Defence::LocalSources => each_chain(objects, |chain| {
                 if chain.name.0 == "underlay"
                     && chain.hook.is_some_and(|h| h.hook == Hook::Prerouting)

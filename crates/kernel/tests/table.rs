@@ -407,6 +407,16 @@ fn odd_rules() -> Vec<NftRule> {
         rule(vec![
             compare(Field::L4Proto, Value::U8(17)),
             compare(Field::Dport, Value::Port(53)),
+            Statement::Compare(
+                masked(Field::Ip4Fragment, &[0x3f, 0xff]),
+                CmpOp::Eq,
+                Value::Port(0),
+            ),
+            Statement::Notrack,
+        ]),
+        rule(vec![
+            compare(Field::L4Proto, Value::U8(17)),
+            compare(Field::Ip6NextHeader, Value::U8(17)),
             Statement::Notrack,
         ]),
         NftRule {

@@ -330,10 +330,18 @@ fn tunnel_packets_are_taken_from_known_hosts_and_for_ports_elsewhere() {
     assert!(!before.contains("4789"), "{before}");
     planner.apply_all(with_remotes(&there, &["10.1.0.11"]));
     let text = table_text(planner.state().objects.values(), &main);
+    assert!(
+        text.contains("th dport == 4789 goto plain-tunnels"),
+        "{text}"
+    );
     assert!(text.contains("th dport == 4789 goto tunnels"), "{text}");
     let own = endpoint(1).address;
+    let plain = format!("ip6 daddr == {own} ip6 saddr @endpoints6 ip6 nexthdr == 17 notrack");
+    assert!(text.contains(&plain), "{text}");
     assert!(
-        text.contains(&format!("ip6 daddr == {own} ip6 saddr @endpoints6 accept")),
+        text.contains(&format!(
+            "ip6 daddr == {own} ip6 saddr @endpoints6 meta mark set"
+        )),
         "{text}"
     );
     let elements = |state: &HostState, set: &str| -> Vec<String> {

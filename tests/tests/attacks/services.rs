@@ -344,7 +344,11 @@ fn scan(family: Family) -> Attack {
         world.send(&frame);
         world.attacker_has(|frame| answers(frame, ends))
     };
-    let without = &[Defence::HostShield, Defence::Chain("output"), Defence::Edge];
+    let without = &[
+        Defence::HostShield,
+        Defence::Chain("output-to-ports"),
+        Defence::Edge,
+    ];
     Attack::new(GROUP, "an ACK scan is answered", family, without, attempt)
 }
 

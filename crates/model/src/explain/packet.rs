@@ -217,7 +217,9 @@ impl<'a> Flight<'a> {
             | Field::PktType
             | Field::CtStatus
             | Field::FibDaddrType
-            | Field::Ip6Fragment => None,
+            | Field::Ip6Fragment
+            | Field::Ip6NextHeader
+            | Field::Ip4Fragment => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What stands on every host: settings, XFRM policies, and the chains that each packet passes.
+//! What stands on every host: settings, and the chains that each packet passes; XFRM policies, where there are ports.
 //!
 //! ```text
 //!  prerouting ─▶ from-port, for what the port's program has not checked: source checked, or dropped
@@ -6,8 +6,8 @@
 //!          ├▶ from-workload ─▶ unusual, profile ─▶ to-port ─▶ profile ─▶ admit
 //!          └▶ to-workload ─▶ guard ─▶ to-port
 //!  input ─▶ to-host ─▶ errors: echo requests to the gateway's addresses, nothing else
-//!  output ─▶ from-host ─▶ to-port
-//!         └▶ own-reports, what the host itself reports to others than its ports
+//!  output ─▶ own-reports, what the host itself reports to others than its ports
+//!  output-to-ports ─▶ from-host ─▶ to-port
 //!  postrouting ─▶ nat44-SUBNET, where there is translation
 //! ```
 //!
@@ -30,11 +30,14 @@ use hextet_types::{Family, IfName};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    HostConfig, address, flood, names,
+    HostConfig, address, flood,
+    index::Name,
+    names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
     place::{self, Place},
     profile, report,
     rules::icmp_of,
+    underlay,
     unit::{Output, View},
     why,
 };
@@ -125,7 +128,6 @@ pub fn host(view: View<'_>) -> Output {
             value: (*value).to_owned(),
         })
     }));
-    output.objects.extend(Family::BOTH.into_iter().map(shield));
     output.objects.extend(sets(config));
     output.objects.extend(chains(view));
     output.objects.extend(report::limit());
@@ -155,8 +157,24 @@ pub fn host(view: View<'_>) -> Output {
     output
 }
 
-/// What comes from a port to the host itself and nothing admitted (because our table is gone, or one of
-/// its chains) is dropped.
+/// What judges packets between the host itself and ports, where there are any: all other packets of the host pay for it.
+pub fn ports_and_host(view: View<'_>) -> Vec<Object> {
+    if !view.index.is_named(&Name::Workload) {
+        return Vec::new();
+    }
+    let rules = output_to_ports();
+    let mut objects = Family::BOTH.map(shield).to_vec();
+    objects.push(nft::base_chain(
+        "output-to-ports",
+        Hook::Output,
+        nft::FILTER,
+        rules,
+    ));
+    objects
+}
+
+/// What comes from a port to the host itself and nothing admitted (because our table is gone, or one of its chains) is
+/// dropped.
 fn shield(family: Family) -> Object {
     Object::XfrmPolicy(XfrmPolicy {
         netns: Netns::Main,
@@ -215,21 +233,6 @@ fn sets(config: &HostConfig) -> Vec<Object> {
 
 fn chains(view: View<'_>) -> Vec<Object> {
     let config = view.config;
-    let to_this_host = Statement::SetPktType(PktType::Host);
-    let [named, is_port] = from_port();
-    let mut prerouting = vec![
-        rule([
-            nft::marked(marks::SOURCE_CHECKED),
-            to_this_host.clone(),
-            ACCEPT,
-        ]),
-        rule([nft::marked(marks::FROM_PORT), nft::goto(FROM_PORT)]),
-        because(
-            [named.clone(), is_port.clone(), Statement::Counter, DROP],
-            why::NO_PROGRAM,
-        ),
-    ];
-    prerouting.extend(unknown_ports(view, Field::IifName));
     let from_host = vec![
         rule([
             nft::state_in(&[CtState::Established]),
@@ -242,32 +245,8 @@ fn chains(view: View<'_>) -> Vec<Object> {
         link_local_icmp(Family::V6),
         rule([nft::goto(TO_PORT)]),
     ];
-    // Neighbour discovery and multicast listener reports of the host's own, among others, which are untracked.
-    let mut output: Vec<NftRule> = unknown_ports(view, Field::OifName).collect();
-    output.extend([
-        // Tunnel packets; of them nothing is for a port, whose program would drop it.
-        rule([nft::state_in(&[CtState::Untracked]), ACCEPT]),
-        rule([
-            nft::name_in(Field::OifName, names::PORTS),
-            nft::goto(FROM_HOST),
-        ]),
-    ]);
-    output.extend(report::output());
     let mut chains = vec![
-        nft::base_chain(
-            "prerouting",
-            Hook::Prerouting,
-            nft::EACH_FRAGMENT,
-            prerouting,
-        ),
-        nft::base_chain(
-            "input",
-            Hook::Input,
-            nft::FILTER,
-            vec![rule([named, is_port, nft::goto(TO_HOST)])],
-        ),
-        nft::base_chain("output", Hook::Output, nft::FILTER, output),
-        nft::chain(CHECKED, vec![rule([to_this_host, ACCEPT])]),
+        nft::chain(CHECKED, vec![rule([IS_FOR_US, ACCEPT])]),
         nft::chain(ADMIT, vec![counted(flood::BOTH), rule([ADMITTED, ACCEPT])]),
         nft::chain(
             EXPECTED,
@@ -284,6 +263,73 @@ fn chains(view: View<'_>) -> Vec<Object> {
     chains
 }
 
+/// The chains by which packets come from links and sockets, and go to them; they depend on whether tunnels end here. A
+/// router's place has its own.
+pub fn gates(view: View<'_>) -> Vec<Object> {
+    if matches!(view.place, Place::Router(_)) {
+        return Vec::new();
+    }
+    let prerouting = prerouting(view);
+    vec![
+        nft::base_chain(
+            "prerouting",
+            Hook::Prerouting,
+            nft::EACH_FRAGMENT,
+            prerouting,
+        ),
+        nft::base_chain("input", Hook::Input, nft::FILTER, input(view)),
+        nft::base_chain("output", Hook::Output, nft::RAW, output(view)),
+    ]
+}
+
+fn prerouting(view: View<'_>) -> Vec<NftRule> {
+    let [named, is_port] = from_port();
+    let mut rules = vec![
+        rule([nft::marked(marks::SOURCE_CHECKED), IS_FOR_US, ACCEPT]),
+        rule([nft::marked(marks::FROM_PORT), nft::goto(FROM_PORT)]),
+        because([named, is_port, Statement::Counter, DROP], why::NO_PROGRAM),
+    ];
+    rules.extend(unknown_ports(view, Field::IifName));
+    rules.extend(tunnelled(view, nft::goto(underlay::PLAIN_TUNNELS)));
+    rules
+}
+
+fn input(view: View<'_>) -> Vec<NftRule> {
+    let [named, is_port] = from_port();
+    let to_host = rule([named, is_port, nft::goto(TO_HOST)]);
+    let Some(by_tunnel) = tunnelled(view, nft::goto(underlay::TUNNELS)) else {
+        return vec![to_host];
+    };
+    let judged_before = rule([nft::marked(marks::ADMITTED), ACCEPT]);
+    vec![judged_before, to_host, by_tunnel]
+}
+
+/// Before connection tracking: where no port is, no other chain sees what leaves.
+fn output(view: View<'_>) -> Vec<NftRule> {
+    let mut rules: Vec<NftRule> = underlay::leaves(view).into_iter().collect();
+    rules.extend(unknown_ports(view, Field::OifName));
+    rules.push(rule([nft::name_in(Field::OifName, names::PORTS), ACCEPT]));
+    rules.extend(report::output());
+    rules
+}
+
+fn output_to_ports() -> Vec<NftRule> {
+    vec![
+        // Neighbour discovery and multicast listener reports of the host's own, among others.
+        rule([nft::state_in(&[CtState::Untracked]), ACCEPT]),
+        rule([
+            nft::name_in(Field::OifName, names::PORTS),
+            nft::goto(FROM_HOST),
+        ]),
+    ]
+}
+
+/// What happens to tunnel packets, where there are any.
+fn tunnelled(view: View<'_>, verdict: Statement) -> Option<NftRule> {
+    let [is_udp, to_tunnels] = underlay::is_tunnelled();
+    underlay::end(view).map(|_| rule([is_udp, to_tunnels, verdict]))
+}
+
 /// Of what comes from elsewhere the beginning of the link's name says so, which costs less than a look into the set.
 fn from_port() -> [Statement; 2] {
     [
@@ -292,7 +338,10 @@ fn from_port() -> [Statement; 2] {
     ]
 }
 
-const ADMITTED: Statement = Statement::SetMark {
+const IS_FOR_US: Statement = Statement::SetPktType(PktType::Host);
+
+/// As [`ADMIT`] does.
+pub const ADMITTED: Statement = Statement::SetMark {
     value: marks::ADMITTED,
     mask: marks::ADMITTED,
 };

@@ -40,6 +40,8 @@ pub enum Referrer {
 pub enum Name {
     /// By its ports and subnets.
     Network(NetworkId),
+    /// By ports; there is only one such name.
+    Workload,
     /// By ports with an address in it.
     Subnet(SubnetId),
     /// By ports that have it.
@@ -93,7 +95,7 @@ pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
     if !has_interface(port) {
         return names;
     }
-    names.insert(Name::Network(port.network_id));
+    names.extend([Name::Workload, Name::Network(port.network_id)]);
     for fixed in &port.fixed_ips {
         names.insert(Name::Subnet(fixed.subnet_id));
         names.insert(Name::Address(fixed.ip_address));
@@ -358,6 +360,7 @@ impl Index {
 pub fn units_of_name(name: &Name) -> Vec<Unit> {
     match name {
         Name::Network(_) | Name::Subnet(_) | Name::Carrier | Name::Sharer => Vec::new(),
+        Name::Workload => vec![Unit::PortsAndHost],
         Name::Group(id) => vec![Unit::Group(*id)],
         Name::Profile(profile) => vec![
             Unit::Profile(profile.clone()),

@@ -54,6 +54,20 @@ pub fn found(key: Vec<KeyPart>, set: SetName, negate: bool) -> Statement {
     Statement::Lookup(Lookup { key, set, negate })
 }
 
+/// Whether a packet of that protocol is whole and has no extension headers. Of a packet that is no later fragment.
+pub fn is_plain(family: Family, protocol: u8) -> Statement {
+    match family {
+        Family::V4 => {
+            let part = KeyPart {
+                field: Field::Ip4Fragment,
+                mask: Some(vec![0x3f, 0xff]),
+            };
+            compare(part, Value::Port(0))
+        }
+        Family::V6 => compare(Field::Ip6NextHeader, Value::U8(protocol)),
+    }
+}
+
 pub fn state_in(states: &[CtState]) -> Statement {
     Statement::CtStateIn(states.to_vec())
 }

@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use hextet_types::Family;
 
 use super::{
+    base::ADMITTED,
     names,
     nft::{self, ACCEPT, DROP, because, rule},
     place::Place,
@@ -22,13 +23,12 @@ use crate::{
     state::{Field, Hook, KeyType, NftRule, Object, SetName, Statement, Value},
 };
 
-/// The base chain.
+/// The base chain, of a private network.
 const CHAIN: &str = "underlay";
-/// Judges what comes to the port of tunnels.
-const TUNNELS: &str = "tunnels";
-/// Before connection tracking: what comes by tunnels, and what leaves by them.
-const UNTRACKED_IN: &str = "untracked-in";
-const UNTRACKED_OUT: &str = "untracked-out";
+/// Judges what comes to the port of tunnels and is in no fragments, before connection tracking.
+pub const PLAIN_TUNNELS: &str = "plain-tunnels";
+/// Judges the rest of it.
+pub const TUNNELS: &str = "tunnels";
 
 /// Set: the endpoints of all hosts that this one knows.
 fn endpoints(family: Family) -> SetName {
@@ -45,10 +45,8 @@ fn locals(family: Family) -> SetName {
 pub fn underlay(view: View<'_>) -> Vec<Object> {
     match view.place {
         Place::Main => {
-            let own = view.intent.hosts.get(&view.config.host);
             let mut objects = sets(endpoints);
-            objects.extend(own.into_iter().flat_map(|own| input(own.address)));
-            objects.extend(own.into_iter().flat_map(|own| untracked(own.address)));
+            objects.extend(end(view).into_iter().flat_map(judges));
             let hosts = view.intent.hosts.iter();
             let others = hosts.filter(|(host, _)| **host != view.config.host);
             let addresses: BTreeSet<IpAddr> = others.map(|(_, is)| is.address).collect();
@@ -72,40 +70,57 @@ fn sets(name: fn(Family) -> SetName) -> Vec<Object> {
     Family::BOTH.map(set).to_vec()
 }
 
-fn input(own: IpAddr) -> Vec<Object> {
-    let family = Family::of(own);
-    let is_known = nft::found(vec![Field::Saddr(family).into()], endpoints(family), false);
-    let to_us = nft::compare(Field::Daddr(family), Value::Addr(own));
-    let tunnels = vec![
-        rule([to_us, is_known, ACCEPT]),
-        because([Statement::Counter, DROP], why::UNKNOWN_ENDPOINT),
-    ];
-    let [is_udp, to_tunnels] = is_tunnelled();
-    let to_port = rule([is_udp, to_tunnels, nft::goto(TUNNELS)]);
-    vec![
-        nft::base_chain(CHAIN, Hook::Input, nft::FILTER, vec![to_port]),
-        nft::chain(TUNNELS, tunnels),
-    ]
+/// Where this host's tunnels end, if they do.
+pub fn end(view: View<'_>) -> Option<IpAddr> {
+    let own = view.intent.hosts.get(&view.config.host);
+    own.filter(|_| view.place == Place::Main)
+        .map(|own| own.address)
 }
 
-fn is_tunnelled() -> [Statement; 2] {
+/// What is plain is judged at once, and nothing else sees it; what is in fragments, once it is whole.
+fn judges(own: IpAddr) -> Vec<Object> {
+    let family = Family::of(own);
+    let to_us = nft::compare(Field::Daddr(family), Value::Addr(own));
+    let is_known = nft::found(vec![Field::Saddr(family).into()], endpoints(family), false);
+    let is_plain = nft::is_plain(family, Protocol::UDP.0);
+    let unknown = |statements: &[Statement]| {
+        let dropped = [statements, &[Statement::Counter, DROP]].concat();
+        because(dropped, why::UNKNOWN_ENDPOINT)
+    };
+    let plain = vec![
+        rule([
+            to_us.clone(),
+            is_known.clone(),
+            is_plain.clone(),
+            Statement::Notrack,
+            ADMITTED,
+            ACCEPT,
+        ]),
+        unknown(&[to_us.clone(), is_plain]),
+    ];
+    let whole = vec![rule([to_us, is_known, ADMITTED, ACCEPT]), unknown(&[])];
+    vec![nft::chain(PLAIN_TUNNELS, plain), nft::chain(TUNNELS, whole)]
+}
+
+/// What leaves by tunnels is not tracked, and is for no port, whose program would drop it.
+pub fn leaves(view: View<'_>) -> Option<NftRule> {
+    let own = end(view)?;
+    let is_ours = nft::compare(Field::Saddr(Family::of(own)), Value::Addr(own));
+    let [is_udp, to_tunnels] = is_tunnelled();
+    Some(rule([
+        is_udp,
+        to_tunnels,
+        is_ours,
+        Statement::Notrack,
+        ACCEPT,
+    ]))
+}
+
+/// UDP to the port of tunnels (RFC 7348 section 5).
+pub fn is_tunnelled() -> [Statement; 2] {
     [
         nft::protocol(Protocol::UDP.0),
         nft::compare(Field::Dport, Value::Port(PORT)),
-    ]
-}
-
-fn untracked(own: IpAddr) -> Vec<Object> {
-    let family = Family::of(own);
-    let chain = |name, hook, end| {
-        let [is_udp, to_tunnels] = is_tunnelled();
-        let is_ours = nft::compare(end, Value::Addr(own));
-        let untrack = rule([is_udp, to_tunnels, is_ours, Statement::Notrack]);
-        nft::base_chain(name, hook, nft::RAW, vec![untrack])
-    };
-    vec![
-        chain(UNTRACKED_IN, Hook::Prerouting, Field::Daddr(family)),
-        chain(UNTRACKED_OUT, Hook::Output, Field::Saddr(family)),
     ]
 }
 

@@ -30,6 +30,8 @@ use crate::{
 pub enum Unit {
     /// What stands on every host.
     Host,
+    /// What judges packets between the host itself and ports; stands where there are any.
+    PortsAndHost,
     /// The chain that checks sources; depends on the lengths of wide address pairs.
     SourceCheck,
     /// What happens to packets of known connections; depends on whether there are stateless ports.
@@ -60,7 +62,8 @@ pub enum Unit {
     InsideSet(u8),
     /// A translated subnet.
     Nat44(SubnetId),
-    /// The VXLAN device of a private network, and from whom tunnel packets are taken.
+    /// The VXLAN device of a private network, from whom tunnel packets are taken, and the chains that these pass like all
+    /// others.
     Tunnel,
     /// Another host that has ports of it.
     Peer(HostId),
@@ -202,6 +205,7 @@ impl Unit {
     fn plan(&self, view: View<'_>) -> Output {
         match self {
             Unit::Host => base::host(view),
+            Unit::PortsAndHost => base::ports_and_host(view).into(),
             Unit::SourceCheck => source::check(view).into(),
             Unit::Established => base::established(view).into(),
             Unit::Limits => qos::limits(view).into(),
@@ -224,6 +228,7 @@ impl Unit {
             Unit::Tunnel => {
                 let mut objects = tunnel::tunnel(view);
                 objects.extend(underlay::underlay(view));
+                objects.extend(base::gates(view));
                 objects.into()
             }
             Unit::Peer(host) => tunnel::peer(view, host).into(),

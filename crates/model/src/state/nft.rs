@@ -93,6 +93,10 @@ pub enum Field {
     FibDaddrType,
     /// `exthdr frag exists` for IPv6, 1 or 0.
     Ip6Fragment,
+    /// `ip6 nexthdr`: the protocol of what follows the header, which may be a header more (RFC 8200 section 3).
+    Ip6NextHeader,
+    /// `ip frag-off`: the flags and the fragment's offset, two octets (RFC 791 section 3.1).
+    Ip4Fragment,
     /// `numgen random mod N`: a number below N, by chance.
     Random(u32),
 }
@@ -136,7 +140,7 @@ pub enum Value {
     Family(Family),
     /// A protocol, ICMP type or code, or one octet otherwise.
     U8(u8),
-    /// A TCP, UDP or SCTP port.
+    /// A TCP, UDP or SCTP port, or two octets otherwise.
     Port(u16),
     /// A mark, status or group, in host order.
     U32(u32),

@@ -369,6 +369,8 @@ impl fmt::Display for Field {
             Field::CtSaddr(CtDirection::Reply, Family::V6) => "ct reply ip6 saddr",
             Field::FibDaddrType => "fib daddr type",
             Field::Ip6Fragment => "exthdr frag",
+            Field::Ip6NextHeader => "ip6 nexthdr",
+            Field::Ip4Fragment => "ip frag-off",
             Field::Random(below) => return write!(f, "numgen random mod {below}"),
         })
     }

@@ -60,9 +60,13 @@ fn by_unknown_host(underlay: Family) -> Attack {
         for source in sources {
             for family in Family::BOTH {
                 let packet = world.marked(inside(world, world.cast.far, family));
-                world.send_by_tunnel(addr(source), SEGMENTS[0], &packet);
+                let source = addr(source);
+                world.send_by_tunnel(source, SEGMENTS[0], &packet);
                 let hit = world.is_hit(world.cast.mate);
                 world.tried(format!("{family} from {source}"), hit);
+                world.send_by_tunnel_in_fragments(source, SEGMENTS[0], &packet);
+                let hit = world.is_hit(world.cast.mate);
+                world.tried(format!("{family} from {source}, in fragments"), hit);
             }
         }
         world.outcome()

@@ -11,7 +11,7 @@ use hextet_tests::{
     cloud::addr,
     defence::Defence,
     hypervisor::{SPINE_MAC, UPLINK},
-    packet::{Ends, Ether, Ip, Payload, ether_ip, is_marked, parse, vxlan},
+    packet::{Ends, Ether, Ip, Payload, ether_ip, fragments, is_marked, parse, vxlan},
     site::{Entry, Site},
     told::{Whole, endpoint},
     wire::Frame,
@@ -189,6 +189,16 @@ impl World {
     pub fn send_by_tunnel(&mut self, source: IpAddr, segment: u32, inner: &[u8]) {
         let packet = self.in_tunnel(source, segment, inner);
         self.send_from_outside(0, &packet);
+    }
+
+    /// The same in two fragments.
+    pub fn send_by_tunnel_in_fragments(&mut self, source: IpAddr, segment: u32, inner: &[u8]) {
+        let ends = Ends::new(source, self.endpoint(0));
+        let whole = self.tunnelled(ends, segment, inner);
+        let halves = [(0, 32), (32, whole.octets.len())];
+        for fragment in fragments(&Ip::default(), ends, &whole, &halves) {
+            self.send_from_outside(0, &fragment);
+        }
     }
 
     /// The outer packet of that.
