@@ -5,7 +5,7 @@
 // pass, and marks the rest, so that policy can tell it from what the host itself or an uplink sends, and
 // what has a source that the port may use. It also makes it look as if it had come by multicast, which the
 // kernel does not forward, until policy has seen the marks; what has come by multicast or broadcast goes no
-// further (RFC 1122 §3.3.6). Nor do IPv4 redirects, and what poses as a DHCP server.
+// further (RFC 1122 §3.3.6), but for copies that are made of it (multicast.h). Nor do IPv4 redirects, and what poses as a DHCP server.
 // It also answers pings of fe80::1, so that no port needs an address: the kernel's lists of addresses
 // and of routes to fe80::/64 are walked for each one more, 14 CPU-seconds for 10,000 ports.
 //
@@ -126,6 +126,8 @@
 // What a judge says of multicast, by whether its source is checked.
 #define ADVERT 0x100
 #define ADVERT_CHECKED 0x101
+// And of that which came from another host for one who has joined.
+#define CAST 0x102
 // Of protocols without a checksum of their own.
 #define NO_CHECKSUM 0xffff
 // In UDP and in tunnels, which may leave an inner checksum to the host, no rule looks further than this.
@@ -140,8 +142,9 @@ struct map {
 
 // Of (mac, addr): what a port may send from; of addr alone: who asks for it is told another Ethernet address than the
 // gateway's, the value; of mac alone: what is sent there gets the value as mark. A receiver of VRRP is by the sender's
-// mac, a number and the family.
-enum kind { SOURCE, ANSWER, WAY, RECEIVER };
+// mac, a number and the family. Of a link alone: the number of its private network, and in two halves the IPv6 address that its
+// port speaks from.
+enum kind { SOURCE, ANSWER, WAY, RECEIVER, NETWORK, OWN_HIGH, OWN_LOW };
 
 // IPv4 addresses are mapped (RFC 4291 §2.5.5.2).
 struct source {
@@ -570,9 +573,15 @@ static __always_inline int may_err(struct __sk_buff *skb)
 	return take(&errors, skb->ifindex, bpf_ktime_get_ns(), ERROR_NANOS, ERRORS_NANOS);
 }
 
-static __always_inline int goes_on(struct __sk_buff *skb, __u8 hops)
+static __always_inline int is_class_d(__be32 addr)
 {
-	return hops > 1 || may_err(skb);
+	return (addr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000);
+}
+
+// What is sent to a group has few hops, and makes nobody send errors.
+static __always_inline int goes_on(struct __sk_buff *skb, __u8 hops, int to_group)
+{
+	return to_group || hops > 1 || may_err(skb);
 }
 
 // Where a protocol has its checksum, behind the first octet of its header.
@@ -724,7 +733,8 @@ static __always_inline int judge_ipv4(struct __sk_buff *skb)
 	source.kind = SOURCE;
 	mapped(&source, ip.saddr);
 	marks = checked(&source);
-	if (is_metadata_v4(ip.daddr) || !goes_on(skb, ip.ttl) || (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
+	if (is_metadata_v4(ip.daddr) || !goes_on(skb, ip.ttl, is_class_d(ip.daddr)) ||
+	    (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
 		return TC_ACT_SHOT;
 	place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
 	if (place && (!judge_ipv4_fragment(skb, &ip) || !checksummed(skb)))
@@ -827,7 +837,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	source.kind = SOURCE;
 	__builtin_memcpy(source.addr, &ip->saddr, 16);
 	marks = checked(&source);
-	if (is_metadata_v6((__be32 *)&ip->daddr) || !goes_on(skb, ip->hop_limit))
+	if (is_metadata_v6((__be32 *)&ip->daddr) || !goes_on(skb, ip->hop_limit, *(__u8 *)&ip->daddr == 0xff))
 		return TC_ACT_SHOT;
 #pragma unroll
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {
@@ -921,13 +931,12 @@ static __always_inline int vrrp_family(struct __sk_buff *skb, int *checked)
 
 // Copies VRRP to those who share addresses with its sender, as it is: nothing of it is routed. To another host a copy goes
 // under that one's Ethernet address for this, where it gets its own again.
-static __always_inline int replicate(struct __sk_buff *skb, int checked)
+static __always_inline int replicate(struct __sk_buff *skb, int family, int checked)
 {
 	struct source slot = { .link = skb->ifindex, .kind = RECEIVER };
 	__u8 group[2][6] = { { 0x01, 0x00, 0x5e, 0, 0, 0x12 }, { 0x33, 0x33, 0, 0, 0, 0x12 } };
-	int family = vrrp_family(skb, &checked);
 
-	if (!family || bpf_skb_load_bytes(skb, 6, slot.mac, 6) ||
+	if (bpf_skb_load_bytes(skb, 6, slot.mac, 6) ||
 	    !take(&adverts, skb->ifindex, bpf_ktime_get_ns(), ADVERT_NANOS, ADVERTS_NANOS))
 		return TC_ACT_SHOT;
 	slot.addr[1] = bpf_htonl(family);
@@ -957,6 +966,18 @@ static __always_inline int replicate(struct __sk_buff *skb, int checked)
 	return TC_ACT_SHOT;
 }
 
+// Whether a packet is for a group of its family.
+static __always_inline int to_group(struct __sk_buff *skb)
+{
+	__u32 offset = sizeof(struct ethhdr);
+	__u8 first;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return !READ(skb, offset + offsetof(struct iphdr, daddr), first) && (first & 0xf0) == 0xe0;
+	return skb->protocol == bpf_htons(ETH_P_IPV6) &&
+	       !READ(skb, offset + offsetof(struct ipv6hdr, daddr), first) && first == 0xff;
+}
+
 // What comes from another host, on a VXLAN device: what is for a next hop here has that one's Ethernet address.
 static __always_inline int from_tunnel(struct __sk_buff *skb)
 {
@@ -964,7 +985,7 @@ static __always_inline int from_tunnel(struct __sk_buff *skb)
 	__u8 to[6];
 
 	if (skb->pkt_type != PACKET_OTHERHOST)
-		return TC_ACT_OK;
+		return to_group(skb) ? CAST : TC_ACT_OK;
 	if (READ(skb, 0, to))
 		return TC_ACT_SHOT;
 	if (to[0] == 0x0a && to[1] == 0x68 && to[2] == 0x78)
@@ -998,6 +1019,7 @@ static __always_inline int judge(struct __sk_buff *skb)
 }
 
 #include "flows.h"
+#include "multicast.h"
 
 // Whether a packet that may go on goes where its sender's gateway sends it: from a port, with a source of its own.
 static __always_inline int is_ordinary(struct __sk_buff *skb)
@@ -1012,11 +1034,23 @@ static __always_inline int is_ordinary(struct __sk_buff *skb)
 SEC("classifier/ingress")
 int hextet_ingress(struct __sk_buff *skb)
 {
-	int verdict = judge(skb);
+	int verdict, checked, family = 0;
 
+	if (is_copy(skb))
+		return go_on(skb);
+	verdict = judge(skb);
 	if (verdict == TC_ACT_OK && is_ordinary(skb))
 		return take_short_way(skb);
-	return verdict < ADVERT ? verdict : replicate(skb, verdict == ADVERT_CHECKED);
+	if (verdict < ADVERT)
+		return verdict;
+	checked = verdict == ADVERT_CHECKED;
+	if (verdict != CAST)
+		family = vrrp_family(skb, &checked);
+	if (family)
+		return replicate(skb, family, checked);
+	if (verdict == CAST)
+		return spread(skb, 0);
+	return spread(skb, checked ? MARK_FROM_PORT | MARK_SOURCE_CHECKED : MARK_FROM_PORT);
 }
 
 SEC("classifier/egress")
@@ -1024,6 +1058,8 @@ int hextet_egress(struct __sk_buff *skb)
 {
 	if (!(skb->ifindex & (TUNNEL | LEG)) && !(skb->mark & MARK_ADMITTED))
 		return TC_ACT_SHOT;
+	if (is_copy(skb))
+		return restore(skb);
 	learn_way(skb);
 	// A VXLAN device that is given a mark looks for its way anew for each packet.
 	if (skb->ifindex & TUNNEL)

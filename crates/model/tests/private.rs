@@ -5,20 +5,22 @@
 mod world;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
 };
 
 use hextet_model::{
     explain::{Endpoint, Explanation, Outcome, Payload, Query, Reason, Step, explain},
-    intent::{Change, RoutingDomain, TunnelEndpoint},
+    intent::{Change, Joined, RoutingDomain, TunnelEndpoint},
     neutron::{Direction, Network, NetworkType, Port, SecurityGroupRule, Subnet},
     plan::{Planner, REMOTE_METRIC, plan},
-    state::{CtState, HostState, Key, Netns, Object, Value, table_text},
+    state::{
+        Audience, CtState, HostState, Key, Listener, Netns, Object, Speaker, Value, table_text,
+    },
 };
 use hextet_types::{Family, HostId, PortId, SubnetId};
 use uuid::Uuid;
-use world::{config, fixed, group, group_id, ip, network, network_id, port, subnet};
+use world::{config, fixed, group, group_id, ip, mac, network, network_id, port, port_id, subnet};
 
 fn private(n: u8) -> Network {
     Network {
@@ -425,4 +427,79 @@ fn a_standby_has_all_but_the_ways_to_its_addresses() {
         other.apply_all(changes);
         assert_eq!(other.state(), &standby);
     }
+}
+
+/// A network's ports know what is to be known of groups as long as somebody has joined one there.
+#[test]
+fn who_has_joined_a_group_hears_it_wherever_it_is() {
+    let mut planner = Planner::new(config());
+    let changes = tenant(0);
+    let Change::PutPort(own) = &changes[3] else {
+        unreachable!()
+    };
+    let own = own.clone();
+    planner.apply_all(changes.into_iter().chain(tenant(1)));
+    let without = planner.state().clone();
+    let of = |planner: &Planner| {
+        let objects = planner.state().objects.values().cloned();
+        let is = |o: &Object| matches!(o, Object::Speaker(_) | Object::Audience(_));
+        objects.filter(is).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&planner), []);
+    let netns = Netns::Named(format!("hx-{:010x}", 0x1000));
+    let number = netns.number().unwrap();
+    assert_eq!(number, 0x1000);
+    let joined = |addr: &str, n| Joined {
+        mac: mac(n),
+        addr: ip(addr),
+    };
+    let group = ip("ff02::fb");
+    let all = BTreeMap::from([
+        (own.id, joined("2001:db8:1::a", 9)),
+        (port_id(7), joined("2001:db8:1::7", 7)),
+        (port_id(8), joined("10.1.0.8", 8)),
+    ]);
+    planner.apply(Change::PutAudience(network_id(0), group, all.clone()));
+    let listener = |addr, n, here| Listener {
+        addr: ip(addr),
+        mac: mac(n),
+        here,
+    };
+    let mut listeners = vec![
+        listener("2001:db8:1::7", 7, false),
+        listener("2001:db8:1::a", 9, true),
+    ];
+    listeners.sort_by_key(|l| all.iter().find(|(_, j)| j.mac == l.mac).map(|(id, _)| *id));
+    let audience = Object::Audience(Audience {
+        netns: netns.clone(),
+        group,
+        listeners,
+    });
+    let address = "2001:db8:1::a".parse().unwrap();
+    let mut expected = Speaker::all(&own.if_name(), number, Some(address));
+    for speaker in &mut expected {
+        speaker.put_into(&netns);
+    }
+    expected.push(audience);
+    assert_eq!(of(&planner), expected);
+    assert_eq!(planner.state(), &plan(planner.intent(), &config()));
+    planner.apply(Change::RemoveAudience(network_id(0), group));
+    assert_eq!(planner.state(), &without);
+}
+
+#[test]
+fn a_group_has_so_many_listeners_and_no_more() {
+    let mut planner = Planner::new(config());
+    planner.apply_all(tenant(0));
+    let one = |n: u8| {
+        let addr = IpAddr::from([10, 1, 0, n]);
+        (port_id(n), Joined { mac: mac(n), addr })
+    };
+    let all = (0..100).map(one).collect();
+    planner.apply(Change::PutAudience(network_id(0), ip("224.0.0.251"), all));
+    let listeners = planner.state().objects.values().find_map(|o| match o {
+        Object::Audience(audience) => Some(audience.listeners.len()),
+        _ => None,
+    });
+    assert_eq!(listeners, Some(Audience::MOST));
 }
