@@ -13,8 +13,6 @@
 // Between ports of a private network there are no ways to link-local addresses. What has such a source gets the port's
 // first global one for good: so rules can tell whom it comes from, who hears it can answer, and nobody can claim to be another.
 
-#define LISTENERS 64
-#define AUDIENCES 65536
 #define COPIES 65536
 // On a packet that the program has made: no other bits than ours are set there on links that we made.
 #define MARK_COPY 0x01000000
@@ -24,33 +22,6 @@
 #define COPIES_NANOS 200000000ULL
 #define IPPROTO_OSPF 89
 #define SCOPE_LINK 2
-
-// IPv4 addresses are mapped, here as everywhere.
-struct listener {
-	__be32 addr[4];
-	__u8 mac[6];
-	// Whether it is on this host.
-	__u16 here;
-};
-
-struct audience_key {
-	__u64 network;
-	__be32 group[4];
-};
-
-struct audience {
-	__u32 count, unused;
-	struct listener listeners[LISTENERS];
-};
-
-// Who has joined a group. crates/kernel/src/audiences.rs writes it.
-struct map SEC("maps") audiences = {
-	.type = BPF_MAP_TYPE_HASH,
-	.key_size = sizeof(struct audience_key),
-	.value_size = sizeof(struct audience),
-	.max_entries = AUDIENCES,
-	.map_flags = BPF_F_NO_PREALLOC,
-};
 
 // What a copy was.
 struct copy {
@@ -246,18 +217,6 @@ static __always_inline __u32 next_number(void)
 	return *last << 10 | (bpf_get_smp_processor_id() & 0x3ff);
 }
 
-// What the map says of the link: the number of its network, or half of the address that its port speaks from.
-static __always_inline int of_speaker(struct __sk_buff *skb, enum kind kind, __u64 *value)
-{
-	struct source key = { .link = LINK(skb), .kind = kind };
-	__u64 *found = bpf_map_lookup_elem(&sources, &key);
-
-	if (!found)
-		return 0;
-	*value = *found;
-	return 1;
-}
-
 // A group beyond this node, and beyond what its members alone are told.
 static __always_inline int is_group(struct cast *cast)
 {
@@ -295,17 +254,15 @@ static __always_inline int gets(struct __sk_buff *skb, struct listener *listener
 // One packet for each who has joined the group.
 static __always_inline int spread(struct __sk_buff *skb, __u32 marks)
 {
-	struct audience_key key = {};
 	struct audience *audience;
 	struct cast cast;
 	struct copy copy = {};
 	__u32 length = 0;
 	__u8 mac[6];
 
-	if (!of_speaker(skb, NETWORK, &key.network) || !cast_of(skb, &cast) || !is_group(&cast))
+	if (!cast_of(skb, &cast) || !is_group(&cast))
 		return TC_ACT_SHOT;
-	__builtin_memcpy(key.group, cast.to, 16);
-	audience = bpf_map_lookup_elem(&audiences, &key);
+	audience = audience_of(skb, cast.to);
 	if (!audience || bpf_check_mtu(skb, 0, &length, 0, BPF_MTU_CHK_SEGS) ||
 	    bpf_skb_load_bytes(skb, 6, mac, 6) || !own_source(skb, &cast, &marks) ||
 	    !put_hops(skb, &cast, COPY_HOPS))

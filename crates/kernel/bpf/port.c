@@ -638,6 +638,8 @@ static __always_inline int checksum_in_place(struct __sk_buff *skb, __u32 header
 	       start + left.offset >= header + JUDGED;
 }
 
+#include "audience.h"
+
 static __always_inline void give_back(__u32 link, __u64 nanos)
 {
 	__u64 *whole_at = bpf_map_lookup_elem(&rooms, &link);
@@ -646,14 +648,14 @@ static __always_inline void give_back(__u32 link, __u64 nanos)
 		*whole_at -= nanos;
 }
 
-// Whether a fragment may come in. What is taken comes back with the last fragment of a datagram all of
+// Whether a fragment may come in, of which the kernel may have to hold so many copies. What is taken comes back with the last fragment of a datagram all of
 // whose fragments came in order, one right behind the other: then the kernel holds nothing of it any more.
 // Any others wait for their time.
 static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram,
-				struct fragment *fragment)
+				struct fragment *fragment, __u32 copies)
 {
 	__u64 now = bpf_ktime_get_ns();
-	__u64 nanos = (2ULL * skb->len + FRAGMENT_OVERHEAD) * NANOS_PER_OCTET;
+	__u64 nanos = (2ULL * skb->len + FRAGMENT_OVERHEAD) * NANOS_PER_OCTET * copies;
 	struct progress *progress;
 
 	if (!take(&rooms, skb->ifindex, now, nanos, FRAGMENT_NANOS))
@@ -696,6 +698,7 @@ static __always_inline int judge_ipv4_fragment(struct __sk_buff *skb, struct iph
 	struct datagram datagram = {};
 	struct fragment fragment;
 	__u16 place = bpf_ntohs(ip->frag_off);
+	__u32 copies = 1;
 
 	fragment.first = 8 * (place & IPV4_OFFSET);
 	fragment.length = (__u16)(bpf_ntohs(ip->tot_len) - 4 * ip->ihl);
@@ -705,7 +708,12 @@ static __always_inline int judge_ipv4_fragment(struct __sk_buff *skb, struct iph
 	datagram.protocol = ip->protocol;
 	datagram.source[0] = ip->saddr;
 	datagram.destination[0] = ip->daddr;
-	return fits(skb, &datagram, &fragment);
+	if (is_class_d(ip->daddr)) {
+		__be32 group[4] = { 0, 0, bpf_htonl(0xffff), ip->daddr };
+
+		copies = copies_of(skb, group);
+	}
+	return fits(skb, &datagram, &fragment, copies);
 }
 
 // The headers of a packet that comes in nearly always are where they can be read without a call; where
@@ -788,6 +796,7 @@ static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
 		__be32 id;
 	} header;
 	__u16 place;
+	__u32 copies = 1;
 
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) ||
 	    bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
@@ -803,7 +812,9 @@ static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
 	datagram.id = header.id;
 	__builtin_memcpy(datagram.source, &ip.saddr, 16);
 	__builtin_memcpy(datagram.destination, &ip.daddr, 16);
-	return fits(skb, &datagram, &fragment);
+	if (ip.daddr.in6_u.u6_addr8[0] == 0xff)
+		copies = copies_of(skb, datagram.destination);
+	return fits(skb, &datagram, &fragment, copies);
 }
 
 // Neighbour discovery and multicast listener reports of a workload concern nobody but us; we have seen

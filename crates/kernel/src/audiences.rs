@@ -12,7 +12,7 @@ use hextet_types::Mac;
 
 use crate::error::{Error, chain};
 
-/// Its name in `bpf/multicast.h`.
+/// Its name in `bpf/audience.h`.
 pub const NAME: &str = "audiences";
 
 /// `struct audience_key`, `struct listener` and `struct audience` there.
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_laid_out_as_the_program_s() {
-        let source = include_str!("../bpf/multicast.h");
+        let source = include_str!("../bpf/audience.h");
         assert!(source.contains(&format!("#define LISTENERS {}\n", Audience::MOST)));
         for (group, addr) in [("224.0.0.251", "10.0.0.5"), ("ff02::fb", "fd00::5")] {
             let place = Place {

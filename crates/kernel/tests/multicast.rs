@@ -90,6 +90,7 @@ fn speaker(guest: &Guest, family: Family, hops: u32) -> UdpSocket {
             Family::V6 => {
                 socket.set_multicast_if_v6(index).expect("by that link");
                 socket.set_multicast_hops_v6(hops).expect("hops");
+                socket.set_only_v6(true).expect("IPv6 alone");
             }
         }
         socket.bind_device(Some(LINK.as_bytes())).expect("its link");
@@ -614,6 +615,42 @@ fn groups_outlive_who_has_told_of_them() {
         // What of it is not wanted any more goes, also what somebody has left there.
         host.apply(joined(&[]));
         none_hears(&host.guests[0], &[&host.guests[1], &host.guests[2]]);
+    });
+}
+
+/// All copies of a datagram that is not whole yet share its sender's room.
+#[test]
+fn fragments_for_many_share_one_room() {
+    Machine::start("h1").run(|host| {
+        host.apply(network(1, 1430));
+        host.apply([group(0, &ANYWHERE)]);
+        let [speaks, hears] = [station(10, 0), station(99, 0)];
+        host.plug(&[speaks, hears]);
+        let mut many: Vec<Station> = (100..163).map(|n| station(n, 0)).collect();
+        many.push(hears);
+        let both = Family::BOTH.map(|family| {
+            let socket = listener(&host.guests[1], family);
+            (family, socket, speaker(&host.guests[0], family, 1))
+        });
+        let mut octets = [0; 8192];
+        host.apply(joined(&many[54..]));
+        for (family, socket, speaker) in &both {
+            for group in groups(*family) {
+                for _ in 0..20 {
+                    speaker.send_to(&[7; 4000], to(group)).expect("sent");
+                    assert_eq!(socket.recv(&mut octets).expect("it comes"), 4000);
+                }
+            }
+        }
+        host.apply(joined(&many));
+        for (family, socket, speaker) in &both {
+            let [group, _] = groups(*family);
+            socket.set_read_timeout(Some(NEVER)).expect("a limit");
+            speaker.send_to(&[7; 4000], to(group)).expect("sent");
+            assert!(socket.recv(&mut octets).is_err(), "{group}");
+            speaker.send_to(&[7; 1300], to(group)).expect("sent");
+            assert_eq!(socket.recv(&mut octets).expect("it comes"), 1300);
+        }
     });
 }
 
