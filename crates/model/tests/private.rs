@@ -503,3 +503,73 @@ fn a_group_has_so_many_listeners_and_no_more() {
     });
     assert_eq!(listeners, Some(Audience::MOST));
 }
+
+#[test]
+fn an_explanation_of_a_group_says_who_hears_it_and_who_does_not() {
+    let mut planner = Planner::new(config());
+    let changes = tenant(0);
+    let Change::PutPort(own) = &changes[3] else {
+        unreachable!()
+    };
+    let own = own.clone();
+    let mut rules = group(0, []);
+    let rule = |direction, n| {
+        let rule = world::rule(n, direction, Family::V4);
+        (rule.id, rule)
+    };
+    rules.rules = [rule(Direction::Egress, 1)].into();
+    let other = Port {
+        id: PortId(Uuid::from_u128(77 << 96)),
+        mac_address: mac(7),
+        fixed_ips: vec![fixed(1, "10.1.0.7")],
+        ..own.as_ref().clone()
+    };
+    planner.apply_all(changes.into_iter().chain([
+        Change::PutGroup(Box::new(rules.clone())),
+        Change::PutPort(Box::new(other.clone())),
+    ]));
+    let to = ip("239.1.2.3");
+    let joined = |port: &Port, addr: &str| {
+        let (mac, addr) = (port.mac_address, ip(addr));
+        (port.id, Joined { mac, addr })
+    };
+    let all = [joined(&own, "10.1.0.10"), joined(&other, "10.1.0.7")];
+    planner.apply(Change::PutAudience(network_id(0), to, all.into()));
+    let asked = |planner: &Planner| {
+        let query = Query {
+            from: Endpoint::Port(own.id),
+            source: None,
+            mac: None,
+            to,
+            via: None,
+            payload: Payload::Ports {
+                protocol: 17,
+                source: 5000,
+                destination: 5000,
+            },
+            connection: CtState::New,
+        };
+        explain(planner, &query).unwrap()
+    };
+    let copies = |explanation: &Explanation| {
+        let steps = explanation.steps.iter();
+        let cast = steps.filter_map(|step| match step {
+            Step::Cast { listener } => Some(*listener),
+            _ => None,
+        });
+        cast.collect::<Vec<_>>()
+    };
+    let refused = asked(&planner);
+    assert_eq!(copies(&refused), [ip("10.1.0.7")], "not to itself");
+    assert!(
+        matches!(refused.verdict, Outcome::Dropped(_)),
+        "{refused:?}"
+    );
+    let ingress = rule(Direction::Ingress, 2);
+    rules.rules.insert(ingress.0, ingress.1);
+    planner.apply(Change::PutGroup(Box::new(rules)));
+    let link = other.if_name();
+    assert_eq!(asked(&planner).verdict, Outcome::Delivered { link });
+    planner.apply(Change::RemoveAudience(network_id(0), to));
+    assert!(copies(&asked(&planner)).is_empty());
+}
