@@ -618,6 +618,23 @@ fn groups_outlive_who_has_told_of_them() {
     });
 }
 
+/// There are so many on another host, which does not answer; and ways to them.
+fn elsewhere(compute: &mut Compute) -> Vec<Station> {
+    let many: Vec<Station> = (100..163).map(|n| station(n, 0)).collect();
+    let addresses = many.iter().flat_map(|s| addrs(1, s.n));
+    let remotes = addresses.map(|addr| (addr, host(2))).collect();
+    let endpoint = |n: u8| TunnelEndpoint {
+        number: n.into(),
+        address: IpAddr::from([127, 0, 0, n]),
+    };
+    compute.apply([
+        Change::PutHost(host(1), endpoint(1)),
+        Change::PutHost(host(2), endpoint(2)),
+        Change::PutRemotes(network_id(1), remotes),
+    ]);
+    many
+}
+
 /// All copies of a datagram that is not whole yet share its sender's room.
 #[test]
 fn fragments_for_many_share_one_room() {
@@ -626,7 +643,7 @@ fn fragments_for_many_share_one_room() {
         host.apply([group(0, &ANYWHERE)]);
         let [speaks, hears] = [station(10, 0), station(99, 0)];
         host.plug(&[speaks, hears]);
-        let mut many: Vec<Station> = (100..163).map(|n| station(n, 0)).collect();
+        let mut many = elsewhere(host);
         many.push(hears);
         let both = Family::BOTH.map(|family| {
             let socket = listener(&host.guests[1], family);
@@ -662,7 +679,7 @@ fn copies_are_bounded() {
         host.apply([group(0, &ANYWHERE)]);
         let [speaks, hears] = [station(10, 0), station(250, 0)];
         host.plug(&[speaks, hears]);
-        let mut many: Vec<Station> = (100..163).map(|n| station(n, 0)).collect();
+        let mut many = elsewhere(host);
         many.push(hears);
         host.apply(joined(&many));
         let socket = listener(&host.guests[1], Family::V4);

@@ -433,7 +433,8 @@ fn a_standby_has_all_but_the_ways_to_its_addresses() {
 #[test]
 fn who_has_joined_a_group_hears_it_wherever_it_is() {
     let mut planner = Planner::new(config());
-    let changes = tenant(0);
+    let there: HostId = "compute-9".parse().unwrap();
+    let changes = with_remotes(&there, &["2001:db8:1::7"]);
     let Change::PutPort(own) = &changes[3] else {
         unreachable!()
     };
@@ -477,12 +478,27 @@ fn who_has_joined_a_group_hears_it_wherever_it_is() {
     });
     let address = "2001:db8:1::a".parse().unwrap();
     let mut expected = Speaker::all(&own.if_name(), number, Some(address));
+    let device = "vxlan".parse().unwrap();
+    expected.extend(Speaker::all(&device, number, None));
     for speaker in &mut expected {
         speaker.put_into(&netns);
     }
     expected.push(audience);
     assert_eq!(of(&planner), expected);
     assert_eq!(planner.state(), &plan(planner.intent(), &config()));
+    // To whom there is no way, nothing is sent.
+    let addr = ip("2001:db8:1::7");
+    let heard = |planner: &Planner| {
+        let objects = of(planner);
+        let Some(Object::Audience(audience)) = objects.last() else {
+            panic!("{objects:?}")
+        };
+        audience.listeners.len()
+    };
+    planner.apply(Change::RemoveRemotes(network_id(0), [addr].into()));
+    assert_eq!(heard(&planner), 1);
+    planner.apply(Change::PutRemotes(network_id(0), [(addr, there)].into()));
+    assert_eq!(heard(&planner), 2);
     planner.apply(Change::RemoveAudience(network_id(0), group));
     assert_eq!(planner.state(), &without);
 }
@@ -490,7 +506,10 @@ fn who_has_joined_a_group_hears_it_wherever_it_is() {
 #[test]
 fn a_group_has_so_many_listeners_and_no_more() {
     let mut planner = Planner::new(config());
-    planner.apply_all(tenant(0));
+    let there: HostId = "compute-9".parse().unwrap();
+    let addresses: Vec<String> = (0..100).map(|n| format!("10.1.0.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    planner.apply_all(with_remotes(&there, &addresses));
     let one = |n: u8| {
         let addr = IpAddr::from([10, 1, 0, n]);
         (port_id(n), Joined { mac: mac(n), addr })

@@ -112,6 +112,10 @@ impl Joins {
         let mut changed = Vec::new();
         for (id, groups) in &mut self.ports {
             let before = groups.heard.len();
+            // Who is not here yet cannot be asked.
+            if intent.standbys.contains(id) {
+                groups.heard.values_mut().for_each(|last| *last = now);
+            }
             groups
                 .heard
                 .retain(|_, last| now.duration_since(*last) < HELD);
@@ -270,7 +274,11 @@ mod tests {
             [],
             "the server knows it later"
         );
-        assert_eq!(joins.look(&intent, after(280)), [(port(2).id, groups(&[]))]);
+        let mut later = intent.clone();
+        later.apply(Change::PutStandby(port(2).id));
+        assert_eq!(joins.look(&later, after(280)), [], "it is not here");
+        assert_eq!(joins.look(&intent, after(530)), []);
+        assert_eq!(joins.look(&intent, after(545)), [(port(2).id, groups(&[]))]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Who of a private network hears what its ports send to a group: those that have joined it, on any host.
 //!
 //! A copy is a packet to the listener's own address, so what rules say of it is for rules, and the way to it is that
-//! of any packet. A network in which nobody has joined anything has nothing of this.
+//! of any packet; to whom there is none, nothing is sent, or the sender would hear of an address that it has never sent to. A network in which nobody has joined anything has nothing of this.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -60,7 +60,8 @@ fn audience<'a>(
     joined: impl IntoIterator<Item = (&'a PortId, &'a Joined)>,
 ) -> Object {
     let of_family = |(_, j): &(&PortId, &Joined)| Family::of(j.addr) == Family::of(group);
-    let known = |(_, j): &(&PortId, &Joined)| !tunnel::is_ours(j.mac);
+    let is_reached = |addr| view.port_with(addr).is_some() || tunnel::way(view, addr).is_some();
+    let known = |(_, j): &(&PortId, &Joined)| !tunnel::is_ours(j.mac) && is_reached(j.addr);
     let listener = |(port, joined): (&PortId, &Joined)| Listener {
         addr: joined.addr,
         mac: joined.mac,

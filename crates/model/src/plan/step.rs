@@ -122,7 +122,9 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
                     let members = members.into_iter().flatten();
                     more.extend(members.map(|addr| Unit::Member(*id, *addr)));
                 }
-                Unit::Tunnel => more.push(Unit::Multicast),
+                Unit::Tunnel | Unit::Peer(_) | Unit::Remote(_) | Unit::Address(_) => {
+                    more.push(Unit::Multicast);
+                }
                 _ => {}
             }
         }
