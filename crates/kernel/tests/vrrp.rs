@@ -305,6 +305,20 @@ fn of_two_with_keepalived_one_is_master_and_the_other_follows() {
     drop((first, second));
 }
 
+/// Waits until duplicate address detection is over: from a tentative address no advert can be sent (RFC 4862 §5.4), and two
+/// whose adverts fail are both masters.
+fn wait_for_addresses(guest: &Guest) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let shown = guest.run("ip -6 -o addr show dev eth0");
+        if shown.contains("scope link") && !shown.contains("tentative") {
+            return;
+        }
+        assert!(Instant::now() < end, "still tentative: {shown}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A workload's keepalived; it ends with this.
 struct Keepalived {
     process: std::process::Child,
@@ -313,6 +327,7 @@ struct Keepalived {
 
 impl Keepalived {
     fn start(guest: &Guest, priority: u8) -> Self {
+        wait_for_addresses(guest);
         let directory = tempfile::tempdir().expect("a directory");
         let file = |name: &str| directory.path().join(name);
         let instances = Family::BOTH.map(|family| {

@@ -69,6 +69,15 @@ fn by_unknown_host(underlay: Family) -> Attack {
                 world.tried(format!("{family} from {source}, in fragments"), hit);
             }
         }
+        for family in Family::BOTH {
+            let ends = inside(world, world.cast.far, family);
+            let packet = world.marked(ends);
+            world.send_by_tunnel_in_fragments(world.endpoint(1), SEGMENTS[0], &packet);
+            assert!(
+                world.arrives(world.cast.mate, ends),
+                "a known host is not heard in fragments ({family})"
+            );
+        }
         world.outcome()
     })
     .over(underlay)
