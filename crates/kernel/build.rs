@@ -22,7 +22,7 @@ fn compile(source: &str, name: &str, flags: &[&str]) {
     let headers = format!("-I/usr/include/{arch}-linux-gnu");
     let result = Command::new(&clang)
         .args([
-            "-target", "bpf", "-O2", "-Wall", "-Werror", &headers, "-c", source, "-o",
+            "-target", "bpf", "-O2", "-g", "-Wall", "-Werror", &headers, "-c", source, "-o",
         ])
         .arg(&out)
         .args(flags)

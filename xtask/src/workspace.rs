@@ -23,9 +23,11 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Finds the checkout that this program was built from.
+    /// Finds the checkout from which cargo runs this program.
     pub fn find() -> Result<Workspace> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let built_in = || env!("CARGO_MANIFEST_DIR").into();
+        let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(built_in);
+        let root = Path::new(&package)
             .parent()
             .context("find the checkout: xtask stands at the root of the file system")?
             .to_owned();
@@ -34,11 +36,38 @@ impl Workspace {
             Some(dir) => root.join(dir),
             None => cache.join("target"),
         };
-        Ok(Workspace {
+        let workspace = Workspace {
             root,
             cache,
             target,
-        })
+        };
+        workspace.take_target()?;
+        Ok(workspace)
+    }
+
+    /// Cargo takes what another checkout has built from files that are newer than these for its own: what it built is
+    /// removed, but for dependencies.
+    fn take_target(&self) -> Result<()> {
+        let note = self.target.join("checkout");
+        let root = self.root.as_os_str().as_encoded_bytes();
+        if std::fs::read(&note).is_ok_and(|last| last == root) {
+            return Ok(());
+        }
+        if self.target.join("debug").exists() || self.target.join("release").exists() {
+            let target = self.target.display();
+            eprintln!(
+                "Another checkout may have built into {target}: hextet's own crates are built anew"
+            );
+            let mut clean = self.cargo();
+            clean.args(["clean", "--quiet", "--workspace"]);
+            let status = clean.status().context("run cargo clean")?;
+            if !status.success() {
+                bail!("cargo clean --workspace: {status}");
+            }
+        }
+        std::fs::create_dir_all(&self.target)
+            .and_then(|()| std::fs::write(&note, root))
+            .with_context(|| format!("write {}", note.display()))
     }
 
     /// `cargo` in the checkout, building into the shared cache.

@@ -30,6 +30,9 @@ struct way {
 	__u64 until;
 	__u32 link;
 	__u8 macs[12];
+	// The Ethernet addresses under which it came in and was judged, once they have been noted.
+	__u8 from[12];
+	__u32 noted;
 };
 
 struct map SEC("maps") flows = {
@@ -105,28 +108,67 @@ static __always_inline int spend_hop(struct __sk_buff *skb)
 				    BPF_F_RECOMPUTE_CSUM);
 }
 
-// Sends a packet of a known flow on; or leaves it as it is, and lets it pass (TC_ACT_OK is 0).
-static __always_inline int take_short_way(struct __sk_buff *skb)
+// The way of the flow that a packet belongs to, were it still known or not.
+static __always_inline struct way *way_of_flow(struct __sk_buff *skb, struct flow *flow)
+{
+	if (LINK(skb) < OWN_LINKS || !read_flow(skb, flow))
+		return 0;
+	flow->link = LINK(skb);
+	return bpf_map_lookup_elem(&flows, flow);
+}
+
+// What of a known flow each packet has to show by itself: Ethernet addresses that have been judged, so that its source is its sender's
+// and its next hop the gateway, and where its checksum goes.
+static __always_inline int is_as_noted(struct __sk_buff *skb, struct flow *flow, struct way *way)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+	__u32 header = sizeof(*eth) + sizeof(struct iphdr);
+
+	if (!way->noted || (void *)(eth + 1) > (void *)(long)skb->data_end ||
+	    !same((__u8 *)eth, way->from, sizeof(way->from)))
+		return 0;
+	if (flow->protocol & 0x100)
+		header = sizeof(*eth) + sizeof(struct ipv6hdr);
+	return LINK(skb) & (TUNNEL | LEG) || checksum_in_place(skb, header, flow->protocol);
+}
+
+// Sends a packet of a known flow on; TC_ACT_UNSPEC, if it has to go all the way. Whether there is an entry for its flow then
+// it says too.
+static __always_inline int take_short_way(struct __sk_buff *skb, int *has_entry)
 {
 	struct flow flow = {};
-	struct way *way;
+	struct way *way = way_of_flow(skb, &flow);
 	struct ethhdr *eth;
 	__u32 length = 0;
 
-	if (skb->ifindex < OWN_LINKS || !read_flow(skb, &flow))
-		return 0;
-	flow.link = skb->ifindex;
-	way = bpf_map_lookup_elem(&flows, &flow);
-	if (!way || way->until < bpf_ktime_get_coarse_ns() ||
+	if (!way)
+		return TC_ACT_UNSPEC;
+	*has_entry = 1;
+	if (way->until < bpf_ktime_get_coarse_ns() || !is_as_noted(skb, &flow, way) ||
 	    bpf_check_mtu(skb, way->link, &length, 0, BPF_MTU_CHK_SEGS) || !spend_hop(skb))
-		return 0;
+		return TC_ACT_UNSPEC;
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
-		return 0;
+		return TC_ACT_UNSPEC;
 	__builtin_memcpy(eth, way->macs, sizeof(way->macs));
 	skb->mark = 0;
 	// All but tunnels are pairs whose other ends are in another namespace.
 	return way->link & TUNNEL ? bpf_redirect(way->link, 0) : bpf_redirect_peer(way->link, 0);
+}
+
+// Notes how a packet came in that goes all the way, in the entry of its flow.
+static __always_inline void note_sender(struct __sk_buff *skb)
+{
+	struct flow flow = {};
+	struct way *way = way_of_flow(skb, &flow);
+	struct ethhdr *eth = (void *)(long)skb->data;
+
+	if (!way || (void *)(eth + 1) > (void *)(long)skb->data_end ||
+	    (way->noted && same((__u8 *)eth, way->from, sizeof(way->from))))
+		return;
+	way->noted = 0;
+	__builtin_memcpy(way->from, eth, sizeof(way->from));
+	way->noted = 1;
 }
 
 // Learns from a packet that leaves.

@@ -11,6 +11,9 @@
 //
 // classifier/egress sees what goes to the workload, and drops what nothing has admitted.
 //
+// Functions that are neither static nor inlined the kernel verifies by themselves, and not anew for each way that leads
+// to them; what they leave behind their pointers may be anything then.
+//
 // Both decide for all that come after them: what they let pass runs through no further program or filter of
 // the link. A port has them twice where the kernel can, by TCX and by tc, and of these the second must not run:
 // it would take what the first one made multicast for that, and drop it.
@@ -702,7 +705,7 @@ static __always_inline int judge_ipv4_fragment(struct __sk_buff *skb, struct iph
 // The headers of a packet that comes in nearly always are where they can be read without a call; where
 // they are not, they are brought there. Redirects and DHCP are found also in first fragments, all of which
 // have eight octets of what they carry: the kernel takes no others.
-static __always_inline int judge_ipv4(struct __sk_buff *skb)
+__noinline int judge_ipv4(struct __sk_buff *skb)
 {
 	struct ethhdr *eth = (void *)(long)skb->data;
 	struct source source;
@@ -796,21 +799,70 @@ static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
 	return fits(skb, &datagram, &fragment);
 }
 
-// Neighbour discovery and multicast listener reports of a workload concern nobody but us; we have seen
-// what we need of them before this program. They are found also behind extension headers and in first
-// fragments (RFC 6980), as is DHCP. A first fragment has all headers in it (RFC 7112), and none of them in
-// what follows its end.
-static __always_inline int judge_ipv6(struct __sk_buff *skb)
+static __always_inline int is_extension(__u8 header)
 {
-	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), fragment = 0, marks, end;
-	struct ethhdr *eth = (void *)(long)skb->data;
-	struct ipv6hdr *ip;
-	struct source source;
-	__u8 next, type, later = 0;
+	return header == IPPROTO_HOPOPTS || header == IPPROTO_ROUTING || header == IPPROTO_DSTOPTS ||
+	       header == IPPROTO_FRAGMENT || header == IPPROTO_AH;
+}
+
+// Where the headers before what a packet carries end, and where its fragment header is, if any, in octets from its beginning;
+// what it carries; and whether it is not the first of its fragments.
+#define CARRIED_OFFSET(carried) ((__u32)((carried) & 0x7fff))
+#define CARRIED_FRAGMENT(carried) ((__u32)((carried) >> 16 & 0x7fff))
+#define CARRIED_PROTOCOL(carried) ((__u8)((carried) >> 32))
+#define CARRIED_LATER (1ULL << 40)
+
+// Walks along the extension headers. 0 if that leads nowhere: there are too many, or they are not whole. A first fragment has all
+// headers in it (RFC 7112), and none of them in what follows its end; a later one has none.
+__noinline __u64 find_carried(struct __sk_buff *skb)
+{
+	__u32 offset = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), fragment = 0;
 	struct {
 		__u8 next, length;
 		__be16 fragment;
 	} extension;
+	__be16 length;
+	__u8 next;
+
+	if (READ(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, nexthdr), next) ||
+	    READ(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, payload_len), length))
+		return 0;
+#pragma unroll
+	for (int i = 0; i < EXTENSION_HEADERS; i++) {
+		if (!is_extension(next))
+			break;
+		if (READ(skb, offset, extension))
+			return 0;
+		if (next == IPPROTO_FRAGMENT) {
+			if (!fragment)
+				fragment = offset;
+			if (extension.fragment & bpf_htons(IPV6_OFFSET))
+				return CARRIED_LATER | (__u64)fragment << 16 | offset;
+			offset += 8;
+		} else if (next == IPPROTO_AH) {
+			offset += 4 * (extension.length + 2);
+		} else {
+			offset += 8 * (extension.length + 1);
+		}
+		next = extension.next;
+	}
+	if (is_extension(next) ||
+	    (fragment && offset + 4 > sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + bpf_ntohs(length)))
+		return 0;
+	return (__u64)next << 32 | (__u64)fragment << 16 | offset;
+}
+
+// Neighbour discovery and multicast listener reports of a workload concern nobody but us; we have seen
+// what we need of them before this program. They are found also behind extension headers and in first
+// fragments (RFC 6980), as is DHCP.
+__noinline int judge_ipv6(struct __sk_buff *skb)
+{
+	__u32 plain = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), offset, marks;
+	struct ethhdr *eth = (void *)(long)skb->data;
+	struct ipv6hdr *ip;
+	struct source source;
+	__u64 carried;
+	__u8 protocol, type;
 
 	if ((void *)eth + sizeof(*eth) + sizeof(*ip) > (void *)(long)skb->data_end) {
 		if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(*ip)))
@@ -820,8 +872,6 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 			return TC_ACT_SHOT;
 	}
 	ip = (void *)(eth + 1);
-	next = ip->nexthdr;
-	end = offset + bpf_ntohs(ip->payload_len);
 	source.link = skb->ifindex;
 	__builtin_memcpy(source.mac, eth->h_source, 6);
 	source.kind = SOURCE;
@@ -829,40 +879,18 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 	marks = checked(&source);
 	if (is_metadata_v6((__be32 *)&ip->daddr) || !goes_on(skb, ip->hop_limit))
 		return TC_ACT_SHOT;
-#pragma unroll
-	for (int i = 0; i < EXTENSION_HEADERS; i++) {
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
-			break;
-		if (READ(skb, offset, extension))
-			return TC_ACT_SHOT;
-		if (next == IPPROTO_FRAGMENT) {
-			if (!fragment)
-				fragment = offset;
-			if (extension.fragment & bpf_htons(IPV6_OFFSET)) {
-				later = 1;
-				break;
-			}
-			offset += 8;
-		} else if (next == IPPROTO_AH) {
-			offset += 4 * (extension.length + 2);
-		} else {
-			offset += 8 * (extension.length + 1);
-		}
-		next = extension.next;
-	}
-	if (fragment && (!fits_ipv6(skb, fragment) || !checksummed(skb)))
+	carried = is_extension(ip->nexthdr) ? find_carried(skb) : (__u64)ip->nexthdr << 32 | plain;
+	if (!carried)
 		return TC_ACT_SHOT;
-	if (later)
+	if (CARRIED_FRAGMENT(carried) && (!fits_ipv6(skb, CARRIED_FRAGMENT(carried)) || !checksummed(skb)))
+		return TC_ACT_SHOT;
+	if (carried & CARRIED_LATER)
 		return from_port(skb, marks);
-	if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
-	    next == IPPROTO_FRAGMENT || next == IPPROTO_AH)
+	offset = CARRIED_OFFSET(carried);
+	protocol = CARRIED_PROTOCOL(carried);
+	if (!checksum_in_place(skb, offset, protocol))
 		return TC_ACT_SHOT;
-	if (fragment && offset + 4 > end)
-		return TC_ACT_SHOT;
-	if (!checksum_in_place(skb, offset, next))
-		return TC_ACT_SHOT;
-	if (next == IPPROTO_UDP) {
+	if (protocol == IPPROTO_UDP) {
 		__be16 to;
 
 		if (READ(skb, offset + 2, to) ||
@@ -870,16 +898,15 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb)
 			return TC_ACT_SHOT;
 		return from_port(skb, marks);
 	}
-	if (next != IPPROTO_ICMPV6)
+	if (protocol != IPPROTO_ICMPV6)
 		return from_port(skb, marks);
 	if (READ(skb, offset, type))
 		return TC_ACT_SHOT;
-	if (type < ICMPV6_INFORMATIONAL && !fragment)
+	if (type < ICMPV6_INFORMATIONAL && !CARRIED_FRAGMENT(carried))
 		marks |= own_report_ipv6(skb, offset, &source);
-	if (type == ICMPV6_ECHO_REQUEST &&
-	    offset == sizeof(struct ethhdr) + sizeof(struct ipv6hdr) && to_gateway(skb))
+	if (type == ICMPV6_ECHO_REQUEST && offset == plain && to_gateway(skb))
 		return answer_echo(skb);
-	if (type == ICMPV6_NS && offset == sizeof(struct ethhdr) + sizeof(struct ipv6hdr))
+	if (type == ICMPV6_NS && offset == plain)
 		return answer_solicitation(skb);
 	if ((type >= ICMPV6_RS && type <= ICMPV6_REDIRECT) ||
 	    (type >= ICMPV6_MLD_QUERY && type <= ICMPV6_MLD_DONE) || type == ICMPV6_MLD2_REPORT)
@@ -921,7 +948,7 @@ static __always_inline int vrrp_family(struct __sk_buff *skb, int *checked)
 
 // Copies VRRP to those who share addresses with its sender, as it is: nothing of it is routed. To another host a copy goes
 // under that one's Ethernet address for this, where it gets its own again.
-static __always_inline int replicate(struct __sk_buff *skb, int checked)
+__noinline int replicate(struct __sk_buff *skb, int checked)
 {
 	struct source slot = { .link = skb->ifindex, .kind = RECEIVER };
 	__u8 group[2][6] = { { 0x01, 0x00, 0x5e, 0, 0, 0x12 }, { 0x33, 0x33, 0, 0, 0, 0x12 } };
@@ -1012,10 +1039,13 @@ static __always_inline int is_ordinary(struct __sk_buff *skb)
 SEC("classifier/ingress")
 int hextet_ingress(struct __sk_buff *skb)
 {
-	int verdict = judge(skb);
+	int has_entry = 0, verdict = take_short_way(skb, &has_entry);
 
-	if (verdict == TC_ACT_OK && is_ordinary(skb))
-		return take_short_way(skb);
+	if (verdict != TC_ACT_UNSPEC)
+		return verdict;
+	verdict = judge(skb);
+	if (has_entry && verdict == TC_ACT_OK && is_ordinary(skb))
+		note_sender(skb);
 	return verdict < ADVERT ? verdict : replicate(skb, verdict == ADVERT_CHECKED);
 }
 

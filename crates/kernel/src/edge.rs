@@ -186,10 +186,10 @@ mod tests {
     const GATEWAY: Mac = Mac::new([2, 0x68, 0x78, 0, 0, 1]);
     const STRETCH: u32 = 0x1111_0000;
     const LAYOUT: Layout = Layout {
-        ip_summed: STRETCH + 0x1000_0001,
+        ip_summed: STRETCH + 0x5a5a_0001,
         ip_summed_bits: 0x60,
-        csum_start: STRETCH + 0x1000_0003,
-        csum_offset: STRETCH + 0x1000_0004,
+        csum_start: STRETCH + 0x5a5a_0003,
+        csum_offset: STRETCH + 0x5a5a_0004,
         mac_header: STRETCH,
         cast: Some(0x1111_0006),
     };
@@ -208,9 +208,9 @@ mod tests {
             for (number, value) in [
                 (0, first),
                 (1, STRETCH),
-                (2, 0x1000_0001),
-                (4, 0x1000_0003),
-                (5, 0x1000_0004),
+                (2, 0x5a5a_0001),
+                (4, 0x5a5a_0003),
+                (5, 0x5a5a_0004),
             ] {
                 let places = count(former, FIRST + number);
                 assert!(places > 0, "{number}");

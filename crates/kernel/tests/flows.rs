@@ -11,8 +11,9 @@ use std::{
     time::Duration,
 };
 
-use hextet_kernel::netns::Handle;
+use hextet_kernel::{netns::Handle, packet::PacketSocket};
 use hextet_model::state::Netns;
+use hextet_types::Mac;
 use support::{
     GATEWAY, run,
     tenant::{A, ANYWHERE, B, Compute, addrs, group, network_id, one_host, router, router_id},
@@ -62,6 +63,49 @@ impl Flow {
         }
         come
     }
+}
+
+/// The ones' complement of the sum of 16-bit words (RFC 1071).
+fn checksum(octets: &[u8]) -> [u8; 2] {
+    let words = octets.chunks(2);
+    let word = |two: &[u8]| u32::from(two[0]) << 8 | two.get(1).map_or(0, |low| u32::from(*low));
+    let mut sum: u32 = words.map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+/// A packet of such a flow, as its sender's link would have it.
+fn frame(macs: [Mac; 2], (from, to): (IpAddr, IpAddr), payload: &[u8]) -> Vec<u8> {
+    let length = 8 + payload.len() as u16;
+    let ports = [7777_u16.to_be_bytes(), 7777_u16.to_be_bytes()].concat();
+    let mut udp = [&ports[..], &length.to_be_bytes(), &[0, 0], payload].concat();
+    let [source, destination] = [from, to].map(|addr| match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    });
+    let addrs = [source, destination].concat();
+    let pseudo = [&addrs[..], &[0, 17], &length.to_be_bytes(), &udp].concat();
+    udp[6..8].copy_from_slice(&checksum(&pseudo));
+    let (kind, mut ip) = match from {
+        IpAddr::V4(_) => {
+            let [high, low] = (20 + length).to_be_bytes();
+            let head = [0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0];
+            ([8, 0], [&head[..], &addrs].concat())
+        }
+        IpAddr::V6(_) => {
+            let [high, low] = length.to_be_bytes();
+            let head = [0x60, 0, 0, 0, high, low, 17, 64];
+            ([0x86, 0xdd], [&head[..], &addrs].concat())
+        }
+    };
+    if from.is_ipv4() {
+        let sum = checksum(&ip);
+        ip[10..12].copy_from_slice(&sum);
+    }
+    let [to, from] = macs.map(Mac::octets);
+    [&to[..], &from, &kind, &ip, &udp].concat()
 }
 
 fn flows(host: &Compute) -> [Flow; 2] {
@@ -124,6 +168,38 @@ fn what_is_known_goes_another_way_and_arrives_the_same() {
             let before = all_the_way();
             assert_eq!(flow.send(1), 1);
             assert_eq!(all_the_way() - before, 1);
+        }
+    });
+}
+
+#[test]
+fn each_of_its_packets_has_its_sender_s_address() {
+    const OTHER: Mac = Mac::new([2, 0, 0, 9, 9, 9]);
+    one_host().run(|host| {
+        host.apply([router(1, &[1, 2], &[])]);
+        let pairs = addrs(A.network, A.n).into_iter().zip(addrs(B.network, B.n));
+        let pairs: Vec<_> = pairs.collect();
+        for (flow, ends) in flows(host).iter().zip(pairs) {
+            let netns = Netns::Named(host.guests[0].0.clone());
+            let netns = Handle::open(&netns).expect("a guest");
+            let send = |sender: Mac| {
+                assert!(flow.send(20) == 20, "it is known now");
+                let frame = frame([GATEWAY, sender], ends, b"by hand");
+                let send = || {
+                    let link = nix::net::if_::if_nametoindex("eth0").expect("a link");
+                    let socket = PacketSocket::of_sender(link, sender).expect("a socket");
+                    socket.send(link, &frame).expect("sent");
+                };
+                netns.run(send).expect("a namespace");
+                let mut buffer = [0; 2000];
+                flow.to
+                    .recv(&mut buffer)
+                    .is_ok_and(|len| &buffer[..len] == b"by hand")
+            };
+            for _ in 0..5 {
+                assert!(send(A.mac()), "{ends:?}");
+                assert!(!send(OTHER), "{ends:?}: nobody may send under that address");
+            }
         }
     });
 }
