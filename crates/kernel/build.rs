@@ -14,6 +14,8 @@ fn compile(source: &str, name: &str, flags: &[&str]) {
     println!("cargo::rerun-if-changed={source}");
     println!("cargo::rerun-if-changed=bpf/flows.h");
     println!("cargo::rerun-if-changed=bpf/metadata.h");
+    println!("cargo::rerun-if-changed=bpf/audience.h");
+    println!("cargo::rerun-if-changed=bpf/multicast.h");
     println!("cargo::rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(format!("{name}.o"));

@@ -1,4 +1,5 @@
-//! What administrators and hosts are handed: join tokens, certificates, requests to the control sockets. No
+//! What administrators and hosts are handed: join tokens, certificates, requests to the control sockets; and what
+//! workloads say of themselves on their links. No
 //! panic, and what was read is read the same after it was written.
 //!
 //! The first octet says which.
@@ -11,11 +12,12 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let [which, octets @ ..] = input else { return };
-    match which % 5 {
+    match which % 6 {
         0 => agent::read_join_token(&String::from_utf8_lossy(octets)),
         1 => agent::read_certificate(octets),
         2 => agent::read_control_request(octets),
         3 => server::read_certificate(octets),
-        _ => server::read_token_request(octets),
+        4 => server::read_token_request(octets),
+        _ => agent::read_frame(octets),
     }
 });

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use hextet_api::agent::{
-    Heard, INTENT, IntentMessage, MetadataAnswer, MetadataRequest, Metered, SERVER_NAME,
-    StatusReport,
+    Heard, INTENT, IntentMessage, Memberships, MetadataAnswer, MetadataRequest, Metered,
+    SERVER_NAME, StatusReport,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
@@ -94,15 +94,27 @@ impl Connection {
     ///
     /// As [`Connection::post`].
     pub async fn heard(&mut self, heard: &Heard) -> Result<Told> {
-        const PATH: &str = "/v1/heard";
-        let body = serde_json::to_vec(heard)?;
-        let answer = self.ask("POST", PATH, body).await?;
+        self.tell("/v1/heard", serde_json::to_vec(heard)?).await
+    }
+
+    async fn tell(&mut self, path: &str, body: Vec<u8>) -> Result<Told> {
+        let answer = self.ask("POST", path, body).await?;
         let told = match answer.status() {
             StatusCode::TOO_MANY_REQUESTS => Told::TooOften,
             status if status.is_success() => Told::All,
-            _ => return refuse("POST", PATH, answer).await,
+            _ => return refuse("POST", path, answer).await,
         };
         read_all(answer).await.map(|_| told)
+    }
+
+    /// Reports what multicast groups ports have joined.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::post`].
+    pub async fn joined(&mut self, memberships: &Memberships) -> Result<Told> {
+        self.tell("/v1/joined", serde_json::to_vec(memberships)?)
+            .await
     }
 
     /// Reports what was metered.

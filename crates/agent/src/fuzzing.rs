@@ -1,8 +1,10 @@
 //! What a host gets by other ways than its connections, for its fuzz target.
 
 use crate::{
+    announcement,
     bgp::Drain,
     identity::{JoinToken, renewal_due},
+    membership,
     report::ExplainRequest,
 };
 
@@ -14,6 +16,13 @@ pub fn read_join_token(text: &str) {
 /// The host's certificate, as it is looked at for its end.
 pub fn read_certificate(der: &[u8]) {
     let _ = renewal_due(der);
+}
+
+/// A frame of a workload's: what it announces of itself, and which multicast groups it has joined.
+pub fn read_frame(octets: &[u8]) {
+    let _ = announcement::parse(octets);
+    let report = membership::parse(octets);
+    assert!(report.is_none_or(|report| report.len() <= 64));
 }
 
 /// The body of a request to the control socket.

@@ -16,7 +16,7 @@
 //! | [`bfd`] | the BFD engine and its sockets |
 //! | [`probe`] | the engine that watches other hosts' kernels, and its socket |
 //! | [`arrival`] | sockets on standbys' links |
-//! | [`subscription`], [`reporter`], [`herald`] | the connections to the server |
+//! | [`subscription`], [`reporter`], [`herald`], [`rollcall`] | the connections to the server |
 
 mod announcement;
 mod arrival;
@@ -35,16 +35,19 @@ mod herald;
 mod identity;
 pub mod journal;
 mod lookout;
+mod membership;
 mod meters;
 mod metrics;
 mod monitor;
 mod next_hop;
 mod probe;
+mod querier;
 mod reconciler;
 mod relay;
 pub mod report;
 mod reporter;
 mod responder;
+mod rollcall;
 mod run;
 mod subscription;
 

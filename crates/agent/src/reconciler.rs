@@ -6,6 +6,7 @@
 //! everything is looked at ([`look`]), whether or not anything was heard.
 
 mod hear;
+mod joins;
 mod look;
 mod meters;
 mod tell;
@@ -39,13 +40,16 @@ use crate::{
     herald,
     journal::Journal,
     lookout::Lookout,
+    membership,
     meters::Ledger,
     next_hop::NextHops,
     probe::Watched,
     report::{ExplainRequest, Explained, KernelStatus, PlannedWrite, PortStatus, RouterStatus},
     reporter::Standing as Reported,
+    rollcall,
     subscription::Update,
 };
+use joins::Joins;
 use look::Looks;
 use meters::Meters;
 
@@ -77,6 +81,8 @@ pub enum Input {
     Kernel(Heard),
     /// A port's workload has said on its link that it is there.
     Announced(PortId, Announcement),
+    /// A port's workload has said what multicast groups it has joined, or left.
+    Reported(PortId, membership::Report),
     /// Somebody asks.
     Ask(Question),
 }
@@ -110,6 +116,8 @@ pub struct Standpoint {
 pub struct Outputs {
     /// What workloads have said of themselves, as far as it is news.
     pub heard: tokio::sync::mpsc::Sender<herald::News>,
+    /// What multicast groups ports have joined.
+    pub joined: watch::Sender<rollcall::Ports>,
     /// What is to be announced.
     pub announce: Option<watch::Sender<Announcements>>,
     /// What the responders answer; the whole, since a port's link may have come or gone.
@@ -131,6 +139,8 @@ pub struct ResponderChange {
     pub port: PortId,
     /// What it answers from now on; none when it is gone.
     pub responder: Option<Responder>,
+    /// Whether its workload is asked what multicast groups it has joined.
+    pub joins: bool,
 }
 
 /// The loop and all that it owns.
@@ -169,6 +179,7 @@ pub struct Reconciler {
     writes: u64,
     mended: u64,
     looks: Looks,
+    joins: Joins,
     meters: Meters,
     next_move: Instant,
 }
@@ -214,6 +225,7 @@ impl Reconciler {
             writes: 0,
             mended: 0,
             looks,
+            joins: Joins::new(Instant::now()),
             meters,
             next_move: Instant::now(),
         };
@@ -248,6 +260,7 @@ impl Reconciler {
         loop {
             self.settle();
             self.meter();
+            self.look_at_joins();
             self.set_doubt(self.doubt.expire(Instant::now()));
             self.check_flows(inputs);
             match self.next_input(inputs) {
@@ -271,7 +284,7 @@ impl Reconciler {
         let look = self.looks.due();
         let due = [self.flows.due(), self.doubt.due()];
         let until = due.into_iter().flatten().fold(look, Instant::min);
-        let until = until.min(self.meters.due());
+        let until = until.min(self.meters.due()).min(self.joins.due());
         let until = match self.kernel.programs_to_move() {
             0 => until,
             _ => until.min(self.next_move),
@@ -317,6 +330,7 @@ impl Reconciler {
             Input::Peers(there) => self.set_doubt(self.doubt.peers(there, Instant::now())),
             Input::Kernel(heard) => self.hear_kernel(heard),
             Input::Announced(port, announcement) => self.hear_announcement(port, &announcement),
+            Input::Reported(port, report) => self.hear_report(port, &report),
             Input::Ask(question) => {
                 self.settle();
                 self.answer(question);

@@ -3,14 +3,14 @@
 //! It runs on a thread of its own. Ports are told apart by interface index; an interface that comes back
 //! under its name has another index, so every change of a port's link looks its index up anew.
 
-use std::{collections::HashMap, io, sync::Arc, thread};
+use std::{collections::HashMap, io, net::Ipv6Addr, sync::Arc, thread};
 
 use anyhow::{Context, Result};
 use hextet_autoconf::{Action, Duid, Event, PortKey, Responder as Engine};
 use hextet_kernel::packet::PacketSocket;
 use hextet_metadata::{self as metadata, Metadata, Question, QuestionId, http::Answer};
 use hextet_model::state::marks;
-use hextet_types::PortId;
+use hextet_types::{Mac, PortId};
 use nix::net::if_::if_nametoindex;
 use rand::Rng;
 use tokio::{
@@ -22,6 +22,8 @@ use tracing::{debug, warn};
 use crate::{
     announcement::{self, Announcement},
     clock::Clock,
+    membership,
+    querier::Querier,
     reconciler::{Input, ResponderChange},
     relay::{Answered, Asked, Ends},
 };
@@ -67,6 +69,8 @@ pub fn start(
                         clock,
                         indexes: HashMap::new(),
                         ports: HashMap::new(),
+                        querier: Querier::default(),
+                        gateways: HashMap::new(),
                         inputs,
                         asked: nova.asked,
                         unread: true,
@@ -92,6 +96,9 @@ struct Driver {
     clock: Clock,
     indexes: HashMap<PortId, PortKey>,
     ports: HashMap<u32, PortId>,
+    /// Who is asked what it has joined, and from which addresses.
+    querier: Querier,
+    gateways: HashMap<u32, (Mac, Ipv6Addr)>,
     /// Who is told what workloads say of themselves.
     inputs: std::sync::mpsc::SyncSender<Input>,
     /// What Nova is to answer.
@@ -108,7 +115,11 @@ impl Driver {
         mut answered: mpsc::Receiver<Answered>,
     ) {
         loop {
-            let wakeups = [self.engine.next_wakeup(), self.metadata.next_wakeup()];
+            let wakeups = [
+                self.engine.next_wakeup(),
+                self.metadata.next_wakeup(),
+                self.querier.next_wakeup(),
+            ];
             let wakeup = wakeups.into_iter().flatten().min();
             tokio::select! {
                 change = changes.recv() => match change {
@@ -131,6 +142,7 @@ impl Driver {
                     self.unread |= self.receive();
                     self.act(|engine, now| engine.handle(Event::Timer, now));
                     self.answer(metadata::Event::Timer);
+                    self.query();
                 }
             }
         }
@@ -152,6 +164,7 @@ impl Driver {
             self.metadata.remove_port(link_of(former));
             self.indexes.remove(&change.port);
             self.ports.remove(&link_of(former));
+            self.ask_no_more(link_of(former));
         }
         let (Some(responder), Some(key)) = (change.responder, index) else {
             return;
@@ -163,6 +176,13 @@ impl Driver {
         self.indexes.insert(change.port, key);
         self.ports.insert(link_of(key), change.port);
         let now = self.clock.now();
+        if change.joins {
+            let gateway = (host_mac, responder.config.link_local);
+            self.gateways.insert(link_of(key), gateway);
+            self.querier.ask(link_of(key), now);
+        } else {
+            self.ask_no_more(link_of(key));
+        }
         match self.engine.set_port(key, responder.config, now) {
             Ok(actions) => self.send(actions),
             Err(error) => {
@@ -182,6 +202,12 @@ impl Driver {
                         self.answer(metadata::Event::Frame { link: index, bytes });
                         continue;
                     }
+                    if let Some(report) = membership::parse(bytes) {
+                        if let Some(port) = self.ports.get(&index) {
+                            let _ = self.inputs.try_send(Input::Reported(*port, report));
+                        }
+                        continue;
+                    }
                     if let Some(announcement) = announcement::parse(bytes) {
                         self.hear(index, announcement);
                         continue;
@@ -194,6 +220,22 @@ impl Driver {
             }
         }
         true
+    }
+
+    fn ask_no_more(&mut self, link: u32) {
+        self.querier.leave(link);
+        self.gateways.remove(&link);
+    }
+
+    /// Asks those who are due what they have joined.
+    fn query(&mut self) {
+        for link in self.querier.take_due(self.clock.now()) {
+            if let Some((mac, link_local)) = self.gateways.get(&link) {
+                for frame in membership::queries(*mac, *link_local) {
+                    self.send_frame(link, &frame);
+                }
+            }
+        }
     }
 
     /// Who says it once more is heard then: the queue is full only while there is much else to do.

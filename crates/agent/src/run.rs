@@ -35,7 +35,7 @@ use crate::{
     probe,
     reconciler::{Input, Outputs, Reconciler},
     relay::{self, Relay},
-    reporter, responder,
+    reporter, responder, rollcall,
     subscription::{self, Update},
 };
 
@@ -123,6 +123,11 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let (_, none) = async_mpsc::channel(1);
     let news = std::mem::replace(&mut agent.news, none);
     tokio::spawn(herald::run(config.server.clone(), identity.clone(), news));
+    tokio::spawn(rollcall::run(
+        config.server.clone(),
+        identity.clone(),
+        agent.joined.clone(),
+    ));
     tokio::spawn(meters::run(
         config.server.clone(),
         identity.clone(),
@@ -166,6 +171,7 @@ struct Agent {
     /// Told when the first BGP peer is there again.
     reach: Arc<Notify>,
     news: async_mpsc::Receiver<herald::News>,
+    joined: watch::Receiver<rollcall::Ports>,
     ledger: Arc<Ledger>,
     /// For whoever can ask the server.
     relay: Option<Relay>,
@@ -178,6 +184,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let (inputs, heard) = mpsc::sync_channel(QUEUE);
     let (standing, standing_told) = watch::channel(reporter::Standing::default());
     let (news, news_told) = async_mpsc::channel(herald::QUEUE);
+    let (joined, joined_told) = watch::channel(rollcall::Ports::new());
     let (responders, responders_told) = async_mpsc::unbounded_channel();
     let (announce, announcements) = watch::channel(bgp::Announcements::new());
     let (watched, whom) = watch::channel(probe::Watched::new());
@@ -192,6 +199,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         watched,
         standbys,
         heard: news,
+        joined,
         ledger: Arc::clone(&ledger),
     };
     let reconciler = Reconciler::new(
@@ -227,10 +235,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         sources(config, &inputs, speaker.as_ref(), drains, clock),
     )?;
     metrics::serve(config.metrics, inputs.clone()).await?;
-    let reconciling = thread::Builder::new()
-        .name("reconciler".to_owned())
-        .spawn(move || reconciler.run(&heard))
-        .context("start the reconciler's thread")?;
+    let reconciling = begin(reconciler, heard)?;
     Ok(Agent {
         inputs,
         standing: standing_told,
@@ -238,11 +243,19 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         standbys: standbys_told,
         reach,
         news: news_told,
+        joined: joined_told,
         ledger,
         relay: Some(relay),
         speaker,
         reconciling,
     })
+}
+
+fn begin(reconciler: Reconciler, inputs: mpsc::Receiver<Input>) -> Result<thread::JoinHandle<()>> {
+    thread::Builder::new()
+        .name("reconciler".to_owned())
+        .spawn(move || reconciler.run(&inputs))
+        .context("start the reconciler's thread")
 }
 
 /// Watches other hosts' kernels, if tunnels lead here.

@@ -4,9 +4,10 @@
 //! |---|---|---|
 //! | `POST /v1/join` | [`JoinRequest`], without a client certificate | [`JoinResponse`] |
 //! | `POST /v1/renew` | [`RenewRequest`] | [`JoinResponse`] |
-//! | `GET /v5/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
+//! | `GET /v6/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
 //! | `POST /v1/heard` | [`Heard`] | 204 |
+//! | `POST /v1/joined` | [`Memberships`] | 204 |
 //! | `POST /v1/metered` | [`Metered`] | 204 |
 //! | `POST /v1/metadata` | [`MetadataRequest`] | [`MetadataAnswer`] |
 //!
@@ -32,10 +33,16 @@ pub const SERVER_NAME: &str = "server.hextet.internal";
 
 /// Where the intent is told. The version is that of [`Change`]: an agent that does not know of one of its steps
 /// asks for an older one, and is told that it is too old.
-pub const INTENT: &str = "/v5/intent";
+pub const INTENT: &str = "/v6/intent";
 /// Where it was told to agents that know nothing of routers; of standbys; of address groups, which they would take for any
 /// address; of Nova's metadata.
-pub const FORMER_INTENTS: &[&str] = &["/v1/intent", "/v2/intent", "/v3/intent", "/v4/intent"];
+pub const FORMER_INTENTS: &[&str] = &[
+    "/v1/intent",
+    "/v2/intent",
+    "/v3/intent",
+    "/v4/intent",
+    "/v5/intent",
+];
 
 /// Asks for a certificate against a one-time token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +140,42 @@ pub struct StatusReport {
 pub struct Heard {
     /// At most 1,000 ports with 64 addresses each.
     pub ports: BTreeMap<PortId, BTreeSet<IpAddr>>,
+}
+
+/// Which multicast groups ports have joined: of each port all, so the last report counts. Groups that nobody can join, and
+/// what is beyond the bounds of a network, are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memberships {
+    /// At most [`Memberships::MAX_PORTS`], with [`Memberships::MAX_GROUPS`] groups each.
+    pub ports: BTreeMap<PortId, BTreeSet<IpAddr>>,
+}
+
+impl Memberships {
+    /// Ports in one report.
+    pub const MAX_PORTS: usize = 1_000;
+    /// Groups of one port.
+    pub const MAX_GROUPS: usize = 32;
+}
+
+/// Whether a group is one that hosts join to hear of: not those of all nodes on a link, of neighbour discovery (RFC 4861 §7.2.2),
+/// of reports themselves (RFC 3376 §4.2.14, RFC 3810 §5.2.14), or of VRRP, which goes its own way.
+pub fn is_joinable(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => {
+            let of_link = matches!(group.octets(), [224, 0, 0, 0 | 1 | 18 | 22]);
+            group.is_multicast() && !of_link
+        }
+        IpAddr::V6(group) => {
+            let of_link = matches!(
+                group.segments(),
+                [0xff02, 0, 0, 0, 0, 0, 0, 0 | 1 | 0x12 | 0x16]
+                    | [0xff02, 0, 0, 0, 0, 1, 0xff00..=0xffff, _]
+            );
+            let scope = group.segments()[0] & 0xf;
+            group.is_multicast() && scope >= 2 && !of_link
+        }
+    }
 }
 
 /// What metering labels' counters have counted on this host; of one counter, older readings before younger ones.
@@ -253,6 +296,37 @@ pub enum PortState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_joined_that_are_for_those_who_ask() {
+        for good in [
+            "224.0.0.251",
+            "239.1.2.3",
+            "224.0.0.2",
+            "ff02::fb",
+            "ff05::1:3",
+            "ff02::2",
+            "ff3e::1",
+        ] {
+            assert!(is_joinable(good.parse().unwrap()), "{good}");
+        }
+        for bad in [
+            "224.0.0.1",
+            "224.0.0.18",
+            "224.0.0.22",
+            "10.0.0.1",
+            "255.255.255.255",
+            "ff02::1",
+            "ff02::12",
+            "ff02::16",
+            "ff02::1:ff00:1",
+            "ff01::fb",
+            "fe80::1",
+            "2001:db8::1",
+        ] {
+            assert!(!is_joinable(bad.parse().unwrap()), "{bad}");
+        }
+    }
 
     #[test]
     fn tunnels_end_at_addresses_that_routes_lead_to() {

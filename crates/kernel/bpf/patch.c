@@ -36,8 +36,11 @@ int hextet_patch(struct __sk_buff *skb)
 	__u32 *to = bpf_map_lookup_elem(&patches, &link);
 	if (!to)
 		return TC_ACT_SHOT;
-	if (*to & FAR_END)
+	// The port's program tells by its own marks what it has seen before.
+	if (*to & FAR_END) {
+		skb->mark = 0;
 		return bpf_redirect_peer(*to & ~FAR_END, 0);
+	}
 	return bpf_redirect(*to, 0);
 }
 

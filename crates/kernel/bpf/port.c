@@ -5,7 +5,7 @@
 // pass, and marks the rest, so that policy can tell it from what the host itself or an uplink sends, and
 // what has a source that the port may use. It also makes it look as if it had come by multicast, which the
 // kernel does not forward, until policy has seen the marks; what has come by multicast or broadcast goes no
-// further (RFC 1122 §3.3.6). Nor do IPv4 redirects, and what poses as a DHCP server.
+// further (RFC 1122 §3.3.6), but for copies that are made of it (multicast.h). Nor do IPv4 redirects, and what poses as a DHCP server.
 // It also answers pings of fe80::1, so that no port needs an address: the kernel's lists of addresses
 // and of routes to fe80::/64 are walked for each one more, 14 CPU-seconds for 10,000 ports.
 //
@@ -129,6 +129,8 @@
 // What a judge says of multicast, by whether its source is checked.
 #define ADVERT 0x100
 #define ADVERT_CHECKED 0x101
+// And of that which came from another host for one who has joined.
+#define CAST 0x102
 // Of protocols without a checksum of their own.
 #define NO_CHECKSUM 0xffff
 // In UDP and in tunnels, which may leave an inner checksum to the host, no rule looks further than this.
@@ -143,8 +145,9 @@ struct map {
 
 // Of (mac, addr): what a port may send from; of addr alone: who asks for it is told another Ethernet address than the
 // gateway's, the value; of mac alone: what is sent there gets the value as mark. A receiver of VRRP is by the sender's
-// mac, a number and the family.
-enum kind { SOURCE, ANSWER, WAY, RECEIVER };
+// mac, a number and the family. Of a link alone: the number of its private network, and in two halves the IPv6 address that its
+// port speaks from.
+enum kind { SOURCE, ANSWER, WAY, RECEIVER, NETWORK, OWN_HIGH, OWN_LOW };
 
 // IPv4 addresses are mapped (RFC 4291 §2.5.5.2).
 struct source {
@@ -573,9 +576,15 @@ static __always_inline int may_err(struct __sk_buff *skb)
 	return take(&errors, skb->ifindex, bpf_ktime_get_ns(), ERROR_NANOS, ERRORS_NANOS);
 }
 
-static __always_inline int goes_on(struct __sk_buff *skb, __u8 hops)
+static __always_inline int is_class_d(__be32 addr)
 {
-	return hops > 1 || may_err(skb);
+	return (addr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000);
+}
+
+// What is sent to a group has few hops, and makes nobody send errors.
+static __always_inline int goes_on(struct __sk_buff *skb, __u8 hops, int to_group)
+{
+	return to_group || hops > 1 || may_err(skb);
 }
 
 // Where a protocol has its checksum, behind the first octet of its header.
@@ -632,6 +641,8 @@ static __always_inline int checksum_in_place(struct __sk_buff *skb, __u32 header
 	       start + left.offset >= header + JUDGED;
 }
 
+#include "audience.h"
+
 static __always_inline void give_back(__u32 link, __u64 nanos)
 {
 	__u64 *whole_at = bpf_map_lookup_elem(&rooms, &link);
@@ -640,14 +651,14 @@ static __always_inline void give_back(__u32 link, __u64 nanos)
 		*whole_at -= nanos;
 }
 
-// Whether a fragment may come in. What is taken comes back with the last fragment of a datagram all of
+// Whether a fragment may come in, of which the kernel may have to hold so many copies. What is taken comes back with the last fragment of a datagram all of
 // whose fragments came in order, one right behind the other: then the kernel holds nothing of it any more.
 // Any others wait for their time.
 static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram,
-				struct fragment *fragment)
+				struct fragment *fragment, __u32 copies)
 {
 	__u64 now = bpf_ktime_get_ns();
-	__u64 nanos = (2ULL * skb->len + FRAGMENT_OVERHEAD) * NANOS_PER_OCTET;
+	__u64 nanos = (2ULL * skb->len + FRAGMENT_OVERHEAD) * NANOS_PER_OCTET * copies;
 	struct progress *progress;
 
 	if (!take(&rooms, skb->ifindex, now, nanos, FRAGMENT_NANOS))
@@ -690,6 +701,7 @@ static __always_inline int judge_ipv4_fragment(struct __sk_buff *skb, struct iph
 	struct datagram datagram = {};
 	struct fragment fragment;
 	__u16 place = bpf_ntohs(ip->frag_off);
+	__u32 copies = 1;
 
 	fragment.first = 8 * (place & IPV4_OFFSET);
 	fragment.length = (__u16)(bpf_ntohs(ip->tot_len) - 4 * ip->ihl);
@@ -699,7 +711,12 @@ static __always_inline int judge_ipv4_fragment(struct __sk_buff *skb, struct iph
 	datagram.protocol = ip->protocol;
 	datagram.source[0] = ip->saddr;
 	datagram.destination[0] = ip->daddr;
-	return fits(skb, &datagram, &fragment);
+	if (is_class_d(ip->daddr)) {
+		__be32 group[4] = { 0, 0, bpf_htonl(0xffff), ip->daddr };
+
+		copies = copies_of(skb, group);
+	}
+	return fits(skb, &datagram, &fragment, copies);
 }
 
 // The headers of a packet that comes in nearly always are where they can be read without a call; where
@@ -727,7 +744,8 @@ __noinline int judge_ipv4(struct __sk_buff *skb)
 	source.kind = SOURCE;
 	mapped(&source, ip.saddr);
 	marks = checked(&source);
-	if (is_metadata_v4(ip.daddr) || !goes_on(skb, ip.ttl) || (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
+	if (is_metadata_v4(ip.daddr) || !goes_on(skb, ip.ttl, is_class_d(ip.daddr)) ||
+	    (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
 		return TC_ACT_SHOT;
 	place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
 	if (place && (!judge_ipv4_fragment(skb, &ip) || !checksummed(skb)))
@@ -781,6 +799,7 @@ static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
 		__be32 id;
 	} header;
 	__u16 place;
+	__u32 copies = 1;
 
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) ||
 	    bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
@@ -796,7 +815,9 @@ static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
 	datagram.id = header.id;
 	__builtin_memcpy(datagram.source, &ip.saddr, 16);
 	__builtin_memcpy(datagram.destination, &ip.daddr, 16);
-	return fits(skb, &datagram, &fragment);
+	if (ip.daddr.in6_u.u6_addr8[0] == 0xff)
+		copies = copies_of(skb, datagram.destination);
+	return fits(skb, &datagram, &fragment, copies);
 }
 
 static __always_inline int is_extension(__u8 header)
@@ -877,7 +898,7 @@ __noinline int judge_ipv6(struct __sk_buff *skb)
 	source.kind = SOURCE;
 	__builtin_memcpy(source.addr, &ip->saddr, 16);
 	marks = checked(&source);
-	if (is_metadata_v6((__be32 *)&ip->daddr) || !goes_on(skb, ip->hop_limit))
+	if (is_metadata_v6((__be32 *)&ip->daddr) || !goes_on(skb, ip->hop_limit, *(__u8 *)&ip->daddr == 0xff))
 		return TC_ACT_SHOT;
 	carried = is_extension(ip->nexthdr) ? find_carried(skb) : (__u64)ip->nexthdr << 32 | plain;
 	if (!carried)
@@ -947,14 +968,16 @@ static __always_inline int vrrp_family(struct __sk_buff *skb, int *checked)
 }
 
 // Copies VRRP to those who share addresses with its sender, as it is: nothing of it is routed. To another host a copy goes
-// under that one's Ethernet address for this, where it gets its own again.
+// under that one's Ethernet address for this, where it gets its own again. TC_ACT_UNSPEC, if it is none.
 __noinline int replicate(struct __sk_buff *skb, int checked)
 {
 	struct source slot = { .link = skb->ifindex, .kind = RECEIVER };
 	__u8 group[2][6] = { { 0x01, 0x00, 0x5e, 0, 0, 0x12 }, { 0x33, 0x33, 0, 0, 0, 0x12 } };
 	int family = vrrp_family(skb, &checked);
 
-	if (!family || bpf_skb_load_bytes(skb, 6, slot.mac, 6) ||
+	if (!family)
+		return TC_ACT_UNSPEC;
+	if (bpf_skb_load_bytes(skb, 6, slot.mac, 6) ||
 	    !take(&adverts, skb->ifindex, bpf_ktime_get_ns(), ADVERT_NANOS, ADVERTS_NANOS))
 		return TC_ACT_SHOT;
 	slot.addr[1] = bpf_htonl(family);
@@ -984,6 +1007,18 @@ __noinline int replicate(struct __sk_buff *skb, int checked)
 	return TC_ACT_SHOT;
 }
 
+// Whether a packet is for a group of its family.
+static __always_inline int to_group(struct __sk_buff *skb)
+{
+	__u32 offset = sizeof(struct ethhdr);
+	__u8 first;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return !READ(skb, offset + offsetof(struct iphdr, daddr), first) && (first & 0xf0) == 0xe0;
+	return skb->protocol == bpf_htons(ETH_P_IPV6) &&
+	       !READ(skb, offset + offsetof(struct ipv6hdr, daddr), first) && first == 0xff;
+}
+
 // What comes from another host, on a VXLAN device: what is for a next hop here has that one's Ethernet address.
 static __always_inline int from_tunnel(struct __sk_buff *skb)
 {
@@ -991,7 +1026,7 @@ static __always_inline int from_tunnel(struct __sk_buff *skb)
 	__u8 to[6];
 
 	if (skb->pkt_type != PACKET_OTHERHOST)
-		return TC_ACT_OK;
+		return to_group(skb) ? CAST : TC_ACT_OK;
 	if (READ(skb, 0, to))
 		return TC_ACT_SHOT;
 	if (to[0] == 0x0a && to[1] == 0x68 && to[2] == 0x78)
@@ -1025,6 +1060,7 @@ static __always_inline int judge(struct __sk_buff *skb)
 }
 
 #include "flows.h"
+#include "multicast.h"
 
 // Whether a packet that may go on goes where its sender's gateway sends it: from a port, with a source of its own.
 static __always_inline int is_ordinary(struct __sk_buff *skb)
@@ -1039,14 +1075,25 @@ static __always_inline int is_ordinary(struct __sk_buff *skb)
 SEC("classifier/ingress")
 int hextet_ingress(struct __sk_buff *skb)
 {
-	int has_entry = 0, verdict = take_short_way(skb, &has_entry);
+	int has_entry = 0, checked, verdict;
 
+	if (is_copy(skb))
+		return go_on(skb);
+	verdict = take_short_way(skb, &has_entry);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	verdict = judge(skb);
 	if (has_entry && verdict == TC_ACT_OK && is_ordinary(skb))
 		note_sender(skb);
-	return verdict < ADVERT ? verdict : replicate(skb, verdict == ADVERT_CHECKED);
+	if (verdict < ADVERT)
+		return verdict;
+	if (verdict == CAST)
+		return spread(skb, 0);
+	checked = verdict == ADVERT_CHECKED;
+	verdict = replicate(skb, checked);
+	if (verdict != TC_ACT_UNSPEC)
+		return verdict;
+	return spread(skb, checked ? MARK_FROM_PORT | MARK_SOURCE_CHECKED : MARK_FROM_PORT);
 }
 
 SEC("classifier/egress")
@@ -1054,6 +1101,8 @@ int hextet_egress(struct __sk_buff *skb)
 {
 	if (!(skb->ifindex & (TUNNEL | LEG)) && !(skb->mark & MARK_ADMITTED))
 		return TC_ACT_SHOT;
+	if (is_copy(skb))
+		return restore(skb);
 	learn_way(skb);
 	// A VXLAN device that is given a mark looks for its way anew for each packet.
 	if (skb->ifindex & TUNNEL)

@@ -1,7 +1,8 @@
 // What the packet socket for RA, DHCP and metadata takes in: router solicitations (RFC 4861), datagrams to the
 // DHCPv4 server's port (RFC 2131) and to the DHCPv6 server's (RFC 8415), TCP to the metadata service's addresses, and
 // what workloads say of themselves: ARP about one's own address (RFC 5227), RARP, unsolicited neighbour
-// advertisements (RFC 4861), VRRP (RFC 5798); untagged and not our own.
+// advertisements (RFC 4861), VRRP (RFC 5798), and which multicast groups they have joined: reports of IGMP (RFC 2236, RFC
+// 3376) and MLD (RFC 2710, RFC 3810); untagged and not our own.
 //
 // Of each link it takes so many at once and so many a second of either kind; the rest is dropped before it costs room in
 // the socket's buffer, which all links share, or anything of who reads there. So a workload that floods
@@ -25,6 +26,9 @@
 
 #define ICMPV6_RS 133
 #define ICMPV6_NA 136
+#define ICMPV6_MLD_REPORT 131
+#define ICMPV6_MLD_DONE 132
+#define ICMPV6_MLD2_REPORT 143
 #define NA_SOLICITED 0x40
 #define VRRP 112
 #define DHCPV4_SERVER 67
@@ -43,7 +47,7 @@
 #define WHOLE 0x40000
 #define NOTHING 0
 
-enum kind { NONE, REQUEST, SEGMENT, ANNOUNCEMENT };
+enum kind { NONE, REQUEST, SEGMENT, ANNOUNCEMENT, REPORT };
 
 struct map {
 	__u32 type, key_size, value_size, max_entries, map_flags, id, pinning;
@@ -82,6 +86,8 @@ static __always_inline enum kind of_icmpv6(struct __sk_buff *skb, __u32 offset)
 		return NONE;
 	if (icmp.type == ICMPV6_RS)
 		return REQUEST;
+	if (icmp.type == ICMPV6_MLD_REPORT || icmp.type == ICMPV6_MLD_DONE || icmp.type == ICMPV6_MLD2_REPORT)
+		return REPORT;
 	return icmp.type == ICMPV6_NA && !(icmp.flags & NA_SOLICITED) ? ANNOUNCEMENT : NONE;
 }
 
@@ -106,6 +112,16 @@ static __always_inline enum kind of_ipv6(struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, nexthdr), &next,
 			       1))
 		return NONE;
+	// Reports have a Router Alert option before them (RFC 3810 §5).
+	if (next == IPPROTO_HOPOPTS) {
+		struct {
+			__u8 next, length;
+		} options;
+
+		if (bpf_skb_load_bytes(skb, offset, &options, sizeof(options)) || options.next != IPPROTO_ICMPV6)
+			return NONE;
+		return of_icmpv6(skb, offset + 8 * (options.length + 1)) == REPORT ? REPORT : NONE;
+	}
 	if (next == IPPROTO_UDP)
 		return to_port(skb, offset, DHCPV6_SERVER) ? REQUEST : NONE;
 	if (next == IPPROTO_ICMPV6)
@@ -128,6 +144,8 @@ static __always_inline enum kind of_ipv4(struct __sk_buff *skb)
 		return NONE;
 	if (ip.protocol == VRRP)
 		return ANNOUNCEMENT;
+	if (ip.protocol == IPPROTO_IGMP)
+		return REPORT;
 	if (ip.protocol == IPPROTO_TCP)
 		return is_metadata_v4(ip.daddr) ? SEGMENT : NONE;
 	return ip.protocol == IPPROTO_UDP &&

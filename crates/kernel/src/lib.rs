@@ -5,6 +5,7 @@
 //! blocks for as long as a system call does; nothing here decides what should stand.
 
 pub mod allocator;
+mod audiences;
 mod bpf;
 mod btf;
 pub mod conntrack;

@@ -268,14 +268,14 @@ mod tests {
     use super::*;
     use crate::{netlink::Batch, tc::join_patched};
 
-    /// `return TC_ACT_SHOT`, and how another version might have it: `return TC_ACT_STOLEN`.
-    const SHOT: [u8; 7] = [0, 0, 0, 2, 0, 0, 0];
+    /// `return TC_ACT_SHOT`, by whatever register, and how another version might have it: `return TC_ACT_STOLEN`.
+    const SHOT: [u8; 6] = [0, 0, 2, 0, 0, 0];
     const STOLEN: u8 = 4;
     const LO: u32 = 1;
 
     fn another_version() -> Vec<u8> {
         let mut object = OBJECT.to_vec();
-        let moves = |window: &[u8]| matches!(window[0], 0xb4 | 0xb7) && window[1..] == SHOT;
+        let moves = |window: &[u8]| matches!(window[0], 0xb4 | 0xb7) && window[2..] == SHOT;
         let places: Vec<usize> = (0..object.len() - 8)
             .filter(|at| moves(&object[*at..*at + 8]))
             .collect();

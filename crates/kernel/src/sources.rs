@@ -13,7 +13,7 @@ use std::{
 };
 
 use aya::maps::{MapData, MapInfo};
-use hextet_model::state::{HopEntry, HopKey};
+use hextet_model::state::{HopEntry, HopKey, SpeakerFact};
 use hextet_types::{Family, Mac};
 
 use crate::error::{Error, chain};
@@ -52,6 +52,9 @@ const SOURCE: u16 = 0;
 const ANSWER: u16 = 1;
 const WAY: u16 = 2;
 const RECEIVER: u16 = 3;
+const NETWORK: u16 = 4;
+const OWN_HIGH: u16 = 5;
+const OWN_LOW: u16 = 6;
 /// In a receiver's value: any source will do.
 const ANY_SOURCE: u64 = 1 << 63;
 const NO_MAC: Mac = Mac::new([0; 6]);
@@ -99,6 +102,8 @@ pub enum What {
         /// Where it goes.
         to: To,
     },
+    /// What is known of a link whose multicast is copied.
+    Speaker(SpeakerFact, u64),
 }
 
 /// One of the receivers of a sender's VRRP.
@@ -141,6 +146,16 @@ pub enum By {
     Hop(HopKey),
     /// A receiver.
     Receiver(Sender),
+    /// A link.
+    Speaker(SpeakerFact),
+}
+
+fn kind_of(fact: SpeakerFact) -> u16 {
+    match fact {
+        SpeakerFact::Network => NETWORK,
+        SpeakerFact::OwnHigh => OWN_HIGH,
+        SpeakerFact::OwnLow => OWN_LOW,
+    }
 }
 
 impl Place {
@@ -151,6 +166,7 @@ impl Place {
             By::Hop(HopKey::Answer(addr)) => (ANSWER, NO_MAC, addr),
             By::Hop(HopKey::Way(mac)) => (WAY, mac, none),
             By::Receiver(Sender { mac, family, slot }) => (RECEIVER, mac, slot_of(family, slot)),
+            By::Speaker(fact) => (kind_of(fact), NO_MAC, none),
         };
         let addr = match addr {
             IpAddr::V4(addr) => addr.to_ipv6_mapped(),
@@ -173,6 +189,7 @@ impl Entry {
             What::Hop(HopEntry::Answer { addr, .. }) => By::Hop(HopKey::Answer(addr)),
             What::Hop(HopEntry::Way { mac, .. }) => By::Hop(HopKey::Way(mac)),
             What::Receiver { sender, .. } => By::Receiver(sender),
+            What::Speaker(fact, _) => By::Speaker(fact),
         };
         let link = self.link;
         Place { link, by }
@@ -192,6 +209,7 @@ impl Entry {
                 let any = if to.any_source { ANY_SOURCE } else { 0 };
                 u64::from(to.link) | host | any
             }
+            What::Speaker(_, value) => value,
         }
     }
 
@@ -232,6 +250,9 @@ impl Entry {
                 };
                 What::Receiver { sender, to }
             }
+            NETWORK => What::Speaker(SpeakerFact::Network, value),
+            OWN_HIGH => What::Speaker(SpeakerFact::OwnHigh, value),
+            OWN_LOW => What::Speaker(SpeakerFact::OwnLow, value),
             _ => return None,
         };
         let link = u32::from_ne_bytes([l0, l1, l2, l3]);
@@ -438,6 +459,17 @@ mod tests {
                     [2, 3, 4, 5, 6, 7],
                     RECEIVER,
                 ),
+                (
+                    What::Speaker(SpeakerFact::Network, 1 << 39),
+                    [0; 6],
+                    NETWORK,
+                ),
+                (
+                    What::Speaker(SpeakerFact::OwnHigh, u64::MAX),
+                    [0; 6],
+                    OWN_HIGH,
+                ),
+                (What::Speaker(SpeakerFact::OwnLow, 7), [0; 6], OWN_LOW),
             ];
             for (what, by, kind) in entries {
                 let entry = Entry { link: 7, what };

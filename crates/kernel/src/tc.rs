@@ -25,6 +25,7 @@ use aya::{
 use hextet_types::Mac;
 
 use crate::{
+    audiences::{self, Audiences},
     bpf::{DIRECTIONS, Direction, Program},
     edge::{self, Layout},
     error::{Error, chain},
@@ -50,7 +51,6 @@ const TCA_EGRESS_BLOCK: u16 = 14;
 const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
-const TCA_BPF_TAG: u16 = 10;
 const TCA_BPF_ID: u16 = 11;
 const DIRECT_ACTION: u32 = 1;
 const ETH_P_ALL: u16 = 3;
@@ -98,17 +98,20 @@ pub enum Hung {
     Foreign,
 }
 
-/// The loaded programs, and the map of sources that the one in place looks into.
+/// The loaded programs, and the maps that those in place look into.
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
     tags: [[u8; 8]; 2],
-    ingress: u32,
+    ids: [u32; 2],
     own: Sources,
-    /// That of the program in place, where it is not the one that we loaded.
+    own_audiences: Audiences,
+    /// Those of the programs in place, where these are not the ones that we loaded.
     theirs: Option<Sources>,
-    /// That program, if it is the same as ours.
-    adopted: Option<Program>,
+    /// Likewise, where they have one.
+    their_audiences: Option<Audiences>,
+    /// Those programs, if they are the same as ours.
+    adopted: Option<[Program; 2]>,
     /// Whether we have looked what is in place.
     looked: bool,
 }
@@ -121,8 +124,6 @@ pub struct Filters([Vec<Filter>; 2]);
 #[derive(Debug)]
 pub struct Filter {
     place: (u32, u32, u32),
-    /// Of its program.
-    pub tag: [u8; 8],
     /// Its program's number.
     pub program: u32,
 }
@@ -161,13 +162,17 @@ impl Programs {
         let Some(Map::HashMap(own)) = ebpf.take_map(sources::NAME) else {
             return Err(Error::Program(format!("no map {}", sources::NAME)));
         };
-        let [ingress, _] = ids;
+        let Some(Map::HashMap(audiences)) = ebpf.take_map(audiences::NAME) else {
+            return Err(Error::Program(format!("no map {}", audiences::NAME)));
+        };
         Ok(Programs {
             ebpf,
             tags,
-            ingress,
+            ids,
             own: Sources::new(own)?,
+            own_audiences: Audiences::new(audiences)?,
             theirs: None,
+            their_audiences: None,
             adopted: None,
             looked: false,
         })
@@ -176,6 +181,18 @@ impl Programs {
     /// The map that the program in place looks into; as long as there is none, the one that ours will.
     pub fn sources(&self) -> &Sources {
         self.theirs.as_ref().unwrap_or(&self.own)
+    }
+
+    /// Likewise the map of who has joined groups.
+    pub fn audiences(&self) -> &Audiences {
+        self.their_audiences.as_ref().unwrap_or(&self.own_audiences)
+    }
+
+    /// The same, to be written.
+    pub fn audiences_mut(&mut self) -> &mut Audiences {
+        self.their_audiences
+            .as_mut()
+            .unwrap_or(&mut self.own_audiences)
     }
 
     /// Whether [`Programs::choose`] has been called.
@@ -190,54 +207,79 @@ impl Programs {
         in_place: impl IntoIterator<Item = (&'a Filters, &'a tcx::Ours)>,
     ) -> Result<(), Error> {
         self.looked = true;
-        let ingress = |program: &&Program| program.is_named(name_of(Direction::Ingress));
-        let mut ids = BTreeSet::new();
+        let mut ids = [BTreeSet::new(), BTreeSet::new()];
         for (filters, on_links) in in_place {
-            ids.extend(filters.program());
-            ids.extend(on_links.values().filter(ingress).map(Program::id));
+            for (ids, direction) in ids.iter_mut().zip(DIRECTIONS) {
+                let named = |program: &&Program| program.is_named(name_of(direction));
+                ids.extend(filters.program(direction));
+                ids.extend(on_links.values().filter(named).map(Program::id));
+            }
         }
-        let mut candidates = Vec::new();
-        for id in ids {
-            candidates.extend(open(id)?);
-        }
+        let [ingress, egress] = ids;
+        let mut candidates = open_all(ingress)?;
         let (held, [tag, _]) = (self.sources().id(), self.tags);
         candidates.sort_by_key(|c| Reverse((c.tag() == tag, c.maps().contains(&held))));
         for candidate in candidates {
             if candidate.maps().contains(&self.own.id()) {
-                (self.theirs, self.adopted) = (None, None);
+                (self.theirs, self.their_audiences, self.adopted) = (None, None, None);
                 return Ok(());
             }
+            let mut theirs = None;
             for map in candidate.maps() {
-                if let Some(theirs) = self.own.alike(*map)? {
-                    self.theirs = Some(theirs);
-                    self.adopted = Some(candidate).filter(|c| c.tag() == tag);
-                    return Ok(());
-                }
+                theirs = theirs.or(self.own.alike(*map)?);
+            }
+            if theirs.is_some() {
+                self.theirs = theirs;
+                return self.adopt(candidate, egress);
             }
         }
         Ok(())
     }
 
-    /// What the links of a namespace are to have; none, as long as another version's program is in place.
-    pub fn pair(&self) -> Result<Option<tcx::Pair<'_>>, Error> {
-        let ingress = match (&self.theirs, &self.adopted) {
-            (None, _) => (self.fd(Direction::Ingress)?, self.ingress),
-            (Some(_), Some(adopted)) => (adopted.fd(), adopted.id()),
-            (Some(_), None) => return Ok(None),
+    /// Goes by that ingress program, and by the one of these that shares maps with it: two that do not would not know of each
+    /// other's packets.
+    fn adopt(&mut self, ingress: Program, egress: BTreeSet<u32>) -> Result<(), Error> {
+        self.their_audiences = None;
+        for map in ingress.maps() {
+            if let Some(theirs) = Audiences::alike(*map)? {
+                self.their_audiences = Some(theirs);
+            }
+        }
+        let [own, other] = self.tags;
+        let fits = |egress: &Program| {
+            let mut maps = egress.maps().iter();
+            egress.tag() == other && maps.any(|map| ingress.maps().contains(map))
         };
-        let [_, egress] = self.tags;
-        Ok(Some(tcx::Pair {
-            fds: [ingress.0, self.fd(Direction::Egress)?],
-            ingress: ingress.1,
-            egress,
-        }))
+        let egress = open_all(egress)?.into_iter().find(fits);
+        let egress = egress.filter(|_| ingress.tag() == own);
+        self.adopted = egress.map(|egress| [ingress, egress]);
+        Ok(())
     }
 
-    /// Gets ready to take the place of another version: with all the sources that were in use.
+    /// What the links of a namespace are to have; none, as long as another version's program is in place.
+    pub fn pair(&self) -> Result<Option<tcx::Pair<'_>>, Error> {
+        Ok(match (&self.theirs, &self.adopted) {
+            (None, _) => {
+                let [ingress, egress] = DIRECTIONS.map(|direction| self.fd(direction));
+                let fds = [ingress?, egress?];
+                Some(tcx::Pair { fds, ids: self.ids })
+            }
+            (Some(_), Some(adopted)) => Some(tcx::Pair {
+                fds: adopted.each_ref().map(Program::fd),
+                ids: adopted.each_ref().map(Program::id),
+            }),
+            (Some(_), None) => None,
+        })
+    }
+
+    /// Gets ready to take the place of another version: with all that was in use.
     pub fn take_over(&mut self) -> Result<(), Error> {
         if let (Some(theirs), None) = (&self.theirs, &self.adopted) {
             self.own.copy(theirs)?;
-            self.theirs = None;
+            if let Some(theirs) = &self.their_audiences {
+                self.own_audiences.copy(theirs)?;
+            }
+            (self.theirs, self.their_audiences) = (None, None);
         }
         Ok(())
     }
@@ -247,10 +289,8 @@ impl Programs {
         let Some(pair) = self.pair()? else {
             return Ok(false);
         };
-        let [ingress, egress] = &filters.0;
-        let one = |filters: &[Filter], right: &dyn Fn(&Filter) -> bool| matches!(filters, [one] if one.is_ours() && right(one));
-        Ok(one(ingress, &|filter| filter.program == pair.ingress)
-            && one(egress, &|filter| filter.tag == pair.egress))
+        let one = |(filters, id): (&Vec<Filter>, u32)| matches!(filters.as_slice(), [one] if one.is_ours() && one.program == id);
+        Ok(filters.0.iter().zip(pair.ids).all(one))
     }
 
     /// Hangs the programs into the blocks, in place of what stands there under our handle.
@@ -290,10 +330,14 @@ impl Filters {
         ]))
     }
 
-    /// The ingress program of ours, of whatever version.
-    fn program(&self) -> Option<u32> {
-        let [ingress, _] = &self.0;
-        Some(ingress.iter().find(|filter| filter.is_ours())?.program)
+    /// The program of ours in that direction, of whatever version.
+    fn program(&self, direction: Direction) -> Option<u32> {
+        let [ingress, egress] = &self.0;
+        let filters = match direction {
+            Direction::Ingress => ingress,
+            Direction::Egress => egress,
+        };
+        Some(filters.iter().find(|filter| filter.is_ours())?.program)
     }
 }
 
@@ -339,6 +383,14 @@ fn hang_in(batch: &mut Batch, block: u32, fd: BorrowedFd<'_>, name: &str) {
 
 pub(crate) fn open(id: u32) -> Result<Option<Program>, Error> {
     Program::open(id).map_err(|e| Error::system("look at an eBPF program", e))
+}
+
+fn open_all(ids: BTreeSet<u32>) -> Result<Vec<Program>, Error> {
+    let mut all = Vec::new();
+    for id in ids {
+        all.extend(open(id)?);
+    }
+    Ok(all)
 }
 
 /// The kernel gives up checking a program when a signal comes (`EAGAIN`).
@@ -427,15 +479,10 @@ fn read_filter(answer: &Answer<'_>) -> Option<Filter> {
         return None;
     }
     let options = attrs.nest(TCA_OPTIONS);
-    let tag = options
-        .get(TCA_BPF_TAG)
-        .and_then(|tag| tag.try_into().ok())
-        .unwrap_or_default();
     let info = ne32(answer.payload.get(16..)?)?;
     let number = |attribute| options.get(attribute).and_then(ne32).unwrap_or(0);
     Some(Filter {
         place: (info >> 16, handle, number(TCA_BPF_FLAGS)),
-        tag,
         program: number(TCA_BPF_ID),
     })
 }
@@ -467,7 +514,8 @@ mod tests {
     fn the_program_s_marks_are_the_model_s() {
         let source = concat!(
             include_str!("../bpf/port.c"),
-            include_str!("../bpf/flows.h")
+            include_str!("../bpf/flows.h"),
+            include_str!("../bpf/multicast.h")
         );
         for (name, value) in [
             ("MARK_MASK", marks::MASK),
@@ -477,6 +525,7 @@ mod tests {
             ("MARK_OWN_REPORT", marks::OWN_REPORT),
             ("MARK_HOP", marks::HOP_MASK),
             ("MARK_ALL_THE_WAY", marks::ALL_THE_WAY),
+            ("MARK_COPY", marks::COPY),
             ("OWN_LINKS", crate::route::made::FIRST_INDEX),
             ("TUNNEL", crate::route::made::TUNNEL),
             ("LEG", crate::route::made::LEG),

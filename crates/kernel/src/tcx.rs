@@ -40,10 +40,8 @@ pub enum Has {
 #[derive(Debug)]
 pub struct Pair<'a> {
     pub fds: [BorrowedFd<'a>; 2],
-    /// The ingress program is right if it is this one, since its map is.
-    pub ingress: u32,
-    /// The egress program is right if it does the same.
-    pub egress: [u8; 8],
+    /// A program is right if it is this one, since its maps are.
+    pub ids: [u32; 2],
 }
 
 /// Looks at these links. Two cheap calls for each.
@@ -131,10 +129,12 @@ impl Pair<'_> {
 
     /// Whether a program is one of these.
     pub fn has(&self, direction: Direction, program: &Program) -> bool {
-        match direction {
-            Direction::Ingress => program.id() == self.ingress,
-            Direction::Egress => program.tag() == self.egress,
-        }
+        let [ingress, egress] = self.ids;
+        let id = match direction {
+            Direction::Ingress => ingress,
+            Direction::Egress => egress,
+        };
+        program.id() == id
     }
 
     fn renew_one(&self, link: u32, direction: Direction) -> io::Result<bool> {

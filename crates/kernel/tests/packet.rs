@@ -121,8 +121,18 @@ fn it_hears_solicitations_dhcp_and_metadata_only() {
             ADDRESS_V6.into(),
         ];
         wanted.extend(metadata.map(|to| segment(to, 6)));
+        // What somebody has joined: IGMP, and MLD behind a Router Alert option.
+        let alert = [58, 0, 5, 2, 0, 0, 1, 0];
+        let mld = |kind| {
+            let report = [&alert[..], &[kind, 0, 0, 0, 0, 0, 0, 0]].concat();
+            ipv6(v6("fe80::5"), v6("ff02::16"), &[], 0, &report)
+        };
+        wanted.push(segment(addr("224.0.0.22"), 2));
+        wanted.extend([131, 132, 143].map(mld));
         let unwanted = [
             icmp(135),
+            mld(130),
+            mld(133),
             udp6(546),
             udp6(53),
             udp4(68, 0, 0),

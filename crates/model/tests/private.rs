@@ -5,20 +5,22 @@
 mod world;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
 };
 
 use hextet_model::{
     explain::{Endpoint, Explanation, Outcome, Payload, Query, Reason, Step, explain},
-    intent::{Change, RoutingDomain, TunnelEndpoint},
+    intent::{Change, Joined, RoutingDomain, TunnelEndpoint},
     neutron::{Direction, Network, NetworkType, Port, SecurityGroupRule, Subnet},
     plan::{Planner, REMOTE_METRIC, plan},
-    state::{CtState, HostState, Key, Netns, Object, Value, table_text},
+    state::{
+        Audience, CtState, HostState, Key, Listener, Netns, Object, Speaker, Value, table_text,
+    },
 };
 use hextet_types::{Family, HostId, PortId, SubnetId};
 use uuid::Uuid;
-use world::{config, fixed, group, group_id, ip, network, network_id, port, subnet};
+use world::{config, fixed, group, group_id, ip, mac, network, network_id, port, port_id, subnet};
 
 fn private(n: u8) -> Network {
     Network {
@@ -425,4 +427,168 @@ fn a_standby_has_all_but_the_ways_to_its_addresses() {
         other.apply_all(changes);
         assert_eq!(other.state(), &standby);
     }
+}
+
+/// A network's ports know what is to be known of groups as long as somebody has joined one there.
+#[test]
+fn who_has_joined_a_group_hears_it_wherever_it_is() {
+    let mut planner = Planner::new(config());
+    let there: HostId = "compute-9".parse().unwrap();
+    let changes = with_remotes(&there, &["2001:db8:1::7"]);
+    let Change::PutPort(own) = &changes[3] else {
+        unreachable!()
+    };
+    let own = own.clone();
+    planner.apply_all(changes.into_iter().chain(tenant(1)));
+    let without = planner.state().clone();
+    let of = |planner: &Planner| {
+        let objects = planner.state().objects.values().cloned();
+        let is = |o: &Object| matches!(o, Object::Speaker(_) | Object::Audience(_));
+        objects.filter(is).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&planner), []);
+    let netns = Netns::Named(format!("hx-{:010x}", 0x1000));
+    let number = netns.number().unwrap();
+    assert_eq!(number, 0x1000);
+    let joined = |addr: &str, n| Joined {
+        mac: mac(n),
+        addr: ip(addr),
+    };
+    let group = ip("ff02::fb");
+    let all = BTreeMap::from([
+        (own.id, joined("2001:db8:1::a", 9)),
+        (port_id(7), joined("2001:db8:1::7", 7)),
+        (port_id(8), joined("10.1.0.8", 8)),
+    ]);
+    planner.apply(Change::PutAudience(network_id(0), group, all.clone()));
+    let listener = |addr, n, here| Listener {
+        addr: ip(addr),
+        mac: mac(n),
+        here,
+    };
+    let mut listeners = vec![
+        listener("2001:db8:1::7", 7, false),
+        listener("2001:db8:1::a", 9, true),
+    ];
+    listeners.sort_by_key(|l| all.iter().find(|(_, j)| j.mac == l.mac).map(|(id, _)| *id));
+    let audience = Object::Audience(Audience {
+        netns: netns.clone(),
+        group,
+        listeners,
+    });
+    let address = "2001:db8:1::a".parse().unwrap();
+    let mut expected = Speaker::all(&own.if_name(), number, Some(address));
+    let device = "vxlan".parse().unwrap();
+    expected.extend(Speaker::all(&device, number, None));
+    for speaker in &mut expected {
+        speaker.put_into(&netns);
+    }
+    expected.push(audience);
+    assert_eq!(of(&planner), expected);
+    assert_eq!(planner.state(), &plan(planner.intent(), &config()));
+    // To whom there is no way, nothing is sent.
+    let addr = ip("2001:db8:1::7");
+    let heard = |planner: &Planner| {
+        let objects = of(planner);
+        let Some(Object::Audience(audience)) = objects.last() else {
+            panic!("{objects:?}")
+        };
+        audience.listeners.len()
+    };
+    planner.apply(Change::RemoveRemotes(network_id(0), [addr].into()));
+    assert_eq!(heard(&planner), 1);
+    planner.apply(Change::PutRemotes(network_id(0), [(addr, there)].into()));
+    assert_eq!(heard(&planner), 2);
+    planner.apply(Change::RemoveAudience(network_id(0), group));
+    assert_eq!(planner.state(), &without);
+}
+
+#[test]
+fn a_group_has_so_many_listeners_and_no_more() {
+    let mut planner = Planner::new(config());
+    let there: HostId = "compute-9".parse().unwrap();
+    let addresses: Vec<String> = (0..100).map(|n| format!("10.1.0.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    planner.apply_all(with_remotes(&there, &addresses));
+    let one = |n: u8| {
+        let addr = IpAddr::from([10, 1, 0, n]);
+        (port_id(n), Joined { mac: mac(n), addr })
+    };
+    let all = (0..100).map(one).collect();
+    planner.apply(Change::PutAudience(network_id(0), ip("224.0.0.251"), all));
+    let listeners = planner.state().objects.values().find_map(|o| match o {
+        Object::Audience(audience) => Some(audience.listeners.len()),
+        _ => None,
+    });
+    assert_eq!(listeners, Some(Audience::MOST));
+}
+
+#[test]
+fn an_explanation_of_a_group_says_who_hears_it_and_who_does_not() {
+    let mut planner = Planner::new(config());
+    let changes = tenant(0);
+    let Change::PutPort(own) = &changes[3] else {
+        unreachable!()
+    };
+    let own = own.clone();
+    let mut rules = group(0, []);
+    let rule = |direction, n| {
+        let rule = world::rule(n, direction, Family::V4);
+        (rule.id, rule)
+    };
+    rules.rules = [rule(Direction::Egress, 1)].into();
+    let other = Port {
+        id: PortId(Uuid::from_u128(77 << 96)),
+        mac_address: mac(7),
+        fixed_ips: vec![fixed(1, "10.1.0.7")],
+        ..own.as_ref().clone()
+    };
+    planner.apply_all(changes.into_iter().chain([
+        Change::PutGroup(Box::new(rules.clone())),
+        Change::PutPort(Box::new(other.clone())),
+    ]));
+    let to = ip("239.1.2.3");
+    let joined = |port: &Port, addr: &str| {
+        let (mac, addr) = (port.mac_address, ip(addr));
+        (port.id, Joined { mac, addr })
+    };
+    let all = [joined(&own, "10.1.0.10"), joined(&other, "10.1.0.7")];
+    planner.apply(Change::PutAudience(network_id(0), to, all.into()));
+    let asked = |planner: &Planner| {
+        let query = Query {
+            from: Endpoint::Port(own.id),
+            source: None,
+            mac: None,
+            to,
+            via: None,
+            payload: Payload::Ports {
+                protocol: 17,
+                source: 5000,
+                destination: 5000,
+            },
+            connection: CtState::New,
+        };
+        explain(planner, &query).unwrap()
+    };
+    let copies = |explanation: &Explanation| {
+        let steps = explanation.steps.iter();
+        let cast = steps.filter_map(|step| match step {
+            Step::Cast { listener } => Some(*listener),
+            _ => None,
+        });
+        cast.collect::<Vec<_>>()
+    };
+    let refused = asked(&planner);
+    assert_eq!(copies(&refused), [ip("10.1.0.7")], "not to itself");
+    assert!(
+        matches!(refused.verdict, Outcome::Dropped(_)),
+        "{refused:?}"
+    );
+    let ingress = rule(Direction::Ingress, 2);
+    rules.rules.insert(ingress.0, ingress.1);
+    planner.apply(Change::PutGroup(Box::new(rules)));
+    let link = other.if_name();
+    assert_eq!(asked(&planner).verdict, Outcome::Delivered { link });
+    planner.apply(Change::RemoveAudience(network_id(0), to));
+    assert!(copies(&asked(&planner)).is_empty());
 }

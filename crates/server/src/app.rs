@@ -51,6 +51,8 @@ pub struct App {
     pub reports: Reports,
     /// How often what is heard of workloads may change something.
     pub pace: Pace,
+    /// Likewise, of what multicast groups ports have joined.
+    pub join_pace: Pace,
     /// Who tells Nova's servers of themselves, if not their hosts.
     pub nova_metadata: Option<nova::Metadata>,
     /// What is counted.

@@ -34,6 +34,8 @@ pub enum Key {
     Binding(PortId, HostId),
     /// Who has an address of a network that several may use.
     Holder(NetworkId, IpAddr),
+    /// What multicast groups a port has joined.
+    Joined(PortId),
     /// A security group.
     Group(SecurityGroupId),
     /// A rule of a security group.
@@ -133,6 +135,7 @@ impl Key {
                 let (network, address) = rest.split_once('/')?;
                 Some(Key::Holder(network.parse().ok()?, address.parse().ok()?))
             }
+            "joined" => rest.parse().ok().map(Key::Joined),
             "security-group" => rest.parse().ok().map(Key::Group),
             "security-group-rule" => last().parse().ok().map(Key::Rule),
             "subnetpool" => rest.parse().ok().map(Key::SubnetPool),
@@ -239,6 +242,11 @@ pub fn holders_of(network: NetworkId) -> Bytes {
 /// Who has an address of a network that several may use.
 pub fn holder(network: NetworkId, address: IpAddr) -> Bytes {
     key(format!("/holder/{network}/{address}"))
+}
+
+/// What multicast groups a port has joined.
+pub fn joined(port: PortId) -> Bytes {
+    key(format!("/joined/{port}"))
 }
 
 /// A subnet's addresses that are in use.

@@ -212,6 +212,7 @@ impl Server {
             pki,
             reports: agents::status::Reports::default(),
             pace: agents::heard::Pace::default(),
+            join_pace: agents::heard::Pace::default(),
             nova_metadata: nova_metadata.flatten(),
             metrics: metrics::Metrics::default(),
             stopping: stopping.clone(),

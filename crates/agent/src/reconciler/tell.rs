@@ -105,7 +105,9 @@ impl Reconciler {
 
     pub(super) fn tell_responder(&mut self, port: PortId) {
         let responder = self.planner.state().responders.get(&port).cloned();
-        let known = self.planner.intent().ports.contains_key(&port);
+        let planned = self.planner.intent().ports.get(&port);
+        let known = planned.is_some();
+        let joins = planned.is_some_and(|port| self.is_private(port));
         for link in [IfName::for_port(port)].into_iter().chain(outer_end(port)) {
             match known {
                 true => drop(self.links.insert(link, port)),
@@ -122,11 +124,11 @@ impl Reconciler {
             }
         }
         self.touched_ports.insert(port);
-        drop(
-            self.outputs
-                .responders
-                .send(ResponderChange { port, responder }),
-        );
+        drop(self.outputs.responders.send(ResponderChange {
+            port,
+            responder,
+            joins,
+        }));
     }
 
     /// Takes the port's interface as it is for the one that is written next; whether it is another one.

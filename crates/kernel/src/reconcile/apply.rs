@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
     Address, EdgeProgram, Fdb, Hop, Key, Link, Neighbour, Netns, Object, Patch, Receiver, Route,
-    RouteKind, Source,
+    RouteKind, Source, Speaker,
 };
 use hextet_types::IfName;
 
@@ -49,6 +49,7 @@ impl Kernel {
         let mut report = Report::default();
         self.remove_stale_sources();
         self.remove_stale_patches();
+        self.remove_stale_audiences();
         let leaving: BTreeSet<Netns> = ops.iter().filter_map(leaves).collect();
         let mut blocked: BTreeMap<Netns, String> = BTreeMap::new();
         let mut links = BTreeMap::new();
@@ -131,6 +132,9 @@ impl Kernel {
         }
         if matches!(phase, Phase::Made | Phase::MadeEnds) {
             return run.iter().map(|op| self.apply_made(op)).collect();
+        }
+        if matches!(phase, Phase::Audience | Phase::AudienceEnds) {
+            return self.apply_audiences(netns, run);
         }
         if phase == Phase::CounterEnds {
             return self.end_counters(netns, run);
@@ -254,6 +258,7 @@ fn links_of(op: &Op) -> Vec<&IfName> {
             Object::EdgeProgram(EdgeProgram { link, .. })
             | Object::Source(Source { link, .. })
             | Object::Hop(Hop { link, .. })
+            | Object::Speaker(Speaker { link, .. })
             | Object::Address(Address { link, .. })
             | Object::Neighbour(Neighbour { link, .. })
             | Object::Fdb(Fdb { link, .. }) => vec![link],

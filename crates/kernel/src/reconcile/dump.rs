@@ -134,6 +134,7 @@ impl Kernel {
         let places = surveys.iter().map(|(netns, survey)| (netns, &survey.links));
         let owners = owners(places);
         self.dump_sources(surveys.keys().cloned(), &owners, found)?;
+        self.dump_audiences(surveys.keys(), found)?;
         match surveys.get(&Netns::Main) {
             Some(main) => self.dump_patches(&main.links, &main.programs, found),
             None => Ok(()),

@@ -70,6 +70,7 @@ impl Kernel {
             self.outdate(key);
         }
         self.forget_sources(gone);
+        self.forget_audiences(gone);
     }
 
     /// Those of these namespaces that are no longer there.

@@ -106,6 +106,8 @@ impl Kernel {
             | Key::Source(..)
             | Key::Hop(..)
             | Key::Receiver(..)
+            | Key::Speaker(..)
+            | Key::Audience(..)
             | Key::Fdb(..) => false,
             Key::Route(key) => {
                 key.prefix.family() == Family::V6

@@ -4,6 +4,7 @@
 //! can touch it. Policy stands before the service that it guards begins, and ends after it.
 
 mod apply;
+mod audiences;
 mod counters;
 mod diff;
 mod dump;
@@ -123,6 +124,8 @@ pub struct Kernel {
     places: BTreeMap<Netns, sources::Places>,
     /// Sources on links that were gone when we last looked.
     stale_sources: Vec<Entry>,
+    /// Groups of networks that are not here, when we last looked.
+    stale_audiences: Vec<audiences::Place>,
     /// Patched links that were gone when we last looked, by index.
     stale_patches: Vec<u32>,
     /// Links whose programs have not got where they shall be.
@@ -168,6 +171,7 @@ impl Kernel {
             patches: None,
             places: BTreeMap::new(),
             stale_sources: Vec::new(),
+            stale_audiences: Vec::new(),
             stale_patches: Vec::new(),
             moving: BTreeMap::new(),
             moving_patches: BTreeSet::new(),

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use hextet_model::state::{
-    HopEntry, HopKey, Key, Netns, NextHop, Object, RouteKind, Rule, RuleAction,
+    HopEntry, HopKey, Key, Listener, Netns, NextHop, Object, RouteKind, Rule, RuleAction,
+    SpeakerFact,
 };
 
 /// What the kernel has under a key of ours.
@@ -89,7 +90,10 @@ impl Op {
                 Key::Address(..) => P::AddressEnds,
                 Key::Link(..) => P::LinkEnds,
                 Key::EdgeProgram(..) => P::ProgramEnds,
-                Key::Source(..) | Key::Hop(..) | Key::Receiver(..) => P::SourceEnds,
+                Key::Source(..) | Key::Hop(..) | Key::Receiver(..) | Key::Speaker(..) => {
+                    P::SourceEnds
+                }
+                Key::Audience(..) => P::AudienceEnds,
                 Key::Limiter(..) | Key::Set(..) | Key::Chain(..) | Key::Element(..) => P::Table,
                 Key::Counter(..) => P::CounterEnds,
                 Key::Rule(..) => P::RuleEnds,
@@ -109,7 +113,10 @@ impl Op {
                 | Object::Set(..)
                 | Object::Chain(..)
                 | Object::Element(..) => P::Table,
-                Object::Source(_) | Object::Hop(_) | Object::Receiver(_) => P::Source,
+                Object::Source(_) | Object::Hop(_) | Object::Receiver(_) | Object::Speaker(_) => {
+                    P::Source
+                }
+                Object::Audience(_) => P::Audience,
                 Object::EdgeProgram(_) => P::Program,
                 Object::Link(_) => P::Link,
                 Object::Address(_) => P::Address,
@@ -133,6 +140,7 @@ pub(super) enum Phase {
     LinkEnds,
     ProgramEnds,
     SourceEnds,
+    AudienceEnds,
     MadeEnds,
     NamespaceEnds,
     Namespace,
@@ -142,6 +150,7 @@ pub(super) enum Phase {
     Rule,
     Table,
     Source,
+    Audience,
     Program,
     Link,
     Address,
@@ -212,6 +221,8 @@ fn netns_of(object: &Object) -> &Netns {
         Object::Source(o) => &o.netns,
         Object::Hop(o) => &o.netns,
         Object::Receiver(o) => &o.netns,
+        Object::Speaker(o) => &o.netns,
+        Object::Audience(o) => &o.netns,
         Object::Link(o) => &o.netns,
         Object::EdgeProgram(o) => &o.netns,
         Object::Address(o) => &o.netns,
@@ -285,6 +296,8 @@ pub(super) fn describe(object: &Object) -> String {
             Some(host) => format!("{name} to host {host} by {}", o.to),
             None => format!("{name} to {}", o.to),
         },
+        Object::Speaker(o) => format!("{name} {:x}", o.value),
+        Object::Audience(o) => format!("{name}:{}", addresses(&o.listeners)),
         Object::Hop(o) => match o.entry {
             HopEntry::Answer { mac, .. } => format!("{name} lladdr {mac}"),
             HopEntry::Way { mark, .. } => format!("{name} mark {mark:#x}"),
@@ -312,6 +325,11 @@ pub(super) fn describe(object: &Object) -> String {
             text + " proto hextet"
         }
     }
+}
+
+fn addresses(listeners: &[Listener]) -> String {
+    let all = listeners.iter();
+    all.map(|listener| format!(" {}", listener.addr)).collect()
 }
 
 fn way(hop: &NextHop) -> String {
@@ -359,6 +377,12 @@ pub(super) fn describe_key(key: &Key) -> String {
         Key::Receiver(_, link, from, family, slot) => {
             format!("{family} VRRP receiver {slot} of {from} dev {link}")
         }
+        Key::Speaker(_, link, fact) => match fact {
+            SpeakerFact::Network => format!("multicast of network dev {link}"),
+            SpeakerFact::OwnHigh => format!("multicast source, upper half, dev {link}"),
+            SpeakerFact::OwnLow => format!("multicast source, lower half, dev {link}"),
+        },
+        Key::Audience(_, group) => format!("listeners of {group}"),
         Key::Address(_, link, addr, len) => format!("address {addr}/{len} dev {link}"),
         Key::Neighbour(_, link, addr) => format!("neighbour {addr} dev {link}"),
         Key::Route(key) => {

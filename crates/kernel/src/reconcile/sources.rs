@@ -5,7 +5,7 @@ use std::{
     mem,
 };
 
-use hextet_model::state::{Hop, Key, Netns, Object, Receiver, Source};
+use hextet_model::state::{Hop, Key, Netns, Object, Receiver, Source, Speaker, SpeakerFact};
 use hextet_types::IfName;
 
 use super::{
@@ -80,6 +80,12 @@ impl Kernel {
                     addr,
                 }),
                 What::Hop(entry) => Object::Hop(Hop { netns, link, entry }),
+                What::Speaker(fact, value) => Object::Speaker(Speaker {
+                    netns,
+                    link,
+                    fact,
+                    value: swapped(fact, value),
+                }),
                 What::Receiver { sender, to } => match owners.get(&to.link) {
                     Some((of, name)) if *of == netns => Object::Receiver(Receiver {
                         netns,
@@ -128,9 +134,10 @@ impl Kernel {
     /// What is forgotten of links that are gone must not be there for those that get their indexes.
     pub(super) fn forget_sources(&mut self, gone: &BTreeSet<Key>) {
         let place = |key: &Key| match key {
-            Key::Source(netns, ..) | Key::Hop(netns, ..) | Key::Receiver(netns, ..) => {
-                self.places.get(netns)?.place(key, None)
-            }
+            Key::Source(netns, ..)
+            | Key::Hop(netns, ..)
+            | Key::Receiver(netns, ..)
+            | Key::Speaker(netns, ..) => self.places.get(netns)?.place(key, None),
             _ => None,
         };
         let places: Vec<Place> = gone.iter().filter_map(place).collect();
@@ -242,10 +249,19 @@ impl Places {
                 let (mac, family, slot) = (*mac, *family, *slot);
                 (link, By::Receiver(Sender { mac, family, slot }))
             }
+            Key::Speaker(_, link, fact) => (link, By::Speaker(*fact)),
             _ => return None,
         };
         let link = index.or_else(|| self.links.get(name).copied())?;
         Some(Place { link, by })
+    }
+}
+
+/// A value as the map has it, and back: halves of addresses stand there in network order.
+fn swapped(fact: SpeakerFact, value: u64) -> u64 {
+    match fact {
+        SpeakerFact::Network => value,
+        SpeakerFact::OwnHigh | SpeakerFact::OwnLow => value.to_be(),
     }
 }
 
@@ -257,6 +273,9 @@ fn entry_of(object: &Object, link: u32, links: &Indexes) -> Option<Entry> {
             addr: source.addr,
         },
         Object::Hop(hop) => What::Hop(hop.entry),
+        Object::Speaker(speaker) => {
+            What::Speaker(speaker.fact, swapped(speaker.fact, speaker.value))
+        }
         Object::Receiver(receiver) => What::Receiver {
             sender: Sender {
                 mac: receiver.from,

@@ -6,6 +6,7 @@
 
 mod hop;
 mod machine;
+mod multicast;
 mod packet;
 mod path;
 mod step;
@@ -116,6 +117,13 @@ pub fn explain(planner: &Planner, query: &Query) -> Result<Explanation, ExplainE
         _ => {
             let netns = netns_of(planner, query.from);
             if let Some(verdict) = hop::copy(planner, &netns, &packet, &mut steps) {
+                return Ok(Explanation { steps, verdict });
+            }
+            let sender = match query.from {
+                Endpoint::Port(id) => planner.intent().ports.get(&id),
+                Endpoint::Address(_) | Endpoint::Host => None,
+            };
+            if let Some(verdict) = multicast::spread(planner, &netns, &packet, sender, &mut steps) {
                 return Ok(Explanation { steps, verdict });
             }
             let chosen = query.via.map_or(0, |via| {

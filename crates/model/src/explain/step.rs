@@ -48,6 +48,11 @@ pub enum Step {
         /// To that host, whose business the receivers there are; none for a port here.
         host: Option<HostId>,
     },
+    /// Here the way begins of the copy for one who has joined the group that it is for.
+    Cast {
+        /// Whom it goes to.
+        listener: IpAddr,
+    },
     /// A rule decides.
     Rule(RuleStep),
     /// A route leads on.
@@ -298,6 +303,7 @@ impl fmt::Display for Step {
                 f,
                 "copied by {link} to host {host}, for those who share there"
             ),
+            Step::Cast { listener } => write!(f, "a copy for {listener}, who has joined the group"),
             Step::Copied { link, host: None } => write!(f, "copied to {link}"),
             Step::Arrives(Some(link)) => write!(f, "arrives by {link}"),
             Step::Arrives(None) => f.write_str("comes from the host itself or an uplink"),

@@ -63,6 +63,8 @@ pub struct Intent {
     /// Of addresses that some port here may use besides its own (`allowed_address_pairs`): the port, on any host,
     /// that was the last to say that it has it. Where there is none, the address is where its first claimant is.
     pub holders: BTreeMap<(NetworkId, IpAddr), PortId>,
+    /// Of the private networks of its ports: who has joined a group there, on any host; never an empty map.
+    pub audiences: BTreeMap<(NetworkId, IpAddr), BTreeMap<PortId, Joined>>,
     /// Hosts whose kernels this one watches, and the address at which each has to answer.
     pub watched: BTreeMap<HostId, IpAddr>,
     /// Whether Nova tells its servers of themselves, and not the metadata service of hosts.
@@ -168,6 +170,15 @@ impl Group {
     }
 }
 
+/// A port that has joined a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its own address of the group's family.
+    pub addr: IpAddr,
+}
+
 /// One step from one intent to the next. Putting what is there and removing what is not are allowed
 /// and do nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,6 +242,10 @@ pub enum Change {
     PutHolder(NetworkId, IpAddr, PortId),
     /// Nobody has said that the address is its own, or it concerns this host no longer.
     RemoveHolder(NetworkId, IpAddr),
+    /// These ports of a network have joined a group, and no others.
+    PutAudience(NetworkId, IpAddr, BTreeMap<PortId, Joined>),
+    /// Nobody has joined the group any more, or the network concerns this host no longer.
+    RemoveAudience(NetworkId, IpAddr),
     /// A host's kernel is to be watched, at that address.
     PutWatched(HostId, IpAddr),
     /// A host is not to be watched any more.
@@ -286,6 +301,8 @@ impl Intent {
             Change::RemoveStandby(id) => drop(self.standbys.remove(&id)),
             Change::PutHolder(id, addr, port) => drop(self.holders.insert((id, addr), port)),
             Change::RemoveHolder(id, addr) => drop(self.holders.remove(&(id, addr))),
+            Change::PutAudience(id, group, all) => drop(self.audiences.insert((id, group), all)),
+            Change::RemoveAudience(id, group) => drop(self.audiences.remove(&(id, group))),
             Change::PutWatched(host, addr) => drop(self.watched.insert(host, addr)),
             Change::RemoveWatched(host) => drop(self.watched.remove(&host)),
             Change::SetNovaMetadata(there) => self.nova_metadata = there,
@@ -353,6 +370,7 @@ impl Intent {
         let remote_ports = self.remote_ports.values().cloned();
         let remote_ports = remote_ports.map(|p| Change::PutRemotePort(Box::new(p)));
         let holders = self.holders.iter();
+        let audiences = self.audiences.iter();
         let watched = self.watched.iter();
         let policies = self.qos_policies.values();
         let policies = policies.map(|p| Change::PutQosPolicy(Box::new(p.clone())));
@@ -373,6 +391,9 @@ impl Intent {
             .chain(groups)
             .chain(self.standbys.iter().copied().map(Change::PutStandby))
             .chain(holders.map(|((id, addr), port)| Change::PutHolder(*id, *addr, *port)))
+            .chain(
+                audiences.map(|((id, group), all)| Change::PutAudience(*id, *group, all.clone())),
+            )
             .chain(watched.map(|(host, addr)| Change::PutWatched(host.clone(), *addr)))
             .chain(ports)
     }
@@ -391,6 +412,7 @@ impl Intent {
         let (hosts, remotes) = (self.hosts.into_iter(), self.remotes.into_iter());
         let remote_ports = self.remote_ports.into_values().map(Box::new);
         let holders = self.holders.into_iter();
+        let audiences = self.audiences.into_iter();
         let watched = self.watched.into_iter();
         let policies = self.qos_policies.into_values().map(Box::new);
         let metadata = self.nova_metadata.then_some(Change::SetNovaMetadata(true));
@@ -410,6 +432,7 @@ impl Intent {
             .chain(groups.map(Change::PutGroup))
             .chain(self.standbys.into_iter().map(Change::PutStandby))
             .chain(holders.map(|((id, addr), port)| Change::PutHolder(id, addr, port)))
+            .chain(audiences.map(|((id, group), all)| Change::PutAudience(id, group, all)))
             .chain(watched.map(|(host, addr)| Change::PutWatched(host, addr)))
             .chain(ports.map(Change::PutPort))
     }
@@ -449,6 +472,8 @@ impl Intent {
         changes.extend(standbys.copied().map(Change::RemoveStandby));
         let holders = gone(&self.holders, &to.holders);
         changes.extend(holders.map(|(id, addr)| Change::RemoveHolder(id, addr)));
+        let audiences = gone(&self.audiences, &to.audiences);
+        changes.extend(audiences.map(|(id, group)| Change::RemoveAudience(id, group)));
         let watched = self.watched.keys();
         let watched = watched.filter(|host| !to.watched.contains_key(host));
         changes.extend(watched.cloned().map(Change::RemoveWatched));
@@ -524,6 +549,8 @@ impl Intent {
             Change::RemoveStandby(id) => !self.standbys.contains(id),
             Change::PutHolder(id, addr, port) => self.holders.get(&(*id, *addr)) == Some(port),
             Change::RemoveHolder(id, addr) => !self.holders.contains_key(&(*id, *addr)),
+            Change::PutAudience(id, group, all) => self.audiences.get(&(*id, *group)) == Some(all),
+            Change::RemoveAudience(id, group) => !self.audiences.contains_key(&(*id, *group)),
             Change::PutWatched(host, addr) => self.watched.get(host) == Some(addr),
             Change::RemoveWatched(host) => !self.watched.contains_key(host),
             Change::SetNovaMetadata(there) => self.nova_metadata == *there,

@@ -14,6 +14,7 @@ mod group;
 pub(crate) mod index;
 mod ledger;
 mod meter;
+mod multicast;
 pub(crate) mod names;
 mod nat;
 pub(crate) mod nft;

@@ -89,6 +89,7 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::RemoveQosPolicy(id) => step.qos_policy(*id, None),
         Change::PutStandby(id) | Change::RemoveStandby(id) => step.standby(*id),
         Change::PutHolder(id, addr, _) | Change::RemoveHolder(id, addr) => step.holder(*id, *addr),
+        Change::PutAudience(id, ..) | Change::RemoveAudience(id, _) => step.audience(*id),
         Change::PutWatched(..) | Change::RemoveWatched(_) => {}
         Change::SetNovaMetadata(_) => step.nova_metadata(),
     }
@@ -114,11 +115,15 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
                     let index = places.get(*place).zip(number);
                     let shared = index.filter(|(index, number)| index.is_shared(*number));
                     more.extend(shared.map(|(_, number)| Unit::Number(number)));
+                    more.push(Unit::Multicast);
                 }
                 Unit::MemberSets(id) => {
                     let members = intent.members.get(&(*id, place.domain()));
                     let members = members.into_iter().flatten();
                     more.extend(members.map(|addr| Unit::Member(*id, *addr)));
+                }
+                Unit::Tunnel | Unit::Peer(_) | Unit::Remote(_) | Unit::Address(_) => {
+                    more.push(Unit::Multicast);
                 }
                 _ => {}
             }
@@ -349,6 +354,12 @@ impl Step<'_> {
                 units.insert(Unit::Routers);
             }
         }
+    }
+
+    /// Others have joined a group of the network than before.
+    fn audience(&mut self, id: NetworkId) {
+        let place = self.home(id);
+        self.touched.units_of(place).insert(Unit::Multicast);
     }
 
     fn move_port(&mut self, old: Option<(Place, &Port)>, new: Option<(Place, &Port)>) {

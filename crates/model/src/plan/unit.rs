@@ -11,7 +11,7 @@ use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, S
 use super::{
     HostConfig, address, base, group,
     index::{Index, Name, Referrer, units_of_name},
-    nat, place,
+    multicast, nat, place,
     place::{Interfaces, Place},
     port,
     profile::{self, Profile},
@@ -71,6 +71,8 @@ pub enum Unit {
     Remote(IpAddr),
     /// The ways to a private network's routers, and by way of its ports.
     Routers,
+    /// Who of a private network hears what is sent to groups.
+    Multicast,
     /// A router, in its place.
     Router,
     /// The router's way outside, in its place.
@@ -190,6 +192,7 @@ impl Unit {
                 Unit::Translation,
                 Unit::Tunnel,
                 Unit::Routers,
+                Unit::Multicast,
             ],
         }
     }
@@ -238,6 +241,7 @@ impl Unit {
                 output.objects.extend(router::outside::guard(view));
                 output
             }
+            Unit::Multicast => multicast::multicast(view).into(),
             Unit::Router => router::router(view),
             Unit::Outside => router::outside::outside(view),
             Unit::Public(addr) => router::outside::public(view, *addr),

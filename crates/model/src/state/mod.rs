@@ -4,6 +4,7 @@
 //! A state is a set of [`Object`]s, each with a [`Key`] that names one thing in the kernel; two states
 //! are compared key by key. The order of keys is the order in which a reconciler may create them.
 
+mod multicast;
 mod nft;
 mod nft_text;
 mod object;
@@ -16,6 +17,7 @@ use std::{
 use hextet_types::{PortId, Prefix};
 use serde::{Deserialize, Serialize};
 
+pub use multicast::{Audience, Listener, Receiver, Speaker, SpeakerFact};
 pub use nft::{
     Chain, ChainHook, ChainName, CmpOp, CounterName, CtDirection, CtState, DynOp, Element, Field,
     Hook, KeyPart, KeyType, Limit, LimitUnit, Limiter, LimiterName, LimiterRate, Lookup, NatEnd,
@@ -24,8 +26,8 @@ pub use nft::{
 pub use nft_text::table_text;
 pub use object::{
     Address, EdgeProgram, Fdb, Hop, HopEntry, HopKey, Key, Link, Namespace, Neighbour, Netns,
-    NextHop, Object, Patch, Receiver, Route, RouteKey, RouteKind, Rule, RuleAction, Source, Sysctl,
-    Veth, Vxlan, XfrmPolicy, marks,
+    NextHop, Object, Patch, Route, RouteKey, RouteKind, Rule, RuleAction, Source, Sysctl, Veth,
+    Vxlan, XfrmPolicy, marks,
 };
 
 /// The whole truth for one host.

@@ -5,8 +5,9 @@ use std::{fmt, net::IpAddr};
 use hextet_types::{Family, IfName, Mac, Prefix};
 use serde::{Deserialize, Serialize};
 
-use super::nft::{
-    Chain, ChainName, CounterName, Element, Limiter, LimiterName, Set, SetName, Value,
+use super::{
+    multicast::{Audience, Receiver, Speaker, SpeakerFact},
+    nft::{Chain, ChainName, CounterName, Element, Limiter, LimiterName, Set, SetName, Value},
 };
 
 /// Marks on packets (`skb->mark`); we touch no other bits.
@@ -29,6 +30,8 @@ pub mod marks {
     /// In a private network's namespace: which next hop the workload has chosen by its Ethernet address, as a number;
     /// 0 is the gateway. Set by the program of the port, or of the VXLAN device, that the packet came in by.
     pub const HOP_MASK: u32 = 0x000f_ffff;
+    /// In a private network's namespace: set by the program on a copy that it makes of multicast. No rule touches it.
+    pub const COPY: u32 = 0x0100_0000;
     /// In a router's namespace, where there are no ports: set by nftables on what leaves by this host, though by
     /// default its family does not.
     pub const LEAVES_HERE: u32 = 0x0010_0000;
@@ -43,6 +46,18 @@ pub enum Netns {
     Main,
     /// One that we made, by its name under `/run/netns`.
     Named(String),
+}
+
+impl Netns {
+    /// The number by which programs know a private network: the digits in which the name of its namespace ends.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Netns::Main => None,
+            Netns::Named(name) => {
+                u64::from_str_radix(name.strip_prefix(Namespace::PREFIXES[0])?, 16).ok()
+            }
+        }
+    }
 }
 
 impl fmt::Display for Netns {
@@ -231,33 +246,6 @@ impl Hop {
     }
 }
 
-/// Who gets what comes by a link of VRRP (RFC 5798, RFC 9568), which is sent to all of a network that have asked for it: an
-/// entry in the map of the program there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receiver {
-    /// Where both links are.
-    pub netns: Netns,
-    /// The port's link, or the VXLAN device, that it comes in by.
-    pub link: IfName,
-    /// The sender's Ethernet address.
-    pub from: Mac,
-    /// Of advertisements of this family.
-    pub family: Family,
-    /// Which of the sender's receivers it is; less than [`Receiver::MOST`].
-    pub slot: u8,
-    /// The link that a copy leaves by.
-    pub to: IfName,
-    /// The number of the host that it goes to, where that is a VXLAN device.
-    pub host: Option<u32>,
-    /// Whether any source will do.
-    pub any_source: bool,
-}
-
-impl Receiver {
-    /// Receivers of one sender and family.
-    pub const MOST: u8 = 16;
-}
-
 /// An address on a link, without duplicate address detection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
@@ -414,6 +402,10 @@ pub enum Object {
     Hop(Hop),
     /// A receiver of VRRP.
     Receiver(Receiver),
+    /// What is known of a link whose multicast is copied.
+    Speaker(Speaker),
+    /// Who has joined a group.
+    Audience(Audience),
     /// A link's settings.
     Link(Link),
     /// A port's eBPF programs.
@@ -463,6 +455,10 @@ pub enum Key {
     Hop(Netns, IfName, HopKey),
     /// By link, sender, family and number.
     Receiver(Netns, IfName, Mac, Family, u8),
+    /// By link.
+    Speaker(Netns, IfName, SpeakerFact),
+    /// By group.
+    Audience(Netns, IpAddr),
     /// By name.
     Link(Netns, IfName),
     /// By link.
@@ -502,6 +498,8 @@ impl Object {
             Object::Receiver(r) => {
                 Key::Receiver(r.netns.clone(), r.link.clone(), r.from, r.family, r.slot)
             }
+            Object::Speaker(s) => Key::Speaker(s.netns.clone(), s.link.clone(), s.fact),
+            Object::Audience(a) => Key::Audience(a.netns.clone(), a.group),
             Object::Link(l) => Key::Link(l.netns.clone(), l.name.clone()),
             Object::EdgeProgram(e) => Key::EdgeProgram(e.netns.clone(), e.link.clone()),
             Object::Address(a) => {
@@ -532,6 +530,8 @@ impl Object {
             Object::Source(o) => &mut o.netns,
             Object::Hop(o) => &mut o.netns,
             Object::Receiver(o) => &mut o.netns,
+            Object::Speaker(o) => &mut o.netns,
+            Object::Audience(o) => &mut o.netns,
             Object::Link(o) => &mut o.netns,
             Object::EdgeProgram(o) => &mut o.netns,
             Object::Address(o) => &mut o.netns,
@@ -561,6 +561,8 @@ impl Key {
             | Key::Source(netns, ..)
             | Key::Hop(netns, ..)
             | Key::Receiver(netns, ..)
+            | Key::Speaker(netns, ..)
+            | Key::Audience(netns, _)
             | Key::Link(netns, _)
             | Key::EdgeProgram(netns, _)
             | Key::Address(netns, ..)
@@ -578,6 +580,7 @@ impl Key {
             | Key::Source(ns, link, ..)
             | Key::Hop(ns, link, _)
             | Key::Receiver(ns, link, ..)
+            | Key::Speaker(ns, link, _)
             | Key::Link(ns, link)
             | Key::EdgeProgram(ns, link)
             | Key::Address(ns, link, ..)

@@ -12,7 +12,7 @@ use std::{
 
 use hextet_model::{
     intent::{
-        Change, FloatingIp, GatewayHost, Group, PortForwarding, Router, RoutingDomain,
+        Change, FloatingIp, GatewayHost, Group, Joined, PortForwarding, Router, RoutingDomain,
         TunnelEndpoint,
     },
     neutron::{
@@ -604,7 +604,25 @@ pub fn some_change() -> impl Strategy<Value = Change> {
         change
     });
     let metadata = any::<bool>().prop_map(Change::SetNovaMetadata);
-    prop_oneof![16 => server, 1 => qos::some_change(), 1 => metadata]
+    prop_oneof![16 => server, 1 => qos::some_change(), 1 => metadata, 2 => some_audience()]
+}
+
+/// Some have joined a group, who may or may not be here, or nobody has.
+fn some_audience() -> impl Strategy<Value = Change> {
+    let group = select(vec!["224.0.0.251", "ff02::fb"]).prop_map(ip);
+    let ports = prop::collection::btree_map(0u8..6, some_addresses(), 0..4);
+    (0u8..2, group, ports).prop_map(|(network, group, ports)| {
+        let joined = |(n, addrs): (u8, BTreeSet<IpAddr>)| {
+            let addr = *addrs.first()?;
+            let mac = Mac::new([2, 0, 0, 0, 1, n]);
+            Some((port_id(n), Joined { mac, addr }))
+        };
+        let joined: BTreeMap<_, _> = ports.into_iter().filter_map(joined).collect();
+        match joined.is_empty() {
+            true => Change::RemoveAudience(network_id(network), group),
+            false => Change::PutAudience(network_id(network), group, joined),
+        }
+    })
 }
 
 fn some_bare_change() -> impl Strategy<Value = Change> {

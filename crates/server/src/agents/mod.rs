@@ -6,6 +6,7 @@
 pub mod gateway;
 pub mod heard;
 pub mod join;
+pub mod joined;
 pub mod live;
 pub mod metadata;
 pub mod metered;
@@ -57,6 +58,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route(INTENT, get(stream::intent))
         .route("/v1/status", post(status::report))
         .route("/v1/heard", post(heard::report))
+        .route("/v1/joined", post(joined::report))
         .route("/v1/metered", post(metered::report))
         .route("/v1/metadata", post(metadata::ask))
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -77,6 +77,7 @@ fn what_belongs_to_ports_reads_back_with_its_whole_key() {
     let things = [
         (binding(PortId(n.0), &h), Key::Binding(PortId(n.0), h)),
         (holder(n, address), Key::Holder(n, address)),
+        (joined(PortId(n.0)), Key::Joined(PortId(n.0))),
         (metered(&sum), Key::Metered(sum.clone())),
     ];
     for (octets, thing) in things {

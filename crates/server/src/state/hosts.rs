@@ -4,6 +4,7 @@
 //! what is needed how often, so that a change costs in proportion to the hosts that it concerns. What is
 //! told by steps is always what [`State::snapshot`] would tell at once.
 
+mod audiences;
 mod floating;
 mod holders;
 mod members;
@@ -105,6 +106,8 @@ pub struct HostViews {
     remotes: Remotes,
     /// Who has the addresses that several may use.
     tellings: Tellings,
+    /// Who has joined multicast groups.
+    audiences: audiences::Audiences,
     /// Ports of those that may send from more than their own addresses.
     remote_ports: RemotePorts,
     /// Floating IPs.
@@ -276,6 +279,7 @@ impl State {
         if self.domain_of(id) != RoutingDomain::Routed {
             steps.extend(self.subnets_of(id).cloned().map(Step::PutSubnet));
             steps.extend(self.remote_steps(host, id));
+            steps.extend(self.audience_steps(id));
         }
         steps
     }
@@ -338,6 +342,7 @@ impl State {
         // Nobody gets there while it is neither what it was nor what it will be.
         self.views.hidden = Some(id);
         self.view_holders(id);
+        self.view_audiences(id);
         let routers = self.routers_at(id);
         for router in &routers {
             self.view_router(*router);
@@ -360,6 +365,7 @@ impl State {
         }
         self.views.hidden = None;
         self.view_holders(id);
+        self.view_audiences(id);
         for router in &routers {
             self.view_router(*router);
         }
@@ -426,8 +432,12 @@ impl State {
         }
         let ports = [old, new].into_iter().flatten();
         let concerned = ports.flat_map(|p| self.concerned(p)).collect();
+        let id = new.or(old).map(|port| port.id);
         let (old, new) = (self.places(old), self.places(new));
         self.tell_port(&old, &new, &concerned);
+        if let Some(id) = id {
+            self.view_joined(id);
+        }
     }
 
     fn need_port(&mut self, host: &HostId, port: &Arc<Port>) {

@@ -9,6 +9,7 @@ pub mod grants;
 pub mod groups;
 pub mod holders;
 pub mod hosts;
+pub mod joins;
 pub mod layer3;
 pub mod metering;
 pub mod notices;
@@ -45,6 +46,7 @@ use self::{
     grants::Grants,
     holders::Holders,
     hosts::HostViews,
+    joins::Joins,
     layer3::Layer3,
     metering::Metering,
     notices::Notice,
@@ -131,6 +133,8 @@ pub struct State {
     pub bindings: Bindings,
     /// Who has the addresses that several of them may use.
     pub holders: Holders,
+    /// What multicast groups ports have joined.
+    pub joins: Joins,
     /// Security groups.
     pub groups: Table<SecurityGroupId, SecurityGroup>,
     /// Their rules.
@@ -271,6 +275,7 @@ impl State {
             }
             Key::Binding(port, host) => self.set_binding(port, host, decode_if(kv)?),
             Key::Holder(network, addr) => self.set_holder(network, addr, decode_if(kv)?),
+            Key::Joined(port) => self.set_joined(port, decode_if(kv)?),
             Key::Group(id) => self.set_group(id, decode_if(kv)?),
             Key::Rule(id) => self.set_rule(id, decode_if(kv)?),
             Key::SubnetPool(id) => self.set_pool(id, decode_if(kv)?),

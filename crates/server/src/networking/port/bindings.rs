@@ -253,6 +253,9 @@ pub fn remove_all(write: &mut Write<'_>, port: PortId) {
 pub fn let_go(write: &mut Write<'_>, old: &Port, new: Option<&Port>) {
     let state = write.state;
     let new = new.filter(|new| new.binding.host_id.is_some());
+    if let (None, Some(row)) = (new, state.joins.row(old.id)) {
+        write.remove(keys::joined(old.id), row.mod_revision);
+    }
     let lost = |address: IpAddr| new.is_none_or(|new| !may_hold(new, address));
     let may_lose = match new {
         Some(new) => new.allowed_address_pairs != old.allowed_address_pairs,

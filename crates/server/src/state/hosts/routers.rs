@@ -265,6 +265,7 @@ impl State {
 
     fn forget_network(&mut self, host: &HostId, network: NetworkId) {
         self.part_from_all(host, network);
+        self.forget_audiences(host, network);
         if self.domain_of(network) != RoutingDomain::Routed {
             let subnets: Vec<SubnetId> = self.subnets_of(network).map(|s| s.id).collect();
             for id in subnets {

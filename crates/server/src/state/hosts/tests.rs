@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::Ipv6Addr};
 
 use bytes::Bytes;
 use hextet_model::{
-    intent::{GatewayHost, Intent, MeterRule, RemotePort, RouterInterface, TunnelEndpoint},
+    intent::{GatewayHost, Intent, Joined, MeterRule, RemotePort, RouterInterface, TunnelEndpoint},
     neutron::{
         self, AddressGroup, AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute,
         MeteringLabel, MeteringRule, NdpProxy, NetworkType, PortRange, Router, RouterGateway,
@@ -27,7 +27,10 @@ use self::{steps::*, tables::*, things::*};
 use super::{members::member_addresses, *};
 use crate::{
     keys,
-    state::{HostRecord, bindings::BindingRecord, holders::HolderRecord, layer3::GatewayRecord},
+    state::{
+        HostRecord, bindings::BindingRecord, holders::HolderRecord, joins::JoinRecord,
+        layer3::GatewayRecord,
+    },
 };
 
 fn whole(state: &State, host: &HostId) -> Intent {

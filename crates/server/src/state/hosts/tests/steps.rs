@@ -27,6 +27,8 @@ pub enum Step_ {
     Binding(u8, u8, bool, bool),
     /// Which address, of which network, and who says that it has it.
     Holder((u8, u8), u8, u8, bool),
+    /// What groups of a network a port has joined.
+    Joined(u8, u8, BTreeSet<u8>, bool),
     /// A metering label.
     Label(u8, bool),
     /// A rule of one.
@@ -143,6 +145,8 @@ pub fn step() -> impl Strategy<Value = Step_> {
         9 => (some_spec(), there).prop_map(|(s, t)| Step_::Port(s, t)),
         4 => (0u8..24, 0u8..3, prop::bool::ANY, there)
             .prop_map(|(p, h, o, t)| Step_::Binding(p, h, o, t)),
+        4 => (0u8..24, prop::collection::btree_set(0u8..3, 1..3), there)
+            .prop_map(|(p, g, t)| Step_::Joined(p, p / 8, g, t)),
         5 => ((0u8..8, prop_oneof![Just(0), Just(9)]), 0u8..3, 0u8..8, there)
             .prop_map(|(a, n, p, t)| Step_::Holder(a, n, p + 8 * n, t)),
     ]
@@ -161,6 +165,14 @@ pub fn put(key: Bytes, thing: &impl Serialize, revision: u64) -> Event {
 
 pub fn put_or_delete(key: Bytes, event: Event, there: bool) -> Event {
     if there { event } else { Event::Delete { key } }
+}
+
+/// Of either family.
+pub fn multicast(n: u8) -> IpAddr {
+    match n % 2 {
+        0 => [239, 0, 0, n].into(),
+        _ => Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, n.into()).into(),
+    }
 }
 
 pub fn event(step: &Step_, revision: u64) -> Event {
@@ -306,6 +318,14 @@ pub fn other_event(step: &Step_, revision: u64) -> Event {
             let key = keys::address_group(AddressGroupId(id(5, *n)));
             let group = address_group(*n, *which, revision);
             put_or_delete(key.clone(), put(key, &group, revision), *there)
+        }
+        Step_::Joined(port, network, groups, there) => {
+            let key = keys::joined(PortId(id(5, *port)));
+            let record = JoinRecord {
+                network_id: NetworkId(id(1, *network)),
+                groups: groups.iter().map(|n| multicast(*n)).collect(),
+            };
+            put_or_delete(key.clone(), put(key, &record, revision), *there)
         }
         Step_::Label(n, there) => {
             // The routers' project's own, everybody's, and somebody else's.

@@ -69,6 +69,7 @@ pub fn from_tables(state: &State, host: &HostId) -> Intent {
     }
     remotes_from_tables(state, host, &networks, &mut intent);
     floating_from_tables(state, host, &mut intent);
+    let networks_told = networks.clone();
     let networks = networks.iter().filter_map(|id| state.networks.get(id));
     intent.networks = networks.map(|n| (n.id, n.as_ref().clone())).collect();
     let routers = routers
@@ -90,6 +91,7 @@ pub fn from_tables(state: &State, host: &HostId) -> Intent {
     let watched = others.filter_map(|h| Some((state.tunnels.endpoint(&h)?.address, h)));
     intent.watched = watched.map(|(addr, h)| (h, addr)).collect();
     holders_from_tables(state, &ports, &mut intent);
+    audiences_from_tables(state, &networks_told, &mut intent);
     for (port, home) in ports {
         groups_from_tables(state, &port, &mut intent);
         if !home {
@@ -347,6 +349,28 @@ pub fn holders_from_tables(state: &State, ports: &[(Port, bool)], intent: &mut I
             for (addr, (holder, _)) in held.iter().filter(|(addr, _)| may(addr)) {
                 intent.holders.insert((network, *addr), *holder);
             }
+        }
+    }
+}
+
+/// Who has joined groups of the private networks that a host is told of.
+pub fn audiences_from_tables(state: &State, networks: &BTreeSet<NetworkId>, intent: &mut Intent) {
+    for port in state.ports.values() {
+        let network = port.network_id;
+        let is_told = networks.contains(&network) && is_private(state, network);
+        let row = state.joins.row(port.id);
+        let row = row.filter(|row| row.value.network_id == network);
+        let (Some(row), true) = (row, is_told && places::is_guest(port)) else {
+            continue;
+        };
+        for group in &row.value.groups {
+            let mut own = port.fixed_ips.iter().map(|f| f.ip_address);
+            let Some(addr) = own.find(|a| a.is_ipv4() == group.is_ipv4()) else {
+                continue;
+            };
+            let mac = port.mac_address;
+            let all = intent.audiences.entry((network, *group)).or_default();
+            all.insert(port.id, Joined { mac, addr });
         }
     }
 }
