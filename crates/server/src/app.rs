@@ -15,7 +15,7 @@ use hextet_types::Time;
 use tokio::sync::watch;
 
 use crate::{
-    agents::{heard::Pace, live::Live, pki::Pki, status::Reports},
+    agents::{heard::Pace, joined::Words, live::Live, pki::Pki, status::Reports},
     cloud::{Cloud, now},
     http::answer::{IdentityError, NetworkingError},
     identity::{attempts::Attempts, auth::Auth},
@@ -53,6 +53,8 @@ pub struct App {
     pub pace: Pace,
     /// Likewise, of what multicast groups ports have joined.
     pub join_pace: Pace,
+    /// How often it is said that some are left out.
+    pub join_words: Words,
     /// Who tells Nova's servers of themselves, if not their hosts.
     pub nova_metadata: Option<nova::Metadata>,
     /// What is counted.

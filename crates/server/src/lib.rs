@@ -213,6 +213,7 @@ impl Server {
             reports: agents::status::Reports::default(),
             pace: agents::heard::Pace::default(),
             join_pace: agents::heard::Pace::default(),
+            join_words: agents::joined::Words::default(),
             nova_metadata: nova_metadata.flatten(),
             metrics: metrics::Metrics::default(),
             stopping: stopping.clone(),
