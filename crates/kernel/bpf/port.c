@@ -276,6 +276,9 @@ struct left {
 // what it is (the loader knows its number). Before that a helper copies from it, in one go, since that costs
 // 55 ns.
 #ifdef READ_BY_HELPER
+// The copy takes stack, of which all that have called each other have 512 octets together.
+#define LOOKS __noinline
+
 static __always_inline void look(struct __sk_buff *skb, struct left *left)
 {
 	char stretch[STRETCH_LEN] __attribute__((aligned(8)));
@@ -284,6 +287,8 @@ static __always_inline void look(struct __sk_buff *skb, struct left *left)
 	if (bpf_probe_read_kernel(stretch, sizeof(stretch), (const char *)skb + LOADED(STRETCH)))
 		__builtin_memset(stretch, 0xff, sizeof(stretch));
 #else
+#define LOOKS static __always_inline
+
 static const char *(*cast_to_kernel)(void *) = (void *)0x68786b66;
 
 static __always_inline void look(struct __sk_buff *skb, struct left *left)
@@ -615,7 +620,7 @@ static __always_inline int has_computed(struct left *left)
 	return (left->summed & bits) != bits;
 }
 
-static __always_inline int checksummed(struct __sk_buff *skb)
+LOOKS int checksummed(struct __sk_buff *skb)
 {
 	struct left left;
 
@@ -625,7 +630,7 @@ static __always_inline int checksummed(struct __sk_buff *skb)
 
 // Whether a checksum that is left to the host goes to its place in the header there, or behind all that
 // rules look at: then it is that of what a tunnel carries.
-static __always_inline int checksum_in_place(struct __sk_buff *skb, __u32 header, __u8 protocol)
+LOOKS int checksum_in_place(struct __sk_buff *skb, __u32 header, __u8 protocol)
 {
 	struct left left;
 	__u32 start;
@@ -788,7 +793,7 @@ static __always_inline __u32 own_report_ipv6(struct __sk_buff *skb, __u32 offset
 }
 
 // The fragment header there; one that is alone (RFC 6946) is none to wait for others.
-static __always_inline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
+__noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
 {
 	struct datagram datagram = {};
 	struct fragment fragment;
