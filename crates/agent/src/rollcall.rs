@@ -1,5 +1,5 @@
 //! Tells the server what multicast groups ports have joined: of each port the whole, at once, and again as long as it cannot be
-//! told. Of what has changed meanwhile only the last is told.
+//! told. Of what is said meanwhile only the last is told. Whether the server keeps it is seen by who says it: they say it again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,12 +23,24 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Between two reports: what workloads join together is told together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// Ports that have joined or left something, and all groups that each has joined.
-pub type Ports = BTreeMap<PortId, BTreeSet<IpAddr>>;
+/// What is said of one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saying {
+    /// All groups that it has joined.
+    pub groups: BTreeSet<IpAddr>,
+    /// Another for each saying, so that the same may be said again.
+    pub number: u64,
+}
+
+/// Ports of which something is said.
+pub type Ports = BTreeMap<PortId, Saying>;
+
+/// The numbers of what has been told.
+type Numbers = BTreeMap<PortId, u64>;
 
 /// Runs until nobody hears anything any more.
 pub async fn run(server: String, identity: Identity, mut joined: watch::Receiver<Ports>) {
-    let mut told = Ports::new();
+    let mut told = Numbers::new();
     let mut caller = Caller {
         server,
         identity,
@@ -42,9 +54,10 @@ pub async fn run(server: String, identity: Identity, mut joined: watch::Receiver
             if news.is_empty() {
                 break;
             }
-            match caller.tell(news.clone()).await {
+            let numbers = numbers(&news);
+            match caller.tell(news).await {
                 Ok(Told::All) => {
-                    told.extend(news);
+                    told.extend(numbers);
                     sleep(TOGETHER).await;
                 }
                 // It does not say of which; what it has taken changes nothing once more.
@@ -59,12 +72,17 @@ pub async fn run(server: String, identity: Identity, mut joined: watch::Receiver
 }
 
 /// What is not told yet, as much as one report holds.
-fn news(all: &Ports, told: &Ports) -> Ports {
+fn news(all: &Ports, told: &Numbers) -> Ports {
     let news = all
         .iter()
-        .filter(|(port, groups)| told.get(port) != Some(groups));
-    let news = news.map(|(port, groups)| (*port, groups.clone()));
+        .filter(|(port, saying)| told.get(port) != Some(&saying.number));
+    let news = news.map(|(port, saying)| (*port, saying.clone()));
     news.take(Memberships::MAX_PORTS).collect()
+}
+
+fn numbers(news: &Ports) -> Numbers {
+    let all = news.iter();
+    all.map(|(port, saying)| (*port, saying.number)).collect()
 }
 
 struct Caller {
@@ -76,7 +94,10 @@ struct Caller {
 impl Caller {
     /// By the connection that there is, or else by a new one.
     async fn tell(&mut self, ports: Ports) -> Result<Told> {
-        let memberships = Memberships { ports };
+        let ports = ports.into_iter();
+        let memberships = Memberships {
+            ports: ports.map(|(port, saying)| (port, saying.groups)).collect(),
+        };
         if let Some(mut open) = self.connection.take()
             && let Ok(outcome) = open.joined(&memberships).await
         {
@@ -96,24 +117,29 @@ mod tests {
 
     use super::*;
 
-    fn ports(all: std::ops::Range<usize>, last: u8) -> Ports {
+    fn ports(all: std::ops::Range<usize>, number: u64) -> Ports {
         let port = |n: usize| PortId(Uuid::from_u128(n as u128));
-        let groups = BTreeSet::from([[239, 0, 0, last].into()]);
-        all.map(|n| (port(n), groups.clone())).collect()
+        let groups = BTreeSet::from([[239, 0, 0, 1].into()]);
+        let saying = Saying { groups, number };
+        all.map(|n| (port(n), saying.clone())).collect()
     }
 
     #[test]
     fn what_is_not_told_yet_is_told_in_reports_of_bounded_length() {
         let all = ports(0..Memberships::MAX_PORTS + 5, 1);
-        let mut told = Ports::new();
+        let mut told = Numbers::new();
         let first = news(&all, &told);
         assert_eq!(first.len(), Memberships::MAX_PORTS);
-        told.extend(first);
+        told.extend(numbers(&first));
         assert_eq!(news(&all, &told).len(), 5);
-        told.extend(news(&all, &told));
+        told.extend(numbers(&news(&all, &told)));
         assert_eq!(news(&all, &told), Ports::new());
-        let mut changed = all.clone();
-        changed.extend(ports(7..8, 2));
-        assert_eq!(news(&changed, &told), ports(7..8, 2));
+        let mut again = all.clone();
+        again.extend(ports(7..8, 2));
+        assert_eq!(
+            news(&again, &told),
+            ports(7..8, 2),
+            "the same, but said again"
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! Which multicast groups the workloads of private networks have joined: what they say counts until they say otherwise, or
 //! have not said it for so long that two questions went unanswered. What a port has joined in the intent counts as said when it
 //! is first seen here, so that a restart loses nothing.
+//!
+//! What is joined here is compared with what the intent says of it. As long as that is something else, because the server had no
+//! room for it, found that it changes too often, or has forgotten it, it is said again, ever more rarely.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,22 +13,28 @@ use std::{
 
 use hextet_api::agent::{Memberships, is_joinable};
 use hextet_model::{intent::Intent, neutron::Port, state::Netns};
-use hextet_types::{NetworkId, PortId};
+use hextet_types::{Family, NetworkId, PortId};
 use tracing::warn;
 
 use super::Reconciler;
-use crate::membership::Report;
+use crate::{membership::Report, rollcall::Saying};
 
 /// After so long without a word (RFC 3376 §8.4).
 const HELD: Duration = Duration::from_secs(260);
-/// How often it is looked who has not said a word.
-const LOOKS: Duration = Duration::from_secs(10);
+/// How often it is looked who has not said a word, and of whom others know something else.
+const LOOKS: Duration = Duration::from_secs(5);
+/// After so long what others do not know is said again; then after twice that, and so on.
+const PATIENCE: Duration = LOOKS;
+/// Up to this.
+const MOST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Of all ports.
 #[derive(Debug)]
 pub(super) struct Joins {
     ports: BTreeMap<PortId, Groups>,
     next_look: Instant,
+    /// How often something has been said.
+    said: u64,
 }
 
 /// Of one port: when each group was last heard of.
@@ -34,6 +43,15 @@ struct Groups {
     heard: BTreeMap<IpAddr, Instant>,
     /// That it wants too many has been said.
     warned: bool,
+    behind: Option<Behind>,
+}
+
+/// Others know something else than what is joined here.
+#[derive(Debug)]
+struct Behind {
+    /// When it is said again.
+    due: Instant,
+    patience: Duration,
 }
 
 impl Groups {
@@ -53,7 +71,52 @@ impl Groups {
                 warn!(%port, %group, "the port has joined more than {most} multicast groups, and does not hear the others");
             }
         }
+        if changed {
+            self.behind = None;
+        }
         changed
+    }
+
+    /// While the port is elsewhere, what it has joined is heard there.
+    fn heard_elsewhere(&mut self, told: &BTreeSet<IpAddr>, now: Instant) {
+        for group in told {
+            if let Some(last) = self.heard.get_mut(group) {
+                *last = now;
+            } else if self.heard.len() < Memberships::MAX_GROUPS {
+                self.heard.insert(*group, now);
+            }
+        }
+        self.behind = None;
+    }
+
+    /// Forgets what nobody has said a word of; whether there was something.
+    fn expire(&mut self, now: Instant) -> bool {
+        let before = self.heard.len();
+        self.heard
+            .retain(|_, last| now.duration_since(*last) < HELD);
+        self.heard.len() != before
+    }
+
+    /// Whether others have known something else for so long that it is said again. A group of a family that the port has no
+    /// address of cannot be theirs.
+    fn is_behind(&mut self, port: &Port, told: &BTreeSet<IpAddr>, now: Instant) -> bool {
+        let own = port.fixed_ips.iter().map(|f| Family::of(f.ip_address));
+        let families: BTreeSet<Family> = own.collect();
+        let counts = |group: &&IpAddr| families.contains(&Family::of(**group));
+        if self.heard.keys().filter(counts).eq(told) {
+            self.behind = None;
+            return false;
+        }
+        let behind = self.behind.get_or_insert(Behind {
+            due: now + PATIENCE,
+            patience: PATIENCE,
+        });
+        if now < behind.due {
+            return false;
+        }
+        behind.patience = MOST_PATIENCE.min(behind.patience * 2);
+        behind.due = now + behind.patience;
+        true
     }
 
     fn joined(&self) -> BTreeSet<IpAddr> {
@@ -66,6 +129,7 @@ impl Joins {
         Joins {
             ports: BTreeMap::new(),
             next_look: now + LOOKS,
+            said: 0,
         }
     }
 
@@ -79,7 +143,7 @@ impl Joins {
             let groups = groups_of(intent, port.network_id, port.id);
             Groups {
                 heard: groups.map(|group| (group, now)).collect(),
-                warned: false,
+                ..Groups::default()
             }
         })
     }
@@ -96,35 +160,56 @@ impl Joins {
         groups.hear(port.id, report, now).then(|| groups.joined())
     }
 
-    /// Who has joined something else than before, since nobody has said a word of it.
+    /// What is to be said of ports: nobody has said a word of something that they had joined, or others know something else.
     fn look(&mut self, intent: &Intent, now: Instant) -> Vec<(PortId, BTreeSet<IpAddr>)> {
+        // A port that comes back begins anew, as it does with the server.
+        self.ports.retain(|id, _| intent.ports.contains_key(id));
         if now < self.next_look {
             return Vec::new();
         }
         self.next_look = now + LOOKS;
-        for ((network, _), joined) in &intent.audiences {
-            let own = joined.keys().filter_map(|id| intent.ports.get(id));
-            for port in own.filter(|port| port.network_id == *network) {
-                self.seen(port, intent, now);
-            }
+        let told = told_of(intent);
+        for port in told.keys().filter_map(|id| intent.ports.get(id)) {
+            self.seen(port, intent, now);
         }
-        self.ports.retain(|id, _| intent.ports.contains_key(id));
-        let mut changed = Vec::new();
+        let nothing = BTreeSet::new();
+        let mut to_say = Vec::new();
         for (id, groups) in &mut self.ports {
-            let before = groups.heard.len();
-            // Who is not here yet cannot be asked.
-            if intent.standbys.contains(id) {
-                groups.heard.values_mut().for_each(|last| *last = now);
+            let told = told.get(id).unwrap_or(&nothing);
+            let is_elsewhere = intent.standbys.contains(id);
+            if is_elsewhere {
+                groups.heard_elsewhere(told, now);
             }
-            groups
-                .heard
-                .retain(|_, last| now.duration_since(*last) < HELD);
-            if groups.heard.len() != before {
-                changed.push((*id, groups.joined()));
+            let is_behind = |groups: &mut Groups| {
+                let port = intent.ports.get(id);
+                port.is_some_and(|port| groups.is_behind(port, told, now))
+            };
+            if groups.expire(now) || (!is_elsewhere && is_behind(groups)) {
+                to_say.push((*id, groups.joined()));
             }
         }
-        changed
+        to_say
     }
+
+    fn saying(&mut self, groups: BTreeSet<IpAddr>) -> Saying {
+        self.said += 1;
+        Saying {
+            groups,
+            number: self.said,
+        }
+    }
+}
+
+/// What the intent says of the ports here.
+fn told_of(intent: &Intent) -> BTreeMap<PortId, BTreeSet<IpAddr>> {
+    let mut told = BTreeMap::<_, BTreeSet<_>>::new();
+    for ((network, group), joined) in &intent.audiences {
+        let own = joined.keys().filter_map(|id| intent.ports.get(id));
+        for port in own.filter(|port| port.network_id == *network) {
+            told.entry(port.id).or_default().insert(*group);
+        }
+    }
+    told
 }
 
 fn groups_of(intent: &Intent, network: NetworkId, port: PortId) -> impl Iterator<Item = IpAddr> {
@@ -149,21 +234,24 @@ impl Reconciler {
             return;
         };
         if let Some(joined) = self.joins.hear(port, intent, report, Instant::now()) {
+            let saying = self.joins.saying(joined);
             self.outputs
                 .joined
-                .send_modify(|all| drop(all.insert(id, joined)));
+                .send_modify(|all| drop(all.insert(id, saying)));
         }
     }
 
-    /// Who has not said a word for long enough has left.
+    /// Who has not said a word for long enough has left, and what others do not know is said again.
     pub(super) fn look_at_joins(&mut self) {
         let intent = self.planner.intent();
-        let changed = self.joins.look(intent, Instant::now());
+        let to_say = self.joins.look(intent, Instant::now());
         let ports = &intent.ports;
         self.outputs.joined.send_if_modified(|all| {
             all.retain(|port, _| ports.contains_key(port));
-            let news = !changed.is_empty();
-            all.extend(changed);
+            let news = !to_say.is_empty();
+            for (port, groups) in to_say {
+                all.insert(port, self.joins.saying(groups));
+            }
             news
         });
     }
@@ -184,7 +272,7 @@ mod tests {
     fn port(n: u128) -> Port {
         let port = json!({
             "id": Uuid::from_u128(n), "network_id": network(), "mac_address": "02:00:00:00:00:01",
-            "fixed_ips": [], "security_groups": [], "port_security_enabled": true, "device_owner": "",
+            "fixed_ips": [{"subnet_id": network(), "ip_address": "10.0.0.1"}], "security_groups": [], "port_security_enabled": true, "device_owner": "",
             "project_id": "p", "revision_number": 0, "admin_state_up": true, "status": "DOWN",
             "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
         });
@@ -247,7 +335,7 @@ mod tests {
         .into();
         assert_eq!(joins.hear(&port(1), &intent, &all, after(131)), None);
         assert_eq!(joins.look(&intent, after(259)), []);
-        assert_eq!(joins.look(&intent, after(265)), [], "not so soon again");
+        assert_eq!(joins.look(&intent, after(262)), [], "not so soon again");
         assert_eq!(
             joins.look(&intent, after(270)),
             [(port(1).id, groups(&[1]))]
@@ -274,11 +362,91 @@ mod tests {
             [],
             "the server knows it later"
         );
+        let mut intent = intent;
+        intent.apply(Change::RemoveAudience(network(), group(1)));
         let mut later = intent.clone();
         later.apply(Change::PutStandby(port(2).id));
         assert_eq!(joins.look(&later, after(280)), [], "it is not here");
         assert_eq!(joins.look(&intent, after(530)), []);
         assert_eq!(joins.look(&intent, after(545)), [(port(2).id, groups(&[]))]);
+    }
+
+    /// The server had no room, or a port's changes were too many for it.
+    #[test]
+    fn what_others_do_not_know_is_said_again_and_ever_more_rarely() {
+        let now = Instant::now();
+        let after = |secs| now + Duration::from_secs(secs);
+        let mut joins = Joins::new(now);
+        let none = intent(&[1], &[]);
+        let ipv6 = "ff02::fb".parse().unwrap();
+        let mut all = says(&[(1, true), (2, true)]);
+        all.insert(ipv6, true);
+        let expected: BTreeSet<IpAddr> = all.keys().copied().collect();
+        let heard = joins.hear(&port(1), &none, &all, now);
+        assert_eq!(heard.as_ref(), Some(&expected));
+        let some = intent(&[1], &[(1, 1)]);
+        let said = |joins: &mut Joins, intent: &Intent, secs: std::ops::Range<u64>| -> Vec<u64> {
+            let mut all_said = Vec::new();
+            for secs in secs {
+                // It answers questions all the time, and that is nothing new.
+                assert_eq!(joins.hear(&port(1), intent, &all, after(secs)), None);
+                let said = joins.look(intent, after(secs));
+                assert!(said.iter().all(|(_, groups)| *groups == expected));
+                all_said.extend(said.iter().map(|_| secs));
+            }
+            all_said
+        };
+        let times = said(&mut joins, &some, 0..3_600);
+        assert_eq!(times[..6], [10, 20, 40, 80, 160, 280]);
+        assert_eq!(times.len(), 6 + (3_600 - 280) / 120);
+        // Now there is room: nothing more is said, as the port has no address of IPv6.
+        let both = intent(&[1], &[(1, 1), (1, 2)]);
+        assert!(said(&mut joins, &both, 3_600..3_900).is_empty());
+        // What it has left, but is still told.
+        let more = intent(&[1], &[(1, 1), (1, 2), (1, 3)]);
+        assert_eq!(said(&mut joins, &more, 3_900..3_915), [3_905]);
+    }
+
+    #[test]
+    fn a_port_that_goes_and_comes_back_begins_anew() {
+        let now = Instant::now();
+        let there = intent(&[1], &[]);
+        let mut joins = Joins::new(now);
+        let all = says(&[(1, true)]);
+        assert_eq!(joins.hear(&port(1), &there, &all, now), Some(groups(&[1])));
+        assert_eq!(joins.look(&intent(&[], &[]), now), []);
+        assert_eq!(joins.hear(&port(1), &there, &all, now), Some(groups(&[1])));
+        // Nor are the two the same for whoever tells them.
+        let [one, other] = [(); 2].map(|()| joins.saying(groups(&[1])));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn what_is_joined_where_a_port_migrates_to_is_said_again_once_it_is_there() {
+        let now = Instant::now();
+        let after = |secs| now + Duration::from_secs(secs);
+        let mut joins = Joins::new(now);
+        let home = intent(&[1], &[(1, 1)]);
+        let mut standby = home.clone();
+        standby.apply(Change::PutStandby(port(1).id));
+        assert_eq!(joins.look(&standby, after(5)), []);
+        let heard = joins.hear(&port(1), &standby, &says(&[(2, true)]), after(6));
+        assert_eq!(heard, Some(groups(&[1, 2])));
+        for secs in 7..60 {
+            assert_eq!(joins.look(&standby, after(secs)), []);
+        }
+        // Where it was it has joined one more meanwhile.
+        standby.apply(Change::PutAudience(
+            network(),
+            group(3),
+            home.audiences[&(network(), group(1))].clone(),
+        ));
+        assert_eq!(joins.look(&standby, after(60)), []);
+        standby.apply(Change::RemoveStandby(port(1).id));
+        let said: Vec<_> = (61..75)
+            .flat_map(|secs| joins.look(&standby, after(secs)))
+            .collect();
+        assert_eq!(said, [(port(1).id, groups(&[1, 2, 3]))]);
     }
 
     #[test]
