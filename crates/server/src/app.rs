@@ -11,11 +11,11 @@ use hextet_api::{
     error::{ApiError, Result},
     request::Caller,
 };
-use hextet_types::Time;
+use hextet_types::{PortId, Time};
 use tokio::sync::watch;
 
 use crate::{
-    agents::{heard::Pace, joined::Words, live::Live, pki::Pki, status::Reports},
+    agents::{joined::Bounds, live::Live, pace::Pace, pki::Pki, status::Reports},
     cloud::{Cloud, now},
     http::answer::{IdentityError, NetworkingError},
     identity::{attempts::Attempts, auth::Auth},
@@ -50,11 +50,9 @@ pub struct App {
     /// Port states that wait to be written.
     pub reports: Reports,
     /// How often what is heard of workloads may change something.
-    pub pace: Pace,
-    /// Likewise, of what multicast groups ports have joined.
-    pub join_pace: Pace,
-    /// How often it is said that some are left out.
-    pub join_words: Words,
+    pub pace: Pace<PortId>,
+    /// Likewise, of what multicast groups ports have joined; and how often that is said.
+    pub joins: Bounds,
     /// Who tells Nova's servers of themselves, if not their hosts.
     pub nova_metadata: Option<nova::Metadata>,
     /// What is counted.

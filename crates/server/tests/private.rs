@@ -15,7 +15,7 @@ use cloud::{
     host::{Host, Stream, token},
     slaac,
 };
-use hextet_api::agent::{Memberships, StatusReport};
+use hextet_api::agent::StatusReport;
 use hextet_model::{
     intent::{Intent, RoutingDomain},
     neutron::NetworkType,
@@ -772,116 +772,4 @@ async fn a_later_subnet_gives_what_it_has() {
     let mut counts: Vec<_> = ports.iter().map(|p| addresses(p).len()).collect();
     counts.sort_unstable();
     assert_eq!(counts, [1, 2, 2]);
-}
-
-fn memberships(port: &Value, groups: &[&str]) -> Memberships {
-    let groups = groups.iter().map(|group| group.parse().unwrap()).collect();
-    Memberships {
-        ports: [(port["id"].as_str().unwrap().parse().unwrap(), groups)].into(),
-    }
-}
-
-/// Who hears a group, as a host is told: their addresses.
-fn listeners(intent: &Intent, group: &str) -> BTreeSet<IpAddr> {
-    let group: IpAddr = group.parse().unwrap();
-    let all = intent.audiences.iter().filter(|((_, of), _)| *of == group);
-    all.flat_map(|(_, all)| all.values().map(|joined| joined.addr))
-        .collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_has_joined_a_group_is_told_to_the_hosts_of_its_network() {
-    let world = World::new().await;
-    let (cloud, admin) = (&world.cloud, &world.admin);
-    let hosts = [
-        host(cloud, "x1", Some("2001:db8:f::11")).await,
-        host(cloud, "x2", Some("2001:db8:f::12")).await,
-        host(cloud, "x3", Some("2001:db8:f::13")).await,
-    ];
-    let one = world.port(0, "x1", "10.0.0.5").await;
-    let other = world.port(0, "x2", "10.0.0.6").await;
-    world.port(1, "x3", "10.0.0.5").await;
-    let [mut first, mut third] = [hosts[0].intent().await, hosts[2].intent().await];
-    let says = async |n: usize, port: &Value, groups: &[&str]| {
-        let all = memberships(port, groups);
-        hosts[n].post("/v1/joined", &all).await.0
-    };
-    let v4 =
-        |all: &[&str]| -> BTreeSet<IpAddr> { all.iter().map(|a| a.parse().unwrap()).collect() };
-    let groups = [
-        "239.1.2.3",
-        "ff02::fb",
-        "224.0.0.1",
-        "ff02::1:ff00:5",
-        "10.0.0.9",
-    ];
-    assert_eq!(says(1, &other, &groups).await, 204);
-    let both = |i: &Intent| i.audiences.len() == 2;
-    first.until("what the other has joined", both).await;
-    assert_eq!(listeners(&first.intent, "239.1.2.3"), v4(&["10.0.0.6"]));
-    let own: Vec<IpAddr> = all(&other).into_iter().filter(IpAddr::is_ipv6).collect();
-    assert_eq!(
-        listeners(&first.intent, "ff02::fb"),
-        own.into_iter().collect()
-    );
-    assert_eq!(says(0, &one, &["239.1.2.3"]).await, 204);
-    let heard = v4(&["10.0.0.5", "10.0.0.6"]);
-    let both = |i: &Intent| listeners(i, "239.1.2.3") == heard;
-    first.until("both", both).await;
-    // Of a port on another host nobody says anything.
-    assert_eq!(says(0, &other, &[]).await, 204);
-    assert_eq!(says(2, &other, &[]).await, 204);
-    // What is left is told, and what goes with a port.
-    assert_eq!(says(1, &other, &["239.1.2.3"]).await, 204);
-    first.until("one less", |i| i.audiences.len() == 1).await;
-    assert!(both(&first.intent));
-    admin.delete("ports", &other["id"]).await.ok(204);
-    let alone = |i: &Intent| listeners(i, "239.1.2.3") == v4(&["10.0.0.5"]);
-    first.until("alone", alone).await;
-    third.until("its own", |i| !i.ports.is_empty()).await;
-    assert!(third.intent.audiences.is_empty(), "another network");
-    assert_eq!(says(0, &one, &[]).await, 204);
-    first.until("nobody", |i| i.audiences.is_empty()).await;
-    let many: Vec<String> = (0..33).map(|n| format!("239.0.0.{n}")).collect();
-    let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    assert_eq!(says(0, &one, &many).await, 400);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_network_s_groups_are_bounded_and_so_is_how_often_they_change() {
-    let world = World::new().await;
-    let host = host(&world.cloud, "x1", Some("2001:db8:f::11")).await;
-    let mut told = host.intent().await;
-    let mut ports = Vec::new();
-    for n in 0..9 {
-        ports.push(world.port(0, "x1", &format!("10.0.0.{}", 5 + n)).await);
-    }
-    for (port, n) in ports.iter().zip(0..) {
-        let groups: Vec<String> = (0..32).map(|g| format!("239.0.{n}.{g}")).collect();
-        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-        let all = memberships(port, &groups);
-        assert_eq!(host.post("/v1/joined", &all).await.0, 204);
-    }
-    told.until("as many as may be", |i| i.audiences.len() == 256)
-        .await;
-    // There is room for others only when somebody leaves; what is there may be joined by all.
-    let more = memberships(&ports[8], &["239.0.0.0", "239.9.9.9"]);
-    assert_eq!(host.post("/v1/joined", &more).await.0, 204);
-    told.until("one more", |i| listeners(i, "239.0.0.0").len() == 2)
-        .await;
-    assert_eq!(listeners(&told.intent, "239.9.9.9").len(), 0);
-    let mut refused = 0;
-    for n in 0..20 {
-        let groups: &[&str] = if n % 2 == 0 { &["239.0.0.0"] } else { &[] };
-        match host
-            .post("/v1/joined", &memberships(&ports[7], groups))
-            .await
-            .0
-        {
-            204 => {}
-            429 => refused += 1,
-            other => panic!("{other}"),
-        }
-    }
-    assert!(refused > 0);
 }

@@ -2,12 +2,7 @@
 //! workload to the host that it migrates to, and an address that several ports may use goes to the one that has said
 //! that it has it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use axum::{Json, extract::State as Shared, response::Response};
 use hextet_api::{
@@ -15,7 +10,7 @@ use hextet_api::{
     error::{ApiError, Result},
 };
 use hextet_model::neutron::Port;
-use hextet_types::{HostId, PortId, Time};
+use hextet_types::{HostId, PortId};
 use tracing::{info, warn};
 
 use super::{AgentError, Joined, join::server};
@@ -62,7 +57,7 @@ pub async fn report(
         if !app.cloud.would_change(&caller, decide)? {
             continue;
         }
-        if app.pace.admit(*id) {
+        if app.pace.admit(id, 1) {
             wanted.push((*id, addresses));
         } else {
             warn!(%host, port = %id, "what is heard of the port changes too often; left as it is");
@@ -158,93 +153,4 @@ fn hold(write: &mut Write<'_>, row: &Row<Port>, addresses: &[IpAddr]) -> Result<
         }
     }
     Ok(())
-}
-
-/// How often what is heard of one port may change something: at once, but not for ever.
-#[derive(Debug)]
-pub struct Pace {
-    /// Changes that count against each port, and when that was so.
-    spent: Mutex<BTreeMap<PortId, (f64, Time)>>,
-    origin: Instant,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Pace {
-            spent: Mutex::default(),
-            origin: Instant::now(),
-        }
-    }
-}
-
-impl Pace {
-    /// Changes at once.
-    const BURST: f64 = 10.0;
-    /// And then in each second.
-    const RATE: f64 = 1.0;
-    /// Ports that are kept in mind; beyond it those that have not changed for a while are forgotten.
-    const MAX_KNOWN: usize = 10_000;
-
-    /// Whether a port may change something now, which counts.
-    pub fn admit(&self, port: PortId) -> bool {
-        self.admit_at(port, Time::ZERO + self.origin.elapsed())
-    }
-
-    fn admit_at(&self, port: PortId, now: Time) -> bool {
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = |(spent, at): (f64, Time)| {
-            let passed = (now - at).as_secs_f64();
-            (spent - passed * Self::RATE).max(0.0)
-        };
-        if spent.len() >= Self::MAX_KNOWN && !spent.contains_key(&port) {
-            spent.retain(|_, entry| left(*entry) > 0.0);
-            if spent.len() >= Self::MAX_KNOWN {
-                return false;
-            }
-        }
-        let entry = spent.entry(port).or_insert((0.0, now));
-        let count = left(*entry);
-        if count + 1.0 > Self::BURST {
-            return false;
-        }
-        *entry = (count + 1.0, now);
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn a_port_changes_at_once_and_then_slowly() {
-        let pace = Pace::default();
-        let (port, other) = (PortId(Uuid::from_u128(1)), PortId(Uuid::from_u128(2)));
-        let at = |millis| Time::ZERO + Duration::from_millis(millis);
-        for _ in 0..10 {
-            assert!(pace.admit_at(port, at(0)));
-        }
-        assert!(!pace.admit_at(port, at(500)));
-        assert!(pace.admit_at(other, at(500)), "others do not pay for it");
-        assert!(pace.admit_at(port, at(1_000)));
-        assert!(!pace.admit_at(port, at(1_100)));
-        assert!((0..10).all(|_| pace.admit_at(port, at(60_000))));
-    }
-
-    #[test]
-    fn what_is_kept_in_mind_is_bounded() {
-        let pace = Pace::default();
-        let port = |n: usize| PortId(Uuid::from_u128(n as u128));
-        for n in 0..Pace::MAX_KNOWN {
-            assert!(pace.admit_at(port(n), Time::ZERO));
-        }
-        assert!(!pace.admit_at(port(Pace::MAX_KNOWN), Time::ZERO));
-        let later = Time::ZERO + Duration::from_secs(2);
-        assert!(pace.admit_at(port(Pace::MAX_KNOWN), later));
-        assert_eq!(pace.spent.lock().unwrap().len(), 1);
-    }
 }

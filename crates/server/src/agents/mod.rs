@@ -11,6 +11,7 @@ pub mod live;
 pub mod metadata;
 pub mod metered;
 pub mod nat44;
+pub mod pace;
 pub mod pki;
 pub mod status;
 pub mod stream;

@@ -4,7 +4,7 @@
 //! what is needed how often, so that a change costs in proportion to the hosts that it concerns. What is
 //! told by steps is always what [`State::snapshot`] would tell at once.
 
-mod audiences;
+pub mod audiences;
 mod floating;
 mod holders;
 mod members;

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use hextet_types::{NetworkId, PortId};
+use hextet_types::{Family, NetworkId, PortId, ProjectId};
 use serde::{Deserialize, Serialize};
 
 use super::table::Row;
@@ -16,6 +16,8 @@ use super::table::Row;
 pub struct JoinRecord {
     /// The port's network.
     pub network_id: NetworkId,
+    /// The port's project.
+    pub project_id: ProjectId,
     /// The groups; never none.
     pub groups: BTreeSet<IpAddr>,
 }
@@ -26,6 +28,8 @@ pub struct Joins {
     rows: HashMap<PortId, Row<JoinRecord>>,
     /// Never an empty set.
     by_network: HashMap<NetworkId, BTreeMap<IpAddr, BTreeSet<PortId>>>,
+    /// How many of a project's ports have joined each group of a network; never none.
+    by_project: HashMap<ProjectId, BTreeMap<(NetworkId, IpAddr), usize>>,
 }
 
 impl Joins {
@@ -52,6 +56,25 @@ impl Joins {
         ports.into_iter().flatten().copied()
     }
 
+    /// How many groups ports of a project have joined, on all networks.
+    pub fn count_of(&self, project: &ProjectId) -> usize {
+        self.by_project.get(project).map_or(0, BTreeMap::len)
+    }
+
+    /// Likewise, on one network.
+    pub fn count_in(&self, project: &ProjectId, network: NetworkId) -> usize {
+        let all = self.by_project.get(project).into_iter();
+        let from = (network, Family::V4.unspecified());
+        let all = all.flat_map(|all| all.range(from..));
+        all.take_while(|((of, _), _)| *of == network).count()
+    }
+
+    /// Whether a port of a project has joined a group.
+    pub fn has(&self, project: &ProjectId, of: (NetworkId, IpAddr)) -> bool {
+        let all = self.by_project.get(project);
+        all.is_some_and(|all| all.contains_key(&of))
+    }
+
     /// Puts a port's or, with none, takes them away; the groups that this concerns.
     pub fn set(
         &mut self,
@@ -63,19 +86,45 @@ impl Joins {
             row.value.groups.iter().map(|g| (network, *g)).collect()
         };
         let new = row.as_ref().map(groups).unwrap_or_default();
+        let joins_for = row.as_ref().map(|row| row.value.project_id.clone());
         let old = match row {
             Some(row) => self.rows.insert(port, row),
             None => self.rows.remove(&port),
         };
+        let joined_for = old.as_ref().map(|row| row.value.project_id.clone());
         let old = old.as_ref().map(groups).unwrap_or_default();
         for (network, group) in &old {
             self.leave(*network, *group, port);
+        }
+        if let Some(project) = joined_for {
+            self.discharge(&project, &old);
         }
         for (network, group) in &new {
             let groups = self.by_network.entry(*network).or_default();
             groups.entry(*group).or_default().insert(port);
         }
+        if let Some(project) = joins_for {
+            let all = self.by_project.entry(project).or_default();
+            new.iter().for_each(|of| *all.entry(*of).or_default() += 1);
+        }
         old.into_iter().chain(new).collect()
+    }
+
+    fn discharge(&mut self, project: &ProjectId, groups: &[(NetworkId, IpAddr)]) {
+        let Some(all) = self.by_project.get_mut(project) else {
+            return;
+        };
+        for of in groups {
+            if let Some(ports) = all.get_mut(of) {
+                *ports -= 1;
+                if *ports == 0 {
+                    all.remove(of);
+                }
+            }
+        }
+        if all.is_empty() {
+            self.by_project.remove(project);
+        }
     }
 
     fn leave(&mut self, network: NetworkId, group: IpAddr, port: PortId) {

@@ -21,7 +21,8 @@ type Listeners = BTreeMap<PortId, Joined>;
 /// What hosts are told; never an empty map.
 pub type Audiences = BTreeMap<(NetworkId, IpAddr), Listeners>;
 
-fn joined(port: &Port, group: IpAddr) -> Option<Joined> {
+/// A port as one that hears a group; none, if it has no address of its family.
+pub fn joined(port: &Port, group: IpAddr) -> Option<Joined> {
     let own = port.fixed_ips.iter().map(|f| f.ip_address);
     let mut own = own.filter(|addr| Family::of(*addr) == Family::of(group));
     Some(Joined {
@@ -37,11 +38,25 @@ impl State {
         if !is_private || !there || self.views.hidden == Some(network) {
             return Listeners::new();
         }
+        self.listeners(network, group)
+            .take(Audience::MOST)
+            .collect()
+    }
+
+    fn listeners(
+        &self,
+        network: NetworkId,
+        group: IpAddr,
+    ) -> impl Iterator<Item = (PortId, Joined)> {
         let ports = self.joins.of(network, group);
         let ports = ports.filter_map(|id| self.ports.get(&id));
-        let ports = ports.filter(|port| port.network_id == network && is_guest(port));
-        let listeners = ports.filter_map(|port| Some((port.id, joined(port, group)?)));
-        listeners.take(Audience::MOST).collect()
+        let ports = ports.filter(move |port| port.network_id == network && is_guest(port));
+        ports.filter_map(move |port| Some((port.id, joined(port, group)?)))
+    }
+
+    /// How many would hear a group, were there no bound.
+    pub fn count_listeners(&self, network: NetworkId, group: IpAddr) -> usize {
+        self.listeners(network, group).count()
     }
 
     /// A port has joined other groups than before, or none.

@@ -323,6 +323,7 @@ pub fn other_event(step: &Step_, revision: u64) -> Event {
             let key = keys::joined(PortId(id(5, *port)));
             let record = JoinRecord {
                 network_id: NetworkId(id(1, *network)),
+                project_id: ProjectId(format!("p{}", port % 2)),
                 groups: groups.iter().map(|n| multicast(*n)).collect(),
             };
             put_or_delete(key.clone(), put(key, &record, revision), *there)
