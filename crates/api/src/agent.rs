@@ -143,7 +143,8 @@ pub struct Heard {
 }
 
 /// Which multicast groups ports have joined: of each port all, so the last report counts. Groups that nobody can join, and
-/// what is beyond the bounds of a network, are left out.
+/// what is beyond the bounds of a network or a project, are left out, and what changes too often stays as it was; the intent
+/// shows it, and who wants it says it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memberships {
