@@ -257,8 +257,9 @@ async fn no_project_takes_what_is_for_others() {
     let mut told = host.intent().await;
     let marks = world.port_of(Some("marks"), 2, "x1", &["10.0.0.5"]).await;
     // On a network of others, a quarter of it.
-    let strangers = world.ports(Some("stranger"), 0, 5..9).await;
-    says(&host, &own_groups(&strangers, 0)).await;
+    let strangers = world.ports(Some("stranger"), 0, 5..8).await;
+    says(&host, &own_groups(&strangers[..2], 0)).await;
+    says(&host, &own_groups(&strangers[2..], 2)).await;
     settled(&mut told, &host, &marks).await;
     assert_eq!(told.intent.audiences.len(), 64);
     let other = world.port_of(Some("other"), 0, "x1", &["10.0.0.20"]).await;
