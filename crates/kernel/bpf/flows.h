@@ -151,13 +151,18 @@ static __always_inline int take_short_way(struct __sk_buff *skb, int *has_entry)
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_UNSPEC;
 	__builtin_memcpy(eth, way->macs, sizeof(way->macs));
-	skb->mark = 0;
-	// All but tunnels are pairs whose other ends are in another namespace.
-	return way->link & TUNNEL ? bpf_redirect(way->link, 0) : bpf_redirect_peer(way->link, 0);
+	// All but tunnels are pairs whose other ends are in another namespace; a tunnel's own program sees it leave, and must learn nothing
+	// from what no rule has judged.
+	if (!(way->link & TUNNEL)) {
+		skb->mark = 0;
+		return bpf_redirect_peer(way->link, 0);
+	}
+	skb->mark = MARK_ALL_THE_WAY;
+	return bpf_redirect(way->link, 0);
 }
 
-// Notes how a packet came in that goes all the way, in the entry of its flow.
-static __always_inline void note_sender(struct __sk_buff *skb)
+// Notes how a packet came in that goes all the way, in the entry of its flow; whether that was needed.
+__noinline int note_sender(struct __sk_buff *skb)
 {
 	struct flow flow = {};
 	struct way *way = way_of_flow(skb, &flow);
@@ -165,10 +170,11 @@ static __always_inline void note_sender(struct __sk_buff *skb)
 
 	if (!way || (void *)(eth + 1) > (void *)(long)skb->data_end ||
 	    (way->noted && same((__u8 *)eth, way->from, sizeof(way->from))))
-		return;
+		return 0;
 	way->noted = 0;
 	__builtin_memcpy(way->from, eth, sizeof(way->from));
 	way->noted = 1;
+	return 1;
 }
 
 // Learns from a packet that leaves.
