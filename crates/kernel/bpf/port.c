@@ -314,7 +314,7 @@ static __always_inline int send_back(struct __sk_buff *skb)
 
 // RFC 826. A probe (sender 0.0.0.0, RFC 5227) and an announcement of one's own address are left
 // unanswered: nobody else has that address.
-static __always_inline int answer_arp(struct __sk_buff *skb)
+__noinline int answer_arp(struct __sk_buff *skb)
 {
 	struct ethhdr *eth;
 	struct arp_ipv4 *arp;
@@ -358,7 +358,7 @@ static __always_inline __sum16 fold(__s64 sum)
 
 // RFC 4861 §7.2.4. A solicitation from :: is duplicate address detection (RFC 4862 §5.4), and one for
 // the sender's own address likewise finds nobody.
-static __always_inline int answer_solicitation(struct __sk_buff *skb)
+__noinline int answer_solicitation(struct __sk_buff *skb)
 {
 	struct advertisement *na;
 	struct source asked = { .link = skb->ifindex, .kind = ANSWER };
@@ -411,7 +411,7 @@ static __always_inline int answer_solicitation(struct __sk_buff *skb)
 }
 
 // RFC 4443 §4.2. The addresses change places, so of the checksum only the type matters.
-static __always_inline int answer_echo(struct __sk_buff *skb)
+__noinline int answer_echo(struct __sk_buff *skb)
 {
 	struct ethhdr *eth;
 	struct ipv6hdr *ip;
@@ -589,18 +589,34 @@ LOOKS int checksum_in_place(struct __sk_buff *skb, __u32 header, __u8 protocol)
 }
 
 // An ICMP error is believed when an end of the packet that it quotes is the port's own.
-static __always_inline __u32 own_report_ipv4(struct __sk_buff *skb, __u32 offset,
-					     struct source *source)
+__noinline __u32 own_report_ipv4(struct __sk_buff *skb, __u32 offset)
 {
+	struct source source = { .link = LINK(skb), .kind = SOURCE };
 	struct iphdr quoted;
 
-	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)))
+	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)) ||
+	    bpf_skb_load_bytes(skb, 6, source.mac, 6))
 		return 0;
-	mapped(source, quoted.daddr);
-	if (checked(source))
+	mapped(&source, quoted.daddr);
+	if (checked(&source))
 		return MARK_OWN_REPORT;
-	mapped(source, quoted.saddr);
-	return checked(source) ? MARK_OWN_REPORT : 0;
+	mapped(&source, quoted.saddr);
+	return checked(&source) ? MARK_OWN_REPORT : 0;
+}
+
+__noinline __u32 own_report_ipv6(struct __sk_buff *skb, __u32 offset)
+{
+	struct source source = { .link = LINK(skb), .kind = SOURCE };
+	struct ipv6hdr quoted;
+
+	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)) ||
+	    bpf_skb_load_bytes(skb, 6, source.mac, 6))
+		return 0;
+	__builtin_memcpy(source.addr, &quoted.daddr, 16);
+	if (checked(&source))
+		return MARK_OWN_REPORT;
+	__builtin_memcpy(source.addr, &quoted.saddr, 16);
+	return checked(&source) ? MARK_OWN_REPORT : 0;
 }
 
 static __always_inline int is_extension(__u8 header)
@@ -664,7 +680,7 @@ static __always_inline int judge_headers_ipv4(struct __sk_buff *skb, __u16 *plac
 			return TC_ACT_SHOT;
 		if (!*place && (type == ICMP_UNREACHABLE || type == ICMP_QUENCH ||
 			       type == ICMP_EXCEEDED || type == ICMP_PARAMETER))
-			marks |= own_report_ipv4(skb, offset, &source);
+			marks |= own_report_ipv4(skb, offset);
 	}
 	return from_port(skb, marks);
 }
@@ -677,20 +693,6 @@ __noinline int judge_ipv4(struct __sk_buff *skb)
 	if (place && verdict != TC_ACT_SHOT && !fits_ipv4(skb, is_own(skb, verdict)))
 		return TC_ACT_SHOT;
 	return verdict;
-}
-
-static __always_inline __u32 own_report_ipv6(struct __sk_buff *skb, __u32 offset,
-					     struct source *source)
-{
-	struct ipv6hdr quoted;
-
-	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)))
-		return 0;
-	__builtin_memcpy(source->addr, &quoted.daddr, 16);
-	if (checked(source))
-		return MARK_OWN_REPORT;
-	__builtin_memcpy(source->addr, &quoted.saddr, 16);
-	return checked(source) ? MARK_OWN_REPORT : 0;
 }
 
 // Where the headers before what a packet carries end, and where its fragment header is, if any, in octets from its beginning;
@@ -792,7 +794,7 @@ static __always_inline int judge_headers_ipv6(struct __sk_buff *skb, __u32 *frag
 	if (READ(skb, offset, type))
 		return TC_ACT_SHOT;
 	if (type < ICMPV6_INFORMATIONAL && !*fragment)
-		marks |= own_report_ipv6(skb, offset, &source);
+		marks |= own_report_ipv6(skb, offset);
 	if (type == ICMPV6_ECHO_REQUEST && offset == plain && to_gateway(skb))
 		return answer_echo(skb);
 	if (type == ICMPV6_NS && offset == plain)
