@@ -6,8 +6,8 @@
 //
 // Room comes back early only for what surely gets to the kernel's hands: whatever on its way there could still drop a datagram's
 // last fragment would leave the others held by the kernel, and not by anybody's account. So this is the last that is asked
-// of a fragment, and of what counts nothing is left that could be wrong with it (is_sound_*). What goes to a group never counts: any
-// of its copies may be lost by itself.
+// of a fragment, and of what counts nothing is left that could be wrong with it (is_sound_*). What goes to a group counts if all its
+// copies may be made.
 
 // What a port's fragments may take while their datagrams are not whole, and how long the kernel keeps
 // them: 30 s in IPv4, 60 s in IPv6.
@@ -109,9 +109,16 @@ static __always_inline int is_sound_ipv4(struct __sk_buff *skb, struct iphdr *ip
 	       sizeof(struct ethhdr) + bpf_ntohs(ip->tot_len) <= skb->len;
 }
 
-// Whether there is room for what comes in, if it is a fragment; `goes_on` says that it is no copy's original, and has a source
-// of its sender's.
-__noinline int fits_ipv4(struct __sk_buff *skb, int goes_on)
+// How many packets become of a fragment that goes to a group; 0, if not so many may be made.
+static __always_inline __u32 copies_of_all(struct __sk_buff *skb, const __be32 *group)
+{
+	__u32 copies = copies_of(skb, group), length = 0;
+
+	return !bpf_check_mtu(skb, 0, &length, 0, BPF_MTU_CHK_SEGS) && may_copy(skb, copies) ? copies : 0;
+}
+
+// Whether there is room for what comes in, if it is a fragment; `is_own` says that its source is its sender's.
+__noinline int fits_ipv4(struct __sk_buff *skb, int is_own)
 {
 	struct datagram datagram = {};
 	struct fragment fragment;
@@ -126,7 +133,7 @@ __noinline int fits_ipv4(struct __sk_buff *skb, int goes_on)
 	fragment.first = 8 * (place & IPV4_OFFSET);
 	fragment.length = (__u16)(bpf_ntohs(ip.tot_len) - 4 * ip.ihl);
 	fragment.more = place & IPV4_MORE;
-	fragment.is_sound = goes_on && is_sound_ipv4(skb, &ip);
+	fragment.is_sound = is_own && is_sound_ipv4(skb, &ip);
 	datagram.link = skb->ifindex;
 	datagram.id = ip.id;
 	datagram.protocol = ip.protocol;
@@ -136,13 +143,13 @@ __noinline int fits_ipv4(struct __sk_buff *skb, int goes_on)
 	if (is_class_d(ip.daddr)) {
 		__be32 group[4] = { 0, 0, bpf_htonl(0xffff), ip.daddr };
 
-		fragment.copies = copies_of(skb, group);
+		fragment.copies = copies_of_all(skb, group);
 	}
-	return fits(skb, &datagram, &fragment);
+	return fragment.copies && fits(skb, &datagram, &fragment);
 }
 
 // Likewise, by the fragment header there; one that is alone (RFC 6946) is none to wait for others.
-__noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset, int goes_on)
+__noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset, int is_own)
 {
 	struct datagram datagram = {};
 	struct fragment fragment;
@@ -166,13 +173,13 @@ __noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset, int goes_on)
 	fragment.length = (__u16)(end - offset - sizeof(header));
 	fragment.more = place & IPV6_MORE;
 	// What ipv6_rcv() and nf_ct_frag6_gather() of the kernel ask; options before the header could be wrong, too.
-	fragment.is_sound = goes_on && ip.version == 6 && offset == plain && end >= plain + sizeof(header) &&
+	fragment.is_sound = is_own && ip.version == 6 && offset == plain && end >= plain + sizeof(header) &&
 			    end <= skb->len && !is_extension(header.next) &&
 			    (fragment.first || fragment.length >= LONGEST_HEADER);
 	datagram.link = skb->ifindex;
 	datagram.id = header.id;
 	__builtin_memcpy(datagram.source, &ip.saddr, 16);
 	__builtin_memcpy(datagram.destination, &ip.daddr, 16);
-	fragment.copies = ip.daddr.in6_u.u6_addr8[0] == 0xff ? copies_of(skb, datagram.destination) : 1;
-	return fits(skb, &datagram, &fragment);
+	fragment.copies = ip.daddr.in6_u.u6_addr8[0] == 0xff ? copies_of_all(skb, datagram.destination) : 1;
+	return fragment.copies && fits(skb, &datagram, &fragment);
 }

@@ -636,10 +636,10 @@ static __always_inline int is_extension(__u8 header)
 	       header == IPPROTO_FRAGMENT || header == IPPROTO_AH;
 }
 
-// Whether what a judge lets go on is the port's own, and goes nowhere else.
+// Whether what a judge lets go on has a source of the port's own.
 static __always_inline int is_own(struct __sk_buff *skb, int verdict)
 {
-	return verdict == TC_ACT_OK && (skb->mark & MARK_SOURCE_CHECKED);
+	return verdict == ADVERT_CHECKED || (verdict == TC_ACT_OK && (skb->mark & MARK_SOURCE_CHECKED));
 }
 
 #include "fragments.h"
