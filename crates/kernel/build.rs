@@ -13,6 +13,7 @@ fn compile(source: &str, name: &str, flags: &[&str]) {
     let source = &format!("bpf/{source}.c");
     println!("cargo::rerun-if-changed={source}");
     println!("cargo::rerun-if-changed=bpf/flows.h");
+    println!("cargo::rerun-if-changed=bpf/fragments.h");
     println!("cargo::rerun-if-changed=bpf/metadata.h");
     println!("cargo::rerun-if-changed=bpf/audience.h");
     println!("cargo::rerun-if-changed=bpf/multicast.h");

@@ -151,9 +151,14 @@ static __always_inline int take_short_way(struct __sk_buff *skb, int *has_entry)
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_UNSPEC;
 	__builtin_memcpy(eth, way->macs, sizeof(way->macs));
-	skb->mark = 0;
-	// All but tunnels are pairs whose other ends are in another namespace.
-	return way->link & TUNNEL ? bpf_redirect(way->link, 0) : bpf_redirect_peer(way->link, 0);
+	// All but tunnels are pairs whose other ends are in another namespace; a tunnel's own program sees it leave, and must learn nothing
+	// from what no rule has judged.
+	if (!(way->link & TUNNEL)) {
+		skb->mark = 0;
+		return bpf_redirect_peer(way->link, 0);
+	}
+	skb->mark = MARK_ALL_THE_WAY;
+	return bpf_redirect(way->link, 0);
 }
 
 // Notes how a packet came in that goes all the way, in the entry of its flow; whether that was needed.

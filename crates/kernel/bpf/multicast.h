@@ -17,15 +17,12 @@
 // On a packet that the program has made: no other bits than ours are set there on links that we made.
 #define MARK_COPY 0x01000000
 #define COPY_HOPS 64
-// Copies of what one port sends: 50,000 a second, 10,000 at once.
-#define COPY_NANOS 20000ULL
-#define COPIES_NANOS 200000000ULL
 #define IPPROTO_OSPF 89
 #define SCOPE_LINK 2
 
-// What a copy was.
+// What a copy was, and whom it is for: so no entry becomes that of another packet, however many come between.
 struct copy {
-	__be32 group[4];
+	__be32 group[4], addr[4];
 	__u8 mac[6];
 	__u8 hops;
 	// It came from another host, and goes to none: two that do not agree where a port is would send it to and fro for ever.
@@ -48,19 +45,11 @@ struct map SEC("maps") numbers = {
 	.max_entries = 1,
 };
 
-// When each port may have all of its copies again.
-struct map SEC("maps") casts = {
-	.type = BPF_MAP_TYPE_LRU_HASH,
-	.key_size = sizeof(__u32),
-	.value_size = sizeof(__u64),
-	.max_entries = PORTS,
-};
-
 // What is rewritten of a packet: where its addresses are, and where the checksum of its transport is that covers them; none, 0.
 struct cast {
 	__be32 from[4], to[4];
 	__u32 checksum;
-	__u8 v6, hops, protocol;
+	__u8 v6, hops, protocol, is_fragment;
 };
 
 // Where a protocol has a checksum that covers the addresses.
@@ -97,6 +86,7 @@ static __always_inline int cast_of_ipv4(struct __sk_buff *skb, struct cast *cast
 	cast->from[3] = ip.saddr;
 	cast->to[3] = ip.daddr;
 	cast->checksum = 0;
+	cast->is_fragment = !!(ip.frag_off & bpf_htons(IPV4_MORE | IPV4_OFFSET));
 	if (!(ip.frag_off & bpf_htons(IPV4_OFFSET))) {
 		__u32 covers = covering(ip.protocol, 0);
 
@@ -123,6 +113,7 @@ static __always_inline int cast_of_ipv6(struct __sk_buff *skb, struct cast *cast
 	__builtin_memcpy(cast->from, &ip.saddr, 16);
 	__builtin_memcpy(cast->to, &ip.daddr, 16);
 	cast->checksum = 0;
+	cast->is_fragment = 0;
 	for (int i = 0; i < EXTENSION_HEADERS; i++) {
 		if (cast->protocol != IPPROTO_HOPOPTS && cast->protocol != IPPROTO_DSTOPTS &&
 		    cast->protocol != IPPROTO_FRAGMENT && cast->protocol != IPPROTO_AH)
@@ -130,6 +121,7 @@ static __always_inline int cast_of_ipv6(struct __sk_buff *skb, struct cast *cast
 		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			return 0;
 		if (cast->protocol == IPPROTO_FRAGMENT) {
+			cast->is_fragment = !!(extension.fragment & bpf_htons(IPV6_MORE | IPV6_OFFSET));
 			if (extension.fragment & bpf_htons(IPV6_OFFSET))
 				return 1;
 			offset += 8;
@@ -241,48 +233,63 @@ static __always_inline int own_source(struct __sk_buff *skb, struct cast *cast, 
 	return 1;
 }
 
-// Whether a listener gets a copy of what came by the link; what comes from another host names the one.
+// Whether a listener gets a copy of what came by the link, and is not its sender; what comes from another host names the one. For a
+// fragment it has been asked whether there may be so many.
 static __always_inline int gets(struct __sk_buff *skb, struct listener *listener, struct cast *cast,
 				const __u8 *mac)
 {
 	if (LINK(skb) & TUNNEL)
 		return listener->here && same(listener->mac, mac, 6);
-	return !same((__u8 *)listener->addr, (__u8 *)cast->from, 16) &&
-	       take(&casts, LINK(skb), bpf_ktime_get_ns(), COPY_NANOS, COPIES_NANOS);
+	return !same((__u8 *)listener->addr, (__u8 *)cast->from, 16) && !same(listener->mac, mac, 6) &&
+	       (cast->is_fragment || may_copy(skb, 1));
+}
+
+// What is copied, and what is written down of each copy.
+struct original {
+	struct cast cast;
+	struct copy copy;
+	__u8 mac[6];
+};
+
+__noinline int copy_to(struct __sk_buff *skb, struct listener *listener, struct original *original)
+{
+	__be32 addr[4];
+	__u32 number;
+
+	if (!listener || !original || !gets(skb, listener, &original->cast, original->mac))
+		return 0;
+	__builtin_memcpy(addr, listener->addr, 16);
+	if (!put_destination(skb, &original->cast, addr))
+		return 0;
+	__builtin_memcpy(original->copy.mac, listener->mac, 6);
+	__builtin_memcpy(original->copy.addr, addr, 16);
+	number = next_number();
+	bpf_map_update_elem(&copies, &number, &original->copy, BPF_ANY);
+	bpf_set_hash(skb, number);
+	return !bpf_clone_redirect(skb, LINK(skb), BPF_F_INGRESS);
 }
 
 // One packet for each who has joined the group.
 __noinline int spread(struct __sk_buff *skb, __u32 marks)
 {
 	struct audience *audience;
-	struct cast cast;
-	struct copy copy = {};
+	struct original original = {};
+	struct cast *cast = &original.cast;
 	__u32 length = 0;
-	__u8 mac[6];
 
-	if (!cast_of(skb, &cast) || !is_group(&cast))
+	if (!cast_of(skb, cast) || !is_group(cast))
 		return TC_ACT_SHOT;
-	audience = audience_of(skb, cast.to);
+	audience = audience_of(skb, cast->to);
 	if (!audience || bpf_check_mtu(skb, 0, &length, 0, BPF_MTU_CHK_SEGS) ||
-	    bpf_skb_load_bytes(skb, 6, mac, 6) || !own_source(skb, &cast, &marks) ||
-	    !put_hops(skb, &cast, COPY_HOPS))
+	    bpf_skb_load_bytes(skb, 6, original.mac, 6) || !own_source(skb, cast, &marks) ||
+	    !put_hops(skb, cast, COPY_HOPS))
 		return TC_ACT_SHOT;
-	__builtin_memcpy(copy.group, cast.to, 16);
-	copy.hops = cast.hops;
-	copy.came = !!(LINK(skb) & TUNNEL);
+	__builtin_memcpy(original.copy.group, cast->to, 16);
+	original.copy.hops = cast->hops;
+	original.copy.came = !!(LINK(skb) & TUNNEL);
 	skb->mark = marks | MARK_COPY;
-	for (int i = 0; i < LISTENERS && i < audience->count; i++) {
-		struct listener listener = audience->listeners[i];
-		__u32 number;
-
-		if (!gets(skb, &listener, &cast, mac) || !put_destination(skb, &cast, listener.addr))
-			continue;
-		__builtin_memcpy(copy.mac, listener.mac, 6);
-		number = next_number();
-		bpf_map_update_elem(&copies, &number, &copy, BPF_ANY);
-		bpf_set_hash(skb, number);
-		bpf_clone_redirect(skb, LINK(skb), BPF_F_INGRESS);
-	}
+	for (int i = 0; i < LISTENERS && i < audience->count; i++)
+		copy_to(skb, &audience->listeners[i], &original);
 	return TC_ACT_SHOT;
 }
 
@@ -310,10 +317,14 @@ __noinline int restore(struct __sk_buff *skb)
 	if (!known || LINK(skb) & LEG)
 		return TC_ACT_SHOT;
 	copy = *known;
-	if (!cast_of(skb, &cast) || !put_hops(skb, &cast, copy.hops) || !put_destination(skb, &cast, copy.group))
+	// Nobody has translated it, and it is of its group's family.
+	if (!cast_of(skb, &cast) || !same((__u8 *)cast.to, (__u8 *)copy.addr, 16) ||
+	    !put_hops(skb, &cast, copy.hops) || !put_destination(skb, &cast, copy.group))
 		return TC_ACT_SHOT;
 	if (LINK(skb) & TUNNEL) {
 		skb->mark = 0;
+		// The packets of a flow leave under the same port of the tunnel.
+		bpf_set_hash_invalid(skb);
 		if (copy.came)
 			return TC_ACT_SHOT;
 		return bpf_skb_store_bytes(skb, 6, copy.mac, 6, 0) ? TC_ACT_SHOT : TC_ACT_OK;

@@ -18,11 +18,6 @@
 // the link. A port has them twice where the kernel can, by TCX and by tc, and of these the second must not run:
 // it would take what the first one made multicast for that, and drop it.
 //
-// Fragments it lets in as far as there is room for them: the kernel puts datagrams together before any rule
-// judges them, and has 4 MiB for all that are not whole (ipfrag_high_thresh, nf_conntrack_frag6_high_thresh).
-// A port gets FRAGMENT_ROOM of that, which comes back when a datagram is whole, or in the time after which
-// the kernel gives it up. Only fragments pay for this.
-//
 // What is for the metadata service it drops: a packet socket has seen it, and it is answered from there.
 //
 // What has spent its hops makes the kernel send an error: of each port's such packets it lets in 20 a second.
@@ -105,15 +100,6 @@
 #define IPV6_MORE 0x0001
 #define IPV6_OFFSET 0xfff8
 
-// What a port's fragments may take while their datagrams are not whole, and how long the kernel keeps
-// them: 30 s in IPv4, 60 s in IPv6.
-#define FRAGMENT_ROOM 262144ULL
-#define FRAGMENT_NANOS 60000000000ULL
-#define NANOS_PER_OCTET (FRAGMENT_NANOS / FRAGMENT_ROOM)
-// A fragment's buffer with all that belongs to it takes less than twice its length and this.
-#define FRAGMENT_OVERHEAD 1280
-// A datagram whose fragments come within this time gives back all that it took.
-#define WHOLE_NANOS 1000000000ULL
 // A port's packets whose hops are spent, or that have IPv4 options and a source that only a prefix allows (to
 // one address the kernel itself sends an error a second): 20 a second, 20 at once.
 #define ERROR_NANOS 50000000ULL
@@ -136,7 +122,6 @@
 // In UDP and in tunnels, which may leave an inner checksum to the host, no rule looks further than this.
 #define JUDGED 8
 #define PORTS 16384
-#define DATAGRAMS 16384
 #define SOURCES 262144
 
 struct map {
@@ -166,32 +151,6 @@ struct map SEC("maps") sources = {
 	.map_flags = BPF_F_NO_PREALLOC,
 };
 
-// By what the kernel tells datagrams apart, and by the link.
-struct datagram {
-	__u32 link, id, protocol;
-	__be32 source[4], destination[4];
-};
-
-// So much of it has come, in order, since then; and what it took.
-struct progress {
-	__u64 since, nanos;
-	__u64 next;
-};
-
-// One fragment's place in its datagram, in octets.
-struct fragment {
-	__u32 first, length, more;
-};
-
-// When each port has all of its room again, by link. Two processors that take from one at once may take
-// once for both; it is a limit, not an account.
-struct map SEC("maps") rooms = {
-	.type = BPF_MAP_TYPE_LRU_HASH,
-	.key_size = sizeof(__u32),
-	.value_size = sizeof(__u64),
-	.max_entries = PORTS,
-};
-
 // When each link may send all of its VRRP again, likewise.
 struct map SEC("maps") adverts = {
 	.type = BPF_MAP_TYPE_LRU_HASH,
@@ -206,14 +165,6 @@ struct map SEC("maps") errors = {
 	.key_size = sizeof(__u32),
 	.value_size = sizeof(__u64),
 	.max_entries = PORTS,
-};
-
-// A port has no more of these than it has room for fragments, so none pushes out another's.
-struct map SEC("maps") datagrams = {
-	.type = BPF_MAP_TYPE_LRU_HASH,
-	.key_size = sizeof(struct datagram),
-	.value_size = sizeof(struct progress),
-	.max_entries = DATAGRAMS,
 };
 
 struct arp_ipv4 {
@@ -366,7 +317,7 @@ static __always_inline int send_back(struct __sk_buff *skb)
 
 // RFC 826. A probe (sender 0.0.0.0, RFC 5227) and an announcement of one's own address are left
 // unanswered: nobody else has that address.
-static __always_inline int answer_arp(struct __sk_buff *skb)
+__noinline int answer_arp(struct __sk_buff *skb)
 {
 	struct ethhdr *eth;
 	struct arp_ipv4 *arp;
@@ -410,7 +361,7 @@ static __always_inline __sum16 fold(__s64 sum)
 
 // RFC 4861 §7.2.4. A solicitation from :: is duplicate address detection (RFC 4862 §5.4), and one for
 // the sender's own address likewise finds nobody.
-static __always_inline int answer_solicitation(struct __sk_buff *skb)
+__noinline int answer_solicitation(struct __sk_buff *skb)
 {
 	struct advertisement *na;
 	struct source asked = { .link = skb->ifindex, .kind = ANSWER };
@@ -463,7 +414,7 @@ static __always_inline int answer_solicitation(struct __sk_buff *skb)
 }
 
 // RFC 4443 §4.2. The addresses change places, so of the checksum only the type matters.
-static __always_inline int answer_echo(struct __sk_buff *skb)
+__noinline int answer_echo(struct __sk_buff *skb)
 {
 	struct ethhdr *eth;
 	struct ipv6hdr *ip;
@@ -648,92 +599,60 @@ LOOKS int checksum_in_place(struct __sk_buff *skb, __u32 header, __u8 protocol)
 
 #include "audience.h"
 
-static __always_inline void give_back(__u32 link, __u64 nanos)
-{
-	__u64 *whole_at = bpf_map_lookup_elem(&rooms, &link);
-
-	if (whole_at)
-		*whole_at -= nanos;
-}
-
-// Whether a fragment may come in, of which the kernel may have to hold so many copies. What is taken comes back with the last fragment of a datagram all of
-// whose fragments came in order, one right behind the other: then the kernel holds nothing of it any more.
-// Any others wait for their time.
-static __always_inline int fits(struct __sk_buff *skb, struct datagram *datagram,
-				struct fragment *fragment, __u32 copies)
-{
-	__u64 now = bpf_ktime_get_ns();
-	__u64 nanos = (2ULL * skb->len + FRAGMENT_OVERHEAD) * NANOS_PER_OCTET * copies;
-	struct progress *progress;
-
-	if (!take(&rooms, skb->ifindex, now, nanos, FRAGMENT_NANOS))
-		return 0;
-	if (!fragment->first) {
-		struct progress begun = { now, nanos, fragment->length };
-
-		bpf_map_update_elem(&datagrams, datagram, &begun, BPF_ANY);
-		return 1;
-	}
-	progress = bpf_map_lookup_elem(&datagrams, datagram);
-	if (!progress || progress->next != fragment->first || now - progress->since > WHOLE_NANOS)
-		return 1;
-	progress->next += fragment->length;
-	progress->nanos += nanos;
-	if (!fragment->more) {
-		give_back(skb->ifindex, progress->nanos);
-		bpf_map_delete_elem(&datagrams, datagram);
-	}
-	return 1;
-}
-
 // An ICMP error is believed when an end of the packet that it quotes is the port's own.
-static __always_inline __u32 own_report_ipv4(struct __sk_buff *skb, __u32 offset,
-					     struct source *source)
+__noinline __u32 own_report_ipv4(struct __sk_buff *skb, __u32 offset)
 {
+	struct source source = { .link = LINK(skb), .kind = SOURCE };
 	struct iphdr quoted;
 
-	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)))
+	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)) ||
+	    bpf_skb_load_bytes(skb, 6, source.mac, 6))
 		return 0;
-	mapped(source, quoted.daddr);
-	if (checked(source))
+	mapped(&source, quoted.daddr);
+	if (checked(&source))
 		return MARK_OWN_REPORT;
-	mapped(source, quoted.saddr);
-	return checked(source) ? MARK_OWN_REPORT : 0;
+	mapped(&source, quoted.saddr);
+	return checked(&source) ? MARK_OWN_REPORT : 0;
 }
 
-static __always_inline int judge_ipv4_fragment(struct __sk_buff *skb, struct iphdr *ip)
+__noinline __u32 own_report_ipv6(struct __sk_buff *skb, __u32 offset)
 {
-	struct datagram datagram = {};
-	struct fragment fragment;
-	__u16 place = bpf_ntohs(ip->frag_off);
-	__u32 copies = 1;
+	struct source source = { .link = LINK(skb), .kind = SOURCE };
+	struct ipv6hdr quoted;
 
-	fragment.first = 8 * (place & IPV4_OFFSET);
-	fragment.length = (__u16)(bpf_ntohs(ip->tot_len) - 4 * ip->ihl);
-	fragment.more = place & IPV4_MORE;
-	datagram.link = skb->ifindex;
-	datagram.id = ip->id;
-	datagram.protocol = ip->protocol;
-	datagram.source[0] = ip->saddr;
-	datagram.destination[0] = ip->daddr;
-	if (is_class_d(ip->daddr)) {
-		__be32 group[4] = { 0, 0, bpf_htonl(0xffff), ip->daddr };
-
-		copies = copies_of(skb, group);
-	}
-	return fits(skb, &datagram, &fragment, copies);
+	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)) ||
+	    bpf_skb_load_bytes(skb, 6, source.mac, 6))
+		return 0;
+	__builtin_memcpy(source.addr, &quoted.daddr, 16);
+	if (checked(&source))
+		return MARK_OWN_REPORT;
+	__builtin_memcpy(source.addr, &quoted.saddr, 16);
+	return checked(&source) ? MARK_OWN_REPORT : 0;
 }
+
+static __always_inline int is_extension(__u8 header)
+{
+	return header == IPPROTO_HOPOPTS || header == IPPROTO_ROUTING || header == IPPROTO_DSTOPTS ||
+	       header == IPPROTO_FRAGMENT || header == IPPROTO_AH;
+}
+
+// Whether what a judge lets go on has a source of the port's own.
+static __always_inline int is_own(struct __sk_buff *skb, int verdict)
+{
+	return verdict == ADVERT_CHECKED || (verdict == TC_ACT_OK && (skb->mark & MARK_SOURCE_CHECKED));
+}
+
+#include "fragments.h"
 
 // The headers of a packet that comes in nearly always are where they can be read without a call; where
 // they are not, they are brought there. Redirects and DHCP are found also in first fragments, all of which
 // have eight octets of what they carry: the kernel takes no others.
-__noinline int judge_ipv4(struct __sk_buff *skb)
+static __always_inline int judge_headers_ipv4(struct __sk_buff *skb, __u16 *place)
 {
 	struct ethhdr *eth = (void *)(long)skb->data;
 	struct source source;
 	struct iphdr *header, ip;
 	__u32 offset, marks;
-	__u16 place;
 
 	if ((void *)eth + sizeof(*eth) + sizeof(ip) > (void *)(long)skb->data_end) {
 		if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(ip)))
@@ -752,10 +671,10 @@ __noinline int judge_ipv4(struct __sk_buff *skb)
 	if (is_metadata_v4(ip.daddr) || !goes_on(skb, ip.ttl, is_class_d(ip.daddr)) ||
 	    (!marks && ip.ihl != sizeof(ip) / 4 && !may_err(skb)))
 		return TC_ACT_SHOT;
-	place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
-	if (place && (!judge_ipv4_fragment(skb, &ip) || !checksummed(skb)))
+	*place = bpf_ntohs(ip.frag_off) & (IPV4_MORE | IPV4_OFFSET);
+	if (*place && !checksummed(skb))
 		return TC_ACT_SHOT;
-	if (place & IPV4_OFFSET)
+	if (*place & IPV4_OFFSET)
 		return from_port(skb, marks);
 	offset = sizeof(struct ethhdr) + 4 * ip.ihl;
 	if (!checksum_in_place(skb, offset, ip.protocol))
@@ -771,64 +690,21 @@ __noinline int judge_ipv4(struct __sk_buff *skb)
 
 		if (READ(skb, offset, type) || type == ICMP_REDIRECT)
 			return TC_ACT_SHOT;
-		if (!place && (type == ICMP_UNREACHABLE || type == ICMP_QUENCH ||
+		if (!*place && (type == ICMP_UNREACHABLE || type == ICMP_QUENCH ||
 			       type == ICMP_EXCEEDED || type == ICMP_PARAMETER))
-			marks |= own_report_ipv4(skb, offset, &source);
+			marks |= own_report_ipv4(skb, offset);
 	}
 	return from_port(skb, marks);
 }
 
-static __always_inline __u32 own_report_ipv6(struct __sk_buff *skb, __u32 offset,
-					     struct source *source)
+__noinline int judge_ipv4(struct __sk_buff *skb)
 {
-	struct ipv6hdr quoted;
+	__u16 place = 0;
+	int verdict = judge_headers_ipv4(skb, &place);
 
-	if (bpf_skb_load_bytes(skb, offset + ICMP_HEADER, &quoted, sizeof(quoted)))
-		return 0;
-	__builtin_memcpy(source->addr, &quoted.daddr, 16);
-	if (checked(source))
-		return MARK_OWN_REPORT;
-	__builtin_memcpy(source->addr, &quoted.saddr, 16);
-	return checked(source) ? MARK_OWN_REPORT : 0;
-}
-
-// The fragment header there; one that is alone (RFC 6946) is none to wait for others.
-__noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset)
-{
-	struct datagram datagram = {};
-	struct fragment fragment;
-	struct ipv6hdr ip;
-	struct {
-		__u8 next, reserved;
-		__be16 place;
-		__be32 id;
-	} header;
-	__u16 place;
-	__u32 copies = 1;
-
-	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) ||
-	    bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
-		return 0;
-	place = bpf_ntohs(header.place);
-	if (!(place & (IPV6_MORE | IPV6_OFFSET)))
-		return 1;
-	fragment.first = place & IPV6_OFFSET;
-	fragment.length = (__u16)(bpf_ntohs(ip.payload_len) + sizeof(struct ethhdr) + sizeof(ip) -
-				  offset - sizeof(header));
-	fragment.more = place & IPV6_MORE;
-	datagram.link = skb->ifindex;
-	datagram.id = header.id;
-	__builtin_memcpy(datagram.source, &ip.saddr, 16);
-	__builtin_memcpy(datagram.destination, &ip.daddr, 16);
-	if (ip.daddr.in6_u.u6_addr8[0] == 0xff)
-		copies = copies_of(skb, datagram.destination);
-	return fits(skb, &datagram, &fragment, copies);
-}
-
-static __always_inline int is_extension(__u8 header)
-{
-	return header == IPPROTO_HOPOPTS || header == IPPROTO_ROUTING || header == IPPROTO_DSTOPTS ||
-	       header == IPPROTO_FRAGMENT || header == IPPROTO_AH;
+	if (place && verdict != TC_ACT_SHOT && !fits_ipv4(skb, is_own(skb, verdict)))
+		return TC_ACT_SHOT;
+	return verdict;
 }
 
 // Where the headers before what a packet carries end, and where its fragment header is, if any, in octets from its beginning;
@@ -881,7 +757,7 @@ __noinline __u64 find_carried(struct __sk_buff *skb)
 // Neighbour discovery and multicast listener reports of a workload concern nobody but us; we have seen
 // what we need of them before this program. They are found also behind extension headers and in first
 // fragments (RFC 6980), as is DHCP.
-__noinline int judge_ipv6(struct __sk_buff *skb)
+static __always_inline int judge_headers_ipv6(struct __sk_buff *skb, __u32 *fragment)
 {
 	__u32 plain = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), offset, marks;
 	struct ethhdr *eth = (void *)(long)skb->data;
@@ -908,7 +784,8 @@ __noinline int judge_ipv6(struct __sk_buff *skb)
 	carried = is_extension(ip->nexthdr) ? find_carried(skb) : (__u64)ip->nexthdr << 32 | plain;
 	if (!carried)
 		return TC_ACT_SHOT;
-	if (CARRIED_FRAGMENT(carried) && (!fits_ipv6(skb, CARRIED_FRAGMENT(carried)) || !checksummed(skb)))
+	*fragment = CARRIED_FRAGMENT(carried);
+	if (*fragment && !checksummed(skb))
 		return TC_ACT_SHOT;
 	if (carried & CARRIED_LATER)
 		return from_port(skb, marks);
@@ -928,8 +805,8 @@ __noinline int judge_ipv6(struct __sk_buff *skb)
 		return from_port(skb, marks);
 	if (READ(skb, offset, type))
 		return TC_ACT_SHOT;
-	if (type < ICMPV6_INFORMATIONAL && !CARRIED_FRAGMENT(carried))
-		marks |= own_report_ipv6(skb, offset, &source);
+	if (type < ICMPV6_INFORMATIONAL && !*fragment)
+		marks |= own_report_ipv6(skb, offset);
 	if (type == ICMPV6_ECHO_REQUEST && offset == plain && to_gateway(skb))
 		return answer_echo(skb);
 	if (type == ICMPV6_NS && offset == plain)
@@ -938,6 +815,16 @@ __noinline int judge_ipv6(struct __sk_buff *skb)
 	    (type >= ICMPV6_MLD_QUERY && type <= ICMPV6_MLD_DONE) || type == ICMPV6_MLD2_REPORT)
 		return TC_ACT_SHOT;
 	return from_port(skb, marks);
+}
+
+__noinline int judge_ipv6(struct __sk_buff *skb)
+{
+	__u32 fragment = 0;
+	int verdict = judge_headers_ipv6(skb, &fragment);
+
+	if (fragment && verdict != TC_ACT_SHOT && !fits_ipv6(skb, fragment, is_own(skb, verdict)))
+		return TC_ACT_SHOT;
+	return verdict;
 }
 
 // The family of VRRP to its group, without headers in between; 0 of anything else. An IPv6 source that follows from the

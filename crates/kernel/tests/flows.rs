@@ -7,6 +7,7 @@ mod support;
 use std::{
     io::ErrorKind,
     net::{IpAddr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -16,7 +17,10 @@ use hextet_model::state::Netns;
 use hextet_types::Mac;
 use support::{
     GATEWAY, run,
-    tenant::{A, ANYWHERE, B, Compute, addrs, group, network_id, one_host, router, router_id},
+    tenant::{
+        A, ANYWHERE, B, Compute, Station, addrs, group, network_id, one_host, router, router_id,
+        two_hosts,
+    },
 };
 
 /// Longer than anything stays known.
@@ -32,17 +36,34 @@ struct Flow {
 
 impl Flow {
     fn open(host: &Compute, (from, to): (IpAddr, IpAddr)) -> Self {
-        let [a, b] = [(0, from), (1, to)].map(|(guest, addr)| {
-            let netns = Netns::Named(host.guests[guest].0.clone());
-            let netns = Handle::open(&netns).expect("a guest");
-            let socket = netns.run(|| UdpSocket::bind((addr, 7777)));
-            socket.expect("a namespace").expect("a socket")
-        });
-        a.connect((to, 7777)).expect("an end");
-        b.connect((from, 7777)).expect("an end");
-        b.set_read_timeout(Some(Duration::from_millis(200)))
+        Flow {
+            from: Flow::end(host, 0, (from, to)),
+            to: Flow::end(host, 1, (to, from)),
+        }
+    }
+
+    /// The end of one in a guest.
+    fn end(host: &Compute, guest: usize, (own, other): (IpAddr, IpAddr)) -> UdpSocket {
+        let netns = Netns::Named(host.guests[guest].0.clone());
+        let netns = Handle::open(&netns).expect("a guest");
+        let socket = netns.run(|| UdpSocket::bind((own, 7777)));
+        let socket = socket.expect("a namespace").expect("a socket");
+        socket.connect((other, 7777)).expect("an end");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
             .expect("a timeout");
-        Flow { from: a, to: b }
+        socket
+    }
+
+    /// What has come and waits.
+    fn take_all(&self) -> usize {
+        self.to.set_nonblocking(true).expect("a socket");
+        let mut taken = 0;
+        while self.to.recv(&mut [0; 2000]).is_ok() {
+            taken += 1;
+        }
+        self.to.set_nonblocking(false).expect("a socket");
+        taken
     }
 
     /// Sends so many packets; gives how many have come, each as it was sent.
@@ -225,6 +246,51 @@ fn it_ends_with_the_rules() {
             assert_eq!(flow.send(BUSY), BUSY, "with the rules again");
         }
     });
+}
+
+#[test]
+fn between_hosts_it_ends_with_the_rules_of_each() {
+    let stations = [10, 11].map(|n| Station {
+        network: 1,
+        n,
+        group: 0,
+    });
+    let machines = two_hosts(stations);
+    for (machine, station) in machines.iter().zip(stations) {
+        machine.run(move |host| host.plug(&[station]));
+    }
+    let [first, second] = stations.map(|station| addrs(1, station.n));
+    for (from, to) in first.into_iter().zip(second) {
+        let a = machines[0].run(move |host| Flow::end(host, 0, (from, to)));
+        let b = machines[1].run(move |host| Flow::end(host, 0, (to, from)));
+        let flow = Flow { from: a, to: b };
+        for machine in &machines {
+            assert_eq!(flow.send(BUSY), BUSY);
+            // It is busy all the time, so that nothing is forgotten because nothing comes.
+            let is_over = AtomicBool::new(false);
+            let still_comes = thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        flow.from.send(b"more").expect("to send");
+                        thread::sleep(Duration::from_micros(500));
+                    }
+                });
+                machine.run(|host| {
+                    let Netns::Named(netns) = host.planner.netns_of(network_id(1)) else {
+                        panic!("a namespace")
+                    };
+                    run(&format!("ip netns exec {netns} nft flush ruleset"));
+                });
+                thread::sleep(FORGOTTEN);
+                flow.take_all();
+                thread::sleep(FORGOTTEN);
+                is_over.store(true, Ordering::Relaxed);
+                flow.take_all()
+            });
+            assert_eq!(still_comes, 0, "without any rule");
+            machine.run(|host| drop(host.apply([])));
+        }
+    }
 }
 
 #[test]

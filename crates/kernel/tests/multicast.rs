@@ -656,6 +656,8 @@ fn fragments_for_many_share_one_room() {
                 for _ in 0..20 {
                     speaker.send_to(&[7; 4000], to(group)).expect("sent");
                     assert_eq!(socket.recv(&mut octets).expect("it comes"), 4000);
+                    // There are 50 copies in a millisecond.
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             }
         }
@@ -698,7 +700,7 @@ fn copies_are_bounded() {
         for _ in 0..20_000 {
             speaker.send_to(b"flood", to(group)).expect("sent");
         }
-        let copies = 10_000.0 + 50_000.0 * (begin.elapsed().as_secs_f64() + 0.5);
+        let copies = 500.0 + 50_000.0 * (begin.elapsed().as_secs_f64() + 0.5);
         let heard: u32 = counting.join().expect("it counts");
         assert!(
             heard > 0 && f64::from(heard) <= copies / 64.0,

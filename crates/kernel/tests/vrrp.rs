@@ -13,15 +13,15 @@ use std::{
 
 use hextet_kernel::{netns::Handle, packet::PacketSocket};
 use hextet_model::{
-    intent::{Change, RemotePort, TunnelEndpoint},
+    intent::{Change, RemotePort},
     neutron::{AddressPair, Port},
     state::Netns,
 };
-use hextet_types::{Family, HostId, Mac, Prefix};
+use hextet_types::{Family, Mac, Prefix};
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{
     private::Guest,
-    tenant::{ANYWHERE, Compute, Machine, Station, addrs, group, network, network_id},
+    tenant::{ANYWHERE, Compute, Machine, Station, addrs, group, host, network, two_hosts},
 };
 
 const SHARED: [&str; 2] = ["10.0.1.100/32", "fd00:1::100/128"];
@@ -219,36 +219,15 @@ fn under_a_virtual_router_s_ethernet_address_its_link_local_one_is_heard() {
     });
 }
 
-fn host(n: u8) -> HostId {
-    format!("h{n}").parse().expect("a name")
-}
-
 /// Two hosts, each with a workload that shares addresses with the other's. Nothing runs on them but kernels.
-fn two_hosts() -> [Machine; 2] {
-    let at = ["2001:db8::1/64", "2001:db8::2/64"];
-    let machines = [Machine::start("h1"), Machine::start("h2")];
-    machines[0].join(&machines[1], at);
+fn two_sharing() -> [Machine; 2] {
     let stations = [station(10, 0), station(11, 0)];
+    let machines = two_hosts(stations);
     for (machine, own) in machines.iter().zip([0_usize, 1]) {
         machine.run(move |compute| {
-            compute.apply(network(1, 1300));
-            compute.apply([group(0, &ANYWHERE)]);
-            for (n, at) in [1_u8, 2].into_iter().zip(at) {
-                let address = at.split_once('/').expect("a prefix").0;
-                let endpoint = TunnelEndpoint {
-                    number: n.into(),
-                    address: address.parse().expect("an address"),
-                };
-                compute.apply([Change::PutHost(host(n), endpoint)]);
-            }
             let (here, there) = (stations[own], stations[1 - own]);
-            let name = host(2 - own as u8);
-            let remotes = addrs(1, there.n).map(|addr| (addr, name.clone()));
-            let told = RemotePort::of(&sharing(there), &name).expect("it shares");
-            compute.apply([
-                Change::PutRemotes(network_id(1), remotes.into()),
-                Change::PutRemotePort(Box::new(told)),
-            ]);
+            let told = RemotePort::of(&sharing(there), &host(2 - own as u8)).expect("it shares");
+            compute.apply([Change::PutRemotePort(Box::new(told))]);
             plug(compute, sharing(here), here);
         });
     }
@@ -257,7 +236,7 @@ fn two_hosts() -> [Machine; 2] {
 
 #[test]
 fn adverts_come_to_another_host() {
-    let machines = two_hosts();
+    let machines = two_sharing();
     for (family, word) in Family::BOTH.into_iter().zip([3, 4]) {
         let mut listener = machines[1].run(move |compute| Listener::of(&compute.guests[0], family));
         machines[0].run(move |compute| speak(&compute.guests[0], family, word));
@@ -286,7 +265,7 @@ fn wait_for(machines: &[Machine; 2], wanted: [[bool; 2]; 2]) {
 fn of_two_with_keepalived_one_is_master_and_the_other_follows() {
     const BOTH: [bool; 2] = [true; 2];
     const NONE: [bool; 2] = [false; 2];
-    let machines = two_hosts();
+    let machines = two_sharing();
     let [first, second] = [(0, 150), (1, 100)].map(|(n, priority): (usize, u8)| {
         machines[n].run(move |compute| Keepalived::start(&compute.guests[0], priority))
     });

@@ -31,6 +31,9 @@ pub fn attacks() -> Vec<Attack> {
         attacks.extend([
             unreachable(family),
             fragments_of_nothing(family),
+            only_seem_whole(family, "for nobody", to_nobody),
+            only_seem_whole(family, "that are cut off", cut_off),
+            only_seem_whole(family, "with a header that is wrong", with_wrong_header),
             answered_connections(family),
             connections_of_one_port(family),
             connections_to_one_port(family),
@@ -145,6 +148,68 @@ fn fragments_of_nothing(family: Family) -> Attack {
     };
     let name = "a neighbour's datagrams in fragments are lost";
     Attack::new(GROUP, name, family, &[Defence::Edge], attempt)
+}
+
+/// A frame with that packet to which something is wrong.
+type Spoil = fn(&World, Vec<u8>) -> Frame;
+
+/// Datagrams whose last fragments are dropped on their way to the host's room for fragments, so that nobody pays for their first.
+fn only_seem_whole(family: Family, how: &str, spoil: Spoil) -> Attack {
+    const ENOUGH_TO_FILL_IT: u32 = 4_000;
+    const FIRST: usize = 1280;
+    let attempt = move |world: &mut World| {
+        let ends = world.to_victim(family);
+        let whole = udp(ends, 4000, OPEN, &[0; FIRST]);
+        let piece = |id: u32, from: usize, to: usize| {
+            let more = to < whole.octets.len();
+            let piece = Payload {
+                protocol: whole.protocol,
+                octets: whole.octets[from..to].to_vec(),
+            };
+            match family {
+                Family::V4 => Ip {
+                    identification: u16::try_from(id).expect("a small number"),
+                    more_fragments: more,
+                    fragment_offset: u16::try_from(from / 8).expect("a small number"),
+                    ..Ip::default()
+                }
+                .packet(ends, &piece),
+                Family::V6 => Ip::default().packet(ends, &fragment(&piece, id, from, more)),
+            }
+        };
+        for id in 0..ENOUGH_TO_FILL_IT {
+            let first = world.frame(&piece(id, 0, FIRST));
+            world.send(&first);
+            let last = spoil(world, piece(id, FIRST, whole.octets.len()));
+            world.send(&last);
+        }
+        !fragments_reach_the_victim(world, family)
+    };
+    let name = format!("a neighbour's are lost to last fragments {how}");
+    Attack::new(GROUP, name, family, &[Defence::Edge], attempt)
+}
+
+/// To an Ethernet address that is nobody's.
+fn to_nobody(world: &World, packet: Vec<u8>) -> Frame {
+    let mut frame = world.frame(&packet);
+    frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0x99]);
+    frame
+}
+
+/// Shorter than its header says.
+fn cut_off(world: &World, packet: Vec<u8>) -> Frame {
+    let mut frame = world.frame(&packet);
+    frame.pop();
+    frame
+}
+
+/// With a header that is wrong in itself.
+fn with_wrong_header(world: &World, mut packet: Vec<u8>) -> Frame {
+    match packet[0] >> 4 {
+        4 => packet[10] ^= 0x55,
+        _ => packet[0] = 0x70,
+    }
+    world.frame(&packet)
 }
 
 /// What a port sends in fragments that do belong together gets through, also in numbers for which there

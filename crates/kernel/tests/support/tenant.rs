@@ -8,12 +8,14 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{Change, FloatingIp, GatewayHost, MeterRule, PortForwarding},
+    intent::{Change, FloatingIp, GatewayHost, MeterRule, PortForwarding, TunnelEndpoint},
     neutron::{ForwardedProtocol, RouterGateway},
     plan::{HostConfig, Planner},
     state::Key,
 };
-use hextet_types::{FloatingIpId, IfName, Mac, MeteringLabelId, NetworkId, PortId, RouterId};
+use hextet_types::{
+    FloatingIpId, HostId, IfName, Mac, MeteringLabelId, NetworkId, PortId, RouterId,
+};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -427,4 +429,33 @@ pub fn forwarding(
         internal_ip_address: inside,
         internal_port_range: inside_ports.parse().expect("ports"),
     }))
+}
+
+pub fn host(n: u8) -> HostId {
+    format!("h{n}").parse().expect("a name")
+}
+
+/// Two hosts on one private network, and what each is told of the other's workload; their own are not there yet.
+pub fn two_hosts(stations: [Station; 2]) -> [Machine; 2] {
+    let at = ["2001:db8::1/64", "2001:db8::2/64"];
+    let machines = [Machine::start("h1"), Machine::start("h2")];
+    machines[0].join(&machines[1], at);
+    for (machine, own) in machines.iter().zip([0_usize, 1]) {
+        machine.run(move |compute| {
+            compute.apply(network(1, 1300));
+            compute.apply([group(0, &ANYWHERE)]);
+            for (n, at) in [1_u8, 2].into_iter().zip(at) {
+                let address = at.split_once('/').expect("a prefix").0;
+                let endpoint = TunnelEndpoint {
+                    number: n.into(),
+                    address: address.parse().expect("an address"),
+                };
+                compute.apply([Change::PutHost(host(n), endpoint)]);
+            }
+            let name = host(2 - own as u8);
+            let remotes = addrs(1, stations[1 - own].n).map(|addr| (addr, name.clone()));
+            compute.apply([Change::PutRemotes(network_id(1), remotes.into())]);
+        });
+    }
+    machines
 }
