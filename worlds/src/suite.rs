@@ -21,7 +21,7 @@ pub const PACKETS: usize = 400;
 /// The same in worlds of projects, where each is several on its way.
 pub const PACKETS_OF_PROJECTS: usize = 250;
 /// Worlds at a time: making one waits for the kernel more than it computes.
-const THREADS: usize = 4;
+const THREADS: usize = 8;
 /// After so many worlds it is said how far it is.
 const EACH: u64 = 25;
 
