@@ -19,8 +19,9 @@
 // A datagram whose fragments come within this time gives back all that it took.
 #define WHOLE_NANOS 1000000000ULL
 #define DATAGRAMS 16384
-// A first fragment has the header of what it carries (RFC 8200 §4.5); no longer one is looked for.
-#define LONGEST_HEADER 20
+// A first fragment has the whole header of what it carries (RFC 8200 §4.5). The kernel knows those of TCP, UDP and ICMPv6; the
+// others' are no longer than the least that a fragment has.
+#define TCP_HEADER 20
 
 // By what the kernel tells datagrams apart, and by the link.
 struct datagram {
@@ -175,7 +176,7 @@ __noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset, int is_own)
 	// What ipv6_rcv() and nf_ct_frag6_gather() of the kernel ask; options before the header could be wrong, too.
 	fragment.is_sound = is_own && ip.version == 6 && offset == plain && end >= plain + sizeof(header) &&
 			    end <= skb->len && !is_extension(header.next) &&
-			    (fragment.first || fragment.length >= LONGEST_HEADER);
+			    (fragment.first || header.next != IPPROTO_TCP || fragment.length >= TCP_HEADER);
 	datagram.link = skb->ifindex;
 	datagram.id = header.id;
 	__builtin_memcpy(datagram.source, &ip.saddr, 16);
