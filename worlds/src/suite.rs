@@ -20,8 +20,9 @@ pub const WORLDS: u64 = 50;
 pub const PACKETS: usize = 400;
 /// The same in worlds of projects, where each is several on its way.
 pub const PACKETS_OF_PROJECTS: usize = 250;
-/// Worlds at a time: making one waits for the kernel more than it computes.
-const THREADS: usize = 8;
+/// Worlds at a time: making one waits for the kernel more than it computes. More are no faster, since hanging a program on a link
+/// waits for all processors, and all other links' changes for that.
+const THREADS: usize = 4;
 /// After so many worlds it is said how far it is.
 const EACH: u64 = 25;
 
