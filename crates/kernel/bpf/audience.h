@@ -34,6 +34,12 @@ struct map SEC("maps") audiences = {
 	.map_flags = BPF_F_NO_PREALLOC,
 };
 
+// By an address's first four octets (fe80::/10).
+static __always_inline int is_link_local(__be32 first)
+{
+	return (first & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
 // What the map says of the link: the number of its network, or half of the address that its port speaks from.
 static __always_inline int of_speaker(struct __sk_buff *skb, enum kind kind, __u64 *value)
 {

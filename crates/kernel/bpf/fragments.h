@@ -149,6 +149,15 @@ __noinline int fits_ipv4(struct __sk_buff *skb, int is_own)
 	return fragment.copies && fits(skb, &datagram, &fragment);
 }
 
+// What is sent to a group from a link-local address gets the port's own for it (own_source).
+static __always_inline int gets_own_source(struct __sk_buff *skb, struct ipv6hdr *ip)
+{
+	__u64 half;
+
+	return ip->daddr.in6_u.u6_addr8[0] == 0xff && is_link_local(ip->saddr.in6_u.u6_addr32[0]) &&
+	       of_speaker(skb, OWN_HIGH, &half);
+}
+
 // Likewise, by the fragment header there; one that is alone (RFC 6946) is none to wait for others.
 __noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset, int is_own)
 {
@@ -174,7 +183,7 @@ __noinline int fits_ipv6(struct __sk_buff *skb, __u32 offset, int is_own)
 	fragment.length = (__u16)(end - offset - sizeof(header));
 	fragment.more = place & IPV6_MORE;
 	// What ipv6_rcv() and nf_ct_frag6_gather() of the kernel ask; options before the header could be wrong, too.
-	fragment.is_sound = is_own && ip.version == 6 && offset == plain && end >= plain + sizeof(header) &&
+	fragment.is_sound = (is_own || gets_own_source(skb, &ip)) && ip.version == 6 && offset == plain && end >= plain + sizeof(header) &&
 			    end <= skb->len && !is_extension(header.next) &&
 			    (fragment.first || header.next != IPPROTO_TCP || fragment.length >= TCP_HEADER);
 	datagram.link = skb->ifindex;

@@ -223,7 +223,7 @@ static __always_inline int own_source(struct __sk_buff *skb, struct cast *cast, 
 {
 	__u64 own[2];
 
-	if (!cast->v6 || (cast->from[0] & bpf_htonl(0xffc00000)) != bpf_htonl(0xfe800000))
+	if (!cast->v6 || !is_link_local(cast->from[0]))
 		return 1;
 	if (!of_speaker(skb, OWN_HIGH, &own[0]) || !of_speaker(skb, OWN_LOW, &own[1]) ||
 	    !put_source(skb, cast, (__be32 *)own))

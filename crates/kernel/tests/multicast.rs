@@ -645,6 +645,15 @@ fn fragments_for_many_share_one_room() {
         host.plug(&[speaks, hears]);
         let mut many = elsewhere(host);
         many.push(hears);
+        // From then on what goes to a group of the link comes from a link-local address.
+        let end = Instant::now() + SOON;
+        while host.guests[0]
+            .run("ip -6 addr show dev eth0")
+            .contains("tentative")
+        {
+            assert!(Instant::now() < end, "its addresses stay tentative");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let both = Family::BOTH.map(|family| {
             let socket = listener(&host.guests[1], family);
             (family, socket, speaker(&host.guests[0], family, 1))
