@@ -108,7 +108,7 @@ static __always_inline int spend_hop(struct __sk_buff *skb)
 				    BPF_F_RECOMPUTE_CSUM);
 }
 
-// The way of the flow that a packet belongs to, were it still known or not.
+// What is remembered of the flow that a packet belongs to, be it still good or not.
 static __always_inline struct way *way_of_flow(struct __sk_buff *skb, struct flow *flow)
 {
 	if (LINK(skb) < OWN_LINKS || !read_flow(skb, flow))

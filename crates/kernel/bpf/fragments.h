@@ -6,7 +6,7 @@
 //
 // Room comes back early only for what surely gets to the kernel's hands: whatever on its way there could still drop a datagram's
 // last fragment would leave the others held by the kernel, and not by anybody's account. So this is the last that is asked
-// of a fragment, and of what counts nothing is left that could be wrong with it (is_sound_*). What goes to a group counts if all its
+// of a fragment, and of what counts nothing is left that could be wrong with it (is_sound). What goes to a group counts if all its
 // copies may be made.
 
 // What a port's fragments may take while their datagrams are not whole, and how long the kernel keeps

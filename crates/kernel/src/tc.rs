@@ -537,8 +537,8 @@ mod tests {
         }
     }
 
-    /// The kernel looks at so many instructions in some tens of milliseconds; what it looks at grows with the square of what a
-    /// program does one after the other.
+    /// The kernel looks at so many instructions in some tens of milliseconds. What it looks at grows with the number of ways
+    /// through a function, not with its length.
     const MOST_VERIFIED: u32 = 200_000;
 
     #[test]

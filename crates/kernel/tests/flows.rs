@@ -18,8 +18,8 @@ use hextet_types::Mac;
 use support::{
     GATEWAY, run,
     tenant::{
-        A, ANYWHERE, B, Compute, Station, addrs, group, network_id, one_host, router, router_id,
-        two_hosts,
+        A, ANYWHERE, B, Compute, Station, UNDERLAY, addrs, group, network_id, one_host, router,
+        router_id, two_hosts,
     },
 };
 
@@ -255,7 +255,8 @@ fn between_hosts_it_ends_with_the_rules_of_each() {
         n,
         group: 0,
     });
-    let machines = two_hosts(stations);
+    let [one, other] = stations;
+    let machines = two_hosts(UNDERLAY, [&[one], &[other]]);
     for (machine, station) in machines.iter().zip(stations) {
         machine.run(move |host| host.plug(&[station]));
     }

@@ -8,13 +8,15 @@ mod support;
 use std::net::IpAddr;
 
 use hextet_model::{
-    intent::{Change, RemotePort, TunnelEndpoint},
+    intent::{Change, RemotePort},
     neutron::Port,
 };
-use hextet_types::HostId;
 use support::{
     private::Guest,
-    tenant::{A, ANYWHERE, Compute, Machine, Station, addrs, group, network, network_id, router},
+    tenant::{
+        A, ANYWHERE, Compute, Machine, Station, UNDERLAY, addrs, group, host, network, network_id,
+        router, two_hosts,
+    },
 };
 
 /// What a workload that routes has behind it.
@@ -121,30 +123,8 @@ fn packets_that_two_send_to_each_other_end() {
     });
 }
 
-fn host(n: u8) -> HostId {
-    format!("h{n}").parse().expect("a name")
-}
-
 fn between_hosts(at: [&'static str; 2]) {
-    let machines = [Machine::start("h1"), Machine::start("h2")];
-    machines[0].join(&machines[1], at);
-    for (machine, own) in machines.iter().zip([1_u8, 2]) {
-        machine.run(move |compute| {
-            compute.apply(network(1, 1300));
-            compute.apply([group(0, &ANYWHERE)]);
-            for (n, at) in [1_u8, 2].into_iter().zip(at) {
-                let address = at.split_once('/').expect("a prefix").0;
-                let endpoint = TunnelEndpoint {
-                    number: n.into(),
-                    address: address.parse().expect("an address"),
-                };
-                compute.apply([Change::PutHost(host(n), endpoint)]);
-            }
-            let other = if own == 1 { R } else { A };
-            let remotes = addrs(other.network, other.n).map(|addr| (addr, host(3 - own)));
-            compute.apply([Change::PutRemotes(network_id(1), remotes.into())]);
-        });
-    }
+    let machines = two_hosts(at, [&[A], &[R]]);
     machines[1].run(plug_carrier);
     machines[0].run(|compute| {
         compute.plug(&[A]);
@@ -181,7 +161,7 @@ fn a_workload_routes_for_one_on_another_host_over_ipv4() {
 
 #[test]
 fn a_workload_routes_for_one_on_another_host_over_ipv6() {
-    between_hosts(["2001:db8::1/64", "2001:db8::2/64"]);
+    between_hosts(UNDERLAY);
 }
 
 #[test]

@@ -18,12 +18,15 @@ use hextet_model::{
     intent::{Change, Joined, TunnelEndpoint},
     state::Netns,
 };
-use hextet_types::{Family, HostId, IfName, Mac};
+use hextet_types::{Family, IfName, Mac};
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{
     GATEWAY, Host,
     private::Guest,
-    tenant::{ANYWHERE, Compute, Machine, Station, addrs, group, network, network_id},
+    tenant::{
+        ANYWHERE, Compute, Machine, Station, UNDERLAY, addrs, group, host, network, network_id,
+        two_hosts,
+    },
 };
 
 /// Of either family: one that is on the link, and one of the site.
@@ -402,10 +405,6 @@ fn answers_are_those_of_a_connection() {
     });
 }
 
-fn host(n: u8) -> HostId {
-    format!("h{n}").parse().expect("a name")
-}
-
 const STATIONS: [[(u16, u16); 3]; 2] = [[(10, 0), (11, 0), (12, 1)], [(20, 0), (21, 0), (22, 1)]];
 
 fn stations(of: usize) -> [Station; 3] {
@@ -413,31 +412,11 @@ fn stations(of: usize) -> [Station; 3] {
 }
 
 /// Two hosts, each with three workloads, of which the third takes nothing from others. Nothing runs on them but kernels.
-fn two_hosts() -> [Machine; 2] {
-    let at = ["2001:db8::1/64", "2001:db8::2/64"];
-    let machines = [Machine::start("h1"), Machine::start("h2")];
-    machines[0].join(&machines[1], at);
+fn two_full_hosts() -> [Machine; 2] {
+    let machines = two_hosts(UNDERLAY, [&stations(0), &stations(1)]);
     for (machine, here) in machines.iter().zip([0_usize, 1]) {
         machine.run(move |compute| {
-            compute.apply(network(1, 1300));
-            compute.apply([
-                group(0, &ANYWHERE),
-                group(1, &["10.99.0.0/16", "fd99::/64"]),
-            ]);
-            for (n, at) in [1_u8, 2].into_iter().zip(at) {
-                let address = at.split_once('/').expect("a prefix").0;
-                let endpoint = TunnelEndpoint {
-                    number: n.into(),
-                    address: address.parse().expect("an address"),
-                };
-                compute.apply([Change::PutHost(host(n), endpoint)]);
-            }
-            let name = host(2 - here as u8);
-            let remotes = stations(1 - here).into_iter();
-            let remotes = remotes
-                .flat_map(|s| addrs(1, s.n))
-                .map(|addr| (addr, name.clone()));
-            compute.apply([Change::PutRemotes(network_id(1), remotes.collect())]);
+            compute.apply([group(1, &["10.99.0.0/16", "fd99::/64"])]);
             compute.plug(&stations(here));
             for guest in &compute.guests {
                 guest.run("ip link set eth0 mtu 1300");
@@ -494,7 +473,7 @@ fn hear_from(machines: &[Machine; 2], size: usize, whole: bool) {
 
 #[test]
 fn a_group_comes_to_those_on_another_host() {
-    let machines = two_hosts();
+    let machines = two_full_hosts();
     let all: Vec<Station> = [stations(0), stations(1)].concat();
     for machine in &machines {
         let all = all.clone();

@@ -21,7 +21,9 @@ use hextet_types::{Family, Mac, Prefix};
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{
     private::Guest,
-    tenant::{ANYWHERE, Compute, Machine, Station, addrs, group, host, network, two_hosts},
+    tenant::{
+        ANYWHERE, Compute, Machine, Station, UNDERLAY, addrs, group, host, network, two_hosts,
+    },
 };
 
 const SHARED: [&str; 2] = ["10.0.1.100/32", "fd00:1::100/128"];
@@ -222,7 +224,7 @@ fn under_a_virtual_router_s_ethernet_address_its_link_local_one_is_heard() {
 /// Two hosts, each with a workload that shares addresses with the other's. Nothing runs on them but kernels.
 fn two_sharing() -> [Machine; 2] {
     let stations = [station(10, 0), station(11, 0)];
-    let machines = two_hosts(stations);
+    let machines = two_hosts(UNDERLAY, [&stations[..1], &stations[1..]]);
     for (machine, own) in machines.iter().zip([0_usize, 1]) {
         machine.run(move |compute| {
             let (here, there) = (stations[own], stations[1 - own]);

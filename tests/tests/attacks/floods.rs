@@ -204,12 +204,14 @@ fn cut_off(world: &World, packet: Vec<u8>) -> Frame {
 }
 
 /// With a header that is wrong in itself.
-fn with_wrong_header(world: &World, mut packet: Vec<u8>) -> Frame {
+fn with_wrong_header(world: &World, packet: Vec<u8>) -> Frame {
+    const ETHERNET: usize = 14;
+    let mut frame = world.frame(&packet);
     match packet[0] >> 4 {
-        4 => packet[10] ^= 0x55,
-        _ => packet[0] = 0x70,
+        4 => frame[ETHERNET + 10] ^= 0x55,
+        _ => frame[ETHERNET] = 0x70,
     }
-    world.frame(&packet)
+    frame
 }
 
 /// What a port sends in fragments that do belong together gets through, also in numbers for which there

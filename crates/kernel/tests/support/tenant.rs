@@ -435,12 +435,15 @@ pub fn host(n: u8) -> HostId {
     format!("h{n}").parse().expect("a name")
 }
 
-/// Two hosts on one private network, and what each is told of the other's workload; their own are not there yet.
-pub fn two_hosts(stations: [Station; 2]) -> [Machine; 2] {
-    let at = ["2001:db8::1/64", "2001:db8::2/64"];
+/// Where two hosts' tunnels may end.
+pub const UNDERLAY: [&str; 2] = ["2001:db8::1/64", "2001:db8::2/64"];
+
+/// Two hosts on one private network, and what each is told of the other's workloads; their own are not there yet.
+pub fn two_hosts(at: [&'static str; 2], stations: [&[Station]; 2]) -> [Machine; 2] {
     let machines = [Machine::start("h1"), Machine::start("h2")];
     machines[0].join(&machines[1], at);
     for (machine, own) in machines.iter().zip([0_usize, 1]) {
+        let others = stations[1 - own].to_vec();
         machine.run(move |compute| {
             compute.apply(network(1, 1300));
             compute.apply([group(0, &ANYWHERE)]);
@@ -453,8 +456,9 @@ pub fn two_hosts(stations: [Station; 2]) -> [Machine; 2] {
                 compute.apply([Change::PutHost(host(n), endpoint)]);
             }
             let name = host(2 - own as u8);
-            let remotes = addrs(1, stations[1 - own].n).map(|addr| (addr, name.clone()));
-            compute.apply([Change::PutRemotes(network_id(1), remotes.into())]);
+            let remotes = others.iter().flat_map(|s| addrs(1, s.n));
+            let remotes = remotes.map(|addr| (addr, name.clone()));
+            compute.apply([Change::PutRemotes(network_id(1), remotes.collect())]);
         });
     }
     machines
