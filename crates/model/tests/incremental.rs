@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use hextet_model::{
     intent::{Change, Intent},
     plan::{Planner, plan},
-    state::{Changed, HostState},
+    state::{Changed, HostState, Netns, table_text},
 };
 use proptest::{collection::vec, prelude::*};
 use world::{any_config, some_change};
@@ -32,6 +32,28 @@ fn assert_changed(before: &HostState, after: &HostState, changed: &Changed) {
         changed.responders,
         differing(&before.responders, &after.responders)
     );
+}
+
+/// Rules lead to chains and look into sets that are there; else the kernel refuses the whole.
+fn assert_whole(state: &HostState) {
+    let objects = || state.objects.values();
+    let places: BTreeSet<Netns> = objects().map(|o| o.key().netns().clone()).collect();
+    for netns in places {
+        let text = table_text(objects(), &netns);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let after = |of: &[&str]| -> BTreeSet<&str> {
+            let pairs = words.windows(2).filter(|pair| of.contains(&pair[0]));
+            pairs.map(|pair| pair[1].trim_end_matches(',')).collect()
+        };
+        let chains = after(&["chain"]);
+        let sets = after(&["set", "map"]);
+        let looked_into = words.iter().filter_map(|word| word.strip_prefix('@'));
+        assert!(after(&["goto", "jump"]).is_subset(&chains), "{text}");
+        assert!(
+            looked_into.collect::<BTreeSet<_>>().is_subset(&sets),
+            "{text}"
+        );
+    }
 }
 
 proptest! {
@@ -57,6 +79,7 @@ proptest! {
             assert_changed(&before, &fresh, &changed);
             before = fresh;
         }
+        assert_whole(&before);
     }
 
 }

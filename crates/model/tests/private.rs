@@ -109,6 +109,35 @@ fn the_same_addresses_in_two_networks_stay_apart() {
 }
 
 #[test]
+fn connections_are_asked_for_where_ports_are_and_nowhere_else() {
+    let routed = [
+        Change::PutNetwork(Box::new(network(2))),
+        Change::PutPort(Box::new(Port {
+            network_id: network_id(2),
+            ..port(3, Vec::new(), &[])
+        })),
+    ];
+    let asks = |state: &HostState, netns: &Netns| {
+        let text = table_text(state.objects.values(), netns);
+        text.contains("ct state") || text.contains("ct status") || text.contains("ct count")
+    };
+    let inside = |state: &HostState| {
+        let all = state.objects.keys().map(|key| key.netns().clone());
+        all.max().unwrap()
+    };
+    let mut planner = Planner::new(config());
+    planner.apply(Change::PutHost(config().host, endpoint(1)));
+    assert!(!asks(planner.state(), &Netns::Main), "an empty host");
+    planner.apply_all(tenant(0));
+    assert!(!asks(planner.state(), &Netns::Main), "private ports alone");
+    assert!(asks(planner.state(), &inside(planner.state())));
+    planner.apply_all(routed);
+    assert!(asks(planner.state(), &Netns::Main), "a routed port");
+    planner.apply(Change::RemovePort(port_id(3)));
+    assert!(!asks(planner.state(), &Netns::Main), "none any more");
+}
+
+#[test]
 fn of_a_private_port_only_the_link_is_in_the_main_namespace() {
     let empty = state([]);
     let state = state(tenant(0));

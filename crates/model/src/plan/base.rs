@@ -1,4 +1,4 @@
-//! What stands on every host: settings, and the chains that each packet passes; XFRM policies, where there are ports.
+//! What stands on every host: settings, and where there are ports, the chains that each packet passes, and XFRM policies.
 //!
 //! ```text
 //!  prerouting ─▶ from-port, for what the port's program has not checked: source checked, or dropped
@@ -14,7 +14,9 @@
 //! What groups cannot allow, redirects, discovery and DHCP, the port's program drops as it comes from a port;
 //! `guard` sees what comes from elsewhere.
 //!
-//! What is not from or to a port passes all of them untouched.
+//! What is not from or to a port passes all of them untouched. Where no port is, as in the main namespace of a host that
+//! has only private networks, no rule asks for a connection, so that the kernel neither tracks any there nor puts
+//! fragments together.
 //!
 //! A chain that somebody empties closes what it would have judged. The port's program lets a packet in as
 //! multicast, which the kernel does not forward, and `prerouting` or `checked` make it one for the host; `forward`
@@ -30,9 +32,7 @@ use hextet_types::{Family, IfName};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
-    HostConfig, address, flood,
-    index::Name,
-    names,
+    HostConfig, address, flood, names,
     nft::{self, ACCEPT, DROP, RETURN, because, rule},
     place::{self, Place},
     profile, report,
@@ -128,8 +128,7 @@ pub fn host(view: View<'_>) -> Output {
             value: (*value).to_owned(),
         })
     }));
-    output.objects.extend(sets(config));
-    output.objects.extend(chains(view));
+    output.objects.extend(links(config));
     output.objects.extend(report::limit());
     output
         .objects
@@ -157,13 +156,15 @@ pub fn host(view: View<'_>) -> Output {
     output
 }
 
-/// What judges packets between the host itself and ports, where there are any: all other packets of the host pay for it.
-pub fn ports_and_host(view: View<'_>) -> Vec<Object> {
-    if !view.index.is_named(&Name::Workload) {
+/// What judges packets of ports, where there are any: all others pay for it.
+pub fn judges(view: View<'_>) -> Vec<Object> {
+    if !view.has_ports() {
         return Vec::new();
     }
     let rules = output_to_ports();
-    let mut objects = Family::BOTH.map(shield).to_vec();
+    let mut objects = sets(view.config);
+    objects.extend(chains(view.config));
+    objects.extend(Family::BOTH.map(shield));
     objects.push(nft::base_chain(
         "output-to-ports",
         Hook::Output,
@@ -184,6 +185,18 @@ fn shield(family: Family) -> Object {
     })
 }
 
+/// Which links are whose: what every packet is asked.
+fn links(config: &HostConfig) -> Vec<Object> {
+    let mut objects = [names::PORTS, names::EXEMPT].map(names_of_links).to_vec();
+    let exempt = config.exempt.iter();
+    objects.extend(exempt.map(|name| nft::name_element(names::EXEMPT, name)));
+    objects
+}
+
+fn names_of_links(set: &str) -> Object {
+    nft::set(set, [KeyType::IfName])
+}
+
 fn sets(config: &HostConfig) -> Vec<Object> {
     let mut objects = vec![
         nft::set(names::ND_TYPES, [KeyType::IcmpType(Family::V6)]),
@@ -199,40 +212,18 @@ fn sets(config: &HostConfig) -> Vec<Object> {
         ),
         nft::verdict_map(names::GUARDED, [KeyType::InetProto]),
     ];
-    let by_name = [
-        names::PORTS,
-        names::EXEMPT,
-        names::UNCHECKED,
-        names::STATELESS,
-        names::UPLINKS,
-    ];
-    objects.extend(by_name.map(|name| nft::set(name, [KeyType::IfName])));
+    objects.extend([names::UNCHECKED, names::STATELESS, names::UPLINKS].map(names_of_links));
     objects.extend(profile::maps());
     let nd_types = 133..=137;
     objects.extend(nd_types.map(|t| nft::element(names::ND_TYPES, [Value::U8(t)])));
     let dhcp_clients = [68, 546];
     objects.extend(dhcp_clients.map(|p| nft::element(names::DHCP_CLIENTS, [Value::Port(p)])));
-    objects.extend(guarded().map(|(protocol, chain, _)| {
-        let to = Verdict::Jump(chain.into());
-        nft::map_element(names::GUARDED, [Value::U8(protocol)], to)
-    }));
-    objects.extend(
-        config
-            .uplinks
-            .iter()
-            .map(|name| nft::name_element(names::UPLINKS, name)),
-    );
-    objects.extend(
-        config
-            .exempt
-            .iter()
-            .map(|name| nft::name_element(names::EXEMPT, name)),
-    );
+    let uplinks = config.uplinks.iter();
+    objects.extend(uplinks.map(|name| nft::name_element(names::UPLINKS, name)));
     objects
 }
 
-fn chains(view: View<'_>) -> Vec<Object> {
-    let config = view.config;
+fn chains(config: &HostConfig) -> Vec<Object> {
     let from_host = vec![
         rule([
             nft::state_in(&[CtState::Established]),
@@ -259,56 +250,72 @@ fn chains(view: View<'_>) -> Vec<Object> {
         nft::chain(GUARD, guard()),
         nft::chain(TO_HOST, to_host(config)),
     ];
-    chains.extend(guarded().map(|(_, name, rule)| nft::chain(name, vec![rule])));
+    for (protocol, name, rule) in guarded() {
+        let to = Verdict::Jump(name.into());
+        chains.push(nft::chain(name, vec![rule]));
+        chains.push(nft::map_element(names::GUARDED, [Value::U8(protocol)], to));
+    }
     chains
 }
 
-/// The chains by which packets come from links and sockets, and go to them; they depend on whether tunnels end here. A
-/// router's place has its own.
+/// The chains by which packets come from links and sockets, and go to them; they depend on whether ports are and tunnels
+/// end here. A router's place has its own.
 pub fn gates(view: View<'_>) -> Vec<Object> {
     if matches!(view.place, Place::Router(_)) {
         return Vec::new();
     }
-    let prerouting = prerouting(view);
-    vec![
-        nft::base_chain(
+    let gate = |(name, hook, priority, rules): (_, _, _, Vec<_>)| {
+        (!rules.is_empty()).then(|| nft::base_chain(name, hook, priority, rules))
+    };
+    let gates = [
+        (
             "prerouting",
             Hook::Prerouting,
             nft::EACH_FRAGMENT,
-            prerouting,
+            prerouting(view),
         ),
-        nft::base_chain("input", Hook::Input, nft::FILTER, input(view)),
-        nft::base_chain("output", Hook::Output, nft::RAW, output(view)),
-    ]
+        ("input", Hook::Input, nft::FILTER, input(view)),
+        ("output", Hook::Output, nft::RAW, output(view)),
+    ];
+    gates.into_iter().filter_map(gate).collect()
 }
 
 fn prerouting(view: View<'_>) -> Vec<NftRule> {
-    let [named, is_port] = from_port();
-    let mut rules = vec![
-        rule([nft::marked(marks::SOURCE_CHECKED), IS_FOR_US, ACCEPT]),
-        rule([nft::marked(marks::FROM_PORT), nft::goto(FROM_PORT)]),
-        because([named, is_port, Statement::Counter, DROP], why::NO_PROGRAM),
-    ];
+    let mut rules = Vec::new();
+    if view.has_ports() {
+        let [named, is_port] = from_port();
+        rules.extend([
+            rule([nft::marked(marks::SOURCE_CHECKED), IS_FOR_US, ACCEPT]),
+            rule([nft::marked(marks::FROM_PORT), nft::goto(FROM_PORT)]),
+            because([named, is_port, Statement::Counter, DROP], why::NO_PROGRAM),
+        ]);
+    }
     rules.extend(unknown_ports(view, Field::IifName));
     rules.extend(tunnelled(view, nft::goto(underlay::PLAIN_TUNNELS)));
     rules
 }
 
 fn input(view: View<'_>) -> Vec<NftRule> {
-    let [named, is_port] = from_port();
-    let to_host = rule([named, is_port, nft::goto(TO_HOST)]);
-    let Some(by_tunnel) = tunnelled(view, nft::goto(underlay::TUNNELS)) else {
-        return vec![to_host];
-    };
-    let judged_before = rule([nft::marked(marks::ADMITTED), ACCEPT]);
-    vec![judged_before, to_host, by_tunnel]
+    let by_tunnel = tunnelled(view, nft::goto(underlay::TUNNELS));
+    let mut rules = Vec::new();
+    if by_tunnel.is_some() {
+        rules.push(rule([nft::marked(marks::ADMITTED), ACCEPT]));
+    }
+    if view.has_ports() {
+        let [named, is_port] = from_port();
+        rules.push(rule([named, is_port, nft::goto(TO_HOST)]));
+    }
+    rules.extend(by_tunnel);
+    rules
 }
 
 /// Before connection tracking: where no port is, no other chain sees what leaves.
 fn output(view: View<'_>) -> Vec<NftRule> {
     let mut rules: Vec<NftRule> = underlay::leaves(view).into_iter().collect();
     rules.extend(unknown_ports(view, Field::OifName));
-    rules.push(rule([nft::name_in(Field::OifName, names::PORTS), ACCEPT]));
+    if view.has_ports() {
+        rules.push(rule([nft::name_in(Field::OifName, names::PORTS), ACCEPT]));
+    }
     rules.extend(report::output());
     rules
 }
@@ -526,6 +533,9 @@ fn to_host(config: &HostConfig) -> Vec<NftRule> {
 /// judge both directions, as long as there is such a port. As long as there is none, it passes at the first
 /// rule that it meets.
 pub fn established(view: View<'_>) -> Vec<Object> {
+    if !view.has_ports() {
+        return Vec::new();
+    }
     let passes = [ADMITTED, ACCEPT];
     let mut rules = Vec::new();
     let mut known = vec![nft::state_in(&[CtState::Established])];

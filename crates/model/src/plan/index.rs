@@ -360,7 +360,13 @@ impl Index {
 pub fn units_of_name(name: &Name) -> Vec<Unit> {
     match name {
         Name::Network(_) | Name::Subnet(_) | Name::Carrier | Name::Sharer => Vec::new(),
-        Name::Workload => vec![Unit::PortsAndHost],
+        Name::Workload => vec![
+            Unit::Judges,
+            Unit::SourceCheck,
+            Unit::Established,
+            Unit::Translation,
+            Unit::Tunnel,
+        ],
         Name::Group(id) => vec![Unit::Group(*id)],
         Name::Profile(profile) => vec![
             Unit::Profile(profile.clone()),

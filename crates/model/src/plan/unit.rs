@@ -30,8 +30,8 @@ use crate::{
 pub enum Unit {
     /// What stands on every host.
     Host,
-    /// What judges packets between the host itself and ports; stands where there are any.
-    PortsAndHost,
+    /// What judges packets of ports; stands where there are any, as the following three.
+    Judges,
     /// The chain that checks sources; depends on the lengths of wide address pairs.
     SourceCheck,
     /// What happens to packets of known connections; depends on whether there are stateless ports.
@@ -63,7 +63,7 @@ pub enum Unit {
     /// A translated subnet.
     Nat44(SubnetId),
     /// The VXLAN device of a private network, from whom tunnel packets are taken, and the chains that these pass like all
-    /// others.
+    /// others; depends on whether there are ports.
     Tunnel,
     /// Another host that has ports of it.
     Peer(HostId),
@@ -186,10 +186,7 @@ impl Unit {
             Place::Router(_) => &[Unit::Router, Unit::Outside],
             Place::Main | Place::Network(_) => &[
                 Unit::Host,
-                Unit::SourceCheck,
-                Unit::Established,
                 Unit::Limits,
-                Unit::Translation,
                 Unit::Tunnel,
                 Unit::Routers,
                 Unit::Multicast,
@@ -208,7 +205,7 @@ impl Unit {
     fn plan(&self, view: View<'_>) -> Output {
         match self {
             Unit::Host => base::host(view),
-            Unit::PortsAndHost => base::ports_and_host(view).into(),
+            Unit::Judges => base::judges(view).into(),
             Unit::SourceCheck => source::check(view).into(),
             Unit::Established => base::established(view).into(),
             Unit::Limits => qos::limits(view).into(),
@@ -297,6 +294,11 @@ impl<'a> View<'a> {
             })
             .collect();
         ids.into_iter().filter_map(move |id| self.subnet(id))
+    }
+
+    /// Whether any port is in the place.
+    pub fn has_ports(self) -> bool {
+        self.index.is_named(&Name::Workload)
     }
 
     /// The port, if its interface is its own.
