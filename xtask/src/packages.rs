@@ -37,6 +37,8 @@ pub const LAB: &[&str] = &[
     "isc-dhcp-client",
     "keepalived",
     "ndisc6",
+    // The names of protocols, which labs have nft look up.
+    "netbase",
     "netcat-openbsd",
     "nftables",
     "procps",
