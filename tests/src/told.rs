@@ -79,6 +79,9 @@ pub fn part(whole: &Whole, host: usize) -> Intent {
     part.subnets
         .retain(|_, subnet| of_known(&subnet.network_id));
     part.qos_policies = cloud.qos_policies.clone();
+    part.audiences = cloud.audiences.clone();
+    part.audiences
+        .retain(|(network, _), _| networks.contains(network));
     groups(whole, &mut part);
     let mut hosts: BTreeSet<usize> = [host].into();
     for network in &networks {

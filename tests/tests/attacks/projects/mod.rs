@@ -4,6 +4,7 @@
 mod apart;
 mod case;
 mod limits;
+mod multicast;
 mod outside;
 mod setting;
 mod shared;
@@ -27,6 +28,7 @@ pub fn attacks() -> Vec<Attack> {
         outside::attacks(),
         shared::attacks(),
         limits::attacks(),
+        multicast::attacks(),
     ];
     all.into_iter().flatten().collect()
 }

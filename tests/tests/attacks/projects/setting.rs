@@ -7,7 +7,7 @@ use std::{
 };
 
 use hextet_model::{
-    intent::{FloatingIp, GatewayHost, Intent, PortForwarding, Router, RouterInterface},
+    intent::{FloatingIp, GatewayHost, Intent, Joined, PortForwarding, Router, RouterInterface},
     neutron::{self, Direction, FixedIp, ForwardedProtocol, NetworkType, PortRange, RouterGateway},
 };
 use hextet_tests::{
@@ -41,6 +41,14 @@ pub const FORWARDED_PORT: u16 = 8000;
 pub const ATTACKER_OUTSIDE: &str = "198.51.100.31";
 /// What is reached from outside of each project.
 pub const PUBLISHED: [&str; 2] = ["2001:db8:a0::/64", "2001:db8:b0::/64"];
+
+/// What ports may join.
+pub fn group(family: Family) -> IpAddr {
+    addr(match family {
+        Family::V4 => "239.1.2.3",
+        Family::V6 => "ff05::1:3",
+    })
+}
 
 /// Who is there.
 #[derive(Clone, Copy)]
@@ -144,8 +152,27 @@ impl Setting {
                 holds.map(|(id, _)| fixed.subnet_id = *id).is_some()
             });
         }
+        cloud.audiences.retain(|(network, _), _| *network != beta);
         cloud.networks.remove(&beta);
         cloud.subnets.retain(|_, s| s.network_id != beta);
+    }
+
+    /// A port joins a group of each family.
+    pub fn join(&mut self, id: PortId) {
+        let cloud = &mut self.whole.cloud;
+        let port = &cloud.ports[&id];
+        for family in Family::BOTH {
+            let addr = port.addresses(family).next().expect("it has one");
+            let mac = port.mac_address;
+            let audience = cloud.audiences.entry((port.network_id, group(family)));
+            audience.or_default().insert(id, Joined { mac, addr });
+        }
+    }
+
+    /// Takes away the one port that is in its host's own namespace.
+    pub fn without_stranger(&mut self) {
+        self.whole.cloud.ports.remove(&self.cast.stranger);
+        self.whole.bound.remove(&self.cast.stranger);
     }
 
     /// Gives a port no port security.

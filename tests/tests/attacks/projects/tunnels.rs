@@ -11,7 +11,7 @@ use hextet_tests::{
 use hextet_types::{Family, PortId};
 
 use super::{
-    setting::{Cast, ROUTER_SEGMENTS, SEGMENTS},
+    setting::{Cast, ROUTER_SEGMENTS, SEGMENTS, Setting},
     world::World,
 };
 use crate::case::Attack;
@@ -29,6 +29,7 @@ pub fn attacks() -> Vec<Attack> {
             by_unknown_host_to_a_router(underlay),
             by_guest("", |cast| cast.attacker, underlay),
             by_guest(" to another host", |cast| cast.accomplice, underlay),
+            by_guest_alone(underlay),
             by_port_of_a_routed_network(underlay),
             by_port_to_another_host(underlay),
             path_mtu(underlay),
@@ -137,7 +138,7 @@ fn into_another_segment() -> Attack {
         world.send_by_tunnel(world.endpoint(1), own, &packet);
         world.is_hit(world.cast.mate)
     })
-    .but_for("a segment of its own", super::Setting::merge)
+    .but_for("a segment of its own", Setting::merge)
 }
 
 /// What goes into the tunnel's end.
@@ -169,6 +170,13 @@ fn by_guest(of: &str, who: fn(Cast) -> PortId, underlay: Family) -> Attack {
         world.is_hit(world.cast.mate)
     })
     .over(underlay)
+}
+
+/// Where no port is in the host's own namespace, nothing there judges packets of ports.
+fn by_guest_alone(underlay: Family) -> Attack {
+    let of = " of a host that has no others";
+    let attack = by_guest(of, |cast| cast.attacker, underlay);
+    attack.given_projects(Setting::without_stranger)
 }
 
 /// Also one that may send from any source, and so from that of a known host, is a port.

@@ -302,6 +302,12 @@ impl World {
         self.gets(port, is_marked)
     }
 
+    /// Whether a port gets what carries the marker, which nothing ought to stop.
+    pub fn gets_at_all(&mut self, port: PortId) -> bool {
+        let is_it = |world: &World| world.got(port).iter().any(|frame| is_marked(frame));
+        self.comes_true_within(UNDEFENDED, is_it)
+    }
+
     /// Whether a port gets anything with those ends, be it a fragment.
     pub fn arrives(&mut self, port: PortId, ends: Ends) -> bool {
         self.gets(port, |frame| parse(frame).is_some_and(|p| p.ends == ends))
