@@ -1,4 +1,4 @@
-//! The words every other crate speaks: addresses, prefixes, identifiers, time.
+//! The words every other crate speaks: addresses, prefixes, identifiers, time; and the octets that they come in.
 //!
 //! Each type is parsed once, at the edge, and is valid from then on: fields are private, `FromStr` and
 //! serde go through the same check. This crate knows no I/O, no clock and no randomness, and depends
@@ -9,6 +9,7 @@ mod bucket;
 mod id;
 mod mac;
 mod number;
+pub mod octets;
 mod time;
 
 pub use addr::{Family, Prefix, PrefixError};
