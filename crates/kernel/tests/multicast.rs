@@ -97,6 +97,8 @@ fn speaker(guest: &Guest, family: Family, hops: u32) -> UdpSocket {
             }
         }
         socket.bind_device(Some(LINK.as_bytes())).expect("its link");
+        // A program that another test starts may hold the last one for as long as it takes to start.
+        socket.set_reuse_address(true).expect("shared");
         let any = SocketAddr::new(family.unspecified(), PORT);
         socket.bind(&any.into()).expect("bound");
         let socket = UdpSocket::from(socket);
