@@ -3,11 +3,12 @@
 //! A pure crate: no socket, no clock, no randomness of its own.
 //!
 //! From the wire upwards: [`number`] has the numbers that wrap or are infinite, [`packet`] is the codec, [`neighbour`] what packets say
-//! of the links that they come by.
+//! of the links that they come by, [`source`] what keeps routes from looping.
 
 pub mod neighbour;
 pub mod number;
 pub mod packet;
+pub mod source;
 
 use std::net::Ipv6Addr;
 

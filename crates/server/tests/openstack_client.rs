@@ -297,6 +297,18 @@ fn security_groups(os: &mut Session) {
         "security group rule create web --protocol icmpv6 --ethertype IPv6 --remote-group web --egress",
     );
     assert_eq!(os.list("security group rule list web", |_| true), 4);
+    let id = rule["id"].as_str().unwrap();
+    let shown = os.json(&format!("security group rule show {id}"));
+    assert_eq!(shown["port_range_min"], json!(80));
+    os.quiet(&format!("security group rule delete {id}"));
+    assert_eq!(os.list("security group rule list web", |_| true), 3);
+    os.quiet("security group set web --description sites --stateless");
+    let shown = os.json("security group show web");
+    assert_eq!(
+        (&shown["description"], &shown["stateful"]),
+        (&json!("sites"), &json!(false))
+    );
+    assert_eq!(os.list("security group list", |g| g["Name"] == "web"), 1);
 }
 
 fn ports(os: &mut Session) {

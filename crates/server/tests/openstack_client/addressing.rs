@@ -89,6 +89,7 @@ pub fn scopes(os: &mut Session) {
         (&json!(6), &json!(true))
     );
     os.quiet("address scope set inside --name everywhere");
+    assert_eq!(os.json("address scope show everywhere")["id"], scope["id"]);
     assert_eq!(
         os.list("address scope list --share --ip-version 6", |s| s["Name"]
             == "everywhere"),

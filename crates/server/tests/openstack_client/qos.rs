@@ -1,6 +1,6 @@
 //! QoS policies and their rules by the client's commands.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Session;
 
@@ -33,6 +33,9 @@ pub fn policies(os: &mut Session) {
         "{kind}"
     );
     os.quiet("network qos policy set gold --name silver --no-share");
+    assert_eq!(os.json("network qos policy show silver")["id"], made["id"]);
+    let is_silver = |policy: &Value| policy["Name"] == "silver";
+    assert_eq!(os.list("network qos policy list --no-share", is_silver), 1);
     os.json("network create limited --qos-policy silver");
     os.json("port create limited-1 --network limited --qos-policy silver");
     let words = os.fails("network qos policy delete silver");

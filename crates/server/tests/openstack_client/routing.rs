@@ -203,6 +203,7 @@ pub fn ndp_proxies(os: &mut Session) {
     let made = os.json("router ndp proxy create r --port p --name n");
     assert_eq!(made["ip_address"], port["fixed_ips"][0]["ip_address"]);
     os.quiet("router ndp proxy set n --description d");
+    assert_eq!(os.json("router ndp proxy show n")["description"], "d");
     assert_eq!(
         os.list("router ndp proxy list --router r --port p", |_| true),
         1
