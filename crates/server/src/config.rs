@@ -196,7 +196,7 @@ impl Default for ServerConfig {
             metrics: SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 9799),
             data_dir: "/var/lib/hextet/server".into(),
             store: StoreKind::Redb,
-            store_cache_bytes: 8 * 1024 * 1024,
+            store_cache_bytes: 2 * 1024 * 1024,
             clouds_yaml: None,
             admin_socket: "/run/hextet/server.sock".into(),
             token_lifetime_secs: 12 * 3600,

@@ -1,10 +1,10 @@
 //! The hosts between two workloads: with hextet, and by hand without any policy.
 
-use std::{net::IpAddr, path::Path as FilePath};
+use std::{net::IpAddr, path::Path as FilePath, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hextet_bench::forward::{Path, Workload, workload};
-use hextet_lab::{Lab, LabFile, LabGuard, Node};
+use hextet_lab::{Lab, LabFile, LabGuard, Node, wait_until};
 use hextet_model::intent::Change;
 use hextet_types::Mac;
 
@@ -60,6 +60,9 @@ b = { node = "router", dev = "left", addresses = ["169.254.7.2/30", "fd00:7::2/6
 a = { node = "right", dev = "router", addresses = ["169.254.8.1/30", "fd00:8::1/64"] }
 b = { node = "router", dev = "right", addresses = ["169.254.8.2/30", "fd00:8::2/64"] }
 "#;
+
+/// How long the kernel may take until addresses can be used and neighbours are known.
+const READY: Duration = Duration::from_secs(10);
 
 /// What tunnels add to each packet, by the family of the underlay.
 fn mtu(v4: bool) -> u16 {
@@ -265,7 +268,12 @@ impl Site {
         workloads: Vec<Workload>,
         tracking: Vec<(Node, Option<String>)>,
     ) -> Result<Site> {
-        let [one, two] = workloads.try_into().ok().context("two workloads")?;
+        let [one, two]: [Workload; 2] = workloads.try_into().ok().context("two workloads")?;
+        for to in two.addresses.map(|address| address.to_string()) {
+            let ping = ["ping", "-n", "-c", "1", "-W", "1", &to];
+            let answers = wait_until(READY, || one.place.run(&ping).is_ok());
+            ensure!(answers, "no answer from {to} within {READY:?}");
+        }
         Ok(Site {
             _lab: lab,
             path: Path { one, two, tracking },
