@@ -62,9 +62,9 @@ impl History {
     }
 
     /// How many of the last `of` came.
-    pub const fn came(&self, of: u32) -> u32 {
-        let forgotten = (LEN as u32).saturating_sub(of);
-        (self.came << forgotten).count_ones()
+    pub fn came(&self, of: u32) -> u32 {
+        let forgotten = u32::from(LEN).saturating_sub(of);
+        self.came.checked_shl(forgotten).map_or(0, u16::count_ones)
     }
 
     /// Whether any that is remembered did.
@@ -135,6 +135,7 @@ mod tests {
             (history.came(1), history.came(2), history.came(3)),
             (0, 1, 1)
         );
+        assert_eq!((history.came(0), history.came(99)), (0, 1));
         history.miss(at(1_000_000));
         assert!(history.is_silent());
         assert_eq!(history.deadline(), None);

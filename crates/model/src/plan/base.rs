@@ -157,13 +157,10 @@ pub fn host(view: View<'_>) -> Output {
 }
 
 /// What judges packets of ports, where there are any: all others pay for it.
-pub fn judges(view: View<'_>) -> Vec<Object> {
-    if !view.has_ports() {
-        return Vec::new();
-    }
+pub fn judges(config: &HostConfig) -> Vec<Object> {
     let rules = output_to_ports();
-    let mut objects = sets(view.config);
-    objects.extend(chains(view.config));
+    let mut objects = sets(config);
+    objects.extend(chains(config));
     objects.extend(Family::BOTH.map(shield));
     objects.push(nft::base_chain(
         "output-to-ports",
@@ -533,9 +530,6 @@ fn to_host(config: &HostConfig) -> Vec<NftRule> {
 /// judge both directions, as long as there is such a port. As long as there is none, it passes at the first
 /// rule that it meets.
 pub fn established(view: View<'_>) -> Vec<Object> {
-    if !view.has_ports() {
-        return Vec::new();
-    }
     let passes = [ADMITTED, ACCEPT];
     let mut rules = Vec::new();
     let mut known = vec![nft::state_in(&[CtState::Established])];

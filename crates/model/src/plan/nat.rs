@@ -42,9 +42,6 @@ const BUCKETS: u8 = 16;
 /// The chain that every new connection passes on its way out, where anything is translated, and the guards
 /// against what would leave untranslated and what would come in; where ports are. Without it the kernel has no hooks of NAT.
 pub fn translation(view: View<'_>) -> Vec<Object> {
-    if !view.has_ports() {
-        return Vec::new();
-    }
     let subnets: Vec<&Subnet> = view.subnets().filter(|s| translated(view, s)).collect();
     let uplink = nft::name_in(Field::OifName, names::UPLINKS);
     let mut rules: Vec<NftRule> = view.index.names().filter_map(inside_rule).collect();

@@ -35,9 +35,6 @@ const GROUPS: Ipv6Addr = Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0);
 /// The chain for what comes from a port, which the kernel forwards nothing of that has not passed it, and
 /// that for its errors.
 pub fn check(view: View<'_>) -> Vec<Object> {
-    if !view.has_ports() {
-        return Vec::new();
-    }
     let known = |(family, len, set)| {
         let found = nft::found(source_key(family, len), set, false);
         rule([found, nft::goto(WIDELY_CHECKED)])

@@ -205,7 +205,12 @@ impl Unit {
     fn plan(&self, view: View<'_>) -> Output {
         match self {
             Unit::Host => base::host(view),
-            Unit::Judges => base::judges(view).into(),
+            Unit::Judges | Unit::SourceCheck | Unit::Established | Unit::Translation
+                if !view.has_ports() =>
+            {
+                Output::default()
+            }
+            Unit::Judges => base::judges(view.config).into(),
             Unit::SourceCheck => source::check(view).into(),
             Unit::Established => base::established(view).into(),
             Unit::Limits => qos::limits(view).into(),
