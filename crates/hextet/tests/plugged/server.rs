@@ -24,6 +24,8 @@ const PORT: u16 = 9;
 const LINE: &[u8] = b"hextet\n";
 /// So much goes over a connection.
 const OCTETS: usize = 4_000_000;
+/// Octets of an Ethernet header.
+const ETHERNET: u32 = 14;
 const DEVICE: &str = "0c0a1f1e-8f2e-4b2a-9d5c-0a6f0a2b3c4d";
 
 /// A private network of its own, with both families.
@@ -159,6 +161,18 @@ impl Server {
         let kernel = Kernel::find_or_fetch().unwrap();
         let spec = GuestSpec::new(name, self.tap.clone(), self.mac);
         cloud.lab.boot(&format!("h{host}"), &kernel, &spec).unwrap()
+    }
+
+    /// Whether the machine leaves it to the host to cut what it streams: waits for a TCP packet from it that
+    /// is longer than the network lets packets be.
+    pub fn sends_long(&self, host: &Node) -> bool {
+        let longer = u32::from(self.mtu) + ETHERNET + 1;
+        let filter = format!("tcp and greater {longer}");
+        let tap = self.tap.as_str();
+        let words = [
+            "timeout", "30", "tcpdump", "-Q", "in", "-ni", tap, "-c", "1", &filter,
+        ];
+        host.output(&words).unwrap().status.success()
     }
 
     /// What has come out of the machine, and what went into it.
