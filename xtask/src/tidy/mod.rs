@@ -113,7 +113,7 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
 
 /// The crates whose code decides: no I/O, no clock, no randomness.
 fn is_pure(path: &Path) -> bool {
-    ["types", "model", "bgp", "babel", "autoconf", "bfd"]
+    ["types", "model", "bgp", "babel", "wg", "autoconf", "bfd"]
         .iter()
         .any(|name| path.starts_with(Path::new("crates").join(name)))
 }
