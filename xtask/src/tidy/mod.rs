@@ -113,9 +113,11 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
 
 /// The crates whose code decides: no I/O, no clock, no randomness.
 fn is_pure(path: &Path) -> bool {
-    ["types", "model", "bgp", "babel", "wg", "autoconf", "bfd"]
-        .iter()
-        .any(|name| path.starts_with(Path::new("crates").join(name)))
+    [
+        "types", "model", "bgp", "babel", "wg", "mesh", "autoconf", "bfd",
+    ]
+    .iter()
+    .any(|name| path.starts_with(Path::new("crates").join(name)))
 }
 
 #[cfg(test)]
