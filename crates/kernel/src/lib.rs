@@ -27,6 +27,7 @@ pub mod sysctl;
 mod tc;
 pub mod tcp;
 mod tcx;
+pub mod tun;
 pub mod workload;
 mod xfrm;
 

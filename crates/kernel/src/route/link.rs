@@ -13,6 +13,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -234,6 +235,26 @@ pub fn set(batch: &mut Batch, is: &Found, link: &Link, set_group: impl FnOnce() 
     if is.up != link.up {
         set_up(batch, is.index, link.up);
     }
+}
+
+/// Gives a tunnel's link, before it goes up, its MTU and the length of its queue; it makes no link-local address of itself.
+pub fn prepare_tunnel(batch: &mut Batch, index: u32, mtu: u16, queue: u32) {
+    batch
+        .message(RTM_NEWLINK, 0, &header(index, 0, 0))
+        .ne32(IFLA_MTU, u32::from(mtu))
+        .ne32(IFLA_TXQLEN, queue)
+        .nest(IFLA_AF_SPEC, |m| {
+            m.nest(AF_INET6, |m| {
+                m.octet(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE);
+            });
+        });
+}
+
+/// Gives a link an MTU, in octets.
+pub fn set_mtu(batch: &mut Batch, index: u32, mtu: u16) {
+    batch
+        .message(RTM_NEWLINK, 0, &header(index, 0, 0))
+        .ne32(IFLA_MTU, u32::from(mtu));
 }
 
 /// Sets a link down that is none of ours any more.
