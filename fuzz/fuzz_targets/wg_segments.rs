@@ -10,6 +10,7 @@ const ROOM: Room = Room {
     before: 16,
     after: 16,
     unit: 16,
+    most: 1_420,
 };
 
 fuzz_target!(|octets: &[u8]| {
@@ -44,7 +45,7 @@ fn cut(frame: &[u8]) -> Option<Vec<Vec<u8>>> {
         };
         assert!(batch.count > 0 && batch.total(&ROOM) <= out.len());
         for (at, len) in batch.slots() {
-            let end = at + ROOM.before + len.next_multiple_of(ROOM.unit);
+            let end = at + ROOM.before + ROOM.filled(len);
             assert!(out[at..at + ROOM.before].iter().all(|octet| *octet == 0xaa));
             assert!(
                 out[at + ROOM.before + len..end]

@@ -17,12 +17,21 @@ pub struct Room {
     pub after: usize,
     /// It is filled up with zeros to a multiple of this; not 0.
     pub unit: usize,
+    /// But to no more octets than this.
+    pub most: usize,
 }
 
 impl Room {
     /// Octets of a segment that is filled up.
     pub const fn filled(&self, len: usize) -> usize {
-        len.next_multiple_of(self.unit)
+        let filled = len.next_multiple_of(self.unit);
+        if filled <= self.most {
+            filled
+        } else if len <= self.most {
+            self.most
+        } else {
+            len
+        }
     }
 
     /// Octets of a slot for a segment.

@@ -10,6 +10,7 @@ const TUNNEL: Room = Room {
     before: 16,
     after: 16,
     unit: 16,
+    most: 9_100,
 };
 
 /// A packet as somebody sends it; the payload is given when it is built.
@@ -173,7 +174,7 @@ fn split(frame: &[u8], most: usize) -> Result<Vec<Vec<u8>>, Error> {
     while let Some(batch) = split.fill(&TUNNEL, most, &mut out)? {
         assert!(batch.total(&TUNNEL) <= out.len() && batch.count <= most);
         for (at, len) in batch.slots() {
-            let filled = len.next_multiple_of(16);
+            let filled = TUNNEL.filled(len);
             let slot = &out[at..at + 16 + filled + 16];
             assert!(slot[16 + len..16 + filled].iter().all(|octet| *octet == 0));
             packets.push(slot[16..16 + len].to_vec());
@@ -255,6 +256,16 @@ fn a_batch_ends_where_the_buffer_does_and_the_next_goes_on() {
         Err(Error::Room)
     );
     assert_eq!(split(&frame, 3).unwrap(), like.expected(&payload, 1_000));
+}
+
+#[test]
+fn a_segment_is_filled_up_but_not_beyond_the_most() {
+    let room = Room {
+        most: 1_420,
+        ..TUNNEL
+    };
+    let filled = [0, 1, 16, 1_408, 1_409, 1_420, 1_421].map(|len| room.filled(len));
+    assert_eq!(filled, [0, 16, 16, 1_408, 1_420, 1_420, 1_421]);
 }
 
 #[test]
