@@ -1,0 +1,130 @@
+//! From the device to the socket.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use hextet_wg::segment::{Batch, Offload, Room, Split};
+
+use crate::{
+    datagrams::{MANY, MAX_RUN, Sender},
+    session::{HANDSHAKE, OVERHEAD},
+    tunnel::{Shared, Woken},
+};
+
+/// How often time is asked.
+const TICK: Duration = Duration::from_millis(250);
+/// WireGuard fills packets up to a multiple of this.
+const UNIT: usize = 16;
+
+/// One way of a tunnel, and its timers.
+pub struct Outward {
+    shared: Arc<Shared>,
+    sender: Sender,
+    frame: Vec<u8>,
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
+    lens: Vec<usize>,
+    next_tick: Instant,
+}
+
+impl Outward {
+    pub fn new(shared: Arc<Shared>) -> Outward {
+        Outward {
+            sender: Sender::new(shared.segments),
+            shared,
+            frame: vec![0; MANY],
+            plain: vec![0; MANY],
+            sealed: vec![0; MANY + MAX_RUN * OVERHEAD + HANDSHAKE],
+            lens: Vec::with_capacity(MAX_RUN),
+            next_tick: Instant::now(),
+        }
+    }
+
+    /// Until the tunnel ends.
+    pub fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            if now >= self.next_tick {
+                self.next_tick = now + TICK;
+                self.tick();
+            }
+            match self.shared.tun.recv(&mut self.frame) {
+                Ok(len) => self.carry(len),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    let left = self.next_tick.saturating_duration_since(Instant::now());
+                    if self.shared.wait(self.shared.tun.as_fd(), Some(left)) == Woken::ToEnd {
+                        return;
+                    }
+                }
+            }
+            if self.shared.is_ending() {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let mut message = [0; HANDSHAKE];
+        let len = self.shared.session().tick(&mut message);
+        if let Some(message) = message.get(..len).filter(|message| !message.is_empty()) {
+            self.shared.send(&mut self.sender, message, &[len], None);
+        }
+    }
+
+    fn carry(&mut self, len: usize) {
+        let shared = Arc::clone(&self.shared);
+        let frame = std::mem::take(&mut self.frame);
+        let room = Room {
+            before: 0,
+            after: 0,
+            unit: UNIT,
+            most: usize::from(shared.tally.mtu.load(Relaxed)),
+        };
+        let split = Offload::decode(&frame[..len]).and_then(|(o, packet)| Split::of(&o, packet));
+        let mut split = match split {
+            Ok(split) => split,
+            Err(_) => {
+                shared.tally.dropped.fetch_add(1, Relaxed);
+                self.frame = frame;
+                return;
+            }
+        };
+        loop {
+            match split.fill(&room, MAX_RUN, &mut self.plain) {
+                Ok(Some(batch)) => self.seal(&batch, &room),
+                Ok(None) => break,
+                Err(_) => {
+                    shared.tally.dropped.fetch_add(1, Relaxed);
+                    break;
+                }
+            }
+        }
+        self.frame = frame;
+    }
+
+    fn seal(&mut self, batch: &Batch, room: &Room) {
+        self.lens.clear();
+        let (mut at, mut octets) = (0, 0);
+        {
+            let mut session = self.shared.session();
+            for (from, len) in batch.slots() {
+                let packet = &self.plain[from..from + room.filled(len)];
+                let sealed = session.seal(packet, &mut self.sealed[at..]);
+                if sealed > 0 {
+                    self.lens.push(sealed);
+                }
+                at += sealed;
+                octets += len;
+            }
+        }
+        self.shared.tally.note_sent(octets);
+        self.shared
+            .send(&mut self.sender, &self.sealed[..at], &self.lens, None);
+    }
+}

@@ -1,0 +1,149 @@
+//! The process: its tunnels, and who asks for them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufReader},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail};
+use hextet_types::IfName;
+
+use crate::{
+    Spec,
+    control::{self, Answer, MAX_REQUEST, Request},
+    tunnel::{Error, Tunnel},
+};
+
+/// Tunnels of a process at most.
+const MAX_TUNNELS: usize = 1_024;
+/// Who may be connected at the same time.
+const MAX_CONTROLLERS: usize = 8;
+
+/// All tunnels. One request is served at a time.
+#[derive(Default)]
+struct Table {
+    tunnels: BTreeMap<IfName, Tunnel>,
+    made: u32,
+}
+
+/// Serves the socket for ever.
+///
+/// # Errors
+///
+/// The socket can't be made, or another process serves it.
+pub fn serve(socket: &Path) -> Result<()> {
+    let listener = bind(socket).with_context(|| format!("listen at {}", socket.display()))?;
+    let table = Arc::new(Mutex::new(Table::default()));
+    let connected = Arc::new(AtomicUsize::new(0));
+    println!("tunnels: controlled at {}", socket.display());
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else { continue };
+        if connected.fetch_add(1, SeqCst) >= MAX_CONTROLLERS {
+            connected.fetch_sub(1, SeqCst);
+            continue;
+        }
+        let (table, connected) = (Arc::clone(&table), Arc::clone(&connected));
+        thread::spawn(move || {
+            // Whoever leaves in the middle of a word leaves the tunnels as they are.
+            let _ = attend(stream, &table);
+            connected.fetch_sub(1, SeqCst);
+        });
+    }
+    Ok(())
+}
+
+fn bind(socket: &Path) -> Result<UnixListener> {
+    if UnixStream::connect(socket).is_ok() {
+        bail!("another process serves it");
+    }
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn attend(stream: UnixStream, table: &Mutex<Table>) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let answer = match control::read::<Request>(&mut stream, MAX_REQUEST) {
+            Ok(None) => return Ok(()),
+            Ok(Some(request)) => {
+                let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+                table.answer(request)
+            }
+            Err(error) => {
+                let answer = Answer::Error(format!("no request: {error}"));
+                return control::write(stream.get_mut(), &answer);
+            }
+        };
+        control::write(stream.get_mut(), &answer)?;
+    }
+}
+
+impl Table {
+    fn answer(&mut self, request: Request) -> Answer {
+        let done = match request {
+            Request::List => {
+                return Answer::Tunnels(self.tunnels.values().map(Tunnel::status).collect());
+            }
+            Request::Up(spec) => self.up(*spec),
+            Request::Down(name) => {
+                self.tunnels.remove(&name);
+                Ok(())
+            }
+            Request::Endpoint { name, endpoint } => {
+                self.change(&name, |tunnel| tunnel.set_endpoint(endpoint))
+            }
+            Request::Mtu { name, mtu } => self.change(&name, |tunnel| tunnel.set_mtu(mtu)),
+        };
+        match done {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::Error(error),
+        }
+    }
+
+    fn up(&mut self, spec: Spec) -> Result<(), String> {
+        match self.tunnels.get(&spec.name) {
+            Some(tunnel) if *tunnel.spec() == spec => return Ok(()),
+            Some(_) => {
+                return Err(format!(
+                    "tunnel {} stands, and is otherwise: take it down first",
+                    spec.name
+                ));
+            }
+            None if self.tunnels.len() >= MAX_TUNNELS => {
+                return Err(format!("there are {MAX_TUNNELS} tunnels already"));
+            }
+            None => {}
+        }
+        self.made = self.made.wrapping_add(1);
+        let name = spec.name.clone();
+        let tunnel = Tunnel::up(spec, self.made).map_err(|error| error.to_string())?;
+        self.tunnels.insert(name, tunnel);
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        name: &IfName,
+        change: impl FnOnce(&mut Tunnel) -> Result<(), Error>,
+    ) -> Result<(), String> {
+        let tunnel = self.tunnels.get_mut(name);
+        let tunnel = tunnel.ok_or_else(|| format!("there is no tunnel {name}"))?;
+        change(tunnel).map_err(|error| error.to_string())
+    }
+}

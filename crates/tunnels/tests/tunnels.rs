@@ -1,0 +1,410 @@
+//! Two processes with a tunnel between them, each in a namespace of its own; needs root.
+
+#![allow(clippy::unwrap_used, reason = "in a test, that is how it fails")]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use hextet_kernel::netns::{self, Handle};
+use hextet_lab::wait_until;
+use hextet_model::state::Netns;
+use hextet_tunnels::{
+    Key, Mtu, Spec,
+    control::{Answer, Controller, Request, Status},
+};
+use nix::net::if_::if_nametoindex;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hextet-tunnels");
+const DEVICE: &str = "hxt-wg0";
+const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
+
+/// A namespace with the process in it.
+struct Side {
+    netns: String,
+    number: u8,
+    socket: PathBuf,
+    process: Child,
+}
+
+/// Two that see each other by a veth pair.
+struct Pair {
+    sides: [Side; 2],
+    _directory: tempfile::TempDir,
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+}
+
+impl Pair {
+    fn new(name: &str) -> Pair {
+        let directory = tempfile::tempdir().unwrap();
+        let names = ["a", "b"].map(|side| format!("hxt-{}-{name}-{side}", std::process::id()));
+        for netns in &names {
+            netns::create(netns).unwrap();
+            ip(&format!("-n {netns} link set lo up"));
+        }
+        let [a, b] = &names;
+        ip(&format!(
+            "link add veth0 netns {a} type veth peer name veth0 netns {b}"
+        ));
+        let sides = [(1, a), (2, b)].map(|(number, netns)| {
+            ip(&format!(
+                "-n {netns} address add 192.0.2.{number}/24 dev veth0"
+            ));
+            ip(&format!(
+                "-n {netns} address add 2001:db8::{number}/64 dev veth0 nodad"
+            ));
+            ip(&format!("-n {netns} link set veth0 up"));
+            let socket = directory.path().join(number.to_string());
+            let mut command = Command::new("ip");
+            command
+                .args(["netns", "exec", netns, PROGRAM, "serve"])
+                .arg(&socket);
+            let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            let said = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);
+            assert!(said.unwrap() > 0, "the process did not begin");
+            Side {
+                netns: netns.clone(),
+                number,
+                socket,
+                process,
+            }
+        });
+        Pair {
+            sides,
+            _directory: directory,
+        }
+    }
+
+    /// A tunnel between the two over IPv6 or IPv4, with addresses of both families on it.
+    fn connect(&self, over_ipv6: bool, change: impl Fn(&mut Spec)) {
+        for side in &self.sides {
+            let mut spec = side.spec(over_ipv6);
+            change(&mut spec);
+            assert_eq!(side.ask(&Request::Up(Box::new(spec))), Answer::Done);
+            side.address();
+        }
+        for side in &self.sides {
+            assert!(wait_until(PATIENCE, || side
+                .status()
+                .handshake_secs
+                .is_some()));
+        }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for side in &mut self.sides {
+            let _ = side.process.kill();
+            let _ = side.process.wait();
+            let _ = netns::delete(&side.netns);
+        }
+    }
+}
+
+impl Side {
+    fn key(number: u8) -> Key {
+        Key::from([number; 32])
+    }
+
+    fn spec(&self, over_ipv6: bool) -> Spec {
+        let other = 3 - self.number;
+        let at = |number| {
+            if over_ipv6 {
+                format!("[2001:db8::{number}]:5000")
+            } else {
+                format!("192.0.2.{number}:5000")
+            }
+        };
+        let any = if over_ipv6 {
+            "[::]:5000"
+        } else {
+            "0.0.0.0:5000"
+        };
+        Spec {
+            name: DEVICE.parse().unwrap(),
+            private_key: Side::key(self.number),
+            peer_key: Side::key(other).public(),
+            preshared_key: Some(Key::from([9; 32])),
+            listen: any.parse().unwrap(),
+            uplink: Some("veth0".parse().unwrap()),
+            endpoint: Some(at(other).parse().unwrap()),
+            keepalive_secs: 25,
+            mtu: Mtu::try_from(1_420).unwrap(),
+            segments: true,
+        }
+    }
+
+    fn address(&self) {
+        let Side { netns, number, .. } = self;
+        ip(&format!(
+            "-n {netns} address add fd00::{number}/64 dev {DEVICE} nodad"
+        ));
+        ip(&format!(
+            "-n {netns} address add 10.9.0.{number}/24 dev {DEVICE}"
+        ));
+    }
+
+    fn ask(&self, request: &Request) -> Answer {
+        Controller::connect(&self.socket)
+            .unwrap()
+            .ask(request)
+            .unwrap()
+    }
+
+    fn status(&self) -> Status {
+        match self.ask(&Request::List) {
+            Answer::Tunnels(mut tunnels) => tunnels.pop().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let handle = Handle::open(&Netns::Named(self.netns.clone())).unwrap();
+        handle.run(work).unwrap()
+    }
+}
+
+/// Octets that are recognised wherever they are.
+fn octets(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i / 1_000 * 31 + i * 7) as u8).collect()
+}
+
+/// Many octets by TCP, from the first side to an address of the second.
+fn transfer(pair: &Pair, to: &str, len: usize) {
+    let [from, other] = &pair.sides;
+    let listener = other.inside(|| TcpListener::bind(to)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let reader = thread::spawn(move || {
+        let mut came = Vec::new();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_to_end(&mut came).unwrap();
+        came
+    });
+    let mut stream = from
+        .inside(|| TcpStream::connect_timeout(&at, PATIENCE))
+        .unwrap();
+    stream.write_all(&octets(len)).unwrap();
+    drop(stream);
+    assert!(reader.join().unwrap() == octets(len));
+}
+
+/// Segments with a wrong checksum that the kernel has seen in the thread's namespace.
+fn wrong_checksums() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(numbers.split(' '));
+    let (_, number) = pairs.find(|(name, _)| *name == "InCsumErrors").unwrap();
+    number.parse().unwrap()
+}
+
+#[test]
+fn both_families_pass_over_both_families_in_pieces_or_not() {
+    for (name, over_ipv6, segments) in [
+        ("four", false, true),
+        ("six", true, true),
+        ("single", true, false),
+    ] {
+        let pair = Pair::new(name);
+        pair.connect(over_ipv6, |spec| spec.segments = segments);
+        transfer(&pair, "[fd00::2]:0", 20_000_000);
+        transfer(&pair, "10.9.0.2:0", 20_000_000);
+        let [a, b] = pair.sides.each_ref().map(Side::status);
+        assert!(a.octets_out > 40_000_000 && b.octets_in > 40_000_000);
+        assert!(a.sent_millis.is_some() && a.heard_millis.is_some() && !a.device_lost);
+        assert_eq!(a.endpoint, pair.sides[0].spec(over_ipv6).endpoint);
+        assert_eq!(pair.sides[1].inside(wrong_checksums), 0);
+    }
+}
+
+/// Each datagram is as long, and comes as often, as it was sent: the kernel has cut and merged them at both ends.
+#[test]
+fn datagrams_that_are_sent_together_come_one_by_one() {
+    let pair = Pair::new("udp");
+    pair.connect(false, |_| {});
+    let [a, b] = &pair.sides;
+    for (from, to) in [("[fd00::1]:0", "[fd00::2]:0"), ("10.9.0.1:0", "10.9.0.2:0")] {
+        let receiver = b.inside(|| UdpSocket::bind(to)).unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sender = a.inside(|| UdpSocket::bind(from)).unwrap();
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        nix::sys::socket::setsockopt(&sender, nix::sys::socket::sockopt::UdpGsoSegment, &1_000)
+            .unwrap();
+        let octets = octets(30_500);
+        assert_eq!(sender.send(&octets).unwrap(), octets.len());
+        for expected in octets.chunks(1_000) {
+            let mut datagram = [0; 2_000];
+            let len = receiver.recv(&mut datagram).unwrap();
+            assert!(&datagram[..len] == expected);
+        }
+    }
+}
+
+#[test]
+fn multicast_passes_between_addresses_that_each_end_knows_of_the_other() {
+    let pair = Pair::new("group");
+    pair.connect(true, |_| {});
+    let [a, b] = &pair.sides;
+    let hear = || {
+        let index = if_nametoindex(DEVICE).unwrap();
+        let socket = UdpSocket::bind("[::]:6696").unwrap();
+        socket.join_multicast_v6(&GROUP, index).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let hearer = b.inside(hear);
+    a.inside(|| {
+        let index = if_nametoindex(DEVICE).unwrap();
+        let socket = UdpSocket::bind(SocketAddrV6::new(a.status().link_local, 0, 0, index));
+        let to = SocketAddrV6::new(GROUP, 6_696, 0, index);
+        socket.unwrap().send_to(b"hello", to).unwrap();
+    });
+    let mut datagram = [0; 10];
+    let (len, from) = hearer.recv_from(&mut datagram).unwrap();
+    assert_eq!(&datagram[..len], b"hello");
+    assert_eq!(from.ip(), b.status().peer_link_local);
+    assert_eq!(from.ip(), Side::key(1).public().link_local());
+}
+
+#[test]
+fn a_controller_that_is_killed_takes_nothing_with_it() {
+    const COUNT: u32 = 4_000;
+    let pair = Pair::new("kill");
+    pair.connect(false, |_| {});
+    let [a, b] = &pair.sides;
+    let mut controllers = pair.sides.each_ref().map(|side| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("ask")
+            .arg(&side.socket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut controller = command.spawn().unwrap();
+        controller
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(b"\"list\"\n")
+            .unwrap();
+        let mut line = String::new();
+        let mut said = BufReader::new(controller.stdout.take().unwrap());
+        assert!(said.read_line(&mut line).unwrap() > 0);
+        controller
+    });
+    let receiver = b.inside(|| UdpSocket::bind("[fd00::2]:0")).unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let to = receiver.local_addr().unwrap();
+    let sender = a.inside(|| UdpSocket::bind("[fd00::1]:0")).unwrap();
+    let flow = thread::spawn(move || {
+        for number in 0..COUNT {
+            sender.send_to(&number.to_be_bytes(), to).unwrap();
+            thread::sleep(Duration::from_micros(200));
+        }
+    });
+    for number in 0..COUNT {
+        if number == COUNT / 2 {
+            for controller in &mut controllers {
+                controller.kill().unwrap();
+                controller.wait().unwrap();
+            }
+        }
+        let mut datagram = [0; 10];
+        assert_eq!(receiver.recv(&mut datagram).unwrap(), 4);
+        assert_eq!(datagram[..4], number.to_be_bytes(), "lost, or not in order");
+    }
+    flow.join().unwrap();
+    for side in &pair.sides {
+        let before = side.status();
+        let again = Request::Up(Box::new(side.spec(false)));
+        assert_eq!(side.ask(&again), Answer::Done);
+        assert!(side.status().octets_in >= before.octets_in);
+    }
+}
+
+#[test]
+fn a_peer_is_followed_when_its_address_changes() {
+    let pair = Pair::new("roam");
+    pair.connect(false, |_| {});
+    let [a, b] = &pair.sides;
+    let netns = &a.netns;
+    ip(&format!("-n {netns} address del 192.0.2.1/24 dev veth0"));
+    ip(&format!("-n {netns} address add 192.0.2.77/24 dev veth0"));
+    transfer(&pair, "[fd00::2]:0", 1_000_000);
+    let now: SocketAddr = "192.0.2.77:5000".parse().unwrap();
+    assert_eq!(b.status().endpoint, Some(now));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_changes_nothing() {
+    let pair = Pair::new("wrong");
+    pair.connect(false, |_| {});
+    let [a, _] = &pair.sides;
+    let refused = |request: &Request, why: &str| match a.ask(request) {
+        Answer::Error(error) => assert!(error.contains(why), "{error}"),
+        other => panic!("{other:?}"),
+    };
+    let other = Spec {
+        keepalive_secs: 0,
+        ..a.spec(false)
+    };
+    refused(&Request::Up(Box::new(other)), "take it down first");
+    let mixed = Spec {
+        name: "hxt-wg1".parse().unwrap(),
+        endpoint: a.spec(true).endpoint,
+        ..a.spec(false)
+    };
+    refused(&Request::Up(Box::new(mixed)), "other family");
+    let name = "hxt-wg9".parse().unwrap();
+    let mtu = Mtu::try_from(1_280).unwrap();
+    refused(&Request::Mtu { name, mtu }, "no tunnel hxt-wg9");
+    let name: hextet_types::IfName = DEVICE.parse().unwrap();
+    let less = Request::Mtu {
+        name: name.clone(),
+        mtu,
+    };
+    assert_eq!(a.ask(&less), Answer::Done);
+    assert_eq!(a.status().mtu, mtu);
+    assert_eq!(a.ask(&Request::Down(name)), Answer::Done);
+    assert_eq!(a.ask(&Request::List), Answer::Tunnels(Vec::new()));
+    assert!(a.inside(|| if_nametoindex(DEVICE)).is_err());
+}
+
+#[test]
+fn a_second_process_at_the_same_socket_ends() {
+    let pair = Pair::new("twice");
+    let output = Command::new(PROGRAM)
+        .arg("serve")
+        .arg(&pair.sides[0].socket)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("another process serves it"), "{said}");
+    let mut line = Vec::new();
+    let mut stream = std::os::unix::net::UnixStream::connect(&pair.sides[0].socket).unwrap();
+    stream.write_all(&[b'x'; 17_000]).unwrap();
+    stream.read_to_end(&mut line).unwrap_or_default();
+    assert!(
+        String::from_utf8_lossy(&line).contains("too long"),
+        "{line:?}"
+    );
+    assert_eq!(
+        pair.sides[0].ask(&Request::List),
+        Answer::Tunnels(Vec::new())
+    );
+}
