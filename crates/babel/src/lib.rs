@@ -3,14 +3,24 @@
 //! A pure crate: no socket, no clock, no randomness of its own.
 //!
 //! From the wire upwards: [`number`] has the numbers that wrap or are infinite, [`packet`] is the codec, [`neighbour`] what packets say
-//! of the links that they come by, [`source`] what keeps routes from looping.
+//! of the links that they come by, [`source`] what keeps routes from looping, [`table`] which routes there are, [`engine`] a node,
+//! [`config`] what may be said of it.
 
+pub mod config;
+pub mod engine;
 pub mod neighbour;
 pub mod number;
 pub mod packet;
+mod random;
 pub mod source;
+pub mod table;
+mod timers;
 
 use std::net::Ipv6Addr;
+
+pub use config::{Config, Cost, Link, LinkId, NextHopV4, RttCost};
+pub use engine::{Action, Engine, Event};
+pub use table::Way;
 
 /// The UDP port that Babel is spoken from and to (RFC 8966 §4).
 pub const PORT: u16 = 6696;

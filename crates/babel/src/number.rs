@@ -102,6 +102,9 @@ pub struct RouterId([u8; 8]);
 pub struct RouterIdError;
 
 impl RouterId {
+    /// Before all others, in their order.
+    pub const LEAST: RouterId = RouterId([0, 0, 0, 0, 0, 0, 0, 1]);
+
     /// Its octets.
     pub const fn octets(self) -> [u8; 8] {
         self.0

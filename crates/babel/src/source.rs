@@ -12,7 +12,7 @@ use crate::{
     packet::Destination,
 };
 
-/// How long what was told counts (RFC 8966 §3.7.3, appendix B: three minutes).
+/// How long what was told counts at least (RFC 8966 §3.7.3, appendix B: three minutes).
 pub const KEPT: Duration = Duration::from_secs(180);
 
 /// A sequence number and a metric: the less, the nearer to the origin.
@@ -54,15 +54,14 @@ impl Sources {
         self.0.get(&(to, origin)).map(|source| source.distance)
     }
 
-    /// Others are being told of that distance. A retraction says nothing of one.
-    pub fn tell(&mut self, to: Destination, origin: RouterId, distance: Distance, now: Time) {
+    /// Others are being told of that distance, and may go by it until then. A retraction says nothing of one.
+    pub fn tell(&mut self, to: Destination, origin: RouterId, distance: Distance, until: Time) {
         if distance.metric.is_infinite() {
             return;
         }
-        let until = now + KEPT;
         let source = self.0.entry((to, origin));
         let source = source.or_insert(Source { distance, until });
-        source.until = until;
+        source.until = source.until.max(until);
         if distance.is_nearer_than(source.distance) {
             source.distance = distance;
         }
@@ -122,9 +121,9 @@ mod tests {
     #[test]
     fn what_was_told_is_a_bound_and_what_was_heard_is_none() {
         let mut sources = Sources::default();
-        let mut now = Time::from_secs(5);
+        let mut until = Time::from_secs(5);
         assert!(sources.is_feasible(to(), origin(1), distance(7, 500)));
-        sources.tell(to(), origin(1), distance(7, 300), now);
+        sources.tell(to(), origin(1), distance(7, 300), until);
         for (seqno, metric, is_feasible) in [
             (7, 299, true),
             (7, 300, false),
@@ -147,20 +146,22 @@ mod tests {
             "another origin"
         );
         // Further away is told, too, and the bound stays.
-        now += Duration::from_secs(100);
-        sources.tell(to(), origin(1), distance(7, 400), now);
+        until += KEPT;
+        sources.tell(to(), origin(1), distance(7, 400), until);
         assert_eq!(sources.told(to(), origin(1)), Some(distance(7, 300)));
-        sources.tell(to(), origin(1), distance(9, 0xffff), now);
+        sources.tell(to(), origin(1), distance(9, 0xffff), until);
         assert_eq!(sources.told(to(), origin(1)), Some(distance(7, 300)));
-        sources.tell(to(), origin(1), distance(8, 600), now);
+        sources.tell(to(), origin(1), distance(8, 600), until);
         assert_eq!(sources.told(to(), origin(1)), Some(distance(8, 600)));
     }
 
     #[test]
     fn it_counts_for_as_long_as_anybody_may_go_by_it() {
         let mut sources = Sources::default();
-        sources.tell(to(), origin(1), distance(7, 300), Time::ZERO);
-        sources.tell(to(), origin(1), distance(7, 300), Time::from_secs(100));
+        for until in [180, 280, 200] {
+            let until = Time::from_secs(until);
+            sources.tell(to(), origin(1), distance(7, 300), until);
+        }
         sources.forget(Time::from_secs(279));
         assert_eq!(sources.len(), 1);
         sources.forget(Time::from_secs(280));

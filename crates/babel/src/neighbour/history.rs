@@ -26,12 +26,21 @@ pub struct History {
 }
 
 impl History {
-    /// One came.
-    pub fn hear(&mut self, seqno: Seqno, interval: Interval, now: Time) {
+    /// One came. Whether its number is far from the one that was expected: then the neighbour has probably begun anew, and has forgotten
+    /// all that it said (RFC 8966 appendix A.1).
+    pub fn hear(&mut self, seqno: Seqno, interval: Interval, now: Time) -> bool {
         let ahead = seqno.since(self.expected.unwrap_or(seqno));
         let behind = ahead.wrapping_neg();
+        let is_new = ahead > LEN && behind > LEN;
+        let undone = 1_u16
+            .checked_shl(behind.into())
+            .map_or(u16::MAX, |bit| bit - 1);
         if ahead <= LEN {
             self.came = self.came.checked_shl(ahead.into()).unwrap_or(0);
+        } else if behind <= LEN && self.came & undone != 0 {
+            // Others have overtaken it.
+            self.came |= 1 << (behind - 1);
+            return false;
         } else if behind <= LEN {
             // It has become slower, and those that we missed were never sent.
             self.came = self.came.checked_shr(behind.into()).unwrap_or(0);
@@ -42,6 +51,7 @@ impl History {
         self.expected = Some(seqno.plus(1));
         self.interval = interval;
         self.deadline = self.next_deadline(now);
+        is_new
     }
 
     /// Counts what has not come. Nothing, as long as nothing is due.
@@ -90,7 +100,7 @@ mod tests {
     fn heard(seqnos: &[u16]) -> History {
         let mut history = History::default();
         for seqno in seqnos {
-            history.hear(Seqno(*seqno), Interval(400), at(0));
+            let _is_new = history.hear(Seqno(*seqno), Interval(400), at(0));
         }
         history
     }

@@ -1,0 +1,128 @@
+//! What a node is like, for people.
+
+use std::{net::IpAddr, net::Ipv6Addr, time::Duration};
+
+use super::Engine;
+use crate::{
+    config::LinkId,
+    number::{Metric, RouterId, Seqno},
+    packet::Destination,
+    table::Choice,
+};
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its name.
+    pub router_id: RouterId,
+    /// The version of what it originates.
+    pub seqno: Seqno,
+    /// Its links, by index.
+    pub links: Vec<LinkStatus>,
+    /// By destination, the chosen one of each first.
+    pub routes: Vec<RouteStatus>,
+}
+
+/// Of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Which.
+    pub link: LinkId,
+    /// From where this node sends.
+    pub addr: Ipv6Addr,
+    /// Who is there.
+    pub neighbours: Vec<NeighbourStatus>,
+}
+
+/// Of a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighbourStatus {
+    /// From where it sends.
+    pub addr: Ipv6Addr,
+    /// What it costs to send to it; infinite, unless both hear each other.
+    pub cost: Metric,
+    /// The least round trip of the last half minute to a minute.
+    pub rtt: Option<Duration>,
+    /// How many destinations it has told of.
+    pub destinations: usize,
+}
+
+/// Of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// Where to.
+    pub to: Destination,
+    /// On that link, by that address; none if it is here.
+    pub via: Option<(LinkId, IpAddr)>,
+    /// Who originates it.
+    pub router_id: RouterId,
+    /// Of which version.
+    pub seqno: Seqno,
+    /// How far it is from here.
+    pub metric: Metric,
+    /// Whether it may be taken (RFC 8966 §3.5.1).
+    pub is_feasible: bool,
+    /// Whether it is.
+    pub is_chosen: bool,
+}
+
+impl Engine {
+    /// What it is like.
+    pub fn status(&self) -> Status {
+        Status {
+            router_id: self.config.router_id,
+            seqno: self.seqno,
+            links: self.links.keys().map(|id| self.link_status(*id)).collect(),
+            routes: self
+                .table
+                .keys()
+                .flat_map(|to| self.route_status(*to))
+                .collect(),
+        }
+    }
+
+    fn link_status(&self, link: LinkId) -> LinkStatus {
+        let running = self.links.get(&link);
+        let neighbours = self.peers_on(link).into_iter().filter_map(|peer| {
+            let neighbour = self.neighbours.get(&peer)?;
+            Some(NeighbourStatus {
+                addr: peer.addr,
+                cost: neighbour.cost(),
+                rtt: neighbour.rtt().least(),
+                destinations: neighbour.destinations.len(),
+            })
+        });
+        LinkStatus {
+            link,
+            addr: running.map_or(Ipv6Addr::UNSPECIFIED, |running| running.link.addr),
+            neighbours: neighbours.collect(),
+        }
+    }
+
+    fn route_status(&self, to: Destination) -> Vec<RouteStatus> {
+        let Some(entry) = self.table.get(&to) else {
+            return Vec::new();
+        };
+        let own = entry.own.map(|metric| RouteStatus {
+            to,
+            via: None,
+            router_id: self.config.router_id,
+            seqno: self.seqno,
+            metric,
+            is_feasible: true,
+            is_chosen: entry.choice == Some(Choice::Own),
+        });
+        let learnt = entry.routes.iter().map(|(peer, route)| RouteStatus {
+            to,
+            via: Some((peer.link, route.next_hop)),
+            router_id: route.router_id,
+            seqno: route.distance.seqno,
+            metric: route.distance.metric.plus(self.cost(*peer)),
+            is_feasible: (self.sources).is_feasible(to, route.router_id, route.distance),
+            is_chosen: entry.choice == Some(Choice::Via(*peer)),
+        });
+        let mut all: Vec<RouteStatus> = own.into_iter().chain(learnt).collect();
+        all.sort_by_key(|route| (!route.is_chosen, route.metric));
+        all
+    }
+}
