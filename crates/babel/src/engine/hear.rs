@@ -205,6 +205,6 @@ impl Engine {
 
 /// A clock's reading as packets have it: microseconds modulo 2^32 (RFC 9616 §3).
 pub fn stamp(now: Time) -> u32 {
-    let micros = now.as_nanos() / 1_000 & u64::from(u32::MAX);
+    let micros = (now.as_nanos() / 1_000) & u64::from(u32::MAX);
     u32::try_from(micros).unwrap_or(0)
 }

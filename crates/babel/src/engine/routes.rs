@@ -7,7 +7,7 @@ use hextet_types::{Family, Prefix, Time};
 use super::{Action, Due, Engine, Refusal, send::Haste};
 use crate::{
     neighbour::Peer,
-    number::{Interval, Metric, RouterId},
+    number::{Interval, Metric},
     packet::{Destination, Update},
     source::Distance,
     table::{Choice, Entry, Hold, Route, Told, Way, overdue},

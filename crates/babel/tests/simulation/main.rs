@@ -19,7 +19,7 @@ use std::{
     thread,
 };
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 150;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

@@ -202,11 +202,6 @@ impl Net {
     fn send(&mut self, node: usize, link: LinkId, to: Ipv6Addr, octets: Vec<u8>) {
         let index = usize::try_from(link.0).unwrap() - 1;
         self.packets += 1;
-        if self.packets - self.second.1 + 10 > STORM {
-            let frame = hextet_babel::packet::Frame::of(&octets).unwrap();
-            let said = hextet_babel::packet::decode(frame.body, IpAddr::V6(addr(node)));
-            eprintln!("{}: {node} to {to} on {link:?}: {:?}", self.now, said.tlvs);
-        }
         let wire = &self.wires[index];
         let others = wire.ends.iter().filter(|end| **end != node);
         let reached = others.filter(|end| to == GROUP || addr(**end) == to);
@@ -375,18 +370,6 @@ impl Net {
                         let has = self.length(node, to);
                         let text = || format!("{}: node {node} to {to:?}: {way:?}", self.now);
                         let has = has.unwrap_or_else(|| panic!("{}", text()));
-                        if has > least * 3 / 2 {
-                            let status = self.nodes[node].engine.as_ref().unwrap().status();
-                            for route in status.routes.iter().filter(|r| r.to == to) {
-                                eprintln!("{route:?}");
-                            }
-                            for link in &status.links {
-                                eprintln!(
-                                    "{link:?} {:?}",
-                                    self.wires[link.link.0 as usize - 1].delay
-                                );
-                            }
-                        }
                         stretches.push(has as f64 / least as f64);
                         assert!(has <= least * 3 / 2, "{}: {has}, not {least}", text());
                     }
