@@ -7,7 +7,10 @@ use std::{
 
 use thiserror::Error;
 
-use crate::number::{Interval, Metric, RouterId};
+use crate::{
+    mac::Key,
+    number::{Interval, Metric, RouterId},
+};
 
 /// The shortest packets that every link takes (RFC 8966 §4.2.1).
 const LEAST_LIMIT: usize = 512;
@@ -58,6 +61,8 @@ pub struct Link {
     pub cost: Cost,
     /// Whether what is heard on it is told on it, too (RFC 8966 §3.7.4): needless where all hear each other.
     pub split_horizon: bool,
+    /// What packets are signed with (RFC 8967); if there are none, nothing is asked of those that come.
+    pub keys: Vec<Key>,
 }
 
 /// How IPv4 is routed over a link.
@@ -148,6 +153,7 @@ impl Link {
             update: Interval(6_000),
             cost: Cost::BY_TIME,
             split_horizon: true,
+            keys: Vec::new(),
         }
     }
 

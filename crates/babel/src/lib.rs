@@ -2,12 +2,13 @@
 //!
 //! A pure crate: no socket, no clock, no randomness of its own.
 //!
-//! From the wire upwards: [`number`] has the numbers that wrap or are infinite, [`packet`] is the codec, [`neighbour`] what packets say
+//! From the wire upwards: [`number`] has the numbers that wrap or are infinite, [`packet`] is the codec, [`mac`] signs, [`neighbour`] what packets say
 //! of the links that they come by, [`source`] what keeps routes from looping, [`table`] which routes there are, [`engine`] a node,
 //! [`config`] what may be said of it.
 
 pub mod config;
 pub mod engine;
+pub mod mac;
 pub mod neighbour;
 pub mod number;
 pub mod packet;

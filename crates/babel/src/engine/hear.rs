@@ -52,7 +52,13 @@ impl Engine {
                 return;
             }
         };
+        if !self.is_signed(peer, to, octets) {
+            return;
+        }
         let said = decode(frame.body, IpAddr::V6(from));
+        if !self.is_fresh(peer, to, &said.tlvs, now) {
+            return;
+        }
         if said.ignored > 0 {
             let why = format!("{} TLVs are unknown or malformed", said.ignored);
             self.refuse(Refusal::Malformed { peer, why });

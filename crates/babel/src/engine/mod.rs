@@ -1,9 +1,10 @@
 //! A node: takes what happens and the time, and says what to do.
 //!
-//! [`hear`] takes packets apart, [`routes`] decides which routes are gone by and who must know of it, [`requests`] finds a way when
+//! [`auth`] lets in packets, [`hear`] takes them apart, [`routes`] decides which routes are gone by and who must know of it, [`requests`] finds a way when
 //! no feasible one is left, [`send`] puts together what is to be sent. What always holds: a route is only ever chosen while it is
 //! feasible, and whatever is told of one has been noted in [`Sources`] before it leaves.
 
+mod auth;
 mod hear;
 mod requests;
 mod routes;
@@ -31,6 +32,7 @@ use crate::{
     timers::Timers,
 };
 
+use auth::{Auth, Counter};
 use requests::Pending;
 use send::{Outbox, Queue, Unconfirmed};
 pub use status::{LinkStatus, NeighbourStatus, RouteStatus, Status};
@@ -106,6 +108,12 @@ pub enum Refusal {
         /// From whom.
         from: Ipv6Addr,
     },
+    /// No key has signed it.
+    #[error("{}%{}: a packet without a code of a key that is known", .0.addr, .0.link.0)]
+    Forged(Peer),
+    /// It has come before, or nobody can tell that it has not.
+    #[error("{}%{}: a packet whose counter is not known to be new", .0.addr, .0.link.0)]
+    Stale(Peer),
     /// It is no packet, or parts of it were left out.
     #[error("{}%{}: {why}", .peer.addr, .peer.link.0)]
     Malformed {
@@ -157,6 +165,7 @@ enum Due {
 struct Running {
     link: Link,
     hello: Seqno,
+    counter: Counter,
     /// When the last one was sent.
     hello_at: Option<Time>,
     /// How many Hellos follow quickly, so that neighbours need not wait to be sure of us.
@@ -173,6 +182,7 @@ pub struct Engine {
     seqno_since: Time,
     links: BTreeMap<LinkId, Running>,
     neighbours: BTreeMap<Peer, Neighbour>,
+    auths: BTreeMap<Peer, Auth>,
     table: BTreeMap<Destination, Entry>,
     sources: Sources,
     pending: BTreeMap<(Destination, RouterId), Pending>,
@@ -196,6 +206,7 @@ impl Engine {
             seqno_since: Time::ZERO,
             links: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            auths: BTreeMap::new(),
             table: BTreeMap::new(),
             sources: Sources::default(),
             pending: BTreeMap::new(),
@@ -248,6 +259,7 @@ impl Engine {
             Due::Confirm(peer, opaque) => self.not_confirmed(peer, opaque, now),
             Due::Sweep => {
                 self.sources.forget(now);
+                self.forget_strangers(now);
                 self.timers.set(Due::Sweep, now + SWEEP);
             }
         }
@@ -259,9 +271,11 @@ impl Engine {
             return;
         }
         let hello = Seqno(u16::try_from(self.random.up_to(u16::MAX.into())).unwrap_or(0));
+        let index = self.random.octets();
         let running = self.links.entry(id).or_insert(Running {
             link: link.clone(),
             hello,
+            counter: Counter::new(index),
             hello_at: None,
             greetings: 0,
         });
@@ -279,6 +293,7 @@ impl Engine {
             self.timers.cancel(due);
         }
         self.outboxes.remove(&Queue::All(id));
+        self.auths.retain(|peer, _| peer.link != id);
         for peer in self.peers_on(id) {
             self.neighbour_gone(peer, now);
         }

@@ -15,6 +15,7 @@ use super::{Action, Due, Engine, hear::stamp};
 use crate::{
     GROUP,
     config::{Link, LinkId, NextHopV4},
+    mac,
     neighbour::Peer,
     number::Interval,
     packet::{Destination, Tlv, Update, Writer},
@@ -239,7 +240,7 @@ impl Engine {
                 parcel.note(tlv, about);
                 continue;
             }
-            let mut fresh = self.parcel(link, tries);
+            let mut fresh = self.parcel(queue.link(), link, tries);
             if fresh.writer.push(&tlv).is_ok() {
                 fresh.note(tlv, about);
                 parcel = Some(fresh);
@@ -250,13 +251,20 @@ impl Engine {
         }
     }
 
-    fn parcel(&mut self, link: &Link, tries: Option<u32>) -> Parcel {
+    fn parcel(&mut self, id: LinkId, link: &Link, tries: Option<u32>) -> Parcel {
+        let room = mac::trailer_len(&link.keys).min(link.limit / 2);
         let mut parcel = Parcel {
-            writer: Writer::new(link.limit, IpAddr::V6(link.addr)),
+            writer: Writer::new(link.limit - room, IpAddr::V6(link.addr)),
             opaque: None,
             tlvs: Vec::new(),
             updates: Vec::new(),
         };
+        if !link.keys.is_empty()
+            && let Some(running) = self.links.get_mut(&id)
+        {
+            let counter = running.counter.next(|| self.random.octets());
+            let _fits = parcel.writer.push(&counter);
+        }
         if tries.is_some() {
             self.opaque = self.opaque.wrapping_add(1);
             let request = Tlv::AckRequest {
@@ -283,10 +291,15 @@ impl Engine {
             };
             self.unconfirmed.insert((peer, opaque), unconfirmed);
         }
+        let mut octets = parcel.writer.finish();
+        if let Some(running) = self.links.get(&queue.link()) {
+            let link = &running.link;
+            mac::sign(&link.keys, link.addr, queue.to(), &mut octets);
+        }
         self.actions.push(Action::Send {
             link: queue.link(),
             to: queue.to(),
-            octets: parcel.writer.finish(),
+            octets,
         });
     }
 

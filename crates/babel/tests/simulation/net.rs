@@ -8,6 +8,8 @@ use std::{
 
 use hextet_babel::{
     Action, Config, Engine, Event, GROUP, Link, LinkId, Way,
+    engine::Refusal,
+    mac::{Algorithm, Key},
     number::{Interval, Metric, RouterId},
     packet::Destination,
 };
@@ -76,8 +78,11 @@ pub struct Net {
     pub now: Time,
     pub packets: u64,
     pub loops: u64,
+    pub refused: u64,
     hello: Interval,
     update: Interval,
+    /// If there are any, somebody sends packets again, and others that nobody has sent.
+    keys: Vec<Key>,
     flights: BTreeSet<Flight>,
     wakeups: BTreeSet<(Time, usize)>,
     /// Destinations that have had more than one origin.
@@ -111,8 +116,10 @@ impl Net {
             now: Time::from_secs(1),
             packets: 0,
             loops: 0,
+            refused: 0,
             hello,
             update,
+            keys: Vec::new(),
             flights: BTreeSet::new(),
             wakeups: BTreeSet::new(),
             moved: BTreeSet::new(),
@@ -120,6 +127,12 @@ impl Net {
             looping: BTreeMap::new(),
             second: (0, 0),
         }
+    }
+
+    /// Packets are signed, and there is somebody to sign them against.
+    pub fn is_watched(&mut self) {
+        let keys = [Algorithm::HmacSha256, Algorithm::Blake2s128];
+        self.keys = keys.map(|of| Key::new(of, vec![7; 32]).unwrap()).into();
     }
 
     pub fn is_alive(&self, node: usize) -> bool {
@@ -158,6 +171,7 @@ impl Net {
         let link = Link {
             hello: self.hello,
             update: self.update,
+            keys: self.keys.clone(),
             split_horizon: self.wires[wire].ends.len() == 2,
             ..Link::tunnel(addr(node))
         };
@@ -194,6 +208,11 @@ impl Net {
             match action {
                 Action::Send { link, to, octets } => self.send(node, link, to, octets),
                 Action::Route(to, way) => self.route(node, to, way),
+                Action::Refused(Refusal::Forged(_) | Refusal::Stale(_))
+                    if !self.keys.is_empty() =>
+                {
+                    self.refused += 1;
+                }
                 Action::Refused(refusal) => panic!("node {node}: {refusal}"),
             }
         }
@@ -226,8 +245,30 @@ impl Net {
                 to,
                 octets: octets.clone(),
             };
+            self.disturb(&flight);
             self.flights.insert(flight);
         }
+    }
+
+    fn disturb(&mut self, flight: &Flight) {
+        if self.keys.is_empty() || !self.random.one_in(20) {
+            return;
+        }
+        let mut octets = flight.octets.clone();
+        let later = Duration::from_millis(self.random.below(60_000));
+        if self.random.one_in(2) {
+            let bit = usize::try_from(self.random.below(octets.len() as u64 * 8)).unwrap();
+            octets[bit / 8] ^= 1 << (bit % 8);
+            // What is no packet is no matter for keys.
+            octets[..4].copy_from_slice(&flight.octets[..4]);
+        }
+        let again = Flight {
+            at: flight.at + later,
+            order: self.random.draw(),
+            octets,
+            ..*flight
+        };
+        self.flights.insert(again);
     }
 
     fn route(&mut self, node: usize, to: Destination, way: Option<Way>) {

@@ -17,6 +17,7 @@ pub struct Outcome {
     pub packets: u64,
     pub changes: u64,
     pub loops: u64,
+    pub refused: u64,
     pub routes: u64,
     stretch: f64,
     worst: f64,
@@ -28,6 +29,7 @@ impl Outcome {
         self.packets += other.packets;
         self.changes += other.changes;
         self.loops += other.loops;
+        self.refused += other.refused;
         self.routes += other.routes;
         self.stretch += other.stretch;
         self.worst = self.worst.max(other.worst);
@@ -39,9 +41,15 @@ impl fmt::Display for Outcome {
         let mean = self.stretch / self.routes as f64;
         write!(
             f,
-            "{} seeds, {} packets, {} changes, {} passing loops of destinations that had moved; {} routes in the end, \
+            "{} seeds, {} packets, {} forged or old ones refused, {} changes, {} passing loops of destinations that had moved; {} routes in the end, \
              {mean:.3} times the best, {:.2} at worst",
-            self.seeds, self.packets, self.changes, self.loops, self.routes, self.worst
+            self.seeds,
+            self.packets,
+            self.refused,
+            self.changes,
+            self.loops,
+            self.routes,
+            self.worst
         )
     }
 }
@@ -167,6 +175,9 @@ fn part(net: &mut Net) {
 /// A life of a mesh.
 pub fn run(seed: u64) -> Outcome {
     let mut net = mesh(seed);
+    if net.random.one_in(3) {
+        net.is_watched();
+    }
     for node in 0..net.nodes.len() {
         for n in 0..3 {
             if n == 0 || net.random.one_in(2) {
@@ -192,6 +203,7 @@ pub fn run(seed: u64) -> Outcome {
         packets: net.packets,
         changes,
         loops: net.loops,
+        refused: net.refused,
         routes: stretches.len() as u64,
         stretch: stretches.iter().sum(),
         worst: stretches.into_iter().fold(1.0, f64::max),
