@@ -1,5 +1,21 @@
-//! The mesh situation's decisions: which tunnels a node makes.
+//! The mesh situation's decisions: who belongs to a network, which addresses a node has, which tunnels it makes.
 //!
 //! A pure crate: no socket, no clock, no randomness of its own. What is measured, heard and drawn by chance comes by events and seeds.
+//!
+//! [`key`] signs and checks, [`signed`] is what all that is signed has in common; [`certificate`] says who a node is, [`issuers`] who may
+//! say so, [`parameters`] what holds for a whole network, [`revocation`] which certificates count no more, and [`trust`] judges by all of
+//! these. [`token`] is how somebody is let in, [`allocator`] which addresses are free. [`topology`] chooses tunnels.
 
+pub mod allocator;
+pub mod certificate;
+pub mod issuers;
+pub mod key;
+pub mod label;
+pub mod parameters;
+pub mod request;
+pub mod revocation;
+pub mod signed;
+pub mod token;
 pub mod topology;
+pub mod trust;
+mod wire;
