@@ -55,6 +55,8 @@ pub const INTEROP: &[&str] = &[
     "python3-openstackclient",
     "python3-venv",
     "wide-dhcpv6-client",
+    "wireguard-go",
+    "wireguard-tools",
 ];
 
 /// What benches compare with, beyond [`INTEROP`].

@@ -10,6 +10,8 @@
 
 pub mod control;
 mod datagrams;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inward;
 mod key;
 mod outward;

@@ -36,6 +36,8 @@ struct Side {
 /// Two that see each other by a veth pair.
 struct Pair {
     sides: [Side; 2],
+    /// What wireguard-go leaves when it is killed.
+    leavings: Option<PathBuf>,
     _directory: tempfile::TempDir,
 }
 
@@ -85,6 +87,7 @@ impl Pair {
         });
         Pair {
             sides,
+            leavings: None,
             _directory: directory,
         }
     }
@@ -112,6 +115,9 @@ impl Drop for Pair {
             let _ = side.process.kill();
             let _ = side.process.wait();
             let _ = netns::delete(&side.netns);
+        }
+        if let Some(path) = &self.leavings {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -407,4 +413,76 @@ fn a_second_process_at_the_same_socket_ends() {
         pair.sides[0].ask(&Request::List),
         Answer::Tunnels(Vec::new())
     );
+}
+
+/// The second side is wireguard-go instead of ours.
+fn run_wireguard_go(pair: &mut Pair) {
+    let device = format!("hxg{}", std::process::id());
+    let control = PathBuf::from(format!("/var/run/wireguard/{device}.sock"));
+    pair.leavings = Some(control.clone());
+    let [_, b] = &mut pair.sides;
+    b.process.kill().unwrap();
+    b.process.wait().unwrap();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &b.netns, "wireguard-go", "-f", &device]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    b.process = command.spawn().unwrap();
+    assert!(
+        wait_until(PATIENCE, || control.exists()),
+        "the packages wireguard-go and wireguard-tools are needed"
+    );
+    let spec = b.spec(false);
+    let write = |name: &str, key: Key| {
+        let path = b.socket.with_file_name(name);
+        std::fs::write(&path, String::from(key)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let private = write("private", spec.private_key);
+    let shared = write("shared", spec.preshared_key.unwrap());
+    let peer = String::from(spec.peer_key);
+    let status = Command::new("wg")
+        .args([
+            "set",
+            &device,
+            "listen-port",
+            "5000",
+            "private-key",
+            &private,
+        ])
+        .args(["peer", &peer, "preshared-key", &shared])
+        .args([
+            "allowed-ips",
+            "::/0,0.0.0.0/0",
+            "endpoint",
+            "192.0.2.1:5000",
+        ])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let netns = &b.netns;
+    ip(&format!(
+        "-n {netns} link set {device} name {DEVICE} mtu 1420 up"
+    ));
+    b.address();
+}
+
+#[test]
+fn wireguard_go_is_understood_both_ways() {
+    let mut pair = Pair::new("go");
+    run_wireguard_go(&mut pair);
+    let [a, _] = &pair.sides;
+    assert_eq!(a.ask(&Request::Up(Box::new(a.spec(false)))), Answer::Done);
+    a.address();
+    assert!(wait_until(PATIENCE, || a.status().handshake_secs.is_some()));
+    for _ in 0..2 {
+        let [_, to] = &pair.sides;
+        let [inner6, inner4] = [
+            format!("[fd00::{}]:0", to.number),
+            format!("10.9.0.{}:0", to.number),
+        ];
+        transfer(&pair, &inner6, 5_000_000);
+        transfer(&pair, &inner4, 5_000_000);
+        pair.sides.reverse();
+    }
+    assert_eq!(pair.sides[0].inside(wrong_checksums), 0);
 }
