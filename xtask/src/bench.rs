@@ -36,6 +36,8 @@ enum What {
     Api,
     /// A million routes, beside BIRD.
     Bgp,
+    /// A userspace tunnel, beside wireguard-go.
+    Mesh,
 }
 
 impl What {
@@ -46,6 +48,7 @@ impl What {
             What::Apply => "hextet-bench-apply",
             What::Api => "hextet-bench-api",
             What::Bgp => "hextet-bench-bgp",
+            What::Mesh => "hextet-bench-mesh",
         }
     }
 }
@@ -64,6 +67,7 @@ impl Bench {
             .cargo()
             .args(["build", "--release", "-p", "hextet"])
             .args(["-p", "hextet-bench", "--bin", "hextet", "--bin", program])
+            .args(["-p", "hextet-tunnels", "--bin", "hextet-tunnels"])
             .status()
             .context("run cargo build")?;
         if !built.success() {
@@ -74,6 +78,7 @@ impl Bench {
         bench
             .current_dir(&workspace.root)
             .env("HEXTET_BIN", release.join("hextet"))
+            .env("HEXTET_TUNNELS_BIN", release.join("hextet-tunnels"))
             .args(self.json.then_some("--json"))
             .args(&self.options);
         let status = bench.status().with_context(|| format!("run {program}"))?;

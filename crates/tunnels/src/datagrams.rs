@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::AsRawFd as _,
+    time::Duration,
 };
 
 use nix::{
@@ -25,6 +26,8 @@ pub const MAX_RUN: usize = 64;
 /// Octets that they take in one call; UDP and IP need the rest.
 const MAX_OCTETS: usize = 65_000;
 const BUFFER: usize = 4 << 20;
+/// How long an interface may take nothing until a datagram counts as unsent.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// The socket of a tunnel: nobody else's datagrams come, none leave by another interface than its uplink.
 pub fn open(spec: &Spec) -> io::Result<UdpSocket> {
@@ -42,6 +45,7 @@ pub fn open(spec: &Spec) -> io::Result<UdpSocket> {
     if spec.segments {
         setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
     }
+    socket.set_write_timeout(Some(STUCK))?;
     socket.bind(&SockAddr::from(spec.listen))?;
     Ok(socket.into())
 }

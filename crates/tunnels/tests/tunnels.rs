@@ -18,7 +18,10 @@ use hextet_tunnels::{
     Key, Mtu, Spec,
     control::{Answer, Controller, Request, Status},
 };
-use nix::net::if_::if_nametoindex;
+use nix::{
+    net::if_::if_nametoindex,
+    sys::socket::{setsockopt, sockopt},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hextet-tunnels");
@@ -250,8 +253,7 @@ fn datagrams_that_are_sent_together_come_one_by_one() {
         receiver.set_read_timeout(Some(PATIENCE)).unwrap();
         let sender = a.inside(|| UdpSocket::bind(from)).unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
-        nix::sys::socket::setsockopt(&sender, nix::sys::socket::sockopt::UdpGsoSegment, &1_000)
-            .unwrap();
+        setsockopt(&sender, sockopt::UdpGsoSegment, &1_000).unwrap();
         let octets = octets(30_500);
         assert_eq!(sender.send(&octets).unwrap(), octets.len());
         for expected in octets.chunks(1_000) {
@@ -314,6 +316,8 @@ fn a_controller_that_is_killed_takes_nothing_with_it() {
         controller
     });
     let receiver = b.inside(|| UdpSocket::bind("[fd00::2]:0")).unwrap();
+    // A busy machine keeps its reader away for a while.
+    setsockopt(&receiver, sockopt::RcvBufForce, &(8 << 20)).unwrap();
     receiver.set_read_timeout(Some(PATIENCE)).unwrap();
     let to = receiver.local_addr().unwrap();
     let sender = a.inside(|| UdpSocket::bind("[fd00::1]:0")).unwrap();
@@ -389,6 +393,20 @@ fn what_is_wrong_is_said_and_changes_nothing() {
     assert_eq!(a.ask(&Request::Down(name)), Answer::Done);
     assert_eq!(a.ask(&Request::List), Answer::Tunnels(Vec::new()));
     assert!(a.inside(|| if_nametoindex(DEVICE)).is_err());
+}
+
+#[test]
+fn a_tunnel_whose_interface_somebody_deletes_says_so_and_is_made_anew() {
+    let pair = Pair::new("gone");
+    pair.connect(false, |_| {});
+    let [a, _] = &pair.sides;
+    assert!(!a.status().device_lost);
+    ip(&format!("-n {} link del {DEVICE}", a.netns));
+    assert!(wait_until(PATIENCE, || a.status().device_lost));
+    assert_eq!(a.ask(&Request::Down(DEVICE.parse().unwrap())), Answer::Done);
+    assert_eq!(a.ask(&Request::Up(Box::new(a.spec(false)))), Answer::Done);
+    a.address();
+    transfer(&pair, "10.9.0.2:0", 1_000_000);
 }
 
 #[test]

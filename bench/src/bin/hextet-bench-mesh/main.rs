@@ -1,0 +1,141 @@
+//! A tunnel between two hosts: TCP throughput, CPU time per GB, round trips and memory, beside wireguard-go and no tunnel at all.
+//!
+//! Two namespaces with a veth pair between them, and a process with the tunnel in each: ours over IPv4, ours over IPv6, wireguard-go over
+//! IPv4, by turns. One stream of TCP over IPv4, then one over IPv6. Both ends and the stream share this machine's processors, and CPU time
+//! is that of both tunnels' processes and of this one, which sends and receives.
+
+mod site;
+mod stream;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use hextet_bench::{
+    report::{self, Goal, Row},
+    sample::Samples,
+};
+
+use site::{Rival, Site};
+use stream::Inner;
+
+/// A userspace tunnel, beside wireguard-go.
+#[derive(Debug, Parser)]
+#[command(name = "hextet-bench-mesh")]
+struct Options {
+    /// How often each has its turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each stream flows.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Print a line of JSON for each figure.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What one rival did with one family inside, round by round.
+#[derive(Clone, Default)]
+struct Record {
+    gigabits: Samples,
+    cpu_per_gigabyte: Samples,
+    round_trip: Samples,
+    resident: Samples,
+}
+
+const RIVALS: [Rival; 4] = [
+    Rival::Nothing,
+    Rival::OursOverIpv4,
+    Rival::OursOverIpv6,
+    Rival::WireguardGo,
+];
+const INNERS: [Inner; 2] = [Inner::Ipv4, Inner::Ipv6];
+
+fn run(options: &Options) -> Result<()> {
+    ensure!(options.rounds > 0, "--rounds has to be at least 1");
+    ensure!(options.seconds > 0, "--seconds has to be at least 1");
+    let mut records = vec![vec![Record::default(); INNERS.len()]; RIVALS.len()];
+    for round in 1..=options.rounds {
+        for (rival, records) in RIVALS.into_iter().zip(&mut records) {
+            let site = Site::up(rival)?;
+            for (inner, record) in INNERS.into_iter().zip(records) {
+                eprint!("round {round} of {}, {rival}, {inner}: ", options.rounds);
+                let flow = stream::flow(&site, inner, Duration::from_secs(options.seconds))?;
+                let round_trip = stream::round_trip(&site, inner)?;
+                eprintln!(
+                    "{:.2} Gbit/s, {:.2} CPU-s/GB, {round_trip:.0} µs",
+                    flow.gigabits, flow.cpu_per_gigabyte
+                );
+                record.gigabits.push(flow.gigabits);
+                record.cpu_per_gigabyte.push(flow.cpu_per_gigabyte);
+                record.round_trip.push(round_trip);
+                record.resident.push(site.resident()?);
+            }
+        }
+    }
+    report::print("mesh", &rows(&records), options.json)
+}
+
+fn rows(records: &[Vec<Record>]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let [nothing, ours @ .., theirs] = records else {
+        return rows;
+    };
+    let tunnels = RIVALS.iter().skip(1).zip(ours);
+    for (rival, records) in tunnels {
+        for (index, inner) in INNERS.iter().enumerate() {
+            let cell = [records, nothing, theirs].map(|records| records.get(index));
+            if let [Some(ours), Some(nothing), Some(theirs)] = cell {
+                rows.extend(compare(&format!("{rival}, {inner}"), ours, nothing, theirs));
+            }
+        }
+    }
+    rows
+}
+
+fn compare(case: &str, ours: &Record, nothing: &Record, theirs: &Record) -> [Row; 4] {
+    let throughput = ratio(&ours.gigabits, &theirs.gigabits);
+    [
+        Row::new(case, "TCP", "Gbit/s", &ours.gigabits)
+            .beside("wireguard-go", throughput)
+            .goal(Goal::AtLeast(1.3))
+            .note(format!(
+                "wireguard-go {}, veth {}",
+                theirs.gigabits, nothing.gigabits
+            )),
+        Row::new(
+            case,
+            "CPU, both ends and TCP",
+            "s/GB",
+            &ours.cpu_per_gigabyte,
+        )
+        .goal(Goal::AtMost(8.0))
+        .note(format!(
+            "wireguard-go {}, veth {}",
+            theirs.cpu_per_gigabyte, nothing.cpu_per_gigabyte
+        )),
+        Row::new(case, "round trip, median", "µs", &ours.round_trip).note(format!(
+            "wireguard-go {}, veth {}",
+            theirs.round_trip, nothing.round_trip
+        )),
+        Row::new(case, "resident", "MiB", &ours.resident)
+            .goal(Goal::AtMost(21.0))
+            .note(format!("wireguard-go {}", theirs.resident)),
+    ]
+}
+
+/// The median of neighbouring samples' ratios.
+fn ratio(ours: &Samples, theirs: &Samples) -> f64 {
+    let ratios: Samples = ours.iter().zip(theirs.iter()).map(|(a, b)| a / b).collect();
+    ratios.median()
+}
