@@ -36,7 +36,7 @@ enum What {
     Api,
     /// A million routes, beside BIRD.
     Bgp,
-    /// A userspace tunnel, beside wireguard-go.
+    /// A userspace tunnel, beside wireguard-go and OpenVPN.
     Mesh,
 }
 

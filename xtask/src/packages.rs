@@ -60,7 +60,7 @@ pub const INTEROP: &[&str] = &[
 ];
 
 /// What benches compare with, beyond [`INTEROP`].
-pub const PEERS: &[&str] = &["ipset", "iptables"];
+pub const PEERS: &[&str] = &["ipset", "iptables", "openssl", "openvpn"];
 
 /// Installs what is missing of the lists, or says how.
 pub fn ensure(lists: &[&[&str]]) -> Result<()> {

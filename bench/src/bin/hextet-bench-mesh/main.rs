@@ -1,7 +1,7 @@
-//! A tunnel between two hosts: TCP throughput, CPU time per GB, round trips and memory, beside wireguard-go and no tunnel at all.
+//! A tunnel between two hosts: TCP throughput, CPU time per GB, round trips and memory, beside wireguard-go, OpenVPN and no tunnel at all.
 //!
-//! Two namespaces with a veth pair between them, and a process with the tunnel in each: ours over IPv4, ours over IPv6, wireguard-go over
-//! IPv4, by turns. One stream of TCP over IPv4, then one over IPv6. Both ends and the stream share this machine's processors, and CPU time
+//! Two namespaces with a veth pair between them, and a process with the tunnel in each: ours over IPv4, ours over IPv6, wireguard-go and OpenVPN
+//! over IPv4, by turns. One stream of TCP over IPv4, then one over IPv6. Both ends and the stream share this machine's processors, and CPU time
 //! is that of both tunnels' processes and of this one, which sends and receives.
 
 mod site;
@@ -19,7 +19,7 @@ use hextet_bench::{
 use site::{Rival, Site};
 use stream::Inner;
 
-/// A userspace tunnel, beside wireguard-go.
+/// A userspace tunnel, beside wireguard-go and OpenVPN.
 #[derive(Debug, Parser)]
 #[command(name = "hextet-bench-mesh")]
 struct Options {
@@ -53,11 +53,12 @@ struct Record {
     resident: Samples,
 }
 
-const RIVALS: [Rival; 4] = [
+const RIVALS: [Rival; 5] = [
     Rival::Nothing,
     Rival::OursOverIpv4,
     Rival::OursOverIpv6,
     Rival::WireguardGo,
+    Rival::OpenVpn,
 ];
 const INNERS: [Inner; 2] = [Inner::Ipv4, Inner::Ipv6];
 
@@ -87,32 +88,43 @@ fn run(options: &Options) -> Result<()> {
 }
 
 fn rows(records: &[Vec<Record>]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let [nothing, ours @ .., theirs] = records else {
-        return rows;
+    let [nothing, ours @ .., wireguard_go, openvpn] = records else {
+        return Vec::new();
     };
-    let tunnels = RIVALS.iter().skip(1).zip(ours);
-    for (rival, records) in tunnels {
-        for (index, inner) in INNERS.iter().enumerate() {
-            let cell = [records, nothing, theirs].map(|records| records.get(index));
-            if let [Some(ours), Some(nothing), Some(theirs)] = cell {
-                rows.extend(compare(&format!("{rival}, {inner}"), ours, nothing, theirs));
-            }
+    let mut rows = Vec::new();
+    for (rival, ours) in RIVALS.iter().skip(1).zip(ours) {
+        let beside = nothing.iter().zip(wireguard_go).zip(openvpn);
+        for ((inner, ours), ((nothing, wireguard_go), openvpn)) in
+            INNERS.iter().zip(ours).zip(beside)
+        {
+            let others = [
+                ("veth", nothing),
+                ("wireguard-go", wireguard_go),
+                ("OpenVPN", openvpn),
+            ];
+            rows.extend(compare(&format!("{rival}, {inner}"), ours, &others));
         }
     }
     rows
 }
 
-fn compare(case: &str, ours: &Record, nothing: &Record, theirs: &Record) -> [Row; 4] {
-    let throughput = ratio(&ours.gigabits, &theirs.gigabits);
+fn compare(case: &str, ours: &Record, others: &[(&str, &Record); 3]) -> [Row; 5] {
+    let [_, (wireguard_go, theirs), (openvpn, its)] = others;
+    let note = |what: fn(&Record) -> &Samples| {
+        let notes = others.map(|(name, record)| format!("{name} {:.2}", what(record).median()));
+        notes.join(", ")
+    };
+    let tcp = || {
+        let row = Row::new(case, "TCP", "Gbit/s", &ours.gigabits);
+        row.note(note(|record| &record.gigabits))
+    };
     [
-        Row::new(case, "TCP", "Gbit/s", &ours.gigabits)
-            .beside("wireguard-go", throughput)
-            .goal(Goal::AtLeast(1.3))
-            .note(format!(
-                "wireguard-go {}, veth {}",
-                theirs.gigabits, nothing.gigabits
-            )),
+        tcp()
+            .beside(*wireguard_go, ratio(&ours.gigabits, &theirs.gigabits))
+            .goal(Goal::AtLeast(1.3)),
+        tcp()
+            .beside(*openvpn, ratio(&ours.gigabits, &its.gigabits))
+            .goal(Goal::AtLeast(2.0)),
         Row::new(
             case,
             "CPU, both ends and TCP",
@@ -120,17 +132,12 @@ fn compare(case: &str, ours: &Record, nothing: &Record, theirs: &Record) -> [Row
             &ours.cpu_per_gigabyte,
         )
         .goal(Goal::AtMost(8.0))
-        .note(format!(
-            "wireguard-go {}, veth {}",
-            theirs.cpu_per_gigabyte, nothing.cpu_per_gigabyte
-        )),
-        Row::new(case, "round trip, median", "µs", &ours.round_trip).note(format!(
-            "wireguard-go {}, veth {}",
-            theirs.round_trip, nothing.round_trip
-        )),
+        .note(note(|record| &record.cpu_per_gigabyte)),
+        Row::new(case, "round trip, median", "µs", &ours.round_trip)
+            .note(note(|record| &record.round_trip)),
         Row::new(case, "resident", "MiB", &ours.resident)
             .goal(Goal::AtMost(21.0))
-            .note(format!("wireguard-go {}", theirs.resident)),
+            .note(note(|record| &record.resident)),
     ]
 }
 

@@ -37,6 +37,8 @@ pub enum Rival {
     OursOverIpv6,
     /// wireguard-go.
     WireguardGo,
+    /// OpenVPN with a TAP over UDP, as re6stnet has it where UDP is allowed.
+    OpenVpn,
 }
 
 impl fmt::Display for Rival {
@@ -46,6 +48,7 @@ impl fmt::Display for Rival {
             Rival::OursOverIpv4 => "over IPv4",
             Rival::OursOverIpv6 => "over IPv6",
             Rival::WireguardGo => "wireguard-go",
+            Rival::OpenVpn => "OpenVPN",
         })
     }
 }
@@ -97,12 +100,18 @@ impl Site {
             tunnel: rival != Rival::Nothing,
             sockets: Vec::new(),
         };
+        if rival == Rival::OpenVpn {
+            for number in [1, 2] {
+                site.certify(number)?;
+            }
+        }
         for number in [1, 2] {
             match rival {
                 Rival::Nothing => {}
                 Rival::OursOverIpv4 => site.ours(number, false)?,
                 Rival::OursOverIpv6 => site.ours(number, true)?,
                 Rival::WireguardGo => site.wireguard_go(number)?,
+                Rival::OpenVpn => site.openvpn(number)?,
             }
         }
         let [from, to] = [site.node(1)?, site.node(2)?];
@@ -210,6 +219,79 @@ impl Site {
         node.run(&[
             "ip", "link", "set", &device, "name", DEVICE, "mtu", "1420", "up",
         ])?;
+        self.address(number)
+    }
+
+    /// Makes a certificate, whose fingerprint is all that the other trusts.
+    fn certify(&self, number: u8) -> Result<()> {
+        let output = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+            ])
+            .args(["-nodes", "-days", "2", "-subj"])
+            .arg(format!("/CN={number}"))
+            .arg("-keyout")
+            .arg(self.file(number, "key"))
+            .arg("-out")
+            .arg(self.file(number, "cert"))
+            .output()
+            .context("run openssl")?;
+        ensure!(output.status.success(), "openssl req failed");
+        Ok(())
+    }
+
+    fn fingerprint(&self, number: u8) -> Result<String> {
+        let output = Command::new("openssl")
+            .args(["x509", "-fingerprint", "-sha256", "-noout", "-in"])
+            .arg(self.file(number, "cert"))
+            .output()
+            .context("run openssl")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (_, fingerprint) = text.trim().split_once('=').context("no fingerprint")?;
+        Ok(fingerprint.to_owned())
+    }
+
+    fn openvpn(&mut self, number: u8) -> Result<()> {
+        let node = self.node(number)?;
+        let mut command = Command::new("openvpn");
+        command
+            .args([
+                "--dev-type",
+                "tap",
+                "--dev",
+                DEVICE,
+                "--proto",
+                "udp4",
+                "--port",
+                "5000",
+            ])
+            .args([
+                "--data-ciphers",
+                "AES-256-GCM",
+                "--dh",
+                "none",
+                "--auth-nocache",
+            ])
+            .args(["--txqueuelen", "2000", "--peer-fingerprint"])
+            .arg(self.fingerprint(3 - number)?)
+            .arg("--cert")
+            .arg(self.file(number, "cert"))
+            .arg("--key")
+            .arg(self.file(number, "key"));
+        if number == 1 {
+            command.arg("--tls-server");
+        } else {
+            command.args(["--tls-client", "--remote", "192.0.2.1", "5000"]);
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.processes.push(Running(node.spawn(&mut command)?));
+        let made = || node.run(&["ip", "link", "set", DEVICE, "up"]).is_ok();
+        ensure!(wait_until(PATIENCE, made), "openvpn does not begin");
         self.address(number)
     }
 
