@@ -395,6 +395,20 @@ fn what_is_wrong_is_said_and_changes_nothing() {
     assert!(a.inside(|| if_nametoindex(DEVICE)).is_err());
 }
 
+/// Sealed packets are too long for it: they leave one by one, in fragments.
+#[test]
+fn an_uplink_that_is_narrower_than_the_tunnel_carries_it_all_the_same() {
+    for (name, over_ipv6) in [("nar4", false), ("nar6", true)] {
+        let pair = Pair::new(name);
+        for side in &pair.sides {
+            ip(&format!("-n {} link set veth0 mtu 1400", side.netns));
+        }
+        pair.connect(over_ipv6, |_| {});
+        transfer(&pair, "[fd00::2]:0", 2_000_000);
+        transfer(&pair, "10.9.0.2:0", 2_000_000);
+    }
+}
+
 #[test]
 fn a_tunnel_whose_interface_somebody_deletes_says_so_and_is_made_anew() {
     let pair = Pair::new("gone");
