@@ -217,6 +217,25 @@ mod tests {
         assert!(refuses(&mut b, &first));
     }
 
+    /// The tenth handshake within a second, and those after it.
+    #[test]
+    fn a_crowd_of_strangers_has_to_show_that_it_hears_what_is_said() {
+        let mut b = session(2, 1);
+        let mut out = vec![0; 2_000];
+        let mut challenged = 0;
+        for _ in 0..30 {
+            let first = greeting(&mut session(3, 2));
+            match b.open(STRANGER, &first, &mut out) {
+                Opened::Challenge(challenge) => {
+                    assert!(challenge.len() < first.len(), "no amplifier");
+                    challenged += 1;
+                }
+                other => assert_eq!((other, challenged), (Opened::Refused, 0)),
+            }
+        }
+        assert!(challenged >= 20, "{challenged}");
+    }
+
     #[test]
     fn no_length_is_too_short_or_too_long() {
         let (mut a, mut b) = agreed();

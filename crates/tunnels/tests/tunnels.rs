@@ -291,7 +291,7 @@ fn multicast_passes_between_addresses_that_each_end_knows_of_the_other() {
 }
 
 #[test]
-fn a_controller_that_is_killed_takes_nothing_with_it() {
+fn a_controller_that_is_killed_takes_nothing_with_it_measured() {
     const COUNT: u32 = 4_000;
     let pair = Pair::new("kill");
     pair.connect(false, |_| {});
@@ -393,6 +393,25 @@ fn what_is_wrong_is_said_and_changes_nothing() {
     assert_eq!(a.ask(&Request::Down(name)), Answer::Done);
     assert_eq!(a.ask(&Request::List), Answer::Tunnels(Vec::new()));
     assert!(a.inside(|| if_nametoindex(DEVICE)).is_err());
+}
+
+#[test]
+fn a_stranger_is_refused_and_not_followed() {
+    let pair = Pair::new("who");
+    pair.connect(false, |_| {});
+    let [a, b] = &pair.sides;
+    let (before, endpoint) = (a.status().refused, b.spec(false).endpoint.unwrap().port());
+    let stranger = b.inside(|| UdpSocket::bind("192.0.2.2:0")).unwrap();
+    for kind in 0..6 {
+        for len in [1, 31, 32, 64, 92, 148, 1_452] {
+            let mut datagram = vec![0; len];
+            datagram[0] = kind;
+            stranger.send_to(&datagram, "192.0.2.1:5000").unwrap();
+        }
+    }
+    assert!(wait_until(PATIENCE, || a.status().refused >= before + 42));
+    assert_eq!(a.status().endpoint.unwrap().port(), endpoint);
+    transfer(&pair, "10.9.0.2:0", 1_000_000);
 }
 
 /// Sealed packets are too long for it: they leave one by one, in fragments.
