@@ -50,6 +50,7 @@ pub const LAB: &[&str] = &[
 
 /// What the interop suites take: the programs of others.
 pub const INTEROP: &[&str] = &[
+    "babeld",
     "frr",
     "gobgpd",
     "python3-openstackclient",

@@ -20,6 +20,7 @@
 
 mod announcement;
 mod arrival;
+pub mod babel;
 pub mod bfd;
 pub mod bgp;
 mod client;

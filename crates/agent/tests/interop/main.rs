@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod babel;
 mod bfd;
 mod bgp;
 mod bird;
