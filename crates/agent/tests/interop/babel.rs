@@ -3,9 +3,12 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket},
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -22,6 +25,9 @@ use hextet_babel::{
     packet::Destination,
 };
 use hextet_lab::{Process, Ready, wait_until};
+use hextet_types::Family;
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     bird::Bird,
@@ -51,6 +57,8 @@ struct Node {
     name: String,
     handle: babel::Handle,
     ways: Ways,
+    /// How often any has changed.
+    changes: Arc<AtomicUsize>,
 }
 
 impl Node {
@@ -66,8 +74,11 @@ impl Node {
         let mut handle = fabric.node(host).enter(start).unwrap().unwrap();
         let ways = Ways::default();
         let (mut routes, seen) = (handle.routes, Arc::clone(&ways));
+        let changes = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&changes);
         thread::spawn(move || {
             while let Some(changes) = routes.blocking_recv() {
+                count.fetch_add(changes.len(), Ordering::Relaxed);
                 let mut ways = seen.lock().unwrap();
                 for (to, way) in changes {
                     match way {
@@ -82,6 +93,7 @@ impl Node {
             name: host.to_owned(),
             handle,
             ways,
+            changes,
         };
         for other in others {
             let [v4, _] = fabric.addresses(host, other);
@@ -133,9 +145,8 @@ impl Node {
 }
 
 fn link_id(fabric: &Fabric, host: &str, other: &str) -> LinkId {
-    let path = format!("/sys/class/net/{other}/ifindex");
-    let shown = fabric.node(host).run(&["cat", &path]).unwrap();
-    LinkId(shown.trim().parse().unwrap())
+    let index = || nix::net::if_::if_nametoindex(other);
+    LinkId(fabric.node(host).enter(index).unwrap().unwrap())
 }
 
 /// Quick, so that tests are: what is lost is missed within two seconds.
@@ -253,6 +264,7 @@ impl<'f> Babeld<'f> {
                 && line.contains(&format!("prefix {to} "))
                 && line.contains(&format!("from {from}"))
                 && line.contains("installed yes")
+                && !line.contains("metric 65535")
         });
         line.map(str::to_owned)
     }
@@ -277,9 +289,23 @@ impl<'f> Babeld<'f> {
     }
 }
 
-/// Signed and timed: both tell the other of prefixes of both families, and of one by its source.
-fn with_babeld(kind: &str, algorithm: Algorithm) {
+/// Signed and timed: both tell the other of prefixes of both families, and of one by its source. IPv4 goes by addresses of either
+/// family (RFC 9229).
+fn with_babeld(kind: &str, algorithm: Algorithm, v4: NextHopV4) {
     let fabric = Fabric::new(&[("h1", "p1")]);
+    let own_v4 = fabric.addresses("p1", "h1")[0].clone();
+    let next_hop_v4 = match v4 {
+        NextHopV4::ViaV6 => {
+            for host in ["h1", "p1"] {
+                fabric
+                    .node(host)
+                    .run(&["ip", "-4", "address", "flush", "scope", "global"])
+                    .unwrap();
+            }
+            "fe80::2".to_owned()
+        }
+        _ => own_v4,
+    };
     let theirs = [
         "2001:db8:c::/48",
         "10.12.0.0/16",
@@ -291,13 +317,28 @@ fn with_babeld(kind: &str, algorithm: Algorithm) {
         "2001:db8:f::/48 from 2001:db8:c::/48",
     ];
     let p1 = Babeld::start(&fabric, "p1", kind, &[("h1", "")], &theirs);
-    let h1 = Node::start(&fabric, "h1", &["p1"], &quick(vec![key(algorithm)]), &ours);
+    let link = Link {
+        v4,
+        ..quick(vec![key(algorithm)])
+    };
+    let h1 = Node::start(&fabric, "h1", &["p1"], &link, &ours);
     for prefix in theirs {
-        h1.wait_way(prefix, Some("fe80::2"));
+        let is_v4 = to(prefix).family() == Family::V4;
+        h1.wait_way(prefix, Some(if is_v4 { &next_hop_v4 } else { "fe80::2" }));
     }
     for prefix in ours {
         p1.wait_route(prefix, Some("via fe80::1 if h1"));
     }
+    let hop = if v4 == NextHopV4::ViaV6 {
+        "via inet6 fe80::1 "
+    } else {
+        "via 10.1.2.1 "
+    };
+    let shown = fabric
+        .node("p1")
+        .run(&["ip", "route", "show", ours[1]])
+        .unwrap();
+    assert!(shown.contains(hop), "{shown}");
     wait_for("the round trip is known to both", || {
         let rtt = h1.status().links[0].neighbours[0].rtt;
         rtt.is_some_and(|rtt| rtt < Duration::from_millis(500)) && p1.dump().contains(" rtt ")
@@ -312,19 +353,23 @@ fn with_babeld(kind: &str, algorithm: Algorithm) {
         .unwrap();
     // It is unreachable until babeld has acknowledged that we have none, and then nobody's.
     h1.wait_way(theirs[0], None);
-    h1.wait_way(theirs[1], Some("fe80::2"));
+    h1.wait_way(theirs[1], Some(&next_hop_v4));
     p1.kill();
     h1.wait_way(theirs[1], None);
 }
 
 #[test]
 fn babeld_signed_by_hmac() {
-    with_babeld("hmac-sha256", Algorithm::HmacSha256);
+    with_babeld(
+        "hmac-sha256",
+        Algorithm::HmacSha256,
+        NextHopV4::Own(Ipv4Addr::LOCALHOST),
+    );
 }
 
 #[test]
 fn babeld_signed_by_blake2s() {
-    with_babeld("blake2s128", Algorithm::Blake2s128);
+    with_babeld("blake2s128", Algorithm::Blake2s128, NextHopV4::ViaV6);
 }
 
 /// Another key, or none: nothing is taken, either way.
@@ -346,19 +391,30 @@ fn who_has_no_key_is_not_heard() {
     assert_eq!(h1.way("2001:db8:c::/48"), None);
     // babeld without keys takes signed packets; but it has no two-way neighbour.
     assert_eq!(p1.route("2001:db8:b::/48"), None);
+    let before = h1.changes.load(Ordering::Relaxed);
     forge(&fabric);
-    h1.wait_way("2001:db8:d::/48", Some("fe80::3"));
-    assert_eq!(h1.way("2001:db8:66::/48"), None);
+    h1.order(Order::Originate(to("2001:db8:bb::/48"), Metric::ZERO));
+    p2.wait_route("2001:db8:bb::/48", Some("via fe80::1"));
+    assert_eq!(h1.way("2001:db8:d::/48"), Some("fe80::3".parse().unwrap()));
+    assert_eq!(
+        h1.changes.load(Ordering::Relaxed),
+        before,
+        "no route has moved"
+    );
 }
 
-/// From p2, with its own address: retractions without a code, octets at random, and an old packet of its.
+/// From p2, with its own address and port: a retraction of everything without a code, and octets at random.
 fn forge(fabric: &Fabric) {
     let retract_all = [42, 2, 0, 12, 8, 10, 0, 0, 0, 0, 0, 100, 0, 1, 255, 255];
     let index = link_id(fabric, "p2", "h1").0;
     let target = SocketAddrV6::new("fe80::1".parse().unwrap(), PORT, 0, index);
     let send = || {
-        // Beside babeld, which has the port to all addresses: any other port is not heard at all.
-        let socket = UdpSocket::bind("[::]:0").unwrap();
+        // Beside babeld, from its own port.
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0);
+        socket.bind(&any.into()).unwrap();
+        let socket = UdpSocket::from(socket);
         socket.send_to(&retract_all, target).unwrap();
         for n in 0..200_u8 {
             let octets: Vec<u8> = (0..n).map(|at| at.wrapping_mul(n) ^ 0x5a).collect();
@@ -441,7 +497,7 @@ fn bird_signed_by_hmac() {
     );
     let p1 = Bird::start(&fabric, "p1", &config);
     let link = Link {
-        v4: NextHopV4::Own(std::net::Ipv4Addr::LOCALHOST),
+        v4: NextHopV4::Own(Ipv4Addr::LOCALHOST),
         ..quick(vec![key(Algorithm::HmacSha256)])
     };
     let ours = [
