@@ -1,0 +1,186 @@
+//! What nodes ask, over HTTPS. Bodies are small, and nobody asks too often.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Extension, State as Shared},
+    routing::{get, post},
+};
+use hextet_mesh::{
+    certificate::{Certificate, Class},
+    key::PublicKey,
+};
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use crate::{
+    book::{Admission, Book},
+    clock::now,
+    error::{RegistryError, Result},
+    listener::Peer,
+    mail::{Mailer, mailbox},
+    message::{Blob, EnrolRequest, Grant, InviteRequest, Network, RenewRequest},
+    pace::{Pace, source},
+};
+
+/// Octets of a request's body: a list of revocations fits.
+const MAX_BODY: usize = 96 * 1024;
+/// How long an invitation counts that somebody asked for by mail.
+const MAIL_MINUTES: u32 = 24 * 60;
+
+/// The registry, for all who ask.
+#[derive(Debug)]
+pub struct App {
+    /// One writer at a time.
+    pub book: Arc<Mutex<Book>>,
+    /// Sends invitations.
+    pub mailer: Option<Mailer>,
+    enrolments: Pace<IpAddr>,
+    renewals: Pace<IpAddr>,
+    renewing: Pace<PublicKey>,
+    mails: Pace<IpAddr>,
+    mailboxes: Pace<String>,
+}
+
+impl App {
+    /// Nobody has asked yet.
+    pub fn new(book: Book, mailer: Option<Mailer>) -> Arc<Self> {
+        let secs = Duration::from_secs;
+        Arc::new(App {
+            book: Arc::new(Mutex::new(book)),
+            mailer,
+            enrolments: Pace::new(20, secs(6)),
+            renewals: Pace::new(100, secs(1)),
+            renewing: Pace::new(5, secs(60)),
+            mails: Pace::new(5, secs(60)),
+            mailboxes: Pace::new(3, secs(8 * 3_600)),
+        })
+    }
+}
+
+/// Runs to its end whatever becomes of the client: what is written to the store has to come into memory, too.
+pub async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|e| RegistryError::Setup(format!("a request's task: {e}")))?
+}
+
+/// All that nodes may ask.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/mesh/v1/network", get(network))
+        .route("/mesh/v1/enrol", post(enrol))
+        .route("/mesh/v1/renew", post(renew))
+        .route("/mesh/v1/revocations", post(revocations))
+        .route("/mesh/v1/invite", post(invite))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app)
+}
+
+async fn network(Shared(app): Shared<Arc<App>>) -> Json<Network> {
+    Json(app.book.lock().await.network())
+}
+
+fn check(pace: &Pace<IpAddr>, peer: Peer) -> Result<()> {
+    match pace.admit(source(peer.0.ip())) {
+        true => Ok(()),
+        false => Err(RegistryError::Pace),
+    }
+}
+
+async fn enrol(
+    Shared(app): Shared<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Json(request): Json<EnrolRequest>,
+) -> Result<Json<Network>> {
+    check(&app.enrolments, peer)?;
+    let enrolment = request.enrolment.read()?;
+    whole(async move {
+        let mut book = app.book.lock().await;
+        let certificate = match book.enrol(enrolment, now()).await? {
+            Admission::Admitted(certificate) => Some(certificate),
+            Admission::Waiting => None,
+        };
+        if let Some(certificate) = &certificate {
+            info!(node = %certificate.body.node, peer = %peer.0, "a node is in");
+        }
+        Ok(Json(Network {
+            certificate: certificate.as_deref().map(Blob::of),
+            ..book.network()
+        }))
+    })
+    .await
+}
+
+async fn renew(
+    Shared(app): Shared<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Json(request): Json<RenewRequest>,
+) -> Result<Json<Network>> {
+    check(&app.renewals, peer)?;
+    let (renewal, newest) = (
+        request.renewal.read()?,
+        request.certificate.read::<Certificate>()?,
+    );
+    if !renewal.is_by(&newest.body.key) {
+        return Err(RegistryError::Unsigned);
+    }
+    if !app.renewing.admit(newest.body.key) {
+        return Err(RegistryError::Pace);
+    }
+    whole(async move {
+        let mut book = app.book.lock().await;
+        let certificate = book.renew(&renewal, &newest, now()).await?;
+        Ok(Json(Network {
+            certificate: Some(Blob::of(&certificate)),
+            ..book.network()
+        }))
+    })
+    .await
+}
+
+/// A node hands back a list that this registry signed and may have lost.
+async fn revocations(
+    Shared(app): Shared<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Json(list): Json<Blob>,
+) -> Result<Json<bool>> {
+    check(&app.enrolments, peer)?;
+    let list = list.read()?;
+    whole(async move { Ok(Json(app.book.lock().await.learn_revocations(list).await?)) }).await
+}
+
+/// Whether mail was sent is not told: addresses are nobody's business.
+async fn invite(
+    Shared(app): Shared<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Json(request): Json<InviteRequest>,
+) -> Result<Json<()>> {
+    check(&app.mails, peer)?;
+    let email = request.email;
+    mailbox(&email)?;
+    let Some(mailer) = app.mailer.clone().filter(|mailer| mailer.invites(&email)) else {
+        return Ok(Json(()));
+    };
+    if !app.mailboxes.admit(email.to_lowercase()) {
+        return Ok(Json(()));
+    }
+    tokio::spawn(async move {
+        let grant = Grant {
+            class: Class::Node,
+            groups: Vec::new(),
+            minutes: MAIL_MINUTES,
+        };
+        let invitation = app.book.lock().await.invite(grant, now()).await;
+        let sent = match invitation {
+            Ok(invitation) => mailer.send(&email, &invitation).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            warn!(%error, "an invitation was not sent");
+        }
+    });
+    Ok(Json(()))
+}
