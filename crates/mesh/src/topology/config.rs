@@ -17,6 +17,8 @@ pub struct Config {
     pub granting: Duration,
     /// Random links at most: nobody is granted more.
     pub max_random: usize,
+    /// Random links at most of a public node that grants one to a node which only public ones can have links with.
+    pub max_needed: usize,
     /// Own tunnels by gain.
     pub gain: usize,
     /// Tunnels for latency at most, own and granted.
@@ -41,6 +43,8 @@ pub struct Config {
     pub free_share: f64,
     /// or this much.
     pub free_saved: Duration,
+    /// How much nearer than the nearest a node is that gets a tunnel, as a part of the round trip.
+    pub nearer: f64,
     /// A tunnel replaces another when it saves more than that by this part of paths' lengths,
     pub swap_share: f64,
     /// or by this much.
@@ -66,6 +70,7 @@ impl Default for Config {
             new: Duration::from_secs(300),
             granting: Duration::from_secs(30),
             max_random: 8,
+            max_needed: 12,
             gain: 2,
             max_chosen: 8,
             near: true,
@@ -78,8 +83,9 @@ impl Default for Config {
             patience: Duration::from_secs(10),
             free_share: 0.02,
             free_saved: Duration::from_millis(1),
-            swap_share: 0.1,
-            swap_saved: Duration::from_millis(5),
+            nearer: 0.1,
+            swap_share: 0.03,
+            swap_saved: Duration::from_millis(2),
             sustained: Duration::from_secs(60),
             min_life: Duration::from_secs(600),
             swap: Duration::from_secs(60),

@@ -111,6 +111,7 @@ impl Topology {
         let hops = walk.hops.min(self.config.hops);
         let random = self.random_links();
         let room = match hops {
+            0 if walk.public || walk.reach == Reach::Closed => random < self.config.max_needed,
             0 => random < self.config.max_random,
             hops if hops <= self.config.hops / 2 => {
                 self.granted_links() + self.config.asked < self.config.random

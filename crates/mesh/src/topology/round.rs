@@ -92,6 +92,11 @@ impl Topology {
         self.sample
             .renew(&known, self.config.sample, &mut self.random);
         self.round.destinations = self.sample.destinations(self.config.sample);
+        for node in &self.round.tried {
+            if let Some(known) = self.candidates.get_mut(*node) {
+                known.distances = None;
+            }
+        }
         self.round.tried = self.choose(now);
         let destinations = self.questions();
         for node in &self.round.tried {
@@ -229,8 +234,7 @@ impl Topology {
             };
             let nearer = before.is_none_or(|before| {
                 before > round_trip + NEARER
-                    && round_trip.as_secs_f64()
-                        < before.as_secs_f64() * (1.0 - self.config.swap_share)
+                    && round_trip.as_secs_f64() < before.as_secs_f64() * (1.0 - self.config.nearer)
             });
             known.nearer = nearer.then(|| known.nearer.unwrap_or(now));
             let lasting = known
