@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod fuzz;
+mod mesh_sim;
 mod packages;
 mod suite;
 mod tidy;
@@ -52,6 +53,12 @@ enum Command {
     #[command(after_help = "Examples:\n  cargo xtask worlds --count 500\n  \
         cargo xtask worlds --count 1 --seed 17")]
     Worlds(worlds::Worlds),
+    /// Simulate a mesh of a thousand nodes on a synthetic map, beside re6stnet's rule.
+    #[command(
+        after_help = "Examples:\n  cargo xtask mesh-sim\n  cargo xtask mesh-sim --nodes 200 --seed 7\n  \
+        cargo xtask mesh-sim --write docs"
+    )]
+    MeshSim(mesh_sim::MeshSim),
 }
 
 fn main() -> ExitCode {
@@ -73,5 +80,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Tidy => tidy::run(&workspace),
         Command::Fuzz(fuzz) => fuzz.run(&workspace),
         Command::Worlds(worlds) => worlds.run(&workspace),
+        Command::MeshSim(sim) => sim.run(&workspace),
     }
 }

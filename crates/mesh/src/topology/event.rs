@@ -3,16 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::reason::Reason;
-
-/// A node's number, as its certificate has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Node(pub u64);
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {}", self.0)
-    }
-}
+pub use crate::certificate::NodeId as Node;
 
 /// Who can begin to talk to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

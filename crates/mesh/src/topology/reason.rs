@@ -99,8 +99,8 @@ impl fmt::Display for Reason {
             Reason::Gain {
                 gain,
                 instead: Some((node, loss)),
-            } => write!(f, "shortens paths by {gain}; {node} did by {loss}"),
-            Reason::Replaced { by } => write!(f, "{by} does more"),
+            } => write!(f, "shortens paths by {gain}; node {node} did by {loss}"),
+            Reason::Replaced { by } => write!(f, "node {by} does more"),
             Reason::Settled { have } => write!(f, "{have} random links are enough"),
             Reason::PeerDrains => write!(f, "the other side is about to close it"),
             Reason::Drained => write!(f, "no route uses it"),
