@@ -143,7 +143,7 @@ pub struct World {
 }
 
 impl World {
-    /// Nodes that start within a minute, each knowing eight others by a list that a registry gives out.
+    /// Nodes that start within a minute, each knowing eight public ones by a list that a registry gives out.
     pub fn new(map: Arc<Map>, rule: &Rule, seed: u64) -> Self {
         let nodes = map.len();
         let mut world = World {
@@ -192,7 +192,7 @@ impl World {
             Rule::Re6st(outgoing) => Agent::Re6st(Box::new(Re6st::new(me, *outgoing, start))),
         });
         for _ in 0..8 {
-            let known = self.chance.below(self.map.len());
+            let known = self.public_node();
             let event = Event::Candidate {
                 node: Node(known as u64),
                 reach: self.map.reach[known],
@@ -205,6 +205,18 @@ impl World {
         self.push(start + Duration::from_millis(1), What::Look(node));
         self.wakes[node] = Some(start + Duration::from_millis(1));
         self.push(start + Duration::from_millis(1), What::Wake(node));
+    }
+
+    /// One of those that a registry hands out.
+    fn public_node(&mut self) -> usize {
+        let mut node = self.chance.below(self.map.len());
+        for _ in 0..1000 {
+            if self.map.reach[node] == Reach::Public {
+                break;
+            }
+            node = self.chance.below(self.map.len());
+        }
+        node
     }
 
     /// From here on round trips change like that.
