@@ -63,6 +63,7 @@ impl Engine {
             let why = format!("{} TLVs are unknown or malformed", said.ignored);
             self.refuse(Refusal::Malformed { peer, why });
         }
+        self.heard_on(link, now);
         self.hear(peer, &said.tlvs, now);
     }
 

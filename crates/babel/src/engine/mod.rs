@@ -1,11 +1,12 @@
 //! A node: takes what happens and the time, and says what to do.
 //!
-//! [`auth`] lets in packets, [`hear`] takes them apart, [`routes`] decides which routes are gone by and who must know of it, [`requests`] finds a way when
+//! [`auth`] lets in packets, [`liveness`] sees whether any come, [`hear`] takes them apart, [`routes`] decides which routes are gone by and who must know of it, [`requests`] finds a way when
 //! no feasible one is left, [`send`] puts together what is to be sent. What always holds: a route is only ever chosen while it is
 //! feasible, and whatever is told of one has been noted in [`Sources`] before it leaves.
 
 mod auth;
 mod hear;
+mod liveness;
 mod requests;
 mod routes;
 mod send;
@@ -33,6 +34,7 @@ use crate::{
 };
 
 use auth::{Auth, Counter};
+use liveness::Traffic;
 use requests::Pending;
 use send::{Outbox, Queue, Unconfirmed};
 pub use status::{LinkStatus, NeighbourStatus, RouteStatus, Status};
@@ -60,6 +62,9 @@ pub enum Event {
         /// What it says.
         octets: Vec<u8>,
     },
+    /// What a link has carried, as whoever holds the tunnel knows it: when something was sent last, and when something came. To be told
+    /// as long as the first is the later one, and then whenever something has come.
+    Traffic(LinkId, Option<Time>, Option<Time>),
     /// A destination is here, at that metric.
     Originate(Destination, Metric),
     /// It is here no more.
@@ -142,6 +147,8 @@ enum Due {
     Hello(LinkId),
     /// An update of everything.
     Update(LinkId),
+    /// What was sent over a link should have been answered.
+    Probe(LinkId),
     /// A neighbour's Hello.
     Heard(Peer),
     /// A neighbour's IHU.
@@ -170,6 +177,7 @@ struct Running {
     hello_at: Option<Time>,
     /// How many Hellos follow quickly, so that neighbours need not wait to be sure of us.
     greetings: u8,
+    traffic: Traffic,
 }
 
 /// A node.
@@ -231,6 +239,7 @@ impl Engine {
                 to,
                 octets,
             } => self.datagram(link, (from, to), &octets, now),
+            Event::Traffic(id, sent, heard) => self.traffic(id, (sent, heard), now),
             Event::Originate(to, metric) => self.originate(to, Some(metric), now),
             Event::Withdraw(to) => self.originate(to, None, now),
             Event::Timer => {}
@@ -250,6 +259,7 @@ impl Engine {
         match due {
             Due::Hello(link) => self.say_hello(link, now),
             Due::Update(link) => self.update_everything(link, now),
+            Due::Probe(link) => self.probe(link, now),
             Due::Heard(peer) => self.miss(peer, now),
             Due::HeardUs(peer) => self.forget_us(peer, now),
             Due::Route(to, peer) => self.route_is_late(to, peer, now),
@@ -278,6 +288,7 @@ impl Engine {
             counter: Counter::new(index),
             hello_at: None,
             greetings: 0,
+            traffic: Traffic::default(),
         });
         running.link = link;
         self.greet(id, now);
@@ -289,7 +300,8 @@ impl Engine {
 
     fn link_down(&mut self, id: LinkId, now: Time) {
         self.links.remove(&id);
-        for due in [Due::Hello(id), Due::Update(id), Due::Flush(Queue::All(id))] {
+        let flush = Due::Flush(Queue::All(id));
+        for due in [Due::Hello(id), Due::Update(id), Due::Probe(id), flush] {
             self.timers.cancel(due);
         }
         self.outboxes.remove(&Queue::All(id));

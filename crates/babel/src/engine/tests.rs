@@ -439,6 +439,95 @@ fn a_dead_link_is_left_at_once() {
     }
 }
 
+/// Neighbour 12 is alone on its link. Of what is sent there nothing comes back.
+fn carry(bench: &mut Bench, heard: Option<Time>) {
+    let event = Event::Traffic(OTHER, Some(bench.now), heard);
+    bench.event(event);
+}
+
+fn probes(bench: &Bench) -> usize {
+    let is_probe = |tlv: &Tlv| matches!(tlv, Tlv::AckRequest { interval, .. } if interval.0 == 1);
+    bench
+        .sent
+        .iter()
+        .filter(|(_, _, tlv)| is_probe(tlv))
+        .count()
+}
+
+#[test]
+fn a_link_that_swallows_what_is_sent_is_dead() {
+    let mut bench = Bench::new();
+    bench.tell(12, NET, (5, 1, 100));
+    bench.tell(2, NET, (5, 1, 190));
+    bench.wait(SOON);
+    assert_eq!(bench.way(NET), Some(12));
+    carry(&mut bench, None);
+    bench.wait_and(Duration::from_millis(99), |_, _| false);
+    assert_eq!(probes(&bench), 0);
+    bench.wait_and(Duration::from_millis(200), |_, _| false);
+    assert_eq!((probes(&bench), bench.way(NET)), (4, Some(12)));
+    bench.wait_and(Duration::from_millis(2), |_, _| false);
+    assert_eq!(bench.way(NET), Some(2));
+    bench.meet(12);
+    bench.wait(SOON);
+    bench.tell(12, NET, (5, 2, 20));
+    assert_eq!(bench.way(NET), Some(12), "it is back");
+}
+
+#[test]
+fn what_is_answered_is_not_probed_and_what_is_not_is_until_it_is() {
+    let mut bench = Bench::new();
+    bench.tell(12, NET, (5, 1, 100));
+    bench.wait(SOON);
+    // Two ways of traffic: no probes at all.
+    for _ in 0..20 {
+        let now = bench.now;
+        carry(&mut bench, Some(now));
+        bench.wait(Duration::from_millis(50));
+    }
+    assert_eq!(probes(&bench), 0);
+    // One way: probes are answered, and the next one is only sent when something has been sent again.
+    for _ in 0..20 {
+        carry(&mut bench, None);
+        bench.wait(Duration::from_millis(50));
+    }
+    let sent = probes(&bench);
+    assert!((5..=10).contains(&sent), "{sent} in a second");
+    bench.wait(Duration::from_secs(3));
+    assert!(probes(&bench) <= sent + 1, "silence is not probed");
+    assert_eq!(bench.way(NET), Some(12));
+}
+
+#[test]
+fn a_long_way_takes_longer_to_be_dead() {
+    let mut bench = Bench::new();
+    let start = bench.now;
+    let (hello, ihu) = (
+        |sent| Tlv::Hello {
+            unicast: false,
+            seqno: Seqno(3),
+            interval: Interval(60_000),
+            timestamp: Some(sent),
+        },
+        |origin, received| Tlv::Ihu {
+            to: None,
+            rxcost: Metric(96),
+            interval: Interval(60_000),
+            echo: Some(crate::packet::Echo { origin, received }),
+        },
+    );
+    bench.wait(Duration::from_millis(200));
+    let sent = u32::try_from(start.as_nanos() / 1_000).expect("a stamp");
+    bench.hear(12, &[hello(500), ihu(sent, 500)]);
+    bench.tell(12, NET, (5, 1, 100));
+    bench.wait(SOON);
+    carry(&mut bench, None);
+    bench.wait_and(Duration::from_millis(599), |_, _| false);
+    assert_eq!(bench.way(NET), Some(12), "three round trips of 200 ms");
+    bench.wait_and(Duration::from_millis(2), |_, _| false);
+    assert_eq!(bench.way(NET), Some(0));
+}
+
 #[test]
 fn a_neighbour_that_begins_anew_has_forgotten_what_it_said() {
     let mut bench = Bench::new();

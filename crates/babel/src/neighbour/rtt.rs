@@ -80,6 +80,11 @@ impl Rtt {
         both.into_iter().flatten().min()
     }
 
+    /// What it takes now, load included.
+    pub fn mean(&self) -> Option<Duration> {
+        self.smooth.map(|smooth| smooth.mean)
+    }
+
     /// Who has not answered within this time probably won't (RFC 6298's retransmission timeout, without its floor).
     pub fn patience(&self) -> Option<Duration> {
         let Smooth { mean, variation } = self.smooth?;
