@@ -6,13 +6,15 @@
 mod admin;
 mod enrol;
 mod renew;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use hextet_mesh::{
     allocator::Allocator,
-    certificate::{Certificate, NodeId, UnixTime},
+    certificate::{Certificate, Class, NodeId, UnixTime},
     key::PublicKey,
     parameters::{Parameters, RegistryAt, Tunnels},
     revocation::Revocations,
@@ -221,7 +223,8 @@ impl Book {
         Arc::clone(&self.store)
     }
 
-    /// Forgets tokens whose time is over, and revoked nodes whose certificates have ended for everybody; their addresses are free then.
+    /// Forgets tokens whose time is over, and, once their certificates have ended for everybody, nodes that were revoked or came in as anonymous; their
+    /// addresses are free then. Those of others stay theirs.
     ///
     /// # Errors
     ///
@@ -236,7 +239,8 @@ impl Book {
         let gone: Vec<Node> = self
             .nodes
             .values()
-            .filter(|node| node.is_out() && node.certificate.body.not_after.plus(grace) < now)
+            .filter(|node| node.is_out() || node.certificate.body.class == Class::Anonymous)
+            .filter(|node| node.certificate.body.not_after.plus(grace) < now)
             .cloned()
             .collect();
         if over.is_empty() && gone.is_empty() {
