@@ -1,10 +1,14 @@
 //! The command line: what can be asked of `hextet`, and what each word means.
 
+mod mesh;
+
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use hextet_agent::report::Sender;
 use hextet_types::{HostId, IfName, PortId};
+
+pub use mesh::{Join, Mesh, Params, Registry, RegistryCommand, RegistryConfigFile, RegistrySocket};
 
 /// IPv6-first cloud networking: every workload its own reachable IPv6 address, IPv4 as a service beside it.
 #[derive(Debug, Parser)]
@@ -76,6 +80,19 @@ pub enum Command {
         hextet port detach 3f0c…"
     )]
     Port(Port),
+    /// Run a mesh's registry: it lets nodes in and gives them addresses and certificates.
+    #[command(
+        after_help = "Examples:\n  hextet registry --config /etc/hextet/registry.toml\n  \
+        hextet registry backup > registry.ndjson\n  hextet registry restore < registry.ndjson"
+    )]
+    Registry(Registry),
+    /// Join a mesh; look after its nodes.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  hextet mesh token --group web\n  \
+        hextet mesh join 'https://registry.example:8443#TOKEN.HASH'\n  hextet mesh nodes"
+    )]
+    Mesh(Mesh),
     /// Many hosts on one machine, in network namespaces.
     #[command(
         subcommand,

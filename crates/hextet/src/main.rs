@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         Command::Plan(question) => commands::plan(&question),
         Command::Explain(explain) => commands::explain(&explain),
         Command::Port(port) => commands::port(port),
+        Command::Registry(registry) => commands::registry(registry),
+        Command::Mesh(mesh) => commands::mesh(mesh),
         Command::Lab(lab) => commands::lab(lab),
         Command::Completions { shell } => commands::completions(shell),
         Command::Man { directory } => commands::man(&directory),
@@ -68,7 +70,7 @@ fn set_up_log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(format!(
-            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level}"
+            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level},hextet_registry={level}"
         ))
     });
     tracing_subscriber::fmt()

@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hextet_server::{ServerConfig, admin};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{block_on, check_exists};
+use super::{block_on, check_exists, told_to_end};
 use crate::{
     cli::{Server, ServerCommand, ServerConfigFile},
     show,
@@ -63,13 +62,5 @@ fn load(file: &ServerConfigFile) -> Result<ServerConfig> {
 }
 
 async fn run(config: ServerConfig) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let told_to_end = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    Ok(hextet_server::run(config, told_to_end).await?)
+    Ok(hextet_server::run(config, told_to_end()?).await?)
 }

@@ -3,15 +3,18 @@
 mod cloud;
 mod host;
 mod labs;
+mod mesh;
 
 use std::{fs, future::Future, io, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use cloud::server;
 pub use host::{agent, explain, plan, port, status};
 pub use labs::lab;
+pub use mesh::{mesh, registry};
 
 use crate::cli::Cli;
 
@@ -22,6 +25,18 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("make a runtime")?
         .block_on(work)
+}
+
+/// Ends when SIGTERM or SIGINT comes.
+fn told_to_end() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// The configuration has to be there: who starts has none yet.

@@ -1,0 +1,214 @@
+//! `hextet registry …` and `hextet mesh …`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+use hextet_mesh::{
+    certificate::{Class, NodeId},
+    label::Label,
+    token::Invitation,
+};
+
+use super::{MAX_TOKEN_MINUTES, Output};
+
+/// `hextet registry`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Registry {
+    /// Instead of running it.
+    #[command(subcommand)]
+    pub command: Option<RegistryCommand>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub config: RegistryConfigFile,
+}
+
+/// Where the registry's configuration is.
+#[derive(Clone, Debug, Args)]
+pub struct RegistryConfigFile {
+    /// The configuration.
+    #[arg(long, default_value = "/etc/hextet/registry.toml", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// Whom administrators ask.
+#[derive(Clone, Debug, Args)]
+pub struct RegistrySocket {
+    /// The registry's socket.
+    #[arg(long = "registry", env = "HEXTET_REGISTRY", default_value = "/run/hextet/registry.sock",
+        value_name = "SOCKET", value_hint = ValueHint::FilePath)]
+    pub path: PathBuf,
+}
+
+/// `hextet registry …`.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Write everything that the registry knows to standard output, a line of JSON each.
+    #[command(
+        after_help = "It holds the network's secret keys: keep it as such.\n\n\
+        Example:\n  (umask 077; hextet registry backup > registry.ndjson)"
+    )]
+    Backup {
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
+    /// Fill the registry's store from a backup on standard input; the registry must not be running.
+    #[command(
+        after_help = "Nodes keep their addresses, those that came after the backup, too.\n\n\
+        Example:\n  hextet registry restore < registry.ndjson"
+    )]
+    Restore {
+        /// Replace what is there.
+        #[arg(long)]
+        overwrite: bool,
+        /// The registry's configuration.
+        #[command(flatten)]
+        config: RegistryConfigFile,
+    },
+}
+
+/// `hextet mesh …`.
+#[derive(Debug, Subcommand)]
+pub enum Mesh {
+    /// Get this machine's certificate and prefix from a registry.
+    #[command(
+        after_help = "If the answer is lost, the same again brings the same certificate.\n\n\
+        Examples:\n  hextet mesh join 'https://registry.example:8443#TOKEN.HASH'\n  \
+        hextet mesh join 'https://registry.example:8443#.HASH' --name paris --community fr,europe"
+    )]
+    Join(Join),
+    /// Make an invitation for one node.
+    #[command(
+        after_help = "Examples:\n  hextet mesh token --group web\n  hextet mesh token --email anna@example.org"
+    )]
+    Token(Token),
+    /// Show where nodes ask to be let in without a token.
+    #[command(after_help = "Example:\n  hextet mesh door")]
+    Door {
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
+    /// List the nodes, and those that wait for an approval.
+    #[command(
+        after_help = "Examples:\n  hextet mesh nodes\n  hextet mesh nodes --json | jq -r .nodes[].prefixes[]"
+    )]
+    Nodes {
+        /// How to answer.
+        #[command(flatten)]
+        output: Output,
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
+    /// Let a node in that waits.
+    #[command(after_help = "Example:\n  hextet mesh approve 3Xk…")]
+    Approve {
+        /// Its key, as `hextet mesh nodes` shows it.
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
+    /// Send a node away that waits.
+    #[command(after_help = "Example:\n  hextet mesh refuse 3Xk…")]
+    Refuse {
+        /// Its key, as `hextet mesh nodes` shows it.
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
+    /// Revoke all certificates of a node.
+    #[command(
+        after_help = "It comes back with a new token alone; its addresses stay its own until its last certificate \
+        would have ended.\n\nExample:\n  hextet mesh revoke 00000000000000ff"
+    )]
+    Revoke {
+        /// Its number, as `hextet mesh nodes` shows it.
+        node: NodeId,
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
+    /// Show what holds for the whole network, or change it.
+    #[command(
+        after_help = "Examples:\n  hextet mesh params\n  hextet mesh params --hello-secs 2 --gain 3"
+    )]
+    Params(Params),
+}
+
+/// `hextet mesh join`.
+#[derive(Debug, Args)]
+pub struct Join {
+    /// As `hextet mesh token` or `hextet mesh door` printed it.
+    #[arg(env = "HEXTET_MESH_INVITATION", hide_env_values = true)]
+    pub invitation: Invitation,
+    /// Where the key is kept, and what the registry answers.
+    #[arg(long, default_value = "/var/lib/hextet/mesh", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+    /// What administrators see.
+    #[arg(long)]
+    pub name: Option<Label>,
+    /// Where this is, the closest first: a country, a continent, or what the registry knows.
+    #[arg(long, value_delimiter = ',')]
+    pub community: Vec<Label>,
+    /// Forward nothing for others.
+    #[arg(long)]
+    pub client: bool,
+}
+
+/// `hextet mesh token`.
+#[derive(Debug, Args)]
+pub struct Token {
+    /// What its bearer becomes: node, client, registry or anonymous.
+    #[arg(long, default_value_t = Class::Node)]
+    pub class: Class,
+    /// A group that its bearer is in; may be given again.
+    #[arg(long)]
+    pub group: Vec<Label>,
+    /// How long it is good for, in minutes.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=MAX_TOKEN_MINUTES))]
+    pub minutes: u32,
+    /// Send it there, too.
+    #[arg(long)]
+    pub email: Option<String>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub registry: RegistrySocket,
+}
+
+/// `hextet mesh params`.
+#[derive(Debug, Args)]
+pub struct Params {
+    /// How long a certificate counts.
+    #[arg(long, value_name = "SECONDS")]
+    pub lifetime_secs: Option<u32>,
+    /// How much longer one counts that could not be renewed.
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_secs: Option<u32>,
+    /// Between Hellos to a neighbour.
+    #[arg(long, value_name = "SECONDS")]
+    pub hello_secs: Option<u16>,
+    /// Tunnels by chance.
+    #[arg(long)]
+    pub random: Option<u8>,
+    /// Tunnels to the nearest.
+    #[arg(long)]
+    pub nearest: Option<u8>,
+    /// Tunnels that shorten paths.
+    #[arg(long)]
+    pub gain: Option<u8>,
+    /// Tunnels in all.
+    #[arg(long)]
+    pub most: Option<u8>,
+    /// How to answer.
+    #[command(flatten)]
+    pub output: Output,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub registry: RegistrySocket,
+}
