@@ -27,6 +27,8 @@ pub enum Domain {
     Enrolment,
     /// A request for the next one.
     Renewal,
+    /// What nodes write to each other.
+    Letter,
 }
 
 impl Domain {
@@ -38,6 +40,7 @@ impl Domain {
             Domain::Revocations => b"hextet mesh revocations\0",
             Domain::Enrolment => b"hextet mesh enrolment\0",
             Domain::Renewal => b"hextet mesh renewal\0",
+            Domain::Letter => b"hextet mesh letter\0",
         }
     }
 }

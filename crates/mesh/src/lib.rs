@@ -4,13 +4,15 @@
 //!
 //! [`key`] signs and checks, [`signed`] is what all that is signed has in common; [`certificate`] says who a node is, [`issuers`] who may
 //! say so, [`parameters`] what holds for a whole network, [`revocation`] which certificates count no more, and [`trust`] judges by all of
-//! these. [`token`] is how somebody is let in, [`allocator`] which addresses are free. [`topology`] chooses tunnels.
+//! these. [`token`] is how somebody is let in, [`allocator`] which addresses are free. [`topology`] chooses tunnels,
+//! and [`letter`] is how nodes agree on them.
 
 pub mod allocator;
 pub mod certificate;
 pub mod issuers;
 pub mod key;
 pub mod label;
+pub mod letter;
 pub mod parameters;
 pub mod request;
 pub mod revocation;

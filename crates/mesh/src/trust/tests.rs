@@ -63,12 +63,12 @@ impl Authority {
         }
     }
 
-    fn trust(&self) -> Trust {
+    pub(crate) fn trust(&self) -> Trust {
         let parameters = Signed::sign(self.parameters(1), &self.issuing);
         Trust::new(self.root.public(), parameters).unwrap()
     }
 
-    fn certificate(&self) -> Certificate {
+    pub(crate) fn certificate(&self) -> Certificate {
         Certificate {
             network: self.network(),
             not_before: NOW,
@@ -77,7 +77,7 @@ impl Authority {
         }
     }
 
-    fn issue(&self, change: impl FnOnce(&mut Certificate)) -> Signed<Certificate> {
+    pub(crate) fn issue(&self, change: impl FnOnce(&mut Certificate)) -> Signed<Certificate> {
         let mut body = self.certificate();
         change(&mut body);
         Signed::sign(body, &self.issuing)

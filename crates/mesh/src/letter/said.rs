@@ -1,0 +1,246 @@
+//! The octets of what letters say: a kind, then its fields, each in one way only.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use hextet_types::octets::{Reader, put_u16, put_u32};
+
+use super::{
+    MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, Micros, Offer, Said, flag,
+};
+use crate::{
+    certificate::NodeId,
+    topology::{Kind, Message, Reach, Refusal, Walk},
+    wire::{self, Field, Malformed},
+};
+
+const PING: u8 = 0;
+const PONG: u8 = 1;
+const OFFER: u8 = 2;
+const QUESTION: u8 = 3;
+const DISTANCES: u8 = 4;
+const INTRODUCE: u8 = 5;
+const INTRODUCED: u8 = 6;
+const WALK: u8 = 7;
+const ASK: u8 = 8;
+const GRANT: u8 = 9;
+const REFUSE: u8 = 10;
+const DRAINING: u8 = 11;
+const RESUMED: u8 = 12;
+
+const REACHES: [Reach; 3] = [Reach::Public, Reach::Punchable, Reach::Closed];
+const KINDS: [Kind; 4] = [Kind::Entry, Kind::Random, Kind::Near, Kind::Gain];
+const REFUSALS: [Refusal; 5] = [
+    Refusal::Full,
+    Refusal::Already,
+    Refusal::Crossed,
+    Refusal::Unreachable,
+    Refusal::Late,
+];
+
+pub fn put(out: &mut Vec<u8>, said: &Said) {
+    match said {
+        Said::Ping => out.push(PING),
+        Said::Pong { observed } => {
+            out.push(PONG);
+            put_endpoint(out, *observed);
+        }
+        Said::Offer(offer) => {
+            out.push(OFFER);
+            out.extend(offer.key);
+            put_one(out, &REACHES, offer.reach);
+            wire::put_count(out, offer.candidates.len());
+            offer
+                .candidates
+                .iter()
+                .for_each(|one| put_endpoint(out, *one));
+        }
+        Said::Question { destinations } => {
+            out.push(QUESTION);
+            wire::put_count(out, destinations.len());
+            destinations.iter().for_each(|node| put_node(out, *node));
+        }
+        Said::Distances { distances, near } => {
+            out.push(DISTANCES);
+            wire::put_count(out, distances.len());
+            for (node, Micros(micros)) in distances {
+                put_node(out, *node);
+                put_u32(out, *micros);
+            }
+            wire::put_count(out, near.len());
+            for (node, reach) in near {
+                put_node(out, *node);
+                put_one(out, &REACHES, *reach);
+            }
+        }
+        Said::Introduce => out.push(INTRODUCE),
+        Said::Introduced(nodes) => {
+            out.push(INTRODUCED);
+            wire::put_count(out, nodes.len());
+            for (node, endpoint) in nodes {
+                put_node(out, *node);
+                put_endpoint(out, *endpoint);
+            }
+        }
+        Said::Topology(message) => put_message(out, message),
+    }
+}
+
+fn put_message(out: &mut Vec<u8>, message: &Message) {
+    match message {
+        Message::Walk(walk) => {
+            out.push(WALK);
+            put_node(out, walk.origin);
+            put_one(out, &REACHES, walk.reach);
+            out.push(u8::from(walk.public));
+            put_u32(out, walk.nonce);
+            out.push(walk.hops);
+        }
+        Message::Ask { kind, reach, nonce } => {
+            out.push(ASK);
+            put_one(out, &KINDS, *kind);
+            put_one(out, &REACHES, *reach);
+            put_u32(out, *nonce);
+        }
+        Message::Grant { nonce, reach } => {
+            out.push(GRANT);
+            put_u32(out, *nonce);
+            put_one(out, &REACHES, *reach);
+        }
+        Message::Refuse { nonce, refusal } => {
+            out.push(REFUSE);
+            put_u32(out, *nonce);
+            put_one(out, &REFUSALS, *refusal);
+        }
+        Message::Draining => out.push(DRAINING),
+        Message::Resumed => out.push(RESUMED),
+    }
+}
+
+pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
+    Ok(match reader.u8().need("the kind")? {
+        PING => Said::Ping,
+        PONG => Said::Pong {
+            observed: endpoint(reader)?,
+        },
+        OFFER => Said::Offer(Offer {
+            key: reader.array().need("the tunnel's key")?,
+            reach: one(reader, "who can reach the writer", &REACHES)?,
+            candidates: many(reader, "the candidates", MAX_CANDIDATES, endpoint)?,
+        }),
+        QUESTION => Said::Question {
+            destinations: many(reader, "the destinations", MAX_DESTINATIONS, node)?,
+        },
+        DISTANCES => Said::Distances {
+            distances: many(reader, "the distances", MAX_DESTINATIONS, |reader| {
+                Ok((node(reader)?, Micros(u32_of(reader, "a distance")?)))
+            })?,
+            near: many(reader, "the nodes near", MAX_NEAR, |reader| {
+                let node = node(reader)?;
+                Ok((node, one(reader, "who can reach a node", &REACHES)?))
+            })?,
+        },
+        INTRODUCE => Said::Introduce,
+        INTRODUCED => {
+            let nodes = many(reader, "the nodes", MAX_INTRODUCED, |reader| {
+                Ok((node(reader)?, endpoint(reader)?))
+            });
+            Said::Introduced(nodes?)
+        }
+        kind => Said::Topology(message(kind, reader)?),
+    })
+}
+
+fn message(kind: u8, reader: &mut Reader<'_>) -> Result<Message, Malformed> {
+    Ok(match kind {
+        WALK => Message::Walk(Walk {
+            origin: node(reader)?,
+            reach: one(reader, "who can reach the origin", &REACHES)?,
+            public: flag(reader, "whether it is to be public")?,
+            nonce: u32_of(reader, "the wish")?,
+            hops: reader.u8().need("the hops")?,
+        }),
+        ASK => Message::Ask {
+            kind: one(reader, "what the tunnel is for", &KINDS)?,
+            reach: one(reader, "who can reach the writer", &REACHES)?,
+            nonce: u32_of(reader, "the wish")?,
+        },
+        GRANT => Message::Grant {
+            nonce: u32_of(reader, "the wish")?,
+            reach: one(reader, "who can reach the writer", &REACHES)?,
+        },
+        REFUSE => Message::Refuse {
+            nonce: u32_of(reader, "the wish")?,
+            refusal: one(reader, "the reason", &REFUSALS)?,
+        },
+        DRAINING => Message::Draining,
+        RESUMED => Message::Resumed,
+        _ => return Err(Malformed::Value("the kind")),
+    })
+}
+
+fn put_node(out: &mut Vec<u8>, node: NodeId) {
+    out.extend(node.0.to_be_bytes());
+}
+
+fn node(reader: &mut Reader<'_>) -> Result<NodeId, Malformed> {
+    wire::u64_of(reader, "a node").map(NodeId)
+}
+
+fn u32_of(reader: &mut Reader<'_>, what: &'static str) -> Result<u32, Malformed> {
+    reader.u32().need(what)
+}
+
+/// Its place in the list of all that there are.
+fn put_one<T: PartialEq>(out: &mut Vec<u8>, all: &[T], value: T) {
+    let place = all.iter().position(|one| *one == value);
+    out.push(
+        place
+            .and_then(|place| u8::try_from(place).ok())
+            .unwrap_or(u8::MAX),
+    );
+}
+
+fn one<T: Copy>(reader: &mut Reader<'_>, what: &'static str, all: &[T]) -> Result<T, Malformed> {
+    let place = usize::from(reader.u8().need(what)?);
+    all.get(place).copied().ok_or(Malformed::Value(what))
+}
+
+fn many<T>(
+    reader: &mut Reader<'_>,
+    what: &'static str,
+    most: usize,
+    mut read: impl FnMut(&mut Reader<'_>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let count = wire::count(reader, what, 0, most)?;
+    (0..count).map(|_| read(reader)).collect()
+}
+
+/// 4 or 6, the address, the port. An address of IPv4 is never written as one of IPv6.
+fn put_endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
+    match endpoint.ip().to_canonical() {
+        IpAddr::V4(addr) => {
+            out.push(4);
+            out.extend(addr.octets());
+        }
+        IpAddr::V6(addr) => {
+            out.push(6);
+            out.extend(addr.octets());
+        }
+    }
+    put_u16(out, endpoint.port());
+}
+
+fn endpoint(reader: &mut Reader<'_>) -> Result<SocketAddr, Malformed> {
+    const WHAT: &str = "an address with its port";
+    let addr: IpAddr = match reader.u8().need(WHAT)? {
+        4 => Ipv4Addr::from(reader.array::<4>().need(WHAT)?).into(),
+        6 => Ipv6Addr::from(reader.array::<16>().need(WHAT)?).into(),
+        _ => return Err(Malformed::Value(WHAT)),
+    };
+    let port = reader.u16().need(WHAT)?;
+    let is_of_use = port != 0 && !addr.is_unspecified() && !addr.is_multicast();
+    match is_of_use && addr.to_canonical() == addr {
+        true => Ok(SocketAddr::new(addr, port)),
+        false => Err(Malformed::Value(WHAT)),
+    }
+}
