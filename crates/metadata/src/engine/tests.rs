@@ -193,7 +193,7 @@ impl World {
         self.engine.handle(event, self.now)
     }
 
-    /// Sends a request and reads until the other end closes, or so many octets have come.
+    /// Sends a request and reads until the other end closes, or a body of so many octets has come.
     fn ask(&mut self, to: IpAddr, request: &str, octets: usize) -> Vec<u8> {
         let handle = self.guest.connect(to);
         let (mut asked, mut answer) = (false, Vec::new());
@@ -212,7 +212,8 @@ impl World {
                     })
                     .unwrap();
             }
-            if answer.len() >= octets || (asked && !socket.may_recv()) {
+            let is_whole = answer.len() >= octets && body(&answer).len() >= octets;
+            if is_whole || (asked && !socket.may_recv()) {
                 socket.close();
                 self.step();
                 return answer;
@@ -471,7 +472,8 @@ fn an_answer_goes_to_who_has_asked() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// However much of it is lost, all of a long answer comes in the end.
+    /// However much of it is lost, all of a long answer comes in the end. (Its end by itself may not: this guest's TCP does not see a FIN
+    /// in a segment that it has had before, and what ends the connection then is sent once.)
     #[test]
     fn losses_are_made_good(seed: u64, to in 0..3_usize) {
         let user_data: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
@@ -483,7 +485,7 @@ proptest! {
             state ^= state << 17;
             state.is_multiple_of(20)
         });
-        let answer = world.ask(addresses()[to], &get("/openstack/latest/user_data"), 50_000 + 150);
+        let answer = world.ask(addresses()[to], &get("/openstack/latest/user_data"), user_data.len());
         prop_assert_eq!(body(&answer), &user_data[..]);
     }
 
