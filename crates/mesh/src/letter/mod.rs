@@ -70,11 +70,13 @@ pub struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     /// "Are you there?"
-    Ping,
+    Ping(Card),
     /// "I am", to whoever pinged from that address.
     Pong {
         /// As it was seen here: what a NAT makes of it.
         observed: SocketAddr,
+        /// The writer's.
+        card: Card,
     },
     /// "Let us have a tunnel": an offer, or the answer to one.
     Offer(Offer),
@@ -98,6 +100,15 @@ pub enum Said {
     Topology(Message),
 }
 
+/// How a node may be reached without the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Who can begin to talk to it.
+    pub reach: Reach,
+    /// Where, the best first; at most [`MAX_CANDIDATES`].
+    pub candidates: Vec<SocketAddr>,
+}
+
 /// A round trip, in microseconds; what is longer than 71 minutes is as long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Micros(pub u32);
@@ -119,10 +130,8 @@ impl From<Micros> for Duration {
 pub struct Offer {
     /// The public key of this end, made for this tunnel (WireGuard's Curve25519).
     pub key: [u8; 32],
-    /// Who can begin to talk to it.
-    pub reach: Reach,
-    /// Where it may be reached, the best first; at most [`MAX_CANDIDATES`].
-    pub candidates: Vec<SocketAddr>,
+    /// Where this end may be reached.
+    pub card: Card,
 }
 
 impl Body for Letter {

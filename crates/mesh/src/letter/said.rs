@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hextet_types::octets::{Reader, put_u16, put_u32};
 
 use super::{
-    MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, Micros, Offer, Said, flag,
+    Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, Micros, Offer, Said, flag,
 };
 use crate::{
     certificate::NodeId,
@@ -39,20 +39,19 @@ const REFUSALS: [Refusal; 5] = [
 
 pub fn put(out: &mut Vec<u8>, said: &Said) {
     match said {
-        Said::Ping => out.push(PING),
-        Said::Pong { observed } => {
+        Said::Ping(card) => {
+            out.push(PING);
+            put_card(out, card);
+        }
+        Said::Pong { observed, card } => {
             out.push(PONG);
             put_endpoint(out, *observed);
+            put_card(out, card);
         }
         Said::Offer(offer) => {
             out.push(OFFER);
             out.extend(offer.key);
-            put_one(out, &REACHES, offer.reach);
-            wire::put_count(out, offer.candidates.len());
-            offer
-                .candidates
-                .iter()
-                .for_each(|one| put_endpoint(out, *one));
+            put_card(out, &offer.card);
         }
         Said::Question { destinations } => {
             out.push(QUESTION);
@@ -83,6 +82,21 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
         }
         Said::Topology(message) => put_message(out, message),
     }
+}
+
+fn put_card(out: &mut Vec<u8>, card: &Card) {
+    put_one(out, &REACHES, card.reach);
+    wire::put_count(out, card.candidates.len());
+    card.candidates
+        .iter()
+        .for_each(|one| put_endpoint(out, *one));
+}
+
+fn card(reader: &mut Reader<'_>) -> Result<Card, Malformed> {
+    Ok(Card {
+        reach: one(reader, "who can reach the writer", &REACHES)?,
+        candidates: many(reader, "the candidates", MAX_CANDIDATES, endpoint)?,
+    })
 }
 
 fn put_message(out: &mut Vec<u8>, message: &Message) {
@@ -118,14 +132,14 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
 
 pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
     Ok(match reader.u8().need("the kind")? {
-        PING => Said::Ping,
+        PING => Said::Ping(card(reader)?),
         PONG => Said::Pong {
             observed: endpoint(reader)?,
+            card: card(reader)?,
         },
         OFFER => Said::Offer(Offer {
             key: reader.array().need("the tunnel's key")?,
-            reach: one(reader, "who can reach the writer", &REACHES)?,
-            candidates: many(reader, "the candidates", MAX_CANDIDATES, endpoint)?,
+            card: card(reader)?,
         }),
         QUESTION => Said::Question {
             destinations: many(reader, "the destinations", MAX_DESTINATIONS, node)?,

@@ -71,22 +71,21 @@ fn any_message() -> impl Strategy<Value = Message> {
     ]
 }
 
-fn any_said() -> impl Strategy<Value = Said> {
+fn any_card() -> impl Strategy<Value = Card> {
     let candidates = vec(any_endpoint(), 0..=MAX_CANDIDATES);
-    let offer = (any::<[u8; 32]>(), any_reach(), candidates);
+    (any_reach(), candidates).prop_map(|(reach, candidates)| Card { reach, candidates })
+}
+
+fn any_said() -> impl Strategy<Value = Said> {
     let distances = vec(
         (any_node(), any::<u32>().prop_map(Micros)),
         0..=MAX_DESTINATIONS,
     );
     let near = vec((any_node(), any_reach()), 0..=MAX_NEAR);
     prop_oneof![
-        Just(Said::Ping),
-        any_endpoint().prop_map(|observed| Said::Pong { observed }),
-        offer.prop_map(|(key, reach, candidates)| Said::Offer(Offer {
-            key,
-            reach,
-            candidates,
-        })),
+        any_card().prop_map(Said::Ping),
+        (any_endpoint(), any_card()).prop_map(|(observed, card)| Said::Pong { observed, card }),
+        (any::<[u8; 32]>(), any_card()).prop_map(|(key, card)| Said::Offer(Offer { key, card })),
         vec(any_node(), 0..=MAX_DESTINATIONS)
             .prop_map(|destinations| Said::Question { destinations }),
         (distances, near).prop_map(|(distances, near)| Said::Distances { distances, near }),
@@ -149,7 +148,7 @@ proptest! {
         if let Ok(envelope) = Envelope::decode(&octets) {
             prop_assert_eq!(envelope.encode(), octets);
         }
-        let mut forged = Signed::sign(letter(Said::Ping), &key()).encode();
+        let mut forged = Signed::sign(letter(ping()), &key()).encode();
         let at = forged.len() - 8 - 64 - 1;
         let tail = forged.split_off(at + 1);
         forged[at] = kind;
@@ -166,11 +165,14 @@ fn addresses_have_one_form_and_a_use() {
     let read = |octets: &[u8]| {
         let mut all = vec![1_u8];
         all.extend(octets);
+        // Who can reach the writer, and no candidate.
+        all.extend([0, 0]);
         said::read(&mut Reader::new(&all))
     };
     let pong = |text: &str| {
         Ok(Said::Pong {
             observed: text.parse().expect("an endpoint"),
+            card: card(),
         })
     };
     assert_eq!(read(&[4, 192, 0, 2, 1, 0x1f, 0x90]), pong("192.0.2.1:8080"));
@@ -240,12 +242,23 @@ fn key_of(node: NodeId) -> SigningKey {
     SigningKey::from_seed(&[seed; 32]).expect("a key")
 }
 
+fn card() -> Card {
+    Card {
+        reach: Reach::Public,
+        candidates: Vec::new(),
+    }
+}
+
+fn ping() -> Said {
+    Said::Ping(card())
+}
+
 fn desk(authority: &Authority, node: NodeId, serial: u32) -> Desk {
     Desk::new(issued(authority, node, serial), key_of(node), NOW)
 }
 
 fn write(desk: &mut Desk, to: NodeId, answers: Option<u64>, now: UnixTime) -> Vec<u8> {
-    let written = desk.write(Some(to), answers, Known::default(), Said::Ping, now);
+    let written = desk.write(Some(to), answers, Known::default(), ping(), now);
     written.expect("a letter").1
 }
 
@@ -257,7 +270,7 @@ fn shows_certificate(octets: &[u8]) -> bool {
 fn a_certificate_is_shown_until_it_is_answered() {
     let mut pair = Pair::new();
     let first = pair.ping(NOW).expect("believed");
-    assert_eq!((first.from, first.said), (ONE, Said::Ping));
+    assert_eq!((first.from, first.said), (ONE, ping()));
     let answer = write(&mut pair.other, ONE, Some(first.number), NOW);
     assert!(shows_certificate(&answer));
     pair.one.read(&answer, &pair.trust, NOW).expect("believed");

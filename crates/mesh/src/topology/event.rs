@@ -110,6 +110,19 @@ pub enum Event {
         /// What.
         message: Message,
     },
+    /// Who can begin to talk to this node has been found out anew.
+    Reach(Reach),
+    /// A tunnel stands that an earlier run of this node made.
+    Adopted {
+        /// With whom.
+        node: Node,
+        /// What it is for.
+        kind: Kind,
+        /// Whether this side asked for it.
+        ours: bool,
+        /// Who can reach the other end.
+        reach: Reach,
+    },
     /// The time that [`Topology::next_wakeup`](super::Topology::next_wakeup) named has come. Harmless when it has not.
     Timer,
 }

@@ -108,7 +108,9 @@ impl Topology {
         if walk.origin == self.me || !self.may_walk(now) {
             return;
         }
-        let hops = walk.hops.min(self.config.hops);
+        // Where it can't go on it has gone far enough: a small mesh has many such places.
+        let next = self.next_step(from, walk.origin);
+        let hops = next.map_or(0, |_| walk.hops.min(self.config.hops));
         let random = self.random_links();
         let room = match hops {
             0 if walk.public || walk.reach == Reach::Closed => random < self.config.max_needed,
@@ -129,12 +131,26 @@ impl Topology {
                 now,
                 actions,
             );
-        } else if let Some(hops) = hops.checked_sub(1)
-            && let Some(to) = self.next_step(from, walk.origin)
-        {
+        } else if let (Some(hops), Some(to)) = (hops.checked_sub(1), next) {
             let message = Message::Walk(Walk { hops, ..walk });
             actions.push(Action::Send { to, message });
         }
+    }
+
+    /// A tunnel that an earlier run of this node made goes on as what it was.
+    pub(super) fn adopt(
+        &mut self,
+        node: Node,
+        (kind, ours, reach): (Kind, bool, Reach),
+        now: Time,
+    ) {
+        if !self.is_free(node) || node == self.me {
+            return;
+        }
+        let mut tunnel = Tunnel::new(kind, ours, reach, 0, Reason::Adopted { kind });
+        tunnel.enter(Stage::Up, now);
+        tunnel.settled = now;
+        self.tunnels.insert(node, tunnel);
     }
 
     fn may_walk(&mut self, now: Time) -> bool {
@@ -162,6 +178,13 @@ impl Topology {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
+        if (self.tunnels.get(&from)).is_some_and(|t| !t.ours && t.nonce == nonce) {
+            // Our answer was lost.
+            let reach = self.reach;
+            let message = Message::Grant { nonce, reach };
+            actions.push(Action::Send { to: from, message });
+            return;
+        }
         let refusal = if self.tunnels.contains_key(&from) {
             Some(Refusal::Already)
         } else if self.wishes_for(from) && self.me < from {

@@ -135,6 +135,13 @@ impl Topology {
             Event::Down { node } => self.down(node, now, &mut actions),
             Event::Routes { node, count } => self.routes(node, count, &mut actions),
             Event::Heard { from, message } => self.heard(from, message, now, &mut actions),
+            Event::Reach(reach) => self.reach = reach,
+            Event::Adopted {
+                node,
+                kind,
+                ours,
+                reach,
+            } => self.adopt(node, (kind, ours, reach), now),
             Event::Timer => self.wake(now, &mut actions),
         }
         actions

@@ -26,6 +26,11 @@ pub enum Reason {
         /// What for.
         kind: Kind,
     },
+    /// An earlier run of this node made it.
+    Adopted {
+        /// What for.
+        kind: Kind,
+    },
     /// Nearer than all others.
     Near {
         /// Its round trip.
@@ -79,6 +84,7 @@ impl fmt::Display for Reason {
                 )
             }
             Reason::Granted { kind } => write!(f, "it asked for one ({kind})"),
+            Reason::Adopted { kind } => write!(f, "it stood before this node began anew ({kind})"),
             Reason::Near {
                 round_trip,
                 before: None,

@@ -104,7 +104,25 @@ fn two_that_ask_at_once_have_one_tunnel_and_the_lower_number_owns_it() {
 
 /// A chain of nodes that are linked at random, and what the first does with a walk.
 fn at_the_end(reach: Reach, walk: Walk) -> Vec<Action> {
-    let mut end = node(5, reach);
+    walked(node(5, reach), walk)
+}
+
+/// The same where it could go on.
+fn on_the_way(reach: Reach, walk: Walk) -> Vec<Action> {
+    let mut middle = node(5, reach);
+    middle.handle(
+        Event::Adopted {
+            node: Node(6),
+            kind: Kind::Random,
+            ours: true,
+            reach: Reach::Public,
+        },
+        Time::ZERO,
+    );
+    walked(middle, walk)
+}
+
+fn walked(mut end: Topology, walk: Walk) -> Vec<Action> {
     end.handle(
         Event::Heard {
             from: Node(4),
@@ -138,13 +156,17 @@ fn a_walk_ends_where_its_origin_can_be_met() {
     assert!(!ends(Reach::Closed, walk(Reach::Closed, false, 0)));
     assert!(!ends(Reach::Punchable, walk(Reach::Punchable, true, 0)));
     assert!(
-        !ends(Reach::Public, walk(Reach::Public, false, 16)),
-        "not in its first half"
+        ends(Reach::Public, walk(Reach::Public, false, 16)),
+        "it can't go on"
     );
-    assert!(
-        ends(Reach::Public, walk(Reach::Public, false, 255))
-            == ends(Reach::Public, walk(Reach::Public, false, 16))
-    );
+    for hops in [16, 255] {
+        let actions = on_the_way(Reach::Public, walk(Reach::Public, false, hops));
+        let [Action::Send { to, message }] = &actions[..] else {
+            panic!("not in its first half: {actions:?}");
+        };
+        assert_eq!(*to, Node(6));
+        assert!(matches!(message, Message::Walk(Walk { hops: 15, .. })));
+    }
 }
 
 #[test]
