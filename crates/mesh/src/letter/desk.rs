@@ -120,6 +120,11 @@ impl Desk {
         }
     }
 
+    /// Our own certificate.
+    pub const fn own(&self) -> &Signed<Certificate> {
+        &self.own
+    }
+
     /// Our own number.
     pub const fn node(&self) -> NodeId {
         self.own.body.node
@@ -204,7 +209,8 @@ impl Desk {
             certificate: newest.unwrap_or(certificate).clone(),
             highest,
             came,
-            has_ours: is_answer || known.is_some_and(|known| known.has_ours),
+            // Who begins by showing its own may have begun anew, and have forgotten ours.
+            has_ours: is_answer || shown.is_none() && known.is_some_and(|known| known.has_ours),
             unanswered: if is_answer {
                 0
             } else {

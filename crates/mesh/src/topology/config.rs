@@ -74,7 +74,7 @@ impl Default for Config {
             gain: 2,
             max_chosen: 8,
             near: true,
-            max_entries: 4,
+            max_entries: 12,
             public: 2,
             hops: 16,
             sample: 40,

@@ -83,7 +83,7 @@ impl Authority {
         Signed::sign(body, &self.issuing)
     }
 
-    fn revoke(&self, version: u64, entries: &[(NodeId, u32)]) -> Signed<Revocations> {
+    pub(crate) fn revoke(&self, version: u64, entries: &[(NodeId, u32)]) -> Signed<Revocations> {
         let list = Revocations::new(self.network(), version, entries.to_vec()).unwrap();
         Signed::sign(list, &self.issuing)
     }

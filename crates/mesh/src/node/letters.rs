@@ -1,0 +1,244 @@
+//! What is written, what is asked, and who answers what.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use hextet_types::Time;
+
+use super::{Action, Node, Turn};
+use crate::{
+    certificate::NodeId,
+    letter::{Letter, MAX_DESTINATIONS, Said},
+    topology::{self, Message},
+};
+
+/// Answers that are waited for.
+const MAX_ASKED: usize = 1_024;
+/// So long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A wish for a tunnel is said again after that, then after twice as long, and so on.
+const AGAIN: Duration = Duration::from_millis(250);
+const REPEATS: u32 = 4;
+/// Whoever wants a tunnel that has stood for so long has lost it.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// A ping that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    at: Time,
+    outside: bool,
+}
+
+/// A wish that nobody has answered.
+#[derive(Clone, Debug)]
+struct Wish {
+    to: NodeId,
+    message: Message,
+    next: Time,
+    tries: u32,
+}
+
+/// Letters that wait for an answer.
+#[derive(Clone, Debug, Default)]
+pub struct Mailbox {
+    asked: BTreeMap<u64, Asked>,
+    wishes: BTreeMap<u32, Wish>,
+}
+
+impl Mailbox {
+    pub fn due(&self) -> Option<Time> {
+        self.wishes.values().map(|wish| wish.next).min()
+    }
+
+    fn ask(&mut self, number: u64, asked: Asked) {
+        self.asked.insert(number, asked);
+        while self.asked.len() > MAX_ASKED
+            || (self.asked.first_key_value())
+                .is_some_and(|(_, first)| asked.at.saturating_since(first.at) > PATIENCE)
+        {
+            self.asked.pop_first();
+        }
+    }
+
+    /// Grants and refusals end wishes.
+    fn answered(&mut self, message: &Message) {
+        if let Message::Grant { nonce, .. } | Message::Refuse { nonce, .. } = message {
+            self.wishes.remove(nonce);
+        }
+    }
+}
+
+impl Node {
+    /// Writes to an address; gives the letter's number, if it was written.
+    pub(super) fn write(
+        &mut self,
+        (node, to): (Option<NodeId>, SocketAddr),
+        answers: Option<u64>,
+        said: Said,
+        turn: &mut Turn,
+    ) -> Option<u64> {
+        let is_ping = matches!(said, Said::Ping(_));
+        let known = self.known();
+        let (number, octets) = match self.desk.write(node, answers, known, said, turn.wall) {
+            Ok(written) => written,
+            Err(refusal) => {
+                turn.actions.push(Action::Refused { from: to, refusal });
+                return None;
+            }
+        };
+        turn.actions.push(Action::Send { to, octets });
+        if is_ping {
+            let asked = Asked {
+                at: turn.now,
+                outside: self.is_outside(to),
+            };
+            self.mailbox.ask(number, asked);
+        }
+        Some(number)
+    }
+
+    /// Writes to a node wherever it is; nothing, if nobody knows.
+    pub(super) fn say(&mut self, to: NodeId, answers: Option<u64>, said: Said, turn: &mut Turn) {
+        if let Some(at) = self.address(to) {
+            let _ = self.write((Some(to), at), answers, said, turn);
+        }
+    }
+
+    /// Straight to where anybody can reach it, if it is such a one: else it is measured by the mesh.
+    pub(super) fn ping(&mut self, node: NodeId, turn: &mut Turn) {
+        let is_public = self.contacts.reach(node) == topology::Reach::Public;
+        let straight = self.contacts.met(node).filter(|_| is_public);
+        let has_tunnel = self.openings.up_since(node).is_some();
+        let straight = straight.filter(|_| !has_tunnel);
+        if let Some(to) = straight.or_else(|| self.address(node)) {
+            let said = Said::Ping(self.seen.card());
+            let _ = self.write((Some(node), to), None, said, turn);
+        }
+    }
+
+    pub(super) fn question(
+        &mut self,
+        node: NodeId,
+        mut destinations: Vec<NodeId>,
+        turn: &mut Turn,
+    ) {
+        destinations.truncate(MAX_DESTINATIONS);
+        self.say(node, None, Said::Question { destinations }, turn);
+    }
+
+    pub(super) fn send_choice(&mut self, to: NodeId, message: Message, turn: &mut Turn) {
+        if let Message::Ask { nonce, .. } = message {
+            let wish = Wish {
+                to,
+                message: message.clone(),
+                next: turn.now + AGAIN,
+                tries: 0,
+            };
+            self.mailbox.wishes.insert(nonce, wish);
+        }
+        self.say(to, None, Said::Topology(message), turn);
+    }
+
+    pub(super) fn repeat_letters(&mut self, turn: &mut Turn) {
+        let mut due = Vec::new();
+        self.mailbox.wishes.retain(|_, wish| {
+            if wish.next <= turn.now {
+                wish.tries += 1;
+                wish.next = turn.now + AGAIN * 2_u32.pow(wish.tries);
+                due.push((wish.to, wish.message.clone()));
+            }
+            wish.tries < REPEATS
+        });
+        for (to, message) in due {
+            self.say(to, None, Said::Topology(message), turn);
+        }
+    }
+
+    /// One has come.
+    pub(super) fn letter(&mut self, from: SocketAddr, octets: &[u8], turn: &mut Turn) {
+        let letter = match self.desk.read(octets, &self.trust, turn.wall) {
+            Ok(letter) => letter,
+            Err(refusal) => {
+                turn.actions.push(Action::Refused { from, refusal });
+                return;
+            }
+        };
+        let node = letter.from;
+        if let Some(certificate) = self.desk.certificate(node) {
+            self.contacts.heard(&certificate.body, turn.now);
+        }
+        if self.is_outside(from) && self.contacts.meet(node, from, turn.now) {
+            Node::remember(turn);
+        }
+        self.answer(from, letter, turn);
+        self.tell_candidate(node, turn);
+    }
+
+    fn answer(&mut self, from: SocketAddr, letter: Letter, turn: &mut Turn) {
+        let (node, number) = (letter.from, letter.number);
+        match letter.said {
+            Said::Ping(card) => {
+                self.contacts.shows(node, card, turn.now);
+                let said = Said::Pong {
+                    observed: from,
+                    card: self.seen.card(),
+                };
+                let _ = self.write((Some(node), from), Some(number), said, turn);
+            }
+            Said::Pong { observed, card } => {
+                self.contacts.shows(node, card, turn.now);
+                self.ponged(node, letter.answers, observed, turn);
+            }
+            Said::Offer(offer) => self.offered(node, number, letter.answers, offer, turn),
+            Said::Question { destinations } => {
+                let distances = destinations.into_iter();
+                let distances = distances.filter_map(|to| Some((to, self.distance(to)?)));
+                let said = Said::Distances {
+                    distances: distances.collect(),
+                    near: self.topology.near().to_vec(),
+                };
+                let _ = self.write((Some(node), from), Some(number), said, turn);
+            }
+            Said::Distances { distances, near } => {
+                let distances = distances.into_iter();
+                let event = topology::Event::Distances {
+                    node,
+                    distances: distances.map(|(to, far)| (to, far.into())).collect(),
+                    near,
+                };
+                self.choose(event, turn);
+            }
+            Said::Introduce => {
+                let said = Said::Introduced(self.contacts.introduction(node));
+                let _ = self.write((Some(node), from), Some(number), said, turn);
+            }
+            Said::Introduced(nodes) => self.introduced(nodes, turn),
+            Said::Topology(message) => self.heard(node, message, turn),
+        }
+    }
+
+    fn ponged(
+        &mut self,
+        node: NodeId,
+        answers: Option<u64>,
+        observed: SocketAddr,
+        turn: &mut Turn,
+    ) {
+        let asked = answers.and_then(|number| self.mailbox.asked.remove(&number));
+        let Some(asked) = asked else { return };
+        if asked.outside && self.seen.observed(node, observed) {
+            self.tell_reach(turn);
+        }
+        let round_trip = turn.now.saturating_since(asked.at);
+        self.choose(topology::Event::Measured { node, round_trip }, turn);
+    }
+
+    fn heard(&mut self, from: NodeId, message: Message, turn: &mut Turn) {
+        self.mailbox.answered(&message);
+        let since = self.openings.up_since(from);
+        let settled = since.is_some_and(|since| turn.now.saturating_since(since) > SETTLED);
+        if settled && matches!(message, Message::Ask { .. }) {
+            self.lost(from, turn);
+        }
+        self.choose(topology::Event::Heard { from, message }, turn);
+    }
+}

@@ -1,0 +1,434 @@
+//! A node of a mesh: what it writes to others and which tunnels it has, from what it hears.
+//!
+//! [`letters`] answers and asks, [`contacts`] has what is known of others, [`opening`] brings a tunnel about, [`seen`] finds out who can
+//! reach this node, [`entry`] finds the way in; [`Topology`] decides which tunnels there are. The driver sends octets,
+//! makes tunnels of [`Plan`]s, speaks Babel over them, and tells what has come of it.
+//!
+//! What always holds: nothing is believed but what [`Desk`] has judged; what is written by whoever's wish is bounded in number and rate;
+//! a tunnel with somebody whose certificate counts no more is taken down at once.
+
+mod contacts;
+mod entry;
+mod keys;
+mod letters;
+mod opening;
+mod seen;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use hextet_types::{Prefix, Time};
+
+use self::{
+    contacts::Contacts, entry::Entry, keys::Keys, letters::Mailbox, opening::Openings, seen::Seen,
+};
+pub use self::{
+    contacts::MAX_CONTACTS,
+    opening::{KEEPALIVE_SECS, Plan},
+    status::{ContactStatus, Status},
+};
+use crate::{
+    certificate::{Certificate, NodeId, UnixTime},
+    key::SigningKey,
+    letter::{Desk, Known, Micros, Refusal},
+    signed::Signed,
+    topology::{self, Action as Choice, Config, Kind, Reach, Topology},
+    trust::Trust,
+};
+
+/// The port of UDP to which nodes write to each other over the mesh.
+pub const PORT: u16 = 6697;
+
+/// How a node begins.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its certificate.
+    pub certificate: Signed<Certificate>,
+    /// The key of that.
+    pub key: SigningKey,
+    /// What it knows of its network.
+    pub trust: Trust,
+    /// Who can reach it, if it has been told; else it finds out.
+    pub reach: Option<Reach>,
+    /// How it chooses tunnels.
+    pub config: Config,
+    /// What keys of tunnels and choices by chance come of: a secret, another one at each start.
+    pub seed: [u8; 32],
+}
+
+/// What happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A letter has come from there.
+    Letter {
+        /// Of the writer, as it was seen here.
+        from: SocketAddr,
+        /// What came.
+        octets: Vec<u8>,
+    },
+    /// Where this node listens: addresses of the host itself, and such as a NAT maps to them by agreement.
+    Addresses {
+        /// The host's own.
+        local: Vec<SocketAddr>,
+        /// The NAT's.
+        mapped: Vec<SocketAddr>,
+    },
+    /// How far it is to a destination by the mesh; not at all, if there is no distance.
+    Way {
+        /// The destination.
+        prefix: Prefix,
+        /// Of a round trip.
+        distance: Option<Micros>,
+    },
+    /// Nodes that may be reached by anybody, as is remembered or the registry says.
+    Introduced(Vec<(NodeId, SocketAddr)>),
+    /// A tunnel stands that an earlier run made.
+    Adopted {
+        /// With whom.
+        node: NodeId,
+        /// What it is for.
+        kind: Kind,
+        /// Whether this side asked for it.
+        ours: bool,
+    },
+    /// A tunnel carries.
+    Up(NodeId),
+    /// It does not, or never did.
+    Down(NodeId),
+    /// A packet went through a tunnel and was answered so much later.
+    RoundTrip(NodeId, Duration),
+    /// So many routes leave by a tunnel.
+    Routes(NodeId, usize),
+    /// So many octets went to a destination since this was said last.
+    Traffic(Prefix, u64),
+    /// There is a newer certificate for this node.
+    Renewed(Box<Signed<Certificate>>),
+    /// There is news of the network: parameters or revocations.
+    Trust(Box<Trust>),
+    /// The time that [`Node::next_wakeup`] named has come. Harmless when it has not.
+    Timer,
+}
+
+/// What the driver must do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send a letter.
+    Send {
+        /// There.
+        to: SocketAddr,
+        /// This.
+        octets: Vec<u8>,
+    },
+    /// Bring up a tunnel, in place of any with that node.
+    Open(Box<Plan>),
+    /// Take one away.
+    Close {
+        /// With whom.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// No route is to use a tunnel where there is another way.
+    Drain {
+        /// With whom.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// Routes may use it again.
+    Resume {
+        /// With whom.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// Tell the registry where this node is, if anybody can reach it, and ask who else is there: [`Event::Introduced`].
+    AskRegistry,
+    /// What is worth remembering has changed: [`Node::remembered`].
+    Remember,
+    /// A letter was not believed; to be counted, and logged at a bounded rate.
+    Refused {
+        /// From there.
+        from: SocketAddr,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    desk: Desk,
+    trust: Trust,
+    topology: Topology,
+    contacts: Contacts,
+    openings: Openings,
+    mailbox: Mailbox,
+    seen: Seen,
+    entry: Entry,
+    keys: Keys,
+    /// Distances by the mesh.
+    ways: BTreeMap<Prefix, Micros>,
+}
+
+impl Node {
+    /// A node without tunnels.
+    pub fn new(setup: Setup, now: Time, wall: UnixTime) -> Node {
+        let me = setup.certificate.body.node;
+        let mut keys = Keys::new(setup.seed);
+        let seen = Seen::new(setup.reach);
+        let topology = Topology::new(me, seen.reach(), setup.config, keys.number(), now);
+        Node {
+            desk: Desk::new(setup.certificate, setup.key, wall),
+            trust: setup.trust,
+            topology,
+            contacts: Contacts::default(),
+            openings: Openings::default(),
+            mailbox: Mailbox::default(),
+            seen,
+            entry: Entry::new(now),
+            keys,
+            ways: BTreeMap::new(),
+        }
+    }
+
+    /// What follows from an event.
+    pub fn handle(&mut self, event: Event, now: Time, wall: UnixTime) -> Vec<Action> {
+        let mut turn = Turn {
+            now,
+            wall,
+            actions: Vec::new(),
+        };
+        match event {
+            Event::Letter { from, octets } => self.letter(from, &octets, &mut turn),
+            Event::Addresses { local, mapped } => {
+                self.seen.listens(local, mapped);
+                self.tell_reach(&mut turn);
+            }
+            Event::Way { prefix, distance } => self.way(prefix, distance, &mut turn),
+            Event::Introduced(nodes) => self.introduced(nodes, &mut turn),
+            Event::Adopted { node, kind, ours } => self.adopted(node, kind, ours, &mut turn),
+            Event::Up(node) => {
+                self.openings.up(node, now);
+                self.choose(topology::Event::Up { node }, &mut turn);
+            }
+            Event::Down(node) => self.lost(node, &mut turn),
+            Event::RoundTrip(node, round_trip) => {
+                self.choose(topology::Event::Measured { node, round_trip }, &mut turn);
+            }
+            Event::Routes(node, count) => {
+                self.choose(topology::Event::Routes { node, count }, &mut turn);
+            }
+            Event::Traffic(prefix, octets) => {
+                if let Some(destination) = self.contacts.owner(prefix) {
+                    let event = topology::Event::Traffic {
+                        destination,
+                        octets,
+                    };
+                    self.choose(event, &mut turn);
+                }
+            }
+            Event::Renewed(certificate) => self.desk.renew(*certificate),
+            Event::Trust(trust) => {
+                self.trust = *trust;
+                self.expel(&mut turn);
+            }
+            Event::Timer => self.wake(&mut turn),
+        }
+        turn.actions
+    }
+
+    /// When [`Event::Timer`] is due.
+    pub fn next_wakeup(&self) -> Time {
+        [
+            self.openings.due(),
+            self.mailbox.due(),
+            self.entry.due(),
+            self.contacts.due(),
+            self.seen.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.topology.next_wakeup(), Time::min)
+    }
+
+    /// What the network's registries have signed, as far as this node knows.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// This node's certificate.
+    pub fn certificate(&self) -> &Signed<Certificate> {
+        self.desk.own()
+    }
+
+    /// Nodes that may be reached by anybody and where they were met, the latest first.
+    pub fn remembered(&self) -> Vec<(NodeId, SocketAddr)> {
+        self.contacts.remembered()
+    }
+
+    /// How this node may be reached without the mesh.
+    pub fn card(&self) -> crate::letter::Card {
+        self.seen.card()
+    }
+
+    fn wake(&mut self, turn: &mut Turn) {
+        self.repeat_offers(turn);
+        self.repeat_letters(turn);
+        self.look_for_strangers(turn);
+        self.find_entry(turn);
+        self.ask_for_views(turn);
+        self.choose(topology::Event::Timer, turn);
+    }
+
+    /// Tells the choice of tunnels, and does what it wants.
+    fn choose(&mut self, event: topology::Event, turn: &mut Turn) {
+        for choice in self.topology.handle(event, turn.now) {
+            match choice {
+                Choice::Measure { node } => self.ping(node, turn),
+                Choice::Question { node, destinations } => self.question(node, destinations, turn),
+                Choice::Send { to, message } => self.send_choice(to, message, turn),
+                Choice::Open { node, ours, reason } => {
+                    self.open(node, ours, &reason.to_string(), turn);
+                }
+                Choice::Drain { node, reason } => turn.actions.push(Action::Drain {
+                    node,
+                    reason: reason.to_string(),
+                }),
+                Choice::Resume { node, reason } => turn.actions.push(Action::Resume {
+                    node,
+                    reason: reason.to_string(),
+                }),
+                Choice::Close { node, reason } => self.close(node, reason.to_string(), turn),
+            }
+        }
+    }
+
+    fn close(&mut self, node: NodeId, reason: String, turn: &mut Turn) {
+        if self.openings.close(node) {
+            turn.actions.push(Action::Close { node, reason });
+        }
+    }
+
+    fn lost(&mut self, node: NodeId, turn: &mut Turn) {
+        self.close(node, "nothing comes through it".to_owned(), turn);
+        self.choose(topology::Event::Down { node }, turn);
+    }
+
+    fn adopted(&mut self, node: NodeId, kind: Kind, ours: bool, turn: &mut Turn) {
+        self.openings.adopt(node, turn.now);
+        let reach = self.contacts.reach(node);
+        let event = topology::Event::Adopted {
+            node,
+            kind,
+            ours,
+            reach,
+        };
+        self.choose(event, turn);
+    }
+
+    fn tell_reach(&mut self, turn: &mut Turn) {
+        self.choose(topology::Event::Reach(self.seen.reach()), turn);
+    }
+
+    fn way(&mut self, prefix: Prefix, distance: Option<Micros>, turn: &mut Turn) {
+        if !self.is_of_network(prefix) || self.certificate().body.prefixes.contains(&prefix) {
+            return;
+        }
+        match distance {
+            Some(distance) => self.ways.insert(prefix, distance),
+            None => self.ways.remove(&prefix),
+        };
+        match self.contacts.owner(prefix) {
+            Some(node) => self.tell_candidate(node, turn),
+            None => self.contacts.stranger(prefix, distance.is_some(), turn.now),
+        }
+    }
+
+    /// The choice of tunnels hears what is known of a node by now, if that is another thing than before.
+    fn tell_candidate(&mut self, node: NodeId, turn: &mut Turn) {
+        let routed = self.is_routed(node);
+        if let Some(reach) = self.contacts.news(node, routed) {
+            let event = topology::Event::Candidate {
+                node,
+                reach,
+                routed,
+            };
+            self.choose(event, turn);
+        }
+    }
+
+    fn is_routed(&self, node: NodeId) -> bool {
+        self.distance(node).is_some()
+    }
+
+    fn distance(&self, node: NodeId) -> Option<Micros> {
+        let prefixes = self.contacts.prefixes(node)?;
+        let ways = prefixes.iter().filter_map(|prefix| self.ways.get(prefix));
+        ways.min().copied()
+    }
+
+    fn is_of_network(&self, prefix: Prefix) -> bool {
+        let network = &self.trust.parameters().body;
+        network.prefix.covers(prefix)
+    }
+
+    /// Where letters to a node go: over the mesh, if there is a way, else to where it was met.
+    fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        match (self.is_routed(node), self.contacts.home(node)) {
+            (true, Some(home)) => Some(SocketAddr::from((home, PORT))),
+            _ => self.contacts.met(node),
+        }
+    }
+
+    /// Whoever's certificate counts no more.
+    fn expel(&mut self, turn: &mut Turn) {
+        for node in self.contacts.all() {
+            let counts = (self.desk.certificate(node))
+                .is_none_or(|certificate| self.trust.verify(certificate, turn.wall).is_ok());
+            if !counts {
+                self.contacts.forget(node);
+                self.close(node, "its certificate counts no more".to_owned(), turn);
+                self.choose(topology::Event::Down { node }, turn);
+                turn.actions.push(Action::Remember);
+            }
+        }
+    }
+
+    fn known(&self) -> Known {
+        Known {
+            parameters: self.trust.parameters().body.version,
+            revocations: self
+                .trust
+                .revocations()
+                .map(|list| list.body.version)
+                .fold(0, u64::wrapping_add),
+        }
+    }
+}
+
+/// One event's time, and what follows from it.
+struct Turn {
+    now: Time,
+    wall: UnixTime,
+    actions: Vec<Action>,
+}
+
+/// The first address of a node's prefix is the node itself.
+pub fn home_of(prefix: Prefix) -> Option<Ipv6Addr> {
+    let std::net::IpAddr::V6(addr) = prefix.addr() else {
+        return None;
+    };
+    let first = u128::from(addr);
+    Some(Ipv6Addr::from(if prefix.is_host() {
+        first
+    } else {
+        first | 1
+    }))
+}

@@ -1,0 +1,151 @@
+//! Who can reach this node, from how others see it.
+//!
+//! A node that is seen as it sees itself, or that has a NAT's promise, can be reached by anybody. One that several others see at
+//! one and the same address has a NAT that keeps to it: a hole can be punched there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use hextet_types::Time;
+
+use super::{Node, Turn};
+use crate::{
+    certificate::NodeId,
+    letter::{Card, MAX_CANDIDATES, Said},
+    topology::Reach,
+};
+
+/// Others whose view counts; each one's last.
+const MAX_OBSERVERS: usize = 32;
+
+/// Others are asked again after that; after the longer one, when enough have answered.
+const SOON: Duration = Duration::from_secs(2);
+const LATER: Duration = Duration::from_secs(60);
+/// As many views make sure that a NAT keeps to one port.
+const ENOUGH: usize = 3;
+
+/// What is known of it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    told: Option<Reach>,
+    local: Vec<SocketAddr>,
+    mapped: Vec<SocketAddr>,
+    observed: BTreeMap<(NodeId, bool), SocketAddr>,
+    next: Time,
+}
+
+impl Seen {
+    pub const fn new(told: Option<Reach>) -> Seen {
+        Seen {
+            told,
+            local: Vec::new(),
+            mapped: Vec::new(),
+            observed: BTreeMap::new(),
+            next: Time::ZERO,
+        }
+    }
+
+    pub fn listens(&mut self, local: Vec<SocketAddr>, mapped: Vec<SocketAddr>) {
+        // Where it stands otherwise now, what others saw is past.
+        if local != self.local {
+            self.observed.clear();
+        }
+        (self.local, self.mapped) = (local, mapped);
+    }
+
+    /// Somebody has said from where our letter came; whether that is news.
+    pub fn observed(&mut self, by: NodeId, at: SocketAddr) -> bool {
+        let key = (by, at.is_ipv4());
+        if self.observed.len() >= MAX_OBSERVERS && !self.observed.contains_key(&key) {
+            self.observed.pop_first();
+        }
+        self.observed.insert(key, at) != Some(at)
+    }
+
+    pub fn reach(&self) -> Reach {
+        let seen = |at: &SocketAddr| self.local.contains(at);
+        if let Some(told) = self.told {
+            return told;
+        }
+        if !self.mapped.is_empty() || self.observed.values().any(seen) {
+            return Reach::Public;
+        }
+        let mut ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+        for at in self.observed.values() {
+            ports.entry(at.ip()).or_default().insert(at.port());
+        }
+        match ports.values().map(BTreeSet::len).min() {
+            Some(1) => Reach::Punchable,
+            Some(_) => Reach::Closed,
+            None if self.local.iter().any(|at| is_global(at.ip())) => Reach::Public,
+            None => Reach::Punchable,
+        }
+    }
+
+    /// What is sure comes first: a promise, what others saw, what the host says.
+    pub fn card(&self) -> Card {
+        let mut candidates = Vec::new();
+        let all = self.mapped.iter().chain(self.observed.values());
+        for at in all.chain(&self.local) {
+            if !candidates.contains(at) && candidates.len() < MAX_CANDIDATES {
+                candidates.push(*at);
+            }
+        }
+        Card {
+            reach: self.reach(),
+            candidates,
+        }
+    }
+
+    pub fn due(&self) -> Option<Time> {
+        Some(self.next)
+    }
+
+    pub fn is_ours(&self, at: SocketAddr) -> bool {
+        self.local.contains(&at)
+    }
+}
+
+impl Node {
+    /// Asks others from where our letters come, whether or not there are tunnels to them.
+    pub(super) fn ask_for_views(&mut self, turn: &mut Turn) {
+        if self.seen.next > turn.now {
+            return;
+        }
+        let views = self.seen.observed.len();
+        self.seen.next = turn.now + if views < ENOUGH { SOON } else { LATER };
+        let others = self.contacts.introduction(self.desk.node());
+        let seen = |node: &NodeId| {
+            let by = |is_v4| self.seen.observed.contains_key(&(*node, is_v4));
+            by(true) || by(false)
+        };
+        let (known, new): (Vec<_>, Vec<_>) = others.into_iter().partition(|(node, _)| seen(node));
+        for (node, at) in new.into_iter().chain(known).take(ENOUGH) {
+            let said = Said::Ping(self.seen.card());
+            let _ = self.write((Some(node), at), None, said, turn);
+        }
+    }
+}
+
+/// Whether an address may be anybody's in the world: not of a private net (RFC 1918, RFC 4193), a provider's NAT (RFC 6598) or one link.
+pub fn is_global(addr: IpAddr) -> bool {
+    const PRIVATE: u128 = 0xfc;
+    match addr {
+        IpAddr::V4(addr) => {
+            let [a, b, ..] = addr.octets();
+            let is_shared = a == 100 && b & 0xc0 == 64;
+            let is_local = addr.is_link_local() || addr.is_loopback() || addr.is_unspecified();
+            !(addr.is_private() || is_shared || is_local)
+        }
+        IpAddr::V6(addr) => {
+            let is_private = u128::from(addr) >> 120 & 0xfe == PRIVATE;
+            !is_private
+                && !addr.is_unicast_link_local()
+                && !addr.is_loopback()
+                && addr != Ipv6Addr::UNSPECIFIED
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Nodes in a small world: packets take time and get lost, some nodes are behind NATs, routes follow tunnels, the registry may be away.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use super::*;
+use crate::trust::tests::{Authority, NOW};
+
+/// One way, of every packet.
+const WAY: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Site {
+    Open,
+    BehindNat,
+}
+
+struct World {
+    authority: Authority,
+    nodes: BTreeMap<u8, Node>,
+    sites: BTreeMap<u8, Site>,
+    queue: BinaryHeap<Reverse<(Time, u64)>>,
+    events: BTreeMap<u64, (u8, Event)>,
+    number: u64,
+    now: Time,
+    plans: BTreeMap<(u8, u8), Plan>,
+    up: BTreeSet<(u8, u8)>,
+    ways: BTreeMap<u8, BTreeSet<u8>>,
+    /// Through a NAT comes what was sent out to before.
+    holes: BTreeSet<(u8, u8)>,
+    registry: Option<BTreeMap<u8, SocketAddr>>,
+    random: u64,
+    loss: u64,
+    starts: u8,
+}
+
+fn id(number: u8) -> NodeId {
+    NodeId(number.into())
+}
+
+fn prefix(number: u8) -> Prefix {
+    format!("2001:db8:0:{number:x}::/64").parse().unwrap()
+}
+
+fn outside(number: u8) -> SocketAddr {
+    match number % 2 {
+        0 => SocketAddr::from((Ipv4Addr::new(203, 0, 113, number), PORT)),
+        _ => SocketAddr::from((
+            Ipv6Addr::new(0x2001, 0xdb9, 0, 0, 0, 0, 0, number.into()),
+            PORT,
+        )),
+    }
+}
+
+fn number_at(at: SocketAddr) -> Option<(u8, bool)> {
+    match at.ip() {
+        IpAddr::V4(addr) => Some((addr.octets()[3], true)),
+        IpAddr::V6(addr) if addr.segments()[1] == 0xdb8 => {
+            Some((u8::try_from(addr.segments()[3]).ok()?, false))
+        }
+        IpAddr::V6(addr) => Some((u8::try_from(addr.segments()[7]).ok()?, true)),
+    }
+}
+
+impl World {
+    fn new(loss: u64) -> World {
+        World {
+            authority: Authority::new(1),
+            nodes: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            number: 0,
+            now: Time::ZERO,
+            plans: BTreeMap::new(),
+            up: BTreeSet::new(),
+            ways: BTreeMap::new(),
+            holes: BTreeSet::new(),
+            registry: Some(BTreeMap::new()),
+            random: 7,
+            loss,
+            starts: 0,
+        }
+    }
+
+    fn start(&mut self, number: u8, site: Site, remembered: &[u8]) {
+        self.starts += 1;
+        let certificate = self.authority.issue(|certificate| {
+            certificate.node = id(number);
+            certificate.key = SigningKey::from_seed(&[number; 32]).unwrap().public();
+            certificate.prefixes = vec![prefix(number)];
+            certificate.ipv4 = None;
+        });
+        let setup = Setup {
+            certificate,
+            key: SigningKey::from_seed(&[number; 32]).unwrap(),
+            trust: self.authority.trust(),
+            reach: None,
+            config: Config::default(),
+            seed: [self.starts; 32],
+        };
+        self.sites.insert(number, site);
+        let node = Node::new(setup, self.now, self.wall());
+        self.nodes.insert(number, node);
+        let local = match site {
+            Site::Open => outside(number),
+            Site::BehindNat => SocketAddr::from((Ipv4Addr::new(192, 168, 7, 7), PORT)),
+        };
+        self.tell(
+            number,
+            Event::Addresses {
+                local: vec![local],
+                mapped: Vec::new(),
+            },
+        );
+        let remembered = remembered.iter().map(|other| (id(*other), outside(*other)));
+        self.tell(number, Event::Introduced(remembered.collect()));
+    }
+
+    /// It is gone, with all that it held; others see that after a third of a second.
+    fn kill(&mut self, number: u8) {
+        self.nodes.remove(&number);
+        self.plans.retain(|(at, _), _| *at != number);
+        for (one, other) in std::mem::take(&mut self.up) {
+            if one == number {
+                self.later(Duration::from_millis(300), other, Event::Down(id(number)));
+            } else if other != number {
+                self.up.insert((one, other));
+            }
+        }
+        self.route();
+    }
+
+    fn wall(&self) -> UnixTime {
+        NOW.plus(100 + u64::from(self.starts) + self.now.as_nanos() / 1_000_000_000)
+    }
+
+    fn later(&mut self, wait: Duration, number: u8, event: Event) {
+        self.number += 1;
+        self.events.insert(self.number, (number, event));
+        self.queue.push(Reverse((self.now + wait, self.number)));
+    }
+
+    fn tell(&mut self, number: u8, event: Event) {
+        let wall = self.wall();
+        let Some(node) = self.nodes.get_mut(&number) else {
+            return;
+        };
+        for action in node.handle(event, self.now, wall) {
+            self.act(number, action);
+        }
+        if let Some(node) = self.nodes.get(&number) {
+            let wait = node.next_wakeup().saturating_since(self.now);
+            self.later(wait.max(Duration::from_millis(1)), number, Event::Timer);
+        }
+    }
+
+    fn act(&mut self, number: u8, action: Action) {
+        match action {
+            Action::Send { to, octets } => self.send(number, to, octets),
+            Action::Open(plan) => {
+                let other = u8::try_from(plan.node.0).unwrap();
+                self.plans.insert((number, other), *plan);
+                self.meet(number, other);
+            }
+            Action::Close { node, .. } => {
+                let other = u8::try_from(node.0).unwrap();
+                self.plans.remove(&(number, other));
+                self.up.remove(&(number, other));
+                if self.up.remove(&(other, number)) {
+                    self.later(Duration::from_millis(300), other, Event::Down(id(number)));
+                }
+                self.route();
+            }
+            Action::AskRegistry => self.ask_registry(number),
+            Action::Refused { from, refusal } => {
+                let forgot = matches!(refusal, Refusal::Unknown(_));
+                assert!(forgot, "{number} from {from}: {refusal}");
+            }
+            Action::Drain { .. } | Action::Resume { .. } | Action::Remember => {}
+        }
+    }
+
+    fn ask_registry(&mut self, number: u8) {
+        let reach = self.nodes[&number].card().reach;
+        let Some(registry) = &mut self.registry else {
+            return;
+        };
+        let others = registry.iter().filter(|(other, _)| **other != number);
+        let others = others.map(|(other, at)| (id(*other), *at)).collect();
+        if reach == Reach::Public {
+            registry.insert(number, outside(number));
+        }
+        self.later(4 * WAY, number, Event::Introduced(others));
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.random >> 33) % 100 < self.loss
+    }
+
+    fn send(&mut self, number: u8, to: SocketAddr, octets: Vec<u8>) {
+        let Some((other, straight)) = number_at(to) else {
+            return;
+        };
+        let from = if straight {
+            self.holes.insert((number, other));
+            let closed = self.sites.get(&other) == Some(&Site::BehindNat);
+            if closed && !self.holes.contains(&(other, number)) {
+                return;
+            }
+            outside(number)
+        } else {
+            if !self
+                .ways
+                .get(&number)
+                .is_some_and(|ways| ways.contains(&other))
+            {
+                return;
+            }
+            SocketAddr::from((home_of(prefix(number)).unwrap(), PORT))
+        };
+        if !self.is_lost() {
+            self.later(WAY, other, Event::Letter { from, octets });
+        }
+    }
+
+    /// A tunnel comes up once both ends have the other's key, and know where it is.
+    fn meet(&mut self, one: u8, other: u8) {
+        let (Some(a), Some(b)) = (self.plans.get(&(one, other)), self.plans.get(&(other, one)))
+        else {
+            return;
+        };
+        let public =
+            |plan: &Plan| PublicKey::from(&StaticSecret::from(plan.private_key)).to_bytes();
+        if a.peer_key != public(b) || b.peer_key != public(a) {
+            return;
+        }
+        assert!(a.candidates.contains(&outside(other)), "{a:?}");
+        assert!(b.candidates.contains(&outside(one)), "{b:?}");
+        for (at, with) in [(one, other), (other, one)] {
+            if self.up.insert((at, with)) {
+                self.later(2 * WAY, at, Event::Up(id(with)));
+            }
+        }
+        self.route();
+    }
+
+    /// Babel, at once.
+    fn route(&mut self) {
+        for from in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let mut reached = BTreeMap::from([(from, 0_u32)]);
+            let mut left = VecDeque::from([from]);
+            while let Some(at) = left.pop_front() {
+                for (_, next) in self.up.iter().filter(|(one, _)| *one == at) {
+                    if !reached.contains_key(next) {
+                        reached.insert(*next, reached[&at] + 1);
+                        left.push_back(*next);
+                    }
+                }
+            }
+            let before = self.ways.remove(&from).unwrap_or_default();
+            let now: BTreeSet<u8> = reached.keys().copied().filter(|to| *to != from).collect();
+            for to in before.union(&now) {
+                let distance = reached.get(to).map(|hops| Micros(hops * 20_000));
+                let event = Event::Way {
+                    prefix: prefix(*to),
+                    distance,
+                };
+                self.later(2 * WAY, from, event);
+            }
+            self.ways.insert(from, now);
+        }
+    }
+
+    fn run(&mut self, wait: Duration) {
+        let end = self.now + wait;
+        while let Some(Reverse((at, number))) = self.queue.peek().copied() {
+            if at > end {
+                break;
+            }
+            self.queue.pop();
+            self.now = self.now.max(at);
+            if let Some((node, event)) = self.events.remove(&number) {
+                // Of many wakeups the one that is due counts.
+                let idle = matches!(event, Event::Timer)
+                    && (self.nodes.get(&node)).is_none_or(|node| node.next_wakeup() > self.now);
+                if !idle {
+                    self.tell(node, event);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn all_reach_all(&self) -> bool {
+        let count = self.nodes.len() - 1;
+        self.nodes
+            .keys()
+            .all(|number| self.ways.get(number).map_or(0, BTreeSet::len) == count)
+    }
+
+    fn wait_for_all(&mut self, limit: Duration) -> Duration {
+        let begin = self.now;
+        while !self.all_reach_all() {
+            assert!(self.now < begin + limit, "{:?} {:?}", self.ways, self.up);
+            self.run(Duration::from_millis(20));
+        }
+        self.now.saturating_since(begin)
+    }
+
+    fn degree(&self, number: u8) -> usize {
+        self.up.iter().filter(|(one, _)| *one == number).count()
+    }
+}
+
+#[test]
+fn five_nodes_from_nothing_but_a_registry() {
+    let mut world = World::new(0);
+    for number in 1..=5 {
+        world.start(number, Site::Open, &[]);
+    }
+    let took = world.wait_for_all(Duration::from_secs(20));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    world.run(Duration::from_secs(60));
+    for number in 1..=5 {
+        assert!(world.degree(number) >= 2, "{number}: {:?}", world.up);
+    }
+}
+
+#[test]
+fn nats_and_losses_keep_nobody_out() {
+    let mut world = World::new(20);
+    world.start(1, Site::Open, &[]);
+    for number in 2..=9 {
+        let site = [Site::Open, Site::BehindNat][usize::from(number > 3)];
+        world.start(number, site, &[]);
+        world.run(Duration::from_secs(1));
+    }
+    world.wait_for_all(Duration::from_secs(120));
+    world.run(Duration::from_secs(120));
+    assert!(world.all_reach_all());
+    let between = |(one, other): &&(u8, u8)| *one > 3 && *other > 3;
+    assert!(world.up.iter().any(|pair| between(&pair)), "{:?}", world.up);
+    assert_eq!(world.nodes[&5].card().reach, Reach::Punchable);
+    assert_eq!(world.nodes[&2].card().reach, Reach::Public);
+}
+
+#[test]
+fn without_a_registry_a_node_comes_back_by_what_it_remembers() {
+    let mut world = World::new(5);
+    for number in 1..=5 {
+        world.start(number, Site::Open, &[]);
+    }
+    world.wait_for_all(Duration::from_secs(20));
+    world.run(Duration::from_secs(60));
+    world.registry = None;
+    let remembered = world.nodes[&3].remembered();
+    assert!(remembered.len() >= 2, "{remembered:?}");
+    world.kill(3);
+    world.run(Duration::from_millis(100));
+    assert!(world.all_reach_all(), "the others go on: {:?}", world.up);
+    let known: Vec<u8> = remembered
+        .iter()
+        .map(|(node, _)| u8::try_from(node.0).unwrap())
+        .collect();
+    world.start(3, Site::Open, &known);
+    let took = world.wait_for_all(Duration::from_secs(20));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn who_is_revoked_has_no_tunnel_and_gets_none() {
+    let mut world = World::new(0);
+    for number in 1..=4 {
+        world.start(number, Site::Open, &[]);
+    }
+    world.wait_for_all(Duration::from_secs(20));
+    world.run(Duration::from_secs(30));
+    let mut trust = world.authority.trust();
+    let list = world.authority.revoke(1, &[(id(2), u32::MAX)]);
+    trust.offer_revocations(list).unwrap();
+    for number in [1, 3, 4] {
+        world.tell(number, Event::Trust(Box::new(trust.clone())));
+    }
+    assert!(
+        world
+            .up
+            .iter()
+            .all(|(one, other)| ![*one, *other].contains(&2)),
+        "{:?}",
+        world.up
+    );
+    // What it writes from now on is refused, and says so.
+    world.nodes.remove(&2);
+    world.run(Duration::from_secs(30));
+    let remembered = world.nodes[&1].remembered();
+    assert!(remembered.iter().all(|(node, _)| *node != id(2)));
+    assert!(world.all_reach_all());
+}
+
+#[test]
+fn tunnels_of_an_earlier_run_are_taken_over() {
+    let mut world = World::new(0);
+    for number in 1..=3 {
+        world.start(number, Site::Open, &[]);
+    }
+    world.wait_for_all(Duration::from_secs(20));
+    world.run(Duration::from_secs(5));
+    let up = world.up.clone();
+    // The process ends and begins anew; the tunnels do not notice.
+    world.start(2, Site::Open, &[1, 3]);
+    for (_, other) in up.iter().filter(|(one, _)| *one == 2) {
+        let event = Event::Adopted {
+            node: id(*other),
+            kind: Kind::Random,
+            ours: true,
+        };
+        world.tell(2, event);
+    }
+    world.route();
+    world.run(Duration::from_secs(30));
+    assert!(world.up.is_superset(&up), "{up:?} {:?}", world.up);
+    assert!(world.all_reach_all());
+}
+
+#[test]
+fn addresses_that_are_not_the_worlds() {
+    let global = |text: &str| seen::is_global(text.parse().unwrap());
+    for text in ["192.0.2.1", "100.128.0.1", "172.32.0.1", "2001:db8::1"] {
+        assert!(global(text), "{text}");
+    }
+    for text in [
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "169.254.0.1",
+        "127.0.0.1",
+        "fd00::1",
+        "fe80::1",
+        "::1",
+        "::",
+    ] {
+        assert!(!global(text), "{text}");
+    }
+}
+
+#[test]
+fn who_can_reach_a_node() {
+    let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let mut seen = Seen::new(None);
+    seen.listens(vec![at("192.168.1.2:6697")], Vec::new());
+    assert_eq!(
+        seen.reach(),
+        Reach::Punchable,
+        "nobody has said anything yet"
+    );
+    seen.observed(id(1), at("198.51.100.7:6697"));
+    seen.observed(id(2), at("198.51.100.7:6697"));
+    assert_eq!(seen.reach(), Reach::Punchable);
+    assert_eq!(
+        seen.card().candidates,
+        [at("198.51.100.7:6697"), at("192.168.1.2:6697")]
+    );
+    seen.observed(id(2), at("198.51.100.7:40001"));
+    assert_eq!(seen.reach(), Reach::Closed, "each sees another port");
+    seen.listens(vec![at("192.168.1.2:6697")], vec![at("198.51.100.7:7000")]);
+    assert_eq!(seen.reach(), Reach::Public, "the NAT has promised");
+    seen.listens(vec![at("198.51.100.9:6697")], Vec::new());
+    assert_eq!(seen.reach(), Reach::Public);
+    let told = Seen::new(Some(Reach::Closed));
+    assert_eq!(told.reach(), Reach::Closed);
+}
