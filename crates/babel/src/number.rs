@@ -44,6 +44,9 @@ impl Metric {
     /// There is no way; a route with it is a retraction.
     pub const INFINITE: Metric = Metric(0xffff);
 
+    /// Added to a link, more than nearly any way besides costs, and little enough that several such links are one.
+    pub const DRAIN: Metric = Metric(8_192);
+
     /// Whether there is no way.
     pub const fn is_infinite(self) -> bool {
         self.0 == Metric::INFINITE.0

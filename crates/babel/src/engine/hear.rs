@@ -172,13 +172,12 @@ impl Engine {
 
     /// A Hello came, or did not. Whether it can be heard is what a neighbour waits for, so it learns of that at once.
     fn on_hellos(&mut self, peer: Peer, now: Time, work: impl FnOnce(&mut Neighbour)) {
-        let rule = self.links.get(&peer.link).map(|running| running.link.cost);
-        let (Some(rule), Some(neighbour)) = (rule, self.neighbours.get_mut(&peer)) else {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else {
             return;
         };
-        let before = neighbour.rxcost(rule);
+        let before = neighbour.is_heard();
         work(neighbour);
-        let has_changed = neighbour.rxcost(rule) != before;
+        let has_changed = neighbour.is_heard() != before;
         let (deadline, is_silent) = (neighbour.deadline(), neighbour.is_silent());
         if has_changed {
             self.hello_soon(peer.link, now);

@@ -51,6 +51,9 @@ pub enum Event {
     LinkDown(LinkId),
     /// Nothing comes through it, as is known from elsewhere (BFD, probes of a tunnel). It goes on, and is taken again when Hellos come.
     LinkDead(LinkId),
+    /// It costs so much more than its kind does, for both ends, from now on: nothing again, at 0. What is to be closed is left by all that
+    /// has another way first ([`Metric::DRAIN`], [`LinkStatus::routes`]).
+    LinkCost(LinkId, Metric),
     /// A datagram has come to [`PORT`](crate::PORT).
     Datagram {
         /// On that link.
@@ -171,6 +174,8 @@ enum Due {
 #[derive(Clone, Debug)]
 struct Running {
     link: Link,
+    /// What it costs besides.
+    extra: Metric,
     hello: Seqno,
     counter: Counter,
     /// When the last one was sent.
@@ -233,6 +238,7 @@ impl Engine {
             Event::LinkUp(id, link) => self.link_up(id, link, now),
             Event::LinkDown(id) => self.link_down(id, now),
             Event::LinkDead(id) => self.link_dead(id, now),
+            Event::LinkCost(id, extra) => self.link_cost(id, extra, now),
             Event::Datagram {
                 link,
                 from,
@@ -284,6 +290,7 @@ impl Engine {
         let index = self.random.octets();
         let running = self.links.entry(id).or_insert(Running {
             link: link.clone(),
+            extra: Metric::ZERO,
             hello,
             counter: Counter::new(index),
             hello_at: None,
@@ -318,6 +325,18 @@ impl Engine {
             }
             self.weigh(peer, now);
             self.neighbour_gone(peer, now);
+        }
+    }
+
+    fn link_cost(&mut self, id: LinkId, extra: Metric, now: Time) {
+        let Some(running) = self.links.get_mut(&id) else {
+            self.refuse(Refusal::NoLink(id));
+            return;
+        };
+        if running.extra != extra {
+            running.extra = extra;
+            self.hello_soon(id, now);
+            self.weigh_all(id, now);
         }
     }
 
@@ -374,7 +393,7 @@ impl Engine {
             return;
         };
         let before = neighbour.cost();
-        if !neighbour.weigh(running.link.cost) {
+        if !neighbour.weigh(running.link.cost, running.extra) {
             return;
         }
         let after = neighbour.cost();
@@ -384,6 +403,9 @@ impl Engine {
         }
         for to in destinations {
             self.choose(to, now);
+            if after > before {
+                self.seek_better(to, now);
+            }
         }
         if before.is_infinite() {
             self.ask_everything(peer, now);

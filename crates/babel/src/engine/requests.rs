@@ -168,6 +168,22 @@ impl Engine {
         }
     }
 
+    /// The present way has become dearer: of those that may not be taken, one may be clearly better now.
+    pub(super) fn seek_better(&mut self, to: Destination, now: Time) {
+        let best = (self.table.get(&to)).and_then(|entry| {
+            let not = match entry.choice? {
+                Choice::Own => return None,
+                Choice::Via(peer) => peer,
+            };
+            entry.best_unfeasible(Some(not), |peer| self.cost(peer))
+        });
+        if let Some((peer, route)) = best
+            && self.is_better(to, peer, route)
+        {
+            self.ask_newer(to, peer, route.router_id, now);
+        }
+    }
+
     /// Asks one neighbour for what would be feasible, and goes on asking for a while.
     pub(super) fn ask_newer(
         &mut self,

@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// Whether a route that may not be taken would be worth it.
-    fn is_better(&self, to: Destination, peer: Peer, route: Route) -> bool {
+    pub(super) fn is_better(&self, to: Destination, peer: Peer, route: Route) -> bool {
         let through = route.distance.metric.plus(self.cost(peer));
         let present = self.told_of(to).map(|told| told.distance.metric);
         present.is_some_and(|present| through.0 < present.0 - present.0 / WORSE)

@@ -11,7 +11,7 @@ use std::{
 
 use hextet_types::{Family, Time};
 
-use super::{Action, Due, Engine, hear::stamp};
+use super::{Action, Due, Engine, Running, hear::stamp};
 use crate::{
     GROUP,
     config::{Link, LinkId, NextHopV4},
@@ -138,16 +138,17 @@ impl Engine {
         // Whoever finds no room beside the Hello has no stamps: not always the same ones.
         let first = usize::from(seqno.0) % peers.len().max(1);
         let turned = peers.iter().cycle().skip(first).take(peers.len());
-        let ihus = turned.filter_map(|peer| self.ihu_to(*peer, &link));
+        let ihus = turned.filter_map(|peer| self.ihu_to(*peer));
         let tlvs: Vec<Tlv> = std::iter::once(hello).chain(ihus).collect();
         self.pack(Queue::All(id), &link, tlvs, &BTreeSet::new(), None, now);
     }
 
-    fn ihu_to(&self, peer: Peer, link: &Link) -> Option<Tlv> {
+    fn ihu_to(&self, peer: Peer) -> Option<Tlv> {
+        let Running { link, extra, .. } = self.links.get(&peer.link)?;
         let neighbour = self.neighbours.get(&peer)?;
         Some(Tlv::Ihu {
             to: Some(IpAddr::V6(peer.addr)),
-            rxcost: neighbour.rxcost(link.cost),
+            rxcost: neighbour.rxcost(link.cost, *extra),
             interval: Interval(link.hello.0.saturating_mul(IHU)),
             echo: neighbour.echo(),
         })

@@ -1,6 +1,10 @@
 //! What a node is like, for people.
 
-use std::{net::IpAddr, net::Ipv6Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use super::Engine;
 use crate::{
@@ -30,6 +34,10 @@ pub struct LinkStatus {
     pub link: LinkId,
     /// From where this node sends.
     pub addr: Ipv6Addr,
+    /// What it costs more than its kind does.
+    pub extra: Metric,
+    /// How many destinations are reached by it from here.
+    pub routes: usize,
     /// Who is there.
     pub neighbours: Vec<NeighbourStatus>,
 }
@@ -69,10 +77,11 @@ pub struct RouteStatus {
 impl Engine {
     /// What it is like.
     pub fn status(&self) -> Status {
+        let (links, used) = (self.links.keys(), self.used());
         Status {
             router_id: self.config.router_id,
             seqno: self.seqno,
-            links: self.links.keys().map(|id| self.link_status(*id)).collect(),
+            links: links.map(|id| self.link_status(*id, &used)).collect(),
             routes: self
                 .table
                 .keys()
@@ -81,7 +90,18 @@ impl Engine {
         }
     }
 
-    fn link_status(&self, link: LinkId) -> LinkStatus {
+    /// How many of the chosen routes leave by each link.
+    fn used(&self) -> BTreeMap<LinkId, usize> {
+        let mut used = BTreeMap::new();
+        for entry in self.table.values() {
+            if let Some(Choice::Via(peer)) = entry.choice {
+                *used.entry(peer.link).or_default() += 1;
+            }
+        }
+        used
+    }
+
+    fn link_status(&self, link: LinkId, used: &BTreeMap<LinkId, usize>) -> LinkStatus {
         let running = self.links.get(&link);
         let neighbours = self.peers_on(link).into_iter().filter_map(|peer| {
             let neighbour = self.neighbours.get(&peer)?;
@@ -95,6 +115,8 @@ impl Engine {
         LinkStatus {
             link,
             addr: running.map_or(Ipv6Addr::UNSPECIFIED, |running| running.link.addr),
+            extra: running.map_or(Metric::ZERO, |running| running.extra),
+            routes: used.get(&link).copied().unwrap_or_default(),
             neighbours: neighbours.collect(),
         }
     }

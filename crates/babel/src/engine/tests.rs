@@ -439,6 +439,58 @@ fn a_dead_link_is_left_at_once() {
     }
 }
 
+#[test]
+fn a_link_to_be_closed_is_left_where_there_is_another_way() {
+    const ELSEWHERE: &str = "2001:db8:6::/48";
+    let mut bench = Bench::new();
+    bench.tell(2, NET, (5, 1, 100));
+    bench.tell(12, NET, (5, 1, 190));
+    bench.tell(2, ELSEWHERE, (6, 1, 0));
+    bench.wait(SOON);
+    let used = |bench: &Bench| {
+        let links = bench.engine.status().links;
+        links.iter().map(|link| link.routes).collect::<Vec<_>>()
+    };
+    assert_eq!(used(&bench), [2, 0]);
+    bench.told(12);
+    bench.sent.clear();
+    bench.event(Event::LinkCost(LINK, Metric::DRAIN));
+    assert_eq!((bench.way(NET), bench.way(ELSEWHERE)), (Some(12), Some(2)));
+    assert_eq!(used(&bench), [1, 1]);
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(bench.metrics(12, ELSEWHERE), [Some(8_288)]);
+    let dear = |tlv: &Tlv| matches!(tlv, Tlv::Ihu { rxcost, .. } if rxcost.0 == 96 + 8_192);
+    assert!(
+        bench
+            .sent
+            .iter()
+            .any(|(link, _, tlv)| *link == LINK && dear(tlv))
+    );
+    bench.event(Event::LinkCost(LINK, Metric::ZERO));
+    assert_eq!((bench.way(NET), used(&bench)), (Some(2), vec![2, 0]));
+    // However dear: who has no other way goes by it.
+    bench.event(Event::LinkCost(LINK, Metric(60_000)));
+    assert_eq!(bench.way(ELSEWHERE), Some(2));
+    bench.event(Event::LinkCost(LinkId(9), Metric::DRAIN));
+    assert_eq!(bench.refused, [Refusal::NoLink(LinkId(9))]);
+}
+
+#[test]
+fn who_gets_dearer_asks_for_what_is_cheaper_and_may_not_be_taken() {
+    let mut bench = Bench::new();
+    bench.tell(2, NET, (5, 1, 100));
+    bench.tell(12, NET, (5, 1, 250));
+    bench.wait(SOON);
+    bench.sent.clear();
+    bench.event(Event::LinkCost(LINK, Metric::DRAIN));
+    assert_eq!(
+        (bench.way(NET), bench.requests(12)),
+        (Some(2), vec![(2, 64)])
+    );
+    bench.tell(12, NET, (5, 2, 250));
+    assert_eq!(bench.way(NET), Some(12));
+}
+
 /// Neighbour 12 is alone on its link. Of what is sent there nothing comes back.
 fn carry(bench: &mut Bench, heard: Option<Time>) {
     let event = Event::Traffic(OTHER, Some(bench.now), heard);

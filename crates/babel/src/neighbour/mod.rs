@@ -20,6 +20,8 @@ use crate::{
 const WINDOW: u32 = 3;
 /// … must have come (RFC 8966 appendix A.2.1).
 const ENOUGH: u32 = 2;
+/// What can be used costs no more.
+const DEAREST: u16 = Metric::INFINITE.0 - 1;
 /// A cost that differs by less than this part of it is the same.
 const STEADY: u16 = 8;
 
@@ -141,11 +143,15 @@ impl Neighbour {
         self.to_all.is_silent() && self.to_us.is_silent()
     }
 
-    /// What it costs the neighbour to send to us, as it is told.
-    pub fn rxcost(&self, rule: Cost) -> Metric {
-        let came = self.to_all.came(WINDOW).max(self.to_us.came(WINDOW));
-        if came >= ENOUGH {
-            rule.base
+    /// Whether enough of its last Hellos came.
+    pub fn is_heard(&self) -> bool {
+        self.to_all.came(WINDOW).max(self.to_us.came(WINDOW)) >= ENOUGH
+    }
+
+    /// What it costs the neighbour to send to us over a link that costs so much more than its kind, as it is told.
+    pub fn rxcost(&self, rule: Cost, extra: Metric) -> Metric {
+        if self.is_heard() {
+            Metric(rule.base.plus(extra).0.min(DEAREST))
         } else {
             Metric::INFINITE
         }
@@ -157,10 +163,13 @@ impl Neighbour {
     }
 
     /// Computes that anew; whether it has changed. Small changes are none.
-    pub fn weigh(&mut self, rule: Cost) -> bool {
-        let cost = match (self.rxcost(rule), self.txcost) {
+    pub fn weigh(&mut self, rule: Cost, extra: Metric) -> bool {
+        let cost = match (self.rxcost(rule, extra), self.txcost) {
             (Metric::INFINITE, _) | (_, Metric::INFINITE) => Metric::INFINITE,
-            (_, txcost) => txcost.plus(rule.of_rtt(self.rtt.least())),
+            (_, txcost) => {
+                let all = txcost.plus(rule.of_rtt(self.rtt.least())).plus(extra);
+                Metric(all.0.min(DEAREST))
+            }
         };
         let both_finite = !cost.is_infinite() && !self.cost.is_infinite();
         let is_steady = both_finite && cost.0.abs_diff(self.cost.0) <= self.cost.0 / STEADY;
@@ -191,24 +200,27 @@ mod tests {
         let (rule, mut neighbour) = (Cost::WIRED, Neighbour::default());
         hear(&mut neighbour, 1, Time::ZERO);
         neighbour.heard_us(Metric(96));
-        assert!(!neighbour.weigh(rule), "one Hello is not enough");
+        assert!(
+            !neighbour.weigh(rule, Metric::ZERO),
+            "one Hello is not enough"
+        );
         hear(&mut neighbour, 2, Time::from_secs(1));
-        assert!(neighbour.weigh(rule));
+        assert!(neighbour.weigh(rule, Metric::ZERO));
         assert_eq!(
-            (neighbour.cost(), neighbour.rxcost(rule)),
+            (neighbour.cost(), neighbour.rxcost(rule, Metric::ZERO)),
             (Metric(96), Metric(96))
         );
         neighbour.forget_us();
-        assert!(neighbour.weigh(rule));
+        assert!(neighbour.weigh(rule, Metric::ZERO));
         assert_eq!(
-            (neighbour.cost(), neighbour.rxcost(rule)),
+            (neighbour.cost(), neighbour.rxcost(rule, Metric::ZERO)),
             (Metric::INFINITE, Metric(96))
         );
         neighbour.heard_us(Metric(96));
         neighbour.miss(Time::from_secs(4));
         assert!(!neighbour.is_silent());
-        assert!(!neighbour.weigh(rule), "two Hellos missed");
-        assert_eq!(neighbour.rxcost(rule), Metric::INFINITE);
+        assert!(!neighbour.weigh(rule, Metric::ZERO), "two Hellos missed");
+        assert_eq!(neighbour.rxcost(rule, Metric::ZERO), Metric::INFINITE);
         neighbour.is_lost();
         assert!(neighbour.is_silent());
     }
@@ -221,7 +233,7 @@ mod tests {
         let mut costs = Vec::new();
         for txcost in [800, 880, 900, 901, 790, 788, 787, u16::MAX] {
             neighbour.heard_us(Metric(txcost));
-            if neighbour.weigh(rule) {
+            if neighbour.weigh(rule, Metric::ZERO) {
                 costs.push(neighbour.cost().0);
             }
         }

@@ -50,6 +50,8 @@ pub struct Wire {
     /// Of a thousand packets.
     pub loss: u64,
     pub up: bool,
+    /// The ends that want to be rid of it.
+    pub drained: BTreeSet<usize>,
 }
 
 pub struct Node {
@@ -176,6 +178,18 @@ impl Net {
             ..Link::tunnel(addr(node))
         };
         self.event(node, Event::LinkUp(link_id(wire), link));
+        self.drain(node, wire);
+    }
+
+    /// Says what the link costs besides.
+    pub fn drain(&mut self, node: usize, wire: usize) {
+        let is_drained = self.wires[wire].drained.contains(&node);
+        let extra = if is_drained {
+            Metric::DRAIN
+        } else {
+            Metric::ZERO
+        };
+        self.event(node, Event::LinkCost(link_id(wire), extra));
     }
 
     pub fn originate(&mut self, node: usize, to: Destination, metric: Metric) {
@@ -370,7 +384,8 @@ impl Net {
     /// What a wire costs by its round trip, as nodes reckon it.
     fn cost(wire: &Wire) -> u64 {
         let millis = wire.delay.as_micros() * 2 * 10 / 1_000;
-        16 + u64::try_from(millis).unwrap().min(10_000)
+        let drained = wire.drained.len() as u64 * u64::from(Metric::DRAIN.0);
+        16 + u64::try_from(millis).unwrap().min(10_000) + drained
     }
 
     /// The least distance of each node to a destination; none where there is no way.

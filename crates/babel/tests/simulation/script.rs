@@ -1,6 +1,6 @@
 //! What befalls a mesh, by a seed.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use hextet_babel::{
     Event,
@@ -97,6 +97,7 @@ fn connect(net: &mut Net, ends: Vec<usize>) {
         delay: Duration::from_micros(micros + net.random.below(micros)),
         loss: net.random.below(4) * 50,
         up: true,
+        drained: BTreeSet::new(),
     };
     net.wires.push(wire);
 }
@@ -105,7 +106,7 @@ fn connect(net: &mut Net, ends: Vec<usize>) {
 fn change(net: &mut Net) {
     let wire = usize::try_from(net.random.below(net.wires.len() as u64)).unwrap();
     let node = usize::try_from(net.random.below(net.nodes.len() as u64)).unwrap();
-    match net.random.below(10) {
+    match net.random.below(11) {
         0 | 1 => cut(net, wire),
         2..=4 => mend(net, wire),
         5 => {
@@ -119,6 +120,7 @@ fn change(net: &mut Net) {
             net.wires[wire].delay = Duration::from_micros(micros + net.random.below(micros));
         }
         7 => part(net),
+        9 => drain(net, wire),
         8 => {
             let to = prefix(node, usize::try_from(net.random.below(3)).unwrap());
             if net.own(node).contains(&to) {
@@ -150,6 +152,22 @@ fn mend(net: &mut Net, wire: usize) {
     net.wires[wire].up = true;
     for end in net.wires[wire].ends.clone() {
         net.link_up(end, wire);
+    }
+}
+
+/// One end wants to be rid of a link, or does not any more. Where more than two are, that is no cost of a link alone.
+fn drain(net: &mut Net, wire: usize) {
+    let ends = net.wires[wire].ends.clone();
+    if ends.len() > 2 {
+        return;
+    }
+    let end = ends[usize::try_from(net.random.below(2)).unwrap()];
+    let drained = &mut net.wires[wire].drained;
+    if !drained.remove(&end) {
+        drained.insert(end);
+    }
+    if net.wires[wire].up {
+        net.drain(end, wire);
     }
 }
 
