@@ -52,6 +52,9 @@ pub enum Error {
     /// A sysctl outside the paths that the caller allows.
     #[error("write sysctl {0}: not among the sysctls that this host lets hextet set")]
     SysctlNotAllowed(String),
+    /// Neither built in nor as a module.
+    #[error("there is no WireGuard in this kernel")]
+    NoWireGuard,
     /// The port's eBPF programs could not be loaded.
     #[error(
         "load the eBPF programs of a port: {0} (needs CAP_BPF and CAP_NET_ADMIN, kernel 5.15 or later)"

@@ -5,7 +5,7 @@ use hextet_model::state::Netns;
 use crate::{
     conntrack, netlink, nft,
     route::{Indexes, address, entry, fdb, link, made, neighbour, rule},
-    tc, xfrm,
+    tc, wireguard, xfrm,
 };
 
 /// Reads a datagram as every socket of ours might.
@@ -35,6 +35,7 @@ pub fn read_datagram(octets: &[u8]) {
             xfrm::concerns_us(&answer),
             tc::read_qdisc(&answer),
         );
+        let _ = (wireguard::read(&answer), wireguard::read_family(&answer));
         conntrack::read_any(&answer);
         nft::read_any(&answer);
         netlink::hear(&answer);

@@ -389,7 +389,7 @@ pub(super) fn dump_made(netns: &Netns, all: &Surveys, found: &mut BTreeMap<Key, 
                 Key::Veth(netns.clone(), is.name.clone()),
                 read_veth(netns, is, all),
             ),
-            Kind::Other => continue,
+            Kind::WireGuard | Kind::Other => continue,
         };
         let standing = match object {
             Some((object, true)) if is_set_up(is) => object.into(),

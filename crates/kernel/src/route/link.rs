@@ -69,6 +69,8 @@ pub enum Kind {
     Veth,
     /// A VXLAN device.
     Vxlan(super::made::VxlanIs),
+    /// A WireGuard device.
+    WireGuard,
     /// Anything else.
     #[default]
     Other,

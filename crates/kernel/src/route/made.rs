@@ -1,4 +1,4 @@
-//! Links that we make, veth pairs and VXLAN devices: making them (`RTM_NEWLINK`), and reading what they are.
+//! Links that we make, veth pairs, VXLAN and WireGuard devices: making them (`RTM_NEWLINK`), and reading what they are.
 //!
 //! They are known to be ours by the group of a device, or of one end of a pair, which it has from the moment in which
 //! it comes into being. They are made down. Each gets its index from us, because the kernel takes a request without one for a request about
@@ -69,6 +69,7 @@ pub fn read(info: Attrs<'_>) -> Kind {
     match info.get(IFLA_INFO_KIND).and_then(text) {
         Some("veth") => Kind::Veth,
         Some("vxlan") => read_vxlan(data).map_or(Kind::Other, Kind::Vxlan),
+        Some("wireguard") => Kind::WireGuard,
         _ => Kind::Other,
     }
 }
@@ -137,6 +138,16 @@ pub fn vxlan(batch: &mut Batch, vxlan: &Vxlan, index: u32, netns: BorrowedFd<'_>
                 .be16(IFLA_VXLAN_PORT, vxlan.port);
         });
     });
+}
+
+/// Makes a WireGuard device of that group, down and without keys, where this is sent.
+pub fn wireguard(batch: &mut Batch, name: &IfName, group: u32) {
+    new_link(batch, 0)
+        .text(IFLA_IFNAME, name.as_str())
+        .ne32(IFLA_GROUP, group)
+        .nest(IFLA_LINKINFO, |m| {
+            m.text(IFLA_INFO_KIND, "wireguard");
+        });
 }
 
 fn new_link(batch: &mut Batch, index: u32) -> Message<'_> {
