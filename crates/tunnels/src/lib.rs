@@ -13,6 +13,7 @@ mod datagrams;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod inward;
+pub mod kernel;
 mod key;
 mod outward;
 pub mod process;

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::archive::Archive;
+use super::{GuestSpec, archive::Archive, program};
 use crate::{Error, node::succeed};
 
 /// What a guest's network card needs.
@@ -51,13 +51,8 @@ impl Kernel {
         image.unwrap_or_else(|| self.directory.join("boot/vmlinuz"))
     }
 
-    /// Writes the initial RAM disk for a guest: BusyBox, our scripts, its configuration and modules.
-    pub(super) fn write_initrd(
-        &self,
-        path: &Path,
-        config: &str,
-        modules: &[String],
-    ) -> Result<(), Error> {
+    /// Writes the initial RAM disk for a guest: BusyBox, our scripts, its configuration, modules and programs.
+    pub(super) fn write_initrd(&self, path: &Path, spec: &GuestSpec) -> Result<(), Error> {
         let busybox = fs::read(BUSYBOX).map_err(no_busybox)?;
         let mut archive = Archive::default();
         for directory in ["bin", "dev", "etc", "modules", "proc", "sys"] {
@@ -68,14 +63,15 @@ impl Kernel {
         archive.file("init", include_bytes!("init.sh"));
         archive.file("bound.sh", include_bytes!("bound.sh"));
         archive.file("answer.sh", include_bytes!("answer.sh"));
-        archive.file("config", config.as_bytes());
+        archive.file("config", spec.config().as_bytes());
         let wanted = MODULES
             .iter()
             .map(|name| (*name).to_owned())
-            .chain(modules.iter().cloned());
+            .chain(spec.modules.iter().cloned());
         for (number, (name, module)) in self.modules(wanted.collect())?.iter().enumerate() {
             archive.file(&format!("modules/{number:03}-{name}.ko"), module);
         }
+        program::add(&mut archive, &spec.programs)?;
         fs::write(path, archive.finish()).map_err(Error::io(format!("write {}", path.display())))
     }
 

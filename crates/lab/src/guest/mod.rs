@@ -8,6 +8,7 @@
 mod archive;
 mod image;
 mod migrate;
+mod program;
 mod tap;
 
 use std::{
@@ -47,6 +48,8 @@ pub struct GuestSpec {
     pub network: GuestNetwork,
     /// Kernel modules beyond those for its network card, by name, such as `wireguard`.
     pub modules: Vec<String>,
+    /// Programs of ours, to be found in its `/bin` with what they are linked to.
+    pub programs: Vec<PathBuf>,
     /// MiB.
     pub memory: u32,
 }
@@ -90,6 +93,7 @@ impl GuestSpec {
             mac,
             network,
             modules: Vec::new(),
+            programs: Vec::new(),
             memory: 160,
         }
     }
@@ -172,7 +176,7 @@ impl Lab {
         let (initrd, console, socket) = (file("initrd"), file("console"), file("socket"));
         let monitor = file("monitor");
         let incoming = waits.then(|| file("incoming"));
-        kernel.write_initrd(&initrd, &spec.config(), &spec.modules)?;
+        kernel.write_initrd(&initrd, spec)?;
         let mut command = qemu(kernel, spec, &initrd, &console, &socket);
         let monitor_at = format!("unix:{},server=on,wait=off", monitor.display());
         command.arg("-qmp").arg(monitor_at);
