@@ -4,11 +4,12 @@
 //!
 //! [`key`] signs and checks, [`signed`] is what all that is signed has in common; [`certificate`] says who a node is, [`issuers`] who may
 //! say so, [`parameters`] what holds for a whole network, [`revocation`] which certificates count no more, and [`trust`] judges by all of
-//! these. [`token`] is how somebody is let in, [`allocator`] which addresses are free. [`topology`] chooses tunnels,
-//! [`letter`] is how nodes agree on them, and [`node`] is one that does all this.
+//! these; [`gossip`] brings all that to every node. [`token`] is how somebody is let in, [`allocator`] which addresses are free. [`topology`]
+//! chooses tunnels, [`letter`] is how nodes agree on them, and [`node`] is one that does all this.
 
 pub mod allocator;
 pub mod certificate;
+pub mod gossip;
 pub mod issuers;
 pub mod key;
 pub mod label;

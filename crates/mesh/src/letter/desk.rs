@@ -136,6 +136,19 @@ impl Desk {
         correspondent.map(|correspondent| &correspondent.certificate)
     }
 
+    /// Forgets correspondents whose certificates count no more, and says why: for when the trust has changed, and once a minute, since certificates end.
+    /// Tunnels with them are to be closed. Their next certificates, if they show any that count, are taken as ever.
+    pub fn cast_out(&mut self, trust: &Trust, now: UnixTime) -> Vec<(NodeId, trust::Refusal)> {
+        let correspondents = self.correspondents.iter();
+        let out: Vec<_> = correspondents
+            .filter_map(|(node, one)| Some((*node, trust.stands(&one.certificate, now).err()?)))
+            .collect();
+        for (node, _) in &out {
+            self.correspondents.remove(node);
+        }
+        out
+    }
+
     /// Writes a letter: gives its number, and its octets.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ pub use envelope::Envelope;
 
 use crate::{
     certificate::{NodeId, UnixTime},
+    gossip::{Digest, Holding},
     key::{Domain, NetworkId, SIGNATURE_LEN},
     signed::{Body, Malformed},
     topology::{Message, Reach},
@@ -33,6 +34,8 @@ pub const MAX_CANDIDATES: usize = 8;
 pub const MAX_DESTINATIONS: usize = 48;
 /// Nodes that are near to who answers.
 pub const MAX_NEAR: usize = 4;
+/// Octets of a document in one letter: what fits beside all but the longest certificates.
+pub const MAX_PIECE: usize = 768;
 /// Nodes that somebody is told of who knows none.
 pub const MAX_INTRODUCED: usize = 16;
 
@@ -57,14 +60,9 @@ pub struct Letter {
     pub said: Said,
 }
 
-/// Which parameters and revocations a node has.
+/// A digest of the parameters and revocations that a node has ([`Gossip::known`](crate::gossip::Gossip::known)); 0 where it knows nothing yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    /// The version of the parameters.
-    pub parameters: u64,
-    /// The versions of all lists of revocations, added up: none ever shrinks.
-    pub revocations: u64,
-}
+pub struct Known(pub u64);
 
 /// What a letter says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +96,26 @@ pub enum Said {
     Introduced(Vec<(NodeId, SocketAddr)>),
     /// About the choice of tunnels.
     Topology(Message),
+    /// "I have these documents": at most [`MAX_DOCUMENTS`](crate::gossip::MAX_DOCUMENTS), ascending.
+    Holdings(Vec<Holding>),
+    /// "Let me have these octets of that document."
+    Wanted {
+        /// Which.
+        digest: Digest,
+        /// From there.
+        offset: u32,
+        /// So many, 1 to [`MAX_PIECE`].
+        len: u16,
+    },
+    /// The answer.
+    Piece {
+        /// Of that document.
+        digest: Digest,
+        /// Begins there.
+        offset: u32,
+        /// 1 to [`MAX_PIECE`].
+        octets: Vec<u8>,
+    },
 }
 
 /// How a node may be reached without the mesh.
@@ -145,8 +163,7 @@ impl Body for Letter {
         out.extend(self.at.0.to_be_bytes());
         out.extend(self.number.to_be_bytes());
         put_option(out, self.answers);
-        out.extend(self.known.parameters.to_be_bytes());
-        out.extend(self.known.revocations.to_be_bytes());
+        out.extend(self.known.0.to_be_bytes());
         said::put(out, &self.said);
     }
 
@@ -158,17 +175,14 @@ impl Body for Letter {
             at: UnixTime(wire::u64_of(reader, "the time")?),
             number: wire::u64_of(reader, "the number")?,
             answers: option(reader, "what is answered")?,
-            known: Known {
-                parameters: wire::u64_of(reader, "the version of parameters")?,
-                revocations: wire::u64_of(reader, "the version of revocations")?,
-            },
+            known: Known(wire::u64_of(reader, "what the writer knows")?),
             said: said::read(reader)?,
         })
     }
 }
 
 /// Octets of what no letter is without: version, signer and signature included.
-pub const LEAST_LEN: usize = 1 + 8 + 8 + 1 + 8 + 8 + 1 + 8 + 8 + 1 + 8 + SIGNATURE_LEN;
+pub const LEAST_LEN: usize = 1 + 8 + 8 + 1 + 8 + 8 + 1 + 8 + 1 + 8 + SIGNATURE_LEN;
 
 fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
     out.push(u8::from(value.is_some()));

@@ -5,10 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hextet_types::octets::{Reader, put_u16, put_u32};
 
 use super::{
-    Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, Micros, Offer, Said, flag,
+    Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, MAX_PIECE, Micros, Offer,
+    Said, flag,
 };
 use crate::{
     certificate::NodeId,
+    gossip::{Digest, Document, Holding, MAX_DOCUMENTS, Rank},
+    key::KeyId,
     topology::{Kind, Message, Reach, Refusal, Walk},
     wire::{self, Field, Malformed},
 };
@@ -26,6 +29,12 @@ const GRANT: u8 = 9;
 const REFUSE: u8 = 10;
 const DRAINING: u8 = 11;
 const RESUMED: u8 = 12;
+const HOLDINGS: u8 = 13;
+const WANTED: u8 = 14;
+const PIECE: u8 = 15;
+
+const PARAMETERS: u8 = 0;
+const REVOCATIONS: u8 = 1;
 
 const REACHES: [Reach; 3] = [Reach::Public, Reach::Punchable, Reach::Closed];
 const KINDS: [Kind; 4] = [Kind::Entry, Kind::Random, Kind::Near, Kind::Gain];
@@ -81,6 +90,7 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
             }
         }
         Said::Topology(message) => put_message(out, message),
+        Said::Holdings(_) | Said::Wanted { .. } | Said::Piece { .. } => put_gossip(out, said),
     }
 }
 
@@ -97,6 +107,53 @@ fn card(reader: &mut Reader<'_>) -> Result<Card, Malformed> {
         reach: one(reader, "who can reach the writer", &REACHES)?,
         candidates: many(reader, "the candidates", MAX_CANDIDATES, endpoint)?,
     })
+}
+
+fn put_gossip(out: &mut Vec<u8>, said: &Said) {
+    match said {
+        Said::Holdings(holdings) => {
+            out.push(HOLDINGS);
+            wire::put_count(out, holdings.len());
+            holdings.iter().for_each(|one| put_holding(out, one));
+        }
+        Said::Wanted {
+            digest,
+            offset,
+            len,
+        } => {
+            out.push(WANTED);
+            out.extend(digest.0);
+            put_u32(out, *offset);
+            put_u16(out, *len);
+        }
+        Said::Piece {
+            digest,
+            offset,
+            octets,
+        } => {
+            out.push(PIECE);
+            out.extend(digest.0);
+            put_u32(out, *offset);
+            put_u16(out, u16::try_from(octets.len()).unwrap_or(u16::MAX));
+            out.extend(octets);
+        }
+        _ => {}
+    }
+}
+
+fn put_holding(out: &mut Vec<u8>, holding: &Holding) {
+    match holding.document {
+        Document::Parameters => out.push(PARAMETERS),
+        Document::Revocations(key) => {
+            out.push(REVOCATIONS);
+            out.extend(key.0);
+        }
+    }
+    put_u32(out, holding.rank.issuers);
+    out.extend(holding.rank.version.to_be_bytes());
+    out.extend(holding.rank.tie.to_be_bytes());
+    put_u32(out, holding.len);
+    out.extend(holding.digest.0);
 }
 
 fn put_message(out: &mut Vec<u8>, message: &Message) {
@@ -131,7 +188,8 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
 }
 
 pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
-    Ok(match reader.u8().need("the kind")? {
+    let kind = reader.u8().need("the kind")?;
+    Ok(match kind {
         PING => Said::Ping(card(reader)?),
         PONG => Said::Pong {
             observed: endpoint(reader)?,
@@ -160,7 +218,54 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
             });
             Said::Introduced(nodes?)
         }
+        HOLDINGS | WANTED | PIECE => gossip(kind, reader)?,
         kind => Said::Topology(message(kind, reader)?),
+    })
+}
+
+fn gossip(kind: u8, reader: &mut Reader<'_>) -> Result<Said, Malformed> {
+    if kind == HOLDINGS {
+        let holdings = many(reader, "the documents", MAX_DOCUMENTS, holding)?;
+        return match holdings.is_sorted_by(|a, b| a.document < b.document) {
+            true => Ok(Said::Holdings(holdings)),
+            false => Err(Malformed::Value("the order of documents")),
+        };
+    }
+    let digest = Digest(reader.array().need("a document's digest")?);
+    let offset = u32_of(reader, "a piece's begin")?;
+    let len = reader.u16().need("a piece's length")?;
+    if !(1..=MAX_PIECE).contains(&usize::from(len)) {
+        return Err(Malformed::Value("a piece's length"));
+    }
+    Ok(match kind {
+        WANTED => Said::Wanted {
+            digest,
+            offset,
+            len,
+        },
+        _ => Said::Piece {
+            digest,
+            offset,
+            octets: reader.take(len.into()).need("a piece")?.to_vec(),
+        },
+    })
+}
+
+fn holding(reader: &mut Reader<'_>) -> Result<Holding, Malformed> {
+    let document = match reader.u8().need("a document's kind")? {
+        PARAMETERS => Document::Parameters,
+        REVOCATIONS => Document::Revocations(KeyId(reader.array().need("a list's signer")?)),
+        _ => return Err(Malformed::Value("a document's kind")),
+    };
+    Ok(Holding {
+        document,
+        rank: Rank {
+            issuers: u32_of(reader, "the version of the issuers")?,
+            version: wire::u64_of(reader, "a document's version")?,
+            tie: wire::u64_of(reader, "a document's signature")?,
+        },
+        len: u32_of(reader, "a document's length")?,
+        digest: Digest(reader.array().need("a document's digest")?),
     })
 }
 

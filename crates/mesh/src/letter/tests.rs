@@ -2,12 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+    sample::select,
+};
 
 use super::*;
 use crate::{
     certificate::{Certificate, tests::certificate},
-    key::SigningKey,
+    gossip::{Document, MAX_DOCUMENTS, Rank},
+    key::{KeyId, SigningKey},
     signed::Signed,
     topology::{Kind, Refusal as TunnelRefusal, Walk},
     trust::{
@@ -71,6 +77,36 @@ fn any_message() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn any_digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest)
+}
+
+fn any_holdings() -> impl Strategy<Value = Vec<Holding>> {
+    let rank = (any::<u32>(), any::<u64>(), any::<u64>());
+    let rank = rank.prop_map(|(issuers, version, tie)| Rank {
+        issuers,
+        version,
+        tie,
+    });
+    let documents = btree_map(
+        option::of(any::<[u8; 8]>()),
+        (rank, any::<u32>(), any_digest()),
+        0..=MAX_DOCUMENTS,
+    );
+    documents.prop_map(|documents| {
+        let holdings = documents.into_iter().map(|(key, (rank, len, digest))| {
+            let list = |key| Document::Revocations(KeyId(key));
+            Holding {
+                document: key.map_or(Document::Parameters, list),
+                rank,
+                len,
+                digest,
+            }
+        });
+        holdings.collect()
+    })
+}
+
 fn any_card() -> impl Strategy<Value = Card> {
     let candidates = vec(any_endpoint(), 0..=MAX_CANDIDATES);
     (any_reach(), candidates).prop_map(|(reach, candidates)| Card { reach, candidates })
@@ -92,6 +128,22 @@ fn any_said() -> impl Strategy<Value = Said> {
         Just(Said::Introduce),
         vec((any_node(), any_endpoint()), 0..=MAX_INTRODUCED).prop_map(Said::Introduced),
         any_message().prop_map(Said::Topology),
+        any_holdings().prop_map(Said::Holdings),
+        (any_digest(), any::<u32>(), 1..=MAX_PIECE).prop_map(|(digest, offset, len)| {
+            let len = u16::try_from(len).expect("short");
+            Said::Wanted {
+                digest,
+                offset,
+                len,
+            }
+        }),
+        (any_digest(), any::<u32>(), vec(any::<u8>(), 1..=MAX_PIECE)).prop_map(
+            |(digest, offset, octets)| Said::Piece {
+                digest,
+                offset,
+                octets
+            }
+        ),
     ]
 }
 
@@ -118,10 +170,10 @@ proptest! {
         said in any_said(),
         to in option::of(any_node()),
         answers in option::of(any::<u64>()),
-        numbers in any::<[u64; 6]>(),
+        numbers in any::<[u64; 5]>(),
         shown in any::<bool>(),
     ) {
-        let [network, from, at, number, parameters, revocations] = numbers;
+        let [network, from, at, number, known] = numbers;
         let letter = Letter {
             network: NetworkId(network),
             from: NodeId(from),
@@ -129,7 +181,7 @@ proptest! {
             at: UnixTime(at),
             number,
             answers,
-            known: Known { parameters, revocations },
+            known: Known(known),
             said,
         };
         let envelope = Envelope {
@@ -144,7 +196,7 @@ proptest! {
 
     /// One way to write each: what is read is written the same.
     #[test]
-    fn any_octets_are_taken(octets in vec(any::<u8>(), 0..400), kind in 0_u8..14, rest in vec(0_u8..7, 0..300)) {
+    fn any_octets_are_taken(octets in vec(any::<u8>(), 0..400), kind in 0_u8..17, rest in vec(0_u8..7, 0..300)) {
         if let Ok(envelope) = Envelope::decode(&octets) {
             prop_assert_eq!(envelope.encode(), octets);
         }
@@ -392,4 +444,27 @@ fn what_does_not_fit_is_not_sent() {
     };
     let written = desk.write(Some(OTHER), None, Known::default(), said, NOW);
     assert!(matches!(written, Err(Refusal::Long(len)) if len > MAX_DATAGRAM));
+}
+
+#[test]
+fn who_counts_no_more_is_out() {
+    let mut pair = Pair::new();
+    pair.ping(NOW).expect("believed");
+    assert_eq!(pair.other.cast_out(&pair.trust, NOW), []);
+    let list = pair.authority.revoke(1, &[(ONE, 1)]);
+    assert_eq!(pair.trust.offer_revocations(list), Ok(true));
+    let out = pair.other.cast_out(&pair.trust, NOW);
+    assert_eq!(out, [(ONE, trust::Refusal::Revoked(ONE, 1))]);
+    assert!(pair.other.certificate(ONE).is_none());
+    let revoked = trust::Refusal::Revoked(ONE, 1);
+    assert_eq!(
+        pair.ping(NOW),
+        Err(Refusal::Certificate(ONE, revoked)),
+        "it can't come back"
+    );
+    pair.one.renew(issued(&pair.authority, ONE, 2));
+    pair.ping(NOW).expect("its next certificate counts");
+    let end = NOW.plus(30 * 86_400);
+    let out = pair.other.cast_out(&pair.trust, end);
+    assert!(matches!(out[..], [(ONE, trust::Refusal::Late(_))]));
 }

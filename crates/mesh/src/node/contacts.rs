@@ -127,10 +127,6 @@ impl Contacts {
         }
     }
 
-    pub fn all(&self) -> Vec<NodeId> {
-        self.known.keys().copied().collect()
-    }
-
     pub fn len(&self) -> usize {
         self.known.len()
     }
@@ -262,7 +258,7 @@ impl Node {
     /// Whether an address may be outside of the mesh: nothing of it is ever carried by the mesh itself.
     pub(super) fn is_outside(&self, at: SocketAddr) -> bool {
         let addr = at.ip().to_canonical();
-        let network = &self.trust.parameters().body;
+        let network = &self.trust().parameters().body;
         !network.prefix.contains(addr)
             && !network.ipv4.is_some_and(|prefix| prefix.contains(addr))
             && !addr.is_loopback()

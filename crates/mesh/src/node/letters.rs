@@ -77,7 +77,7 @@ impl Node {
         turn: &mut Turn,
     ) -> Option<u64> {
         let is_ping = matches!(said, Said::Ping(_));
-        let known = self.known();
+        let known = self.gossip.known();
         let (number, octets) = match self.desk.write(node, answers, known, said, turn.wall) {
             Ok(written) => written,
             Err(refusal) => {
@@ -155,7 +155,7 @@ impl Node {
 
     /// One has come.
     pub(super) fn letter(&mut self, from: SocketAddr, octets: &[u8], turn: &mut Turn) {
-        let letter = match self.desk.read(octets, &self.trust, turn.wall) {
+        let letter = match self.desk.read(octets, self.gossip.trust(), turn.wall) {
             Ok(letter) => letter,
             Err(refusal) => {
                 turn.actions.push(Action::Refused { from, refusal });
@@ -169,6 +169,7 @@ impl Node {
         if self.is_outside(from) && self.contacts.meet(node, from, turn.now) {
             Node::remember(turn);
         }
+        self.hear_news(from, &letter, turn);
         self.answer(from, letter, turn);
         self.tell_candidate(node, turn);
     }
@@ -213,6 +214,8 @@ impl Node {
             }
             Said::Introduced(nodes) => self.introduced(nodes, turn),
             Said::Topology(message) => self.heard(node, message, turn),
+            // That was seen to before.
+            Said::Holdings(_) | Said::Wanted { .. } | Said::Piece { .. } => {}
         }
     }
 

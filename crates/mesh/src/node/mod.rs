@@ -1,7 +1,7 @@
 //! A node of a mesh: what it writes to others and which tunnels it has, from what it hears.
 //!
 //! [`letters`] answers and asks, [`contacts`] has what is known of others, [`opening`] brings a tunnel about, [`seen`] finds out who can
-//! reach this node, [`entry`] finds the way in; [`Topology`] decides which tunnels there are. The driver sends octets,
+//! reach this node, [`entry`] finds the way in, [`news`] keeps up with what registries sign; [`Topology`] decides which tunnels there are. The driver sends octets,
 //! makes tunnels of [`Plan`]s, speaks Babel over them, and tells what has come of it.
 //!
 //! What always holds: nothing is believed but what [`Desk`] has judged; what is written by whoever's wish is bounded in number and rate;
@@ -11,6 +11,7 @@ mod contacts;
 mod entry;
 mod keys;
 mod letters;
+mod news;
 mod opening;
 mod seen;
 mod status;
@@ -35,8 +36,10 @@ pub use self::{
 };
 use crate::{
     certificate::{Certificate, NodeId, UnixTime},
+    gossip::{self, Gossip},
     key::SigningKey,
-    letter::{Desk, Known, Micros, Refusal},
+    letter::{Desk, Micros, Refusal},
+    parameters::Change,
     signed::Signed,
     topology::{self, Action as Choice, Config, Kind, Reach, Topology},
     trust::Trust,
@@ -109,7 +112,7 @@ pub enum Event {
     Traffic(Prefix, u64),
     /// There is a newer certificate for this node.
     Renewed(Box<Signed<Certificate>>),
-    /// There is news of the network: parameters or revocations.
+    /// A registry, or the disk, has parameters and revocations: what is newer of them is taken.
     Trust(Box<Trust>),
     /// The time that [`Node::next_wakeup`] named has come. Harmless when it has not.
     Timer,
@@ -152,6 +155,18 @@ pub enum Action {
     AskRegistry,
     /// What is worth remembering has changed: [`Node::remembered`].
     Remember,
+    /// Parameters or revocations are newer: [`Node::trust`] is to be written down.
+    Learned {
+        /// What is different in the parameters.
+        changes: Vec<Change>,
+    },
+    /// Somebody promised parameters or revocations that are not to be believed.
+    Rumour {
+        /// Who; the registry or the disk, if nobody.
+        from: Option<NodeId>,
+        /// What is wrong.
+        fault: gossip::Fault,
+    },
     /// A letter was not believed; to be counted, and logged at a bounded rate.
     Refused {
         /// From there.
@@ -165,7 +180,9 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Node {
     desk: Desk,
-    trust: Trust,
+    gossip: Gossip,
+    /// When certificates are looked through again.
+    sweep: Time,
     topology: Topology,
     contacts: Contacts,
     openings: Openings,
@@ -186,7 +203,8 @@ impl Node {
         let topology = Topology::new(me, seen.reach(), setup.config, keys.number(), now);
         Node {
             desk: Desk::new(setup.certificate, setup.key, wall),
-            trust: setup.trust,
+            gossip: Gossip::new(setup.trust, now),
+            sweep: now,
             topology,
             contacts: Contacts::default(),
             openings: Openings::default(),
@@ -216,6 +234,7 @@ impl Node {
             Event::Adopted { node, kind, ours } => self.adopted(node, kind, ours, &mut turn),
             Event::Up(node) => {
                 self.openings.up(node, now);
+                self.tell_neighbours(&mut turn);
                 self.choose(topology::Event::Up { node }, &mut turn);
             }
             Event::Down(node) => self.lost(node, &mut turn),
@@ -235,10 +254,7 @@ impl Node {
                 }
             }
             Event::Renewed(certificate) => self.desk.renew(*certificate),
-            Event::Trust(trust) => {
-                self.trust = *trust;
-                self.expel(&mut turn);
-            }
+            Event::Trust(trust) => self.offered_trust(&trust, &mut turn),
             Event::Timer => self.wake(&mut turn),
         }
         turn.actions
@@ -252,6 +268,8 @@ impl Node {
             self.entry.due(),
             self.contacts.due(),
             self.seen.due(),
+            self.gossip.next_wakeup(),
+            Some(self.sweep),
         ]
         .into_iter()
         .flatten()
@@ -259,8 +277,8 @@ impl Node {
     }
 
     /// What the network's registries have signed, as far as this node knows.
-    pub fn trust(&self) -> &Trust {
-        &self.trust
+    pub const fn trust(&self) -> &Trust {
+        self.gossip.trust()
     }
 
     /// This node's certificate.
@@ -284,6 +302,7 @@ impl Node {
         self.look_for_strangers(turn);
         self.find_entry(turn);
         self.ask_for_views(turn);
+        self.keep_up(turn);
         self.choose(topology::Event::Timer, turn);
     }
 
@@ -312,6 +331,7 @@ impl Node {
 
     fn close(&mut self, node: NodeId, reason: String, turn: &mut Turn) {
         if self.openings.close(node) {
+            self.tell_neighbours(turn);
             turn.actions.push(Action::Close { node, reason });
         }
     }
@@ -323,6 +343,7 @@ impl Node {
 
     fn adopted(&mut self, node: NodeId, kind: Kind, ours: bool, turn: &mut Turn) {
         self.openings.adopt(node, turn.now);
+        self.tell_neighbours(turn);
         let reach = self.contacts.reach(node);
         let event = topology::Event::Adopted {
             node,
@@ -375,7 +396,7 @@ impl Node {
     }
 
     fn is_of_network(&self, prefix: Prefix) -> bool {
-        let network = &self.trust.parameters().body;
+        let network = &self.trust().parameters().body;
         network.prefix.covers(prefix)
     }
 
@@ -384,31 +405,6 @@ impl Node {
         match (self.is_routed(node), self.contacts.home(node)) {
             (true, Some(home)) => Some(SocketAddr::from((home, PORT))),
             _ => self.contacts.met(node),
-        }
-    }
-
-    /// Whoever's certificate counts no more.
-    fn expel(&mut self, turn: &mut Turn) {
-        for node in self.contacts.all() {
-            let counts = (self.desk.certificate(node))
-                .is_none_or(|certificate| self.trust.verify(certificate, turn.wall).is_ok());
-            if !counts {
-                self.contacts.forget(node);
-                self.close(node, "its certificate counts no more".to_owned(), turn);
-                self.choose(topology::Event::Down { node }, turn);
-                turn.actions.push(Action::Remember);
-            }
-        }
-    }
-
-    fn known(&self) -> Known {
-        Known {
-            parameters: self.trust.parameters().body.version,
-            revocations: self
-                .trust
-                .revocations()
-                .map(|list| list.body.version)
-                .fold(0, u64::wrapping_add),
         }
     }
 }

@@ -81,6 +81,12 @@ impl Openings {
         self.all.get(&node)?.up
     }
 
+    /// With whom there are tunnels that carry.
+    pub fn standing(&self) -> Vec<NodeId> {
+        let standing = self.all.iter().filter(|(_, opening)| opening.up.is_some());
+        standing.map(|(node, _)| *node).collect()
+    }
+
     /// Whether there was one.
     pub fn close(&mut self, node: NodeId) -> bool {
         self.all.remove(&node).is_some()

@@ -150,10 +150,28 @@ impl Trust {
         certificate: &Signed<Certificate>,
         now: UnixTime,
     ) -> Result<Standing, Refusal> {
+        let standing = self.stands(certificate, now)?;
+        let issuer = self.issuer(certificate.signer)?;
+        match certificate.is_by(&issuer.key) {
+            true => Ok(standing),
+            false => Err(Refusal::Signature(certificate.signer)),
+        }
+    }
+
+    /// Whether a certificate that was verified before still counts, and how: all but its signature is judged again.
+    ///
+    /// # Errors
+    ///
+    /// Why it counts no more.
+    pub fn stands(
+        &self,
+        certificate: &Signed<Certificate>,
+        now: UnixTime,
+    ) -> Result<Standing, Refusal> {
         let body = &certificate.body;
         body.check().map_err(|_| Refusal::Malformed)?;
         self.check_network(body.network)?;
-        let issuer = *self.issuer(certificate.signer)?;
+        let issuer = self.issuer(certificate.signer)?;
         if !(issuer.not_before..=issuer.not_after).contains(&body.not_before) {
             return Err(Refusal::IssuerSpan);
         }
@@ -162,10 +180,7 @@ impl Trust {
         if let Some(last) = self.revoked_up_to(body.node, body.serial) {
             return Err(Refusal::Revoked(body.node, last));
         }
-        match certificate.is_by(&issuer.key) {
-            true => Ok(standing),
-            false => Err(Refusal::Signature(certificate.signer)),
-        }
+        Ok(standing)
     }
 
     fn check_network(&self, network: NetworkId) -> Result<(), Refusal> {

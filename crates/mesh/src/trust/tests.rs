@@ -30,7 +30,7 @@ impl Authority {
         NetworkId::of(&self.root.public())
     }
 
-    fn issuers(&self, version: u32, keys: &[&SigningKey]) -> Signed<Issuers> {
+    pub(crate) fn issuers(&self, version: u32, keys: &[&SigningKey]) -> Signed<Issuers> {
         let keys = keys.iter().map(|key| Issuer {
             key: key.public(),
             not_before: UnixTime(NOW.0 - DAY),
