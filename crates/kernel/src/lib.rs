@@ -28,6 +28,7 @@ mod tc;
 pub mod tcp;
 mod tcx;
 pub mod tun;
+pub mod udp;
 pub mod wireguard;
 pub mod workload;
 mod xfrm;

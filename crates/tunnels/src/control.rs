@@ -23,6 +23,14 @@ pub const MAX_ANSWER: u64 = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
+    /// There is to be such a door: a port for all tunnels that name it, and for letters. It stands until the process ends.
+    Door {
+        /// Where; port 0 for any that is free.
+        listen: SocketAddr,
+        /// The interface that datagrams come and leave by, whatever routes say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uplink: Option<IfName>,
+    },
     /// There is to be such a tunnel. Nothing happens where it stands just so already.
     Up(Box<Spec>),
     /// There is to be none of that name.
@@ -43,6 +51,8 @@ pub enum Request {
     },
     /// How do all tunnels stand?
     List,
+    /// How do all doors stand?
+    Doors,
 }
 
 /// What is answered.
@@ -51,10 +61,27 @@ pub enum Request {
 pub enum Answer {
     /// It is so.
     Done,
+    /// The door stands at this address, which is its name.
+    Door(SocketAddr),
     /// All tunnels, by name.
     Tunnels(Vec<Status>),
+    /// All doors, in the order in which they were opened.
+    Doors(Vec<DoorStatus>),
     /// It is not, and why.
     Error(String),
+}
+
+/// How a door stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoorStatus {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The interface that it is bound to.
+    pub uplink: Option<IfName>,
+    /// Tunnels that are heard there.
+    pub tunnels: usize,
+    /// Datagrams that were for nobody, and letters and greetings beyond what is granted each second.
+    pub refused: u64,
 }
 
 /// How a tunnel stands.
@@ -71,9 +98,11 @@ pub struct Status {
     /// The peer's, if that one is ours as well.
     pub peer_link_local: Ipv6Addr,
     /// Where the peer's datagrams come.
-    pub listen: Option<SocketAddr>,
+    pub listen: Vec<SocketAddr>,
     /// Where the peer was last.
     pub endpoint: Option<SocketAddr>,
+    /// It has been heard from there.
+    pub endpoint_proven: bool,
     /// Of the interface.
     pub mtu: Mtu,
     /// Somebody has deleted the interface.

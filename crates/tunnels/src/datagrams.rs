@@ -3,21 +3,21 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _},
     time::Duration,
 };
 
+use hextet_kernel::udp;
+use hextet_types::IfName;
 use nix::{
     cmsg_space,
     errno::Errno,
     sys::socket::{
         ControlMessage, ControlMessageOwned, MsgFlags, SockaddrLike as _, SockaddrStorage, recvmsg,
-        sendmsg, setsockopt, sockopt,
+        sendmsg, sendto, setsockopt, sockopt,
     },
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-
-use crate::Spec;
 
 /// Octets that come at once, at most, and more.
 pub const MANY: usize = 66_000;
@@ -30,24 +30,58 @@ const BUFFER: usize = 4 << 20;
 const STUCK: Duration = Duration::from_secs(1);
 
 /// The socket of a tunnel: nobody else's datagrams come, none leave by another interface than its uplink.
-pub fn open(spec: &Spec) -> io::Result<UdpSocket> {
-    let domain = Domain::for_address(spec.listen);
+pub fn open(listen: SocketAddr, uplink: Option<&IfName>, segments: bool) -> io::Result<UdpSocket> {
+    let socket = prepare(listen, uplink)?;
+    if segments {
+        setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
+    }
+    socket.bind(&SockAddr::from(listen))?;
+    Ok(socket.into())
+}
+
+/// The socket of a door, which hears what no connected one of its port hears. Its datagrams come one by one, as each may be for another.
+pub fn open_door(listen: SocketAddr, uplink: Option<&IfName>) -> io::Result<UdpSocket> {
+    let socket = prepare(listen, uplink)?;
+    socket.set_reuse_port(true)?;
+    udp::first_gets_all(socket.as_fd())?;
+    socket.bind(&SockAddr::from(listen))?;
+    Ok(socket.into())
+}
+
+/// A socket at the same port that hears only the peer.
+pub fn connect(
+    door: SocketAddr,
+    uplink: Option<&IfName>,
+    peer: SocketAddr,
+) -> io::Result<UdpSocket> {
+    let socket = prepare(door, uplink)?;
+    socket.set_reuse_port(true)?;
+    setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
+    socket.bind(&SockAddr::from(door))?;
+    socket.connect(&SockAddr::from(peer))?;
+    Ok(socket.into())
+}
+
+fn prepare(address: SocketAddr, uplink: Option<&IfName>) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    if spec.listen.is_ipv6() {
+    if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if let Some(uplink) = &spec.uplink {
+    if let Some(uplink) = uplink {
         socket.bind_device(Some(uplink.as_str().as_bytes()))?;
     }
     // Without the right to them they stay as they are.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
     let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
-    if spec.segments {
-        setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
-    }
     socket.set_write_timeout(Some(STUCK))?;
-    socket.bind(&SockAddr::from(spec.listen))?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// Sends one datagram, or nothing if that takes a while.
+pub fn try_send(socket: &UdpSocket, to: SocketAddr, octets: &[u8]) -> nix::Result<usize> {
+    let to = SockaddrStorage::from(to);
+    sendto(socket.as_raw_fd(), octets, &to, MsgFlags::MSG_DONTWAIT)
 }
 
 /// Sends what was sealed.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use hextet_wg::segment::Merger;
 
 use crate::{
-    Key, Mtu, Spec,
+    Key, Listen, Mtu, Spec,
     session::{Opened, Session},
 };
 
@@ -90,7 +90,7 @@ fn session(own: u8, peer: u8) -> Option<Session> {
         private_key: Key::from([own; 32]),
         peer_key: Key::from([peer; 32]).public(),
         preshared_key: None,
-        listen: "[::]:0".parse().ok()?,
+        listen: Listen::Own("[::]:0".parse().ok()?),
         uplink: None,
         endpoint: None,
         keepalive_secs: 0,

@@ -2,20 +2,29 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::AsFd as _,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use hextet_wg::segment::Merger;
 
 use crate::{
     datagrams::{Came, MANY, MAX_RUN, Sender, receive},
+    door::Ear,
+    inbox::Inbox,
     session::{HANDSHAKE, Opened, Session},
     tunnel::{Shared, Woken},
+    ways::Ways,
+    wire::Kind,
 };
 
 /// Of kernels that send more at once.
 const MANY_DATAGRAMS: usize = 2 * MAX_RUN;
+
+/// How long a socket hears a peer at least, until it is looked whether our own address is another.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// The other way of a tunnel.
 pub struct Inward {
@@ -25,6 +34,9 @@ pub struct Inward {
     opened: Packets,
     merger: Merger,
     frame: Vec<u8>,
+    ear: Option<Ear>,
+    /// When it is to be looked at again, should the peer be heard at the door itself.
+    again: Instant,
 }
 
 /// What was opened of what came at once.
@@ -52,30 +64,133 @@ impl Inward {
             },
             merger: Merger::new(shared.datagrams),
             frame: Vec::new(),
+            ear: None,
+            again: Instant::now(),
             shared,
         }
     }
 
     /// Until the tunnel ends.
     pub fn run(mut self) {
-        while !self.shared.is_ending() {
-            match receive(&self.shared.socket, &mut self.came) {
-                Ok(Some(came)) => self.carry(&came),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.shared.wait(self.shared.socket.as_fd(), None) == Woken::ToEnd {
-                        return;
+        let shared = Arc::clone(&self.shared);
+        while !shared.is_ending() {
+            self.empty_inbox(&shared.ways);
+            match self.receive(&shared.ways) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if self.wait(&shared) == Woken::ToEnd {
+                        break;
                     }
                 }
                 // Of an earlier datagram that somebody refused.
-                Ok(None) | Err(_) => {}
+                Err(_) => {}
+            }
+        }
+        // There may be something of other tunnels.
+        self.empty_ear(&shared.ways);
+    }
+
+    fn wait(&self, shared: &Shared) -> Woken {
+        let ear = self.ear.as_ref().map(|ear| ear.socket().as_fd());
+        let fds = match &shared.ways {
+            Ways::Own(socket) => vec![socket.as_fd()],
+            Ways::Doors(_, inbox) => ear.into_iter().chain([inbox.as_fd()]).collect(),
+        };
+        shared.wait(&fds, None)
+    }
+
+    /// What has come at the socket; whether there was one, and anything.
+    fn receive(&mut self, ways: &Ways) -> io::Result<bool> {
+        let socket = match ways {
+            Ways::Own(socket) => socket,
+            Ways::Doors(..) => match &self.ear {
+                Some(ear) => ear.socket(),
+                None => return Ok(false),
+            },
+        };
+        match receive(socket, &mut self.came) {
+            Ok(Some(came)) => {
+                let octets = std::mem::take(&mut self.came);
+                match ways {
+                    Ways::Own(_) => self.carry(&came, &octets[..came.len]),
+                    Ways::Doors(_, inbox) => self.carry_ours(&came, &octets, ways, inbox),
+                }
+                self.came = octets;
+                Ok(true)
+            }
+            Ok(None) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The peer's node may have other tunnels and letters that come from the same address: these are handed on.
+    fn carry_ours(&mut self, came: &Came, octets: &[u8], ways: &Ways, inbox: &Inbox) {
+        let octets = &octets[..came.len];
+        let ours = |datagram: &[u8]| inbox.is_for(Kind::of(datagram), datagram);
+        if octets.chunks(came.each).all(ours) {
+            self.carry(came, octets);
+            return;
+        }
+        for datagram in octets.chunks(came.each) {
+            if ours(datagram) {
+                let (len, each) = (datagram.len(), datagram.len());
+                self.carry(&Came { len, each, ..*came }, datagram);
+            } else if let Some(door) = ways.door_to(came.from) {
+                door.take(came.from, datagram);
             }
         }
     }
 
-    fn carry(&mut self, came: &Came) {
+    fn empty_inbox(&mut self, ways: &Ways) {
+        let Ways::Doors(_, inbox) = ways else { return };
+        for (from, datagram) in inbox.take() {
+            let (len, each) = (datagram.len(), datagram.len().max(1));
+            self.carry(&Came { len, each, from }, &datagram);
+            if self.opened.heard {
+                self.settle(from, ways);
+            }
+        }
+    }
+
+    /// The peer has been heard at a door: from now on, a socket of its own hears it. Without one, all comes by the door, and slower.
+    fn settle(&mut self, peer: SocketAddr, ways: &Ways) {
+        if let Some(ear) = self.ear.as_ref().filter(|ear| ear.peer() == peer) {
+            let now = Instant::now();
+            if now < self.again {
+                return;
+            }
+            self.again = now + SETTLED;
+            if let Ok(Some(socket)) = ear.renewed() {
+                self.empty_ear(ways);
+                if let Some(ear) = &mut self.ear {
+                    ear.renew(socket);
+                }
+            }
+            return;
+        }
+        let Some(Ok(Some(ear))) = ways.door_to(peer).map(|door| door.connect(peer)) else {
+            return;
+        };
+        // What came before comes first.
+        self.empty_ear(ways);
+        self.shared.meet(peer);
+        self.ear = Some(ear);
+        self.again = Instant::now() + SETTLED;
+    }
+
+    fn empty_ear(&mut self, ways: &Ways) {
+        for _ in 0..MANY_DATAGRAMS {
+            if self.ear.is_none() || !self.receive(ways).unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    fn carry(&mut self, came: &Came, octets: &[u8]) {
         {
             let mut session = self.shared.session();
-            self.opened.open(&mut session, came, &self.came);
+            self.opened.open(&mut session, came, octets);
         }
         let tally = &self.shared.tally;
         tally.refused.fetch_add(self.opened.refused, Relaxed);
@@ -133,7 +248,7 @@ impl Packets {
         self.places.clear();
         (self.heard, self.refused) = (false, 0);
         let mut at = 0;
-        for datagram in octets[..came.len].chunks(came.each) {
+        for datagram in octets.chunks(came.each) {
             let (from, out) = (came.from.ip(), &mut self.plain[at..]);
             match session.open(from, datagram, out) {
                 Opened::Packet(packet) => {

@@ -19,7 +19,7 @@ use hextet_kernel::{
 use hextet_types::IfName;
 
 use crate::{
-    Key, Mtu, Spec,
+    Key, Listen, Mtu, Spec,
     control::{Answer, Controller, Request, Status},
 };
 
@@ -91,6 +91,10 @@ impl Kernel {
                     Err(error) => Answer::Error(error.to_string()),
                 };
             }
+            Request::Doors => return Answer::Doors(Vec::new()),
+            Request::Door { listen, .. } => Err(format!(
+                "open the door {listen}: each of the kernel's tunnels has a port of its own"
+            )),
             Request::Up(spec) => self.up(spec),
             Request::Down(name) => {
                 self.tallies.remove(name);
@@ -159,10 +163,15 @@ fn wanted(spec: &Spec) -> Result<Wanted, String> {
             "tunnel {name}: the kernel's tunnels leave as routes say, not always by {uplink}"
         ));
     }
-    if !spec.listen.ip().is_unspecified() {
+    let Listen::Own(listen) = spec.listen else {
+        return Err(format!(
+            "tunnel {name}: each of the kernel's tunnels has a port of its own, and no door"
+        ));
+    };
+    if !listen.ip().is_unspecified() {
         return Err(format!(
             "tunnel {name}: the kernel's tunnels listen at all addresses, not at {} alone",
-            spec.listen.ip()
+            listen.ip()
         ));
     }
     Ok(Wanted {
@@ -170,7 +179,7 @@ fn wanted(spec: &Spec) -> Result<Wanted, String> {
         mtu: spec.mtu.into(),
         link_local: spec.private_key.public().link_local(),
         private_key: spec.private_key.octets(),
-        port: spec.listen.port(),
+        port: listen.port(),
         peer: Peer {
             key: spec.peer_key.octets(),
             preshared_key: spec.preshared_key.as_ref().map(Key::octets),
@@ -186,7 +195,10 @@ fn is_so(standing: &Standing, spec: &Spec) -> bool {
     let Some((peer, _)) = &device.peer else {
         return false;
     };
-    let port = spec.listen.port();
+    let Listen::Own(listen) = &spec.listen else {
+        return false;
+    };
+    let port = listen.port();
     device.public_key == Some(spec.private_key.public().octets())
         && (port == 0 || device.port == port)
         && peer.key == spec.peer_key.octets()
@@ -211,8 +223,9 @@ fn status(standing: Standing, tally: &mut Tally, now: Instant, today: Duration) 
         peer_link_local: peer_key.link_local(),
         public_key,
         peer_key,
-        listen: Some((Ipv6Addr::UNSPECIFIED, device.port).into()),
+        listen: vec![(Ipv6Addr::UNSPECIFIED, device.port).into()],
         endpoint,
+        endpoint_proven: counts.handshake.is_some(),
         mtu: mtu(standing.mtu)?,
         device_lost: false,
         handshake_secs: handshake_secs(counts.handshake, today),
@@ -289,7 +302,7 @@ mod tests {
             private_key: Key::from([1; 32]),
             peer_key: Key::from([2; 32]).public(),
             preshared_key: Some(Key::from([3; 32])),
-            listen: "[::]:5000".parse().unwrap(),
+            listen: Listen::Own("[::]:5000".parse().unwrap()),
             uplink: None,
             endpoint: Some("192.0.2.1:5000".parse().unwrap()),
             keepalive_secs: 20,
@@ -320,14 +333,14 @@ mod tests {
         let same: [Change; 4] = [
             |_| {},
             |spec| spec.endpoint = None,
-            |spec| spec.listen.set_port(0),
+            |spec| spec.listen = Listen::Own("[::]:0".parse().unwrap()),
             |spec| spec.mtu = Mtu::try_from(1_280).unwrap(),
         ];
         let others: [Change; 5] = [
             |spec| spec.private_key = Key::from([9; 32]),
             |spec| spec.peer_key = Key::from([9; 32]),
             |spec| spec.preshared_key = None,
-            |spec| spec.listen.set_port(5_001),
+            |spec| spec.listen = Listen::Own("[::]:5001".parse().unwrap()),
             |spec| spec.keepalive_secs = 0,
         ];
         let of = |change: &Change| {
@@ -341,7 +354,7 @@ mod tests {
     #[test]
     fn what_the_kernel_cannot_do_is_refused() {
         let mut bound = spec();
-        bound.listen = "192.0.2.2:5000".parse().unwrap();
+        bound.listen = Listen::Own("192.0.2.2:5000".parse().unwrap());
         let refused = wanted(&bound).map(drop).unwrap_err();
         assert!(refused.contains("192.0.2.2"), "{refused}");
         let mut uplink = spec();

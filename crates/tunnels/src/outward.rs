@@ -58,7 +58,7 @@ impl Outward {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
                 Err(_) => {
                     let left = self.next_tick.saturating_duration_since(Instant::now());
-                    if self.shared.wait(self.shared.tun.as_fd(), Some(left)) == Woken::ToEnd {
+                    if self.shared.wait(&[self.shared.tun.as_fd()], Some(left)) == Woken::ToEnd {
                         return;
                     }
                 }

@@ -22,6 +22,8 @@ use hextet_types::IfName;
 use crate::{
     Spec,
     control::{self, Answer, MAX_REQUEST, Request},
+    door::Doors,
+    letters::Letters,
     tunnel::{Error, Tunnel},
 };
 
@@ -30,11 +32,14 @@ const MAX_TUNNELS: usize = 1_024;
 /// Who may be connected at the same time.
 const MAX_CONTROLLERS: usize = 8;
 
-/// All tunnels. One request is served at a time.
-#[derive(Default)]
+/// Which session is whose: boringtun has 24 bits for it.
+const MAX_INDEX: u32 = (1 << 24) - 1;
+
+/// All tunnels and doors. One request is served at a time.
 struct Table {
-    tunnels: BTreeMap<IfName, Tunnel>,
-    made: u32,
+    tunnels: BTreeMap<IfName, (u32, Tunnel)>,
+    doors: Arc<Doors>,
+    last: u32,
 }
 
 /// Serves the socket for ever.
@@ -44,7 +49,15 @@ struct Table {
 /// The socket can't be made, or another process serves it.
 pub fn serve(socket: &Path) -> Result<()> {
     let listener = bind(socket).with_context(|| format!("listen at {}", socket.display()))?;
-    let table = Arc::new(Mutex::new(Table::default()));
+    let letters = Letters::bind(socket).context("make a socket for letters")?;
+    let doors = Arc::new(Doors::new(letters));
+    let table = Arc::new(Mutex::new(Table {
+        tunnels: BTreeMap::new(),
+        doors: Arc::clone(&doors),
+        last: 0,
+    }));
+    let thread = thread::Builder::new().name("letters".to_owned());
+    thread.spawn(move || doors.send_letters())?;
     let connected = Arc::new(AtomicUsize::new(0));
     println!("tunnels: controlled at {}", socket.display());
     for stream in listener.incoming() {
@@ -98,7 +111,18 @@ impl Table {
     fn answer(&mut self, request: Request) -> Answer {
         let done = match request {
             Request::List => {
-                return Answer::Tunnels(self.tunnels.values().map(Tunnel::status).collect());
+                let tunnels = self.tunnels.values();
+                return Answer::Tunnels(tunnels.map(|(_, tunnel)| tunnel.status()).collect());
+            }
+            Request::Doors => {
+                let doors = self.doors.all();
+                return Answer::Doors(doors.iter().map(|door| door.status()).collect());
+            }
+            Request::Door { listen, uplink } => {
+                return match self.doors.open(listen, uplink) {
+                    Ok(address) => Answer::Door(address),
+                    Err(error) => Answer::Error(error),
+                };
             }
             Request::Up(spec) => self.up(*spec),
             Request::Down(name) => {
@@ -118,7 +142,7 @@ impl Table {
 
     fn up(&mut self, spec: Spec) -> Result<(), String> {
         match self.tunnels.get(&spec.name) {
-            Some(tunnel) if *tunnel.spec() == spec => return Ok(()),
+            Some((_, tunnel)) if *tunnel.spec() == spec => return Ok(()),
             Some(_) => {
                 return Err(format!(
                     "tunnel {} stands, and is otherwise: take it down first",
@@ -130,11 +154,21 @@ impl Table {
             }
             None => {}
         }
-        self.made = self.made.wrapping_add(1);
+        let index = self.next_index();
         let name = spec.name.clone();
-        let tunnel = Tunnel::up(spec, self.made).map_err(|error| error.to_string())?;
-        self.tunnels.insert(name, tunnel);
+        let tunnel = Tunnel::up(spec, index, &self.doors).map_err(|error| error.to_string())?;
+        self.tunnels.insert(name, (index, tunnel));
         Ok(())
+    }
+
+    /// One that no tunnel has: there are far more of them than tunnels.
+    fn next_index(&mut self) -> u32 {
+        loop {
+            self.last = (self.last + 1) & MAX_INDEX;
+            if self.tunnels.values().all(|(index, _)| *index != self.last) {
+                return self.last;
+            }
+        }
     }
 
     fn change(
@@ -143,7 +177,7 @@ impl Table {
         change: impl FnOnce(&mut Tunnel) -> Result<(), Error>,
     ) -> Result<(), String> {
         let tunnel = self.tunnels.get_mut(name);
-        let tunnel = tunnel.ok_or_else(|| format!("there is no tunnel {name}"))?;
+        let (_, tunnel) = tunnel.ok_or_else(|| format!("there is no tunnel {name}"))?;
         change(tunnel).map_err(|error| error.to_string())
     }
 }

@@ -130,7 +130,7 @@ fn sent(result: TunnResult<'_>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Key, Mtu};
+    use crate::{Key, Listen, Mtu};
 
     const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
 
@@ -140,7 +140,7 @@ mod tests {
             private_key: Key::from([own; 32]),
             peer_key: Key::from([peer; 32]).public(),
             preshared_key: None,
-            listen: "[::]:0".parse().unwrap(),
+            listen: Listen::Own("[::]:0".parse().unwrap()),
             uplink: None,
             endpoint: None,
             keepalive_secs: 0,

@@ -20,9 +20,9 @@ pub struct Spec {
     /// A secret that only the two have, besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preshared_key: Option<Key>,
-    /// Where the peer's datagrams come; port 0 for any that is free. Its family is the tunnel's outer one.
-    pub listen: SocketAddr,
-    /// The interface that outer packets leave by, whatever routes say.
+    /// Where the peer's datagrams come.
+    pub listen: Listen,
+    /// The interface that outer packets leave by, whatever routes say; a door has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<IfName>,
     /// Where the peer is at first; nowhere, if it is to be waited for.
@@ -37,6 +37,16 @@ pub struct Spec {
     /// Whether packets come and go in pieces of up to 64 KiB: some drivers can't.
     #[serde(default = "yes")]
     pub segments: bool,
+}
+
+/// Where a tunnel hears its peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Listen {
+    /// A port that no other has; 0 for any that is free. Its family is the tunnel's outer one.
+    Own(SocketAddr),
+    /// Doors that the process has opened, by their addresses: one of each family at most.
+    Doors(Vec<SocketAddr>),
 }
 
 const fn yes() -> bool {

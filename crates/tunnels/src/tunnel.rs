@@ -1,8 +1,8 @@
-//! One tunnel: its device, its socket, its keys, and the two threads that move packets.
+//! One tunnel: its device, its ways, its keys, and the two threads that move packets.
 
 use std::{
     io::{self, PipeReader, PipeWriter},
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,16 +16,20 @@ use std::{
 };
 
 use hextet_kernel::tun::{Tun, Whole};
+use hextet_types::IfName;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
-    Mtu, Spec,
+    Listen, Mtu, Spec,
     control::Status,
     datagrams::{self, Sender},
+    door::Doors,
+    inbox::Inbox,
     inward::Inward,
     outward::Outward,
     session::{HANDSHAKE, Session},
     tally::Tally,
+    ways::Ways,
 };
 
 /// Packets that wait in the device: fewer throttle TCP at a distance.
@@ -41,23 +45,36 @@ pub enum Error {
     #[error("{0} for tunnel {1}: {2}")]
     System(&'static str, String, #[source] io::Error),
     /// The peer is where the socket can't send.
-    #[error("tunnel {0} listens at {1}: {2} is of the other family")]
-    Family(String, SocketAddr, SocketAddr),
+    #[error("tunnel {0} listens at {1:?}: {2} is of the other family")]
+    Family(String, Vec<SocketAddr>, SocketAddr),
+    /// It is to be heard where it can't.
+    #[error(
+        "tunnel {0} listens at {1:?}: it needs one or two doors that stand, of different families"
+    )]
+    Doors(String, Vec<SocketAddr>),
 }
 
 /// What both threads have.
 pub struct Shared {
     pub tun: Tun,
-    pub socket: UdpSocket,
+    pub ways: Ways,
     pub tally: Tally,
     pub segments: bool,
     pub datagrams: bool,
     session: Mutex<Session>,
-    endpoint: Mutex<Option<SocketAddr>>,
+    endpoint: Mutex<Endpoint>,
     ending: AtomicBool,
     lost: AtomicBool,
     /// Ends when the tunnel does.
     end: PipeReader,
+}
+
+/// Where the peer is.
+#[derive(Clone, Copy, Debug)]
+struct Endpoint {
+    at: Option<SocketAddr>,
+    /// It has been heard from there.
+    proven: bool,
 }
 
 /// Why a thread goes on.
@@ -73,37 +90,49 @@ impl Shared {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn endpoint(&self) -> MutexGuard<'_, Option<SocketAddr>> {
+    fn endpoint(&self) -> MutexGuard<'_, Endpoint> {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The peer has proved to be there now.
     pub fn meet(&self, at: SocketAddr) {
-        *self.endpoint() = Some(at);
+        self.move_to(at, true);
+    }
+
+    fn move_to(&self, at: SocketAddr, proven: bool) {
+        let endpoint = Endpoint {
+            at: Some(at),
+            proven,
+        };
+        let before = std::mem::replace(&mut *self.endpoint(), endpoint);
+        if before.at != Some(at)
+            && let Some(inbox) = self.ways.inbox()
+        {
+            inbox.expect(vec![at.ip()]);
+        }
     }
 
     /// Sends to an address, or else to the peer.
     pub fn send(&self, sender: &mut Sender, octets: &[u8], lens: &[usize], to: Option<SocketAddr>) {
-        let to = to.or_else(|| *self.endpoint());
-        let unsent = match to {
-            Some(to) => sender.send(&self.socket, to, octets, lens),
+        let to = to.or_else(|| self.endpoint().at);
+        let way = to.and_then(|to| Some((to, self.ways.socket_to(to)?)));
+        let unsent = match way {
+            Some((to, socket)) => sender.send(socket, to, octets, lens),
             None => lens.len() as u64,
         };
         self.tally.unsent.fetch_add(unsent, Relaxed);
     }
 
-    /// Until there is something to read, the tunnel ends, or it takes too long.
-    pub fn wait(&self, fd: BorrowedFd<'_>, limit: Option<Duration>) -> Woken {
-        let mut fds = [
-            PollFd::new(fd, PollFlags::POLLIN),
-            PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
-        ];
+    /// Until one of these has something to read, the tunnel ends, or it takes too long.
+    pub fn wait(&self, what: &[BorrowedFd<'_>], limit: Option<Duration>) -> Woken {
+        let mut fds = vec![PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
+        fds.extend(what.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
         let limit = limit.map_or(PollTimeout::NONE, |limit| {
             let millis = limit.as_millis().saturating_add(1);
             u16::try_from(millis).unwrap_or(u16::MAX).into()
         });
         let _ = poll(&mut fds, limit);
-        let ended = fds[1].revents().is_some_and(|events| !events.is_empty());
+        let ended = fds[0].revents().is_some_and(|events| !events.is_empty());
         if ended { Woken::ToEnd } else { Woken::ToWork }
     }
 
@@ -121,20 +150,20 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Makes a tunnel; `index` is one that no other of the process has.
+    /// Makes a tunnel; `index` is one that no other of the process has, of 24 bits.
     ///
     /// # Errors
     ///
-    /// The interface or the port is taken, or the right to make them missing. Nothing is left then.
-    pub fn up(spec: Spec, index: u32) -> Result<Tunnel, Error> {
+    /// The interface or the port is taken, a door isn't there, or the right to make them missing. Nothing is left then.
+    pub fn up(spec: Spec, index: u32, doors: &Doors) -> Result<Tunnel, Error> {
         let system = |what| {
             let name = spec.name.to_string();
             move |error| Error::System(what, name, error)
         };
+        let ways = ways(&spec, index, doors)?;
         if let Some(endpoint) = spec.endpoint {
-            check_family(&spec, endpoint)?;
+            check_family(&spec.name, &ways, endpoint)?;
         }
-        let socket = datagrams::open(&spec).map_err(system("open the socket"))?;
         let most = if spec.segments {
             Whole::TcpAndUdp
         } else {
@@ -144,12 +173,15 @@ impl Tunnel {
         let mtu = u16::from(spec.mtu);
         let (end, writer) = io::pipe().map_err(system("make a pipe"))?;
         let shared = Arc::new(Shared {
-            socket,
+            ways,
             tally: Tally::new(mtu),
             segments: spec.segments,
             datagrams: tun.whole() == Whole::TcpAndUdp,
             session: Mutex::new(Session::new(&spec, index)),
-            endpoint: Mutex::new(spec.endpoint),
+            endpoint: Mutex::new(Endpoint {
+                at: None,
+                proven: false,
+            }),
             ending: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             end,
@@ -165,6 +197,10 @@ impl Tunnel {
             threads: Vec::new(),
         };
         tunnel.start().map_err(failed)?;
+        if let Some(endpoint) = tunnel.spec.endpoint {
+            tunnel.shared.move_to(endpoint, false);
+        }
+        tunnel.shared.ways.open();
         if tunnel.spec.keepalive_secs > 0 {
             tunnel.greet();
         }
@@ -190,7 +226,7 @@ impl Tunnel {
 
     /// Begins a handshake, if it is known where the peer is.
     fn greet(&self) {
-        if self.shared.endpoint().is_none() {
+        if self.shared.endpoint().at.is_none() {
             return;
         }
         let mut message = [0; HANDSHAKE];
@@ -212,9 +248,9 @@ impl Tunnel {
     ///
     /// It is of the other family.
     pub fn set_endpoint(&mut self, endpoint: SocketAddr) -> Result<(), Error> {
-        check_family(&self.spec, endpoint)?;
+        check_family(&self.spec.name, &self.shared.ways, endpoint)?;
         self.spec.endpoint = Some(endpoint);
-        self.shared.meet(endpoint);
+        self.shared.move_to(endpoint, false);
         Ok(())
     }
 
@@ -234,14 +270,16 @@ impl Tunnel {
     pub fn status(&self) -> Status {
         let tally = &self.shared.tally;
         let public = self.spec.private_key.public();
+        let endpoint = *self.shared.endpoint();
         Status {
             name: self.spec.name.clone(),
             link_local: public.link_local(),
             peer_link_local: self.spec.peer_key.link_local(),
             public_key: public,
             peer_key: self.spec.peer_key.clone(),
-            listen: self.shared.socket.local_addr().ok(),
-            endpoint: *self.shared.endpoint(),
+            listen: self.shared.ways.addresses(),
+            endpoint: endpoint.at,
+            endpoint_proven: endpoint.proven,
             mtu: self.spec.mtu,
             device_lost: self.shared.lost.load(Relaxed),
             handshake_secs: self.shared.session().since_handshake(),
@@ -258,6 +296,7 @@ impl Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
+        self.shared.ways.close();
         self.shared.ending.store(true, SeqCst);
         drop(self.end.take());
         for thread in self.threads.drain(..) {
@@ -266,10 +305,38 @@ impl Drop for Tunnel {
     }
 }
 
-fn check_family(spec: &Spec, endpoint: SocketAddr) -> Result<(), Error> {
-    if endpoint.is_ipv4() == spec.listen.is_ipv4() {
+fn ways(spec: &Spec, index: u32, doors: &Doors) -> Result<Ways, Error> {
+    let system = |what| move |error| Error::System(what, spec.name.to_string(), error);
+    let wanted = match &spec.listen {
+        Listen::Own(listen) => {
+            let other = |endpoint: &SocketAddr| endpoint.is_ipv4() != listen.is_ipv4();
+            if let Some(endpoint) = spec.endpoint.filter(other) {
+                let name = spec.name.to_string();
+                return Err(Error::Family(name, vec![*listen], endpoint));
+            }
+            let socket = datagrams::open(*listen, spec.uplink.as_ref(), spec.segments);
+            return socket.map(Ways::Own).map_err(system("open the socket"));
+        }
+        Listen::Doors(wanted) => wanted,
+    };
+    let found: Vec<_> = wanted.iter().filter_map(|at| doors.find(*at)).collect();
+    let fits = match &found[..] {
+        [_] => wanted.len() == 1,
+        [one, other] => wanted.len() == 2 && one.address().is_ipv4() != other.address().is_ipv4(),
+        _ => false,
+    };
+    if !fits {
+        return Err(Error::Doors(spec.name.to_string(), wanted.clone()));
+    }
+    let inbox = Inbox::new(index, &spec.private_key.public().public_key());
+    let inbox = inbox.map_err(|error| system("make an event")(error.into()))?;
+    Ok(Ways::Doors(found, Arc::new(inbox)))
+}
+
+fn check_family(name: &IfName, ways: &Ways, endpoint: SocketAddr) -> Result<(), Error> {
+    if ways.reach(endpoint) {
         return Ok(());
     }
-    let name = spec.name.to_string();
-    Err(Error::Family(name, spec.listen, endpoint))
+    let name = name.to_string();
+    Err(Error::Family(name, ways.addresses(), endpoint))
 }

@@ -18,7 +18,7 @@ use hextet_lab::{
     wait_until,
 };
 use hextet_tunnels::{
-    Key, Mtu, Spec,
+    Key, Listen, Mtu, Spec,
     control::{Answer, Controller, Request, Status},
 };
 
@@ -65,7 +65,7 @@ impl Over {
             private_key: self.key(side),
             peer_key: self.key(other).public(),
             preshared_key: Some(Key::from([9; 32])),
-            listen: self.any.parse().unwrap(),
+            listen: Listen::Own(self.any.parse().unwrap()),
             uplink: None,
             endpoint: Some(self.end(other)),
             keepalive_secs: 25,
@@ -294,7 +294,7 @@ fn is_as_it_was_asked_for(world: &World, over: Over) {
     assert_eq!(theirs.peer_key, ours.public_key);
     assert_eq!(theirs.endpoint, Some(over.end(HOST)));
     let port = over.end(GUEST).port();
-    assert_eq!(theirs.listen, Some((Ipv6Addr::UNSPECIFIED, port).into()));
+    assert_eq!(theirs.listen, vec![(Ipv6Addr::UNSPECIFIED, port).into()]);
     assert!(
         theirs.handshake_secs.is_some() && theirs.octets_in > 0,
         "{theirs:?}"

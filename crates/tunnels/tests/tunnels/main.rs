@@ -1,217 +1,32 @@
-//! Two processes with a tunnel between them, each in a namespace of its own; needs root.
+//! Two processes with tunnels between them, each in a namespace of its own; needs root.
 
 #![allow(clippy::unwrap_used, reason = "in a test, that is how it fails")]
 
+mod doors;
+mod pair;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use hextet_kernel::netns::{self, Handle};
 use hextet_lab::wait_until;
-use hextet_model::state::Netns;
 use hextet_tunnels::{
     Key, Mtu, Spec,
-    control::{Answer, Controller, Request, Status},
+    control::{Answer, Request},
 };
 use nix::{
     net::if_::if_nametoindex,
     sys::socket::{setsockopt, sockopt},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_hextet-tunnels");
-const DEVICE: &str = "hxt-wg0";
+use pair::{DEVICE, PATIENCE, PROGRAM, Pair, Side, ip, octets, transfer};
+
 const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
-
-/// A namespace with the process in it.
-struct Side {
-    netns: String,
-    number: u8,
-    socket: PathBuf,
-    process: Child,
-}
-
-/// Two that see each other by a veth pair.
-struct Pair {
-    sides: [Side; 2],
-    /// What wireguard-go leaves when it is killed.
-    leavings: Option<PathBuf>,
-    _directory: tempfile::TempDir,
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip")
-        .args(arguments.split(' '))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
-}
-
-impl Pair {
-    fn new(name: &str) -> Pair {
-        let directory = tempfile::tempdir().unwrap();
-        let names = ["a", "b"].map(|side| format!("hxt-{}-{name}-{side}", std::process::id()));
-        for netns in &names {
-            netns::create(netns).unwrap();
-            ip(&format!("-n {netns} link set lo up"));
-        }
-        let [a, b] = &names;
-        ip(&format!(
-            "link add veth0 netns {a} type veth peer name veth0 netns {b}"
-        ));
-        let sides = [(1, a), (2, b)].map(|(number, netns)| {
-            ip(&format!(
-                "-n {netns} address add 192.0.2.{number}/24 dev veth0"
-            ));
-            ip(&format!(
-                "-n {netns} address add 2001:db8::{number}/64 dev veth0 nodad"
-            ));
-            ip(&format!("-n {netns} link set veth0 up"));
-            let socket = directory.path().join(number.to_string());
-            let mut command = Command::new("ip");
-            command
-                .args(["netns", "exec", netns, PROGRAM, "serve"])
-                .arg(&socket);
-            let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = String::new();
-            let said = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);
-            assert!(said.unwrap() > 0, "the process did not begin");
-            Side {
-                netns: netns.clone(),
-                number,
-                socket,
-                process,
-            }
-        });
-        Pair {
-            sides,
-            leavings: None,
-            _directory: directory,
-        }
-    }
-
-    /// A tunnel between the two over IPv6 or IPv4, with addresses of both families on it.
-    fn connect(&self, over_ipv6: bool, change: impl Fn(&mut Spec)) {
-        for side in &self.sides {
-            let mut spec = side.spec(over_ipv6);
-            change(&mut spec);
-            assert_eq!(side.ask(&Request::Up(Box::new(spec))), Answer::Done);
-            side.address();
-        }
-        for side in &self.sides {
-            assert!(wait_until(PATIENCE, || side
-                .status()
-                .handshake_secs
-                .is_some()));
-        }
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        for side in &mut self.sides {
-            let _ = side.process.kill();
-            let _ = side.process.wait();
-            let _ = netns::delete(&side.netns);
-        }
-        if let Some(path) = &self.leavings {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-impl Side {
-    fn key(number: u8) -> Key {
-        Key::from([number; 32])
-    }
-
-    fn spec(&self, over_ipv6: bool) -> Spec {
-        let other = 3 - self.number;
-        let at = |number| {
-            if over_ipv6 {
-                format!("[2001:db8::{number}]:5000")
-            } else {
-                format!("192.0.2.{number}:5000")
-            }
-        };
-        let any = if over_ipv6 {
-            "[::]:5000"
-        } else {
-            "0.0.0.0:5000"
-        };
-        Spec {
-            name: DEVICE.parse().unwrap(),
-            private_key: Side::key(self.number),
-            peer_key: Side::key(other).public(),
-            preshared_key: Some(Key::from([9; 32])),
-            listen: any.parse().unwrap(),
-            uplink: Some("veth0".parse().unwrap()),
-            endpoint: Some(at(other).parse().unwrap()),
-            keepalive_secs: 25,
-            mtu: Mtu::try_from(1_420).unwrap(),
-            segments: true,
-        }
-    }
-
-    fn address(&self) {
-        let Side { netns, number, .. } = self;
-        ip(&format!(
-            "-n {netns} address add fd00::{number}/64 dev {DEVICE} nodad"
-        ));
-        ip(&format!(
-            "-n {netns} address add 10.9.0.{number}/24 dev {DEVICE}"
-        ));
-    }
-
-    fn ask(&self, request: &Request) -> Answer {
-        Controller::connect(&self.socket)
-            .unwrap()
-            .ask(request)
-            .unwrap()
-    }
-
-    fn status(&self) -> Status {
-        match self.ask(&Request::List) {
-            Answer::Tunnels(mut tunnels) => tunnels.pop().unwrap(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let handle = Handle::open(&Netns::Named(self.netns.clone())).unwrap();
-        handle.run(work).unwrap()
-    }
-}
-
-/// Octets that are recognised wherever they are.
-fn octets(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i / 1_000 * 31 + i * 7) as u8).collect()
-}
-
-/// Many octets by TCP, from the first side to an address of the second.
-fn transfer(pair: &Pair, to: &str, len: usize) {
-    let [from, other] = &pair.sides;
-    let listener = other.inside(|| TcpListener::bind(to)).unwrap();
-    let at = listener.local_addr().unwrap();
-    let reader = thread::spawn(move || {
-        let mut came = Vec::new();
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.read_to_end(&mut came).unwrap();
-        came
-    });
-    let mut stream = from
-        .inside(|| TcpStream::connect_timeout(&at, PATIENCE))
-        .unwrap();
-    stream.write_all(&octets(len)).unwrap();
-    drop(stream);
-    assert!(reader.join().unwrap() == octets(len));
-}
 
 /// Segments with a wrong checksum that the kernel has seen in the thread's namespace.
 fn wrong_checksums() -> u64 {
