@@ -53,6 +53,8 @@ pub const INTEROP: &[&str] = &[
     "babeld",
     "frr",
     "gobgpd",
+    "miniupnpd",
+    "miniupnpd-nftables",
     "python3-openstackclient",
     "python3-venv",
     "wide-dhcpv6-client",
