@@ -203,10 +203,8 @@ impl World {
             .node("gateway")
             .run(&["nft", "list", "table", "inet", "filter"]);
         let shown = shown.unwrap();
-        let lines = shown.lines().filter(|line| {
-            let ours = line.contains("192.168.77.2") || line.contains("2001:db8:77::2");
-            ours && line.contains("6697")
-        });
+        let ours = PORT.to_string();
+        let lines = shown.lines().filter(|line| line.contains(&ours));
         lines.map(str::to_owned).collect()
     }
 
@@ -247,18 +245,23 @@ fn opens(world: &World, wanted: Wanted, by: Means, external: &str) {
         assert_eq!(mapping.by, by);
         assert_eq!(mapping.external.ip(), external.parse::<IpAddr>().unwrap());
         world.is_reached(wanted.client, mapping);
+        assert!(process.kill());
         for chain in ["miniupnpd", "prerouting_miniupnpd"] {
             let words = ["nft", "flush", "chain", "inet", "filter", chain];
             world.node("gateway").run(&words).unwrap();
         }
         assert_eq!(world.opened(), Vec::<String>::new());
+        let process = world.begin();
         let again = async {
             while world.opened().is_empty() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        timeout(PATIENCE, again).await.unwrap();
-        assert_eq!(*watch.borrow(), Some(mapping));
+        if timeout(PATIENCE, again).await.is_err() {
+            let rules = world.node("gateway").run(&["nft", "list", "ruleset"]);
+            panic!("{}\n{}", rules.unwrap(), process.log());
+        }
+        let mapping = told(&mut watch, Option::is_some).await.unwrap();
         world.is_reached(wanted.client, mapping);
         keeper.end().await;
         assert_eq!(*watch.borrow(), None);
