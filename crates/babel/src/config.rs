@@ -30,6 +30,18 @@ pub struct Config {
     pub destinations: usize,
     /// How many neighbours a link may have.
     pub neighbours: usize,
+    /// If whoever installs the routes keeps them while this program is gone, so that neighbours may go by them: how it starts.
+    pub lasting: Option<Start>,
+}
+
+/// How a node starts whose routes outlive its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing is forwarded yet.
+    Fresh,
+    /// The kernel forwards by the routes of an earlier run still, until [`Engine::is_resuming`](crate::Engine::is_resuming) is over;
+    /// what has not been replaced by then goes.
+    Resumed,
 }
 
 impl Config {
@@ -40,6 +52,7 @@ impl Config {
             seed,
             destinations: 100_000,
             neighbours: 256,
+            lasting: None,
         }
     }
 }

@@ -19,7 +19,7 @@ mod timers;
 
 use std::net::Ipv6Addr;
 
-pub use config::{Config, Cost, Link, LinkId, NextHopV4, RttCost};
+pub use config::{Config, Cost, Link, LinkId, NextHopV4, RttCost, Start};
 pub use engine::{Action, Engine, Event};
 pub use table::Way;
 

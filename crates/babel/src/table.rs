@@ -98,6 +98,11 @@ impl Entry {
         self.own.is_none() && self.routes.is_empty() && self.hold.is_none()
     }
 
+    /// Whether nothing is known to go by, nor that there is nothing any more.
+    pub fn is_unsettled(&self) -> bool {
+        self.choice.is_none() && self.hold.is_none()
+    }
+
     /// The best that may be taken: the present one, unless another is clearly better.
     pub fn best(
         &self,

@@ -118,7 +118,10 @@ impl Engine {
                     self.ihu(peer, (*rxcost, *interval), echo.zip(answered), now);
                 }
             }
-            Tlv::AckRequest { opaque, .. } => self.say(peer, Tlv::Ack { opaque: *opaque }, now),
+            Tlv::AckRequest { opaque, start, .. } => {
+                self.say(peer, Tlv::Ack { opaque: *opaque }, now);
+                self.promised(peer, *start, now);
+            }
             Tlv::Ack { opaque } => self.confirmed(peer, *opaque, now),
             Tlv::Update(update) => self.update(peer, *update, now),
             Tlv::RouteRequest(to) => self.asked_for_route(peer, *to, now),
@@ -145,7 +148,12 @@ impl Engine {
         self.on_hellos(peer, now, |neighbour| {
             is_new = neighbour.hear(unicast, promised, stamps, now);
         });
-        if is_new {
+        let lasts = self.neighbours.get(&peer).is_some_and(|n| n.is_stale());
+        if is_new && lasts {
+            self.begins_anew(peer, now);
+        } else if lasts {
+            self.hears_stale(peer, now);
+        } else if is_new {
             self.neighbour_gone(peer, now);
             if self.is_admitted(peer, now) {
                 self.hello(peer, unicast, promised, timestamp, now);
@@ -187,8 +195,10 @@ impl Engine {
             None => self.timers.cancel(Due::Heard(peer)),
         }
         self.weigh(peer, now);
-        if is_silent {
-            self.neighbour_gone(peer, now);
+        match (is_silent, self.is_stale(peer)) {
+            (true, true) => self.is_silent_again(peer, now),
+            (true, false) => self.neighbour_gone(peer, now),
+            _ => {}
         }
     }
 
@@ -203,7 +213,7 @@ impl Engine {
         neighbour.forget_us();
         let promises_nothing = neighbour.deadline().is_none();
         self.weigh(peer, now);
-        if promises_nothing {
+        if promises_nothing && !self.is_stale(peer) {
             self.neighbour_gone(peer, now);
         }
     }

@@ -35,7 +35,12 @@ impl Engine {
         (sent, heard): (Option<Time>, Option<Time>),
         now: Time,
     ) {
-        let Some(patience) = self.only_peer(id).map(|peer| self.patience(peer)) else {
+        if let Some(running) = self.links.get_mut(&id) {
+            running.is_watched = true;
+        }
+        // Who is no neighbour yet, or none any more, can't be lost.
+        let peer = (self.only_peer(id)).filter(|peer| !self.cost(*peer).is_infinite());
+        let Some(patience) = peer.map(|peer| self.patience(peer)) else {
             return;
         };
         let Some(running) = self.links.get_mut(&id) else {
@@ -75,8 +80,16 @@ impl Engine {
         let request = Tlv::AckRequest {
             opaque: self.opaque,
             interval: Interval(1),
+            start: self.config.lasting,
         };
         self.say(peer, request, now);
+        if self
+            .neighbours
+            .get(&peer)
+            .is_some_and(|neighbour| neighbour.lasting)
+        {
+            self.pings.insert(peer);
+        }
         // An answer to the last one must be able to come in time.
         let again = (now + self.patience(peer) / 2).min(end);
         self.timers.set(Due::Probe(id), again);
@@ -91,7 +104,7 @@ impl Engine {
         }
     }
 
-    fn only_peer(&self, id: LinkId) -> Option<Peer> {
+    pub(super) fn only_peer(&self, id: LinkId) -> Option<Peer> {
         match self.peers_on(id)[..] {
             [peer] => Some(peer),
             _ => None,
@@ -100,11 +113,11 @@ impl Engine {
 
     fn patience(&self, peer: Peer) -> Duration {
         let rtt = self.neighbours.get(&peer).map(|neighbour| neighbour.rtt());
-        let usual = rtt.and_then(|rtt| rtt.patience());
-        usual
-            .unwrap_or_default()
-            .max(PATIENCE)
-            .min(self.endurance(peer))
+        let usual = rtt.and_then(|rtt| rtt.patience()).unwrap_or_default();
+        // The first probe must be able to be answered in time.
+        let mean = rtt.and_then(|rtt| rtt.mean()).unwrap_or_default();
+        let latest = self.endurance(peer).saturating_sub(mean * 2);
+        usual.max(PATIENCE).min(latest)
     }
 
     fn endurance(&self, peer: Peer) -> Duration {

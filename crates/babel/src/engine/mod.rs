@@ -6,6 +6,7 @@
 
 mod auth;
 mod hear;
+mod lasting;
 mod liveness;
 mod requests;
 mod routes;
@@ -34,6 +35,7 @@ use crate::{
 };
 
 use auth::{Auth, Counter};
+use lasting::Stage;
 use liveness::Traffic;
 use requests::Pending;
 use send::{Outbox, Queue, Unconfirmed};
@@ -166,6 +168,10 @@ enum Due {
     Flush(Queue),
     /// A neighbour has not acknowledged something.
     Confirm(Peer, u16),
+    /// A stale neighbour has had time enough.
+    Stale(Peer),
+    /// A start that is resumed has come further.
+    Stage,
     /// See [`SWEEP`].
     Sweep,
 }
@@ -183,6 +189,8 @@ struct Running {
     /// How many Hellos follow quickly, so that neighbours need not wait to be sure of us.
     greetings: u8,
     traffic: Traffic,
+    /// Whether anybody tells of its traffic.
+    is_watched: bool,
 }
 
 /// A node.
@@ -203,6 +211,8 @@ pub struct Engine {
     unconfirmed: BTreeMap<(Peer, u16), Unconfirmed>,
     opaque: u16,
     dumped: BTreeMap<Peer, Time>,
+    stage: Stage,
+    pings: BTreeSet<Peer>,
     timers: Timers<Due>,
     actions: Vec<Action>,
 }
@@ -214,6 +224,8 @@ impl Engine {
         timers.set(Due::Sweep, Time::ZERO + SWEEP);
         Engine {
             random: Random::new(&config.seed),
+            stage: Stage::of(config.lasting),
+            pings: BTreeSet::new(),
             config,
             seqno: Seqno(1),
             seqno_since: Time::ZERO,
@@ -273,8 +285,10 @@ impl Engine {
             Due::Request(to, router_id) => self.ask_again(to, router_id, now),
             Due::Flush(queue) => self.flush(queue, now),
             Due::Confirm(peer, opaque) => self.not_confirmed(peer, opaque, now),
+            Due::Stale(peer) => self.is_too_stale(peer, now),
+            Due::Stage => self.next_stage(now),
             Due::Sweep => {
-                self.sources.forget(now);
+                self.forget_sources(now);
                 self.forget_strangers(now);
                 self.timers.set(Due::Sweep, now + SWEEP);
             }
@@ -296,8 +310,10 @@ impl Engine {
             hello_at: None,
             greetings: 0,
             traffic: Traffic::default(),
+            is_watched: false,
         });
         running.link = link;
+        self.resume(now);
         self.greet(id, now);
         let interval = self.links.get(&id).map(|running| running.link.update);
         let first = now + interval.unwrap_or_default().duration();
@@ -354,7 +370,14 @@ impl Engine {
             return;
         };
         let queue = Queue::One(peer);
-        for due in [Due::Heard(peer), Due::HeardUs(peer), Due::Flush(queue)] {
+        self.pings.remove(&peer);
+        let stale = Due::Stale(peer);
+        for due in [
+            Due::Heard(peer),
+            Due::HeardUs(peer),
+            Due::Flush(queue),
+            stale,
+        ] {
             self.timers.cancel(due);
         }
         self.outboxes.remove(&queue);
@@ -389,15 +412,18 @@ impl Engine {
         let Some(running) = self.links.get(&peer.link) else {
             return;
         };
+        let may_last = self.may_last(peer);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else {
             return;
         };
-        let before = neighbour.cost();
-        if !neighbour.weigh(running.link.cost, running.extra) {
-            return;
-        }
+        let (before, was_stale) = (neighbour.cost(), neighbour.is_stale());
+        let has_changed = neighbour.weigh(running.link.cost, running.extra, may_last);
         let after = neighbour.cost();
         let destinations = neighbour.destinations.clone();
+        self.notes_stale(peer, was_stale, now);
+        if !has_changed {
+            return;
+        }
         if before.is_infinite() != after.is_infinite() {
             self.hello_soon(peer.link, now);
         }

@@ -192,6 +192,9 @@ impl Engine {
         router_id: RouterId,
         now: Time,
     ) {
+        if self.is_listening() {
+            return;
+        }
         let Some(told) = self.sources.told(to, router_id) else {
             return;
         };

@@ -76,6 +76,10 @@ impl Engine {
             self.refuse(Refusal::Destination { peer, to });
             return;
         }
+        if !self.suspect(to, route.router_id, route.distance, now) {
+            self.refuse(Refusal::Destination { peer, to });
+            return;
+        }
         let before = self.before(to);
         let is_feasible = self
             .sources
@@ -91,6 +95,7 @@ impl Engine {
         entry.routes.insert(peer, route);
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.destinations.insert(to);
+            neighbour.kept.remove(&to);
         }
         let late = overdue(route.interval, now);
         self.timers.set(Due::Route(to, peer), late);
@@ -112,6 +117,7 @@ impl Engine {
         self.timers.cancel(Due::Route(to, peer));
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.destinations.remove(&to);
+            neighbour.kept.remove(&to);
         }
         let before = self.before(to);
         let removed = (self.table.get_mut(&to)).and_then(|entry| entry.routes.remove(&peer));
@@ -126,6 +132,11 @@ impl Engine {
         let Some(route) = entry.and_then(|entry| entry.routes.get_mut(&peer)) else {
             return;
         };
+        if self.neighbours.get(&peer).is_some_and(|n| n.is_stale()) {
+            let late = overdue(route.interval, now);
+            self.timers.set(Due::Route(to, peer), late);
+            return;
+        }
         if route.is_late {
             self.remove_route(to, peer, now);
             return;
@@ -245,6 +256,12 @@ impl Engine {
 
     /// Nobody believes any more that a destination can be reached from here.
     pub(super) fn release(&mut self, to: Destination, now: Time) {
+        let hold = self.table.get(&to).and_then(|entry| entry.hold.as_ref());
+        if hold.is_some_and(|hold| hold.waiting.iter().any(|peer| self.is_stale(*peer))) {
+            let again = now + self.longest_update().duration() * HELD;
+            self.timers.set(Due::Hold(to), again);
+            return;
+        }
         let before = self.before(to);
         if let Some(entry) = self.table.get_mut(&to) {
             entry.hold = None;

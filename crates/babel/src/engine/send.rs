@@ -271,6 +271,7 @@ impl Engine {
             let request = Tlv::AckRequest {
                 opaque: self.opaque,
                 interval: Interval::at_least(ACK / 2),
+                start: self.config.lasting,
             };
             if parcel.writer.push(&request).is_ok() {
                 parcel.opaque = Some(self.opaque);
@@ -347,6 +348,8 @@ impl Engine {
                 self.sources.tell(to, told.router_id, told.distance, until);
                 Some(route(to, told, link.update, next_hop))
             }
+            // Neighbours go by what an earlier run told of it.
+            None if self.is_resuming() && entry.is_none_or(|e| e.is_unsettled()) => None,
             // Who hears all of it knows what is missing by its own route; who asked, or is told alone, gets an answer.
             None if is_silent && matches!(queue, Queue::All(_)) => None,
             None => Some(Tlv::Update(Update::Retraction {

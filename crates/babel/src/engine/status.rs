@@ -51,6 +51,8 @@ pub struct NeighbourStatus {
     pub cost: Metric,
     /// The least round trip of the last half minute to a minute.
     pub rtt: Option<Duration>,
+    /// Whether it says nothing, and is gone by as it was.
+    pub is_stale: bool,
     /// How many destinations it has told of.
     pub destinations: usize,
 }
@@ -109,6 +111,7 @@ impl Engine {
                 addr: peer.addr,
                 cost: neighbour.cost(),
                 rtt: neighbour.rtt().least(),
+                is_stale: neighbour.is_stale(),
                 destinations: neighbour.destinations.len(),
             })
         });

@@ -1,5 +1,7 @@
 //! A node among others, who say what the test wants.
 
+mod lasting;
+
 use std::net::IpAddr;
 
 use hextet_types::Prefix;
@@ -7,7 +9,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    GROUP,
+    GROUP, Start,
     number::Interval,
     packet::{Frame, Tlv, Update, Writer, decode},
 };
@@ -47,7 +49,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let mut config = Config::new(router(1), [7; 32]);
+        Bench::of(Config::new(router(1), [7; 32]))
+    }
+
+    fn of(mut config: Config) -> Bench {
         (config.destinations, config.neighbours) = (4, 2);
         let mut bench = Bench {
             engine: Engine::new(config),
@@ -574,7 +579,9 @@ fn a_long_way_takes_longer_to_be_dead() {
     bench.tell(12, NET, (5, 1, 100));
     bench.wait(SOON);
     carry(&mut bench, None);
-    bench.wait_and(Duration::from_millis(599), |_, _| false);
+    bench.wait_and(Duration::from_millis(201), |_, _| false);
+    assert_eq!(probes(&bench), 1, "the answer has time to come");
+    bench.wait_and(Duration::from_millis(398), |_, _| false);
     assert_eq!(bench.way(NET), Some(12), "three round trips of 200 ms");
     bench.wait_and(Duration::from_millis(2), |_, _| false);
     assert_eq!(bench.way(NET), Some(0));
@@ -664,6 +671,10 @@ fn arb_prefix() -> impl Strategy<Value = Prefix> {
     })
 }
 
+fn arb_start() -> impl Strategy<Value = Option<Start>> {
+    proptest::option::of(prop_oneof![Just(Start::Fresh), Just(Start::Resumed)])
+}
+
 fn arb_tlv() -> impl Strategy<Value = Tlv> {
     let number = any::<u16>();
     prop_oneof![
@@ -707,9 +718,10 @@ fn arb_tlv() -> impl Strategy<Value = Tlv> {
                 router_id: router(origin),
             }
         }),
-        (number, number).prop_map(|(opaque, interval)| Tlv::AckRequest {
+        (number, number, arb_start()).prop_map(|(opaque, interval, start)| Tlv::AckRequest {
             opaque,
             interval: Interval(interval),
+            start,
         }),
         number.prop_map(|opaque| Tlv::Ack { opaque }),
     ]

@@ -53,6 +53,11 @@ pub struct Neighbour {
     cost: Metric,
     /// What it has told of.
     pub destinations: BTreeSet<Destination>,
+    /// Of that, what it told in an earlier run, and has not told again since it began anew.
+    pub kept: BTreeSet<Destination>,
+    /// It has promised to forward what it tells of while it says nothing.
+    pub lasting: bool,
+    stale: bool,
 }
 
 impl Default for Neighbour {
@@ -65,6 +70,9 @@ impl Default for Neighbour {
             hello: None,
             cost: Metric::INFINITE,
             destinations: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            lasting: false,
+            stale: false,
         }
     }
 }
@@ -136,6 +144,18 @@ impl Neighbour {
         self.to_all = History::default();
         self.to_us = History::default();
         self.txcost = Metric::INFINITE;
+        (self.lasting, self.stale) = (false, false);
+    }
+
+    /// It has, but forwards what it has told of: whether it hears us is open, and all else stays until it has told of it again.
+    pub fn begins_anew(&mut self) {
+        self.txcost = Metric::INFINITE;
+        self.kept = self.destinations.clone();
+    }
+
+    /// Whether it is not heard, or does not hear us, and is gone by all the same, at the cost that it had.
+    pub const fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Whether none of its Hellos is remembered.
@@ -162,15 +182,20 @@ impl Neighbour {
         self.cost
     }
 
-    /// Computes that anew; whether it has changed. Small changes are none.
-    pub fn weigh(&mut self, rule: Cost, extra: Metric) -> bool {
+    /// Computes that anew; whether it has changed. Small changes are none. One that has promised to last, where that counts, has the
+    /// cost that it had while it is not heard.
+    pub fn weigh(&mut self, rule: Cost, extra: Metric, may_last: bool) -> bool {
         let cost = match (self.rxcost(rule, extra), self.txcost) {
             (Metric::INFINITE, _) | (_, Metric::INFINITE) => Metric::INFINITE,
             (_, txcost) => {
                 let all = txcost.plus(rule.of_rtt(self.rtt.least())).plus(extra);
-                Metric(all.0.min(DEAREST))
+                Metric(all.0.clamp(1, DEAREST))
             }
         };
+        self.stale = may_last && self.lasting && cost.is_infinite() && !self.cost.is_infinite();
+        if self.stale {
+            return false;
+        }
         let both_finite = !cost.is_infinite() && !self.cost.is_infinite();
         let is_steady = both_finite && cost.0.abs_diff(self.cost.0) <= self.cost.0 / STEADY;
         if is_steady || cost == self.cost {
@@ -201,17 +226,17 @@ mod tests {
         hear(&mut neighbour, 1, Time::ZERO);
         neighbour.heard_us(Metric(96));
         assert!(
-            !neighbour.weigh(rule, Metric::ZERO),
+            !neighbour.weigh(rule, Metric::ZERO, true),
             "one Hello is not enough"
         );
         hear(&mut neighbour, 2, Time::from_secs(1));
-        assert!(neighbour.weigh(rule, Metric::ZERO));
+        assert!(neighbour.weigh(rule, Metric::ZERO, true));
         assert_eq!(
             (neighbour.cost(), neighbour.rxcost(rule, Metric::ZERO)),
             (Metric(96), Metric(96))
         );
         neighbour.forget_us();
-        assert!(neighbour.weigh(rule, Metric::ZERO));
+        assert!(neighbour.weigh(rule, Metric::ZERO, true));
         assert_eq!(
             (neighbour.cost(), neighbour.rxcost(rule, Metric::ZERO)),
             (Metric::INFINITE, Metric(96))
@@ -219,7 +244,10 @@ mod tests {
         neighbour.heard_us(Metric(96));
         neighbour.miss(Time::from_secs(4));
         assert!(!neighbour.is_silent());
-        assert!(!neighbour.weigh(rule, Metric::ZERO), "two Hellos missed");
+        assert!(
+            !neighbour.weigh(rule, Metric::ZERO, true),
+            "two Hellos missed"
+        );
         assert_eq!(neighbour.rxcost(rule, Metric::ZERO), Metric::INFINITE);
         neighbour.is_lost();
         assert!(neighbour.is_silent());
@@ -233,10 +261,17 @@ mod tests {
         let mut costs = Vec::new();
         for txcost in [800, 880, 900, 901, 790, 788, 787, u16::MAX] {
             neighbour.heard_us(Metric(txcost));
-            if neighbour.weigh(rule, Metric::ZERO) {
+            if neighbour.weigh(rule, Metric::ZERO, true) {
                 costs.push(neighbour.cost().0);
             }
         }
         assert_eq!(costs, [800, 901, 788, u16::MAX]);
+        neighbour.heard_us(Metric::ZERO);
+        assert!(neighbour.weigh(rule, Metric::ZERO, true));
+        assert_eq!(
+            neighbour.cost(),
+            Metric(1),
+            "each hop is one, or routes might loop"
+        );
     }
 }

@@ -8,9 +8,12 @@ use super::{
     Destination, Echo, MAX_INDEX_LEN, MAX_NONCE_LEN, Tlv, Update,
     address::{self, Encoding},
     kind,
-    subtlv::{self, SOURCE_PREFIX, TIMESTAMP},
+    subtlv::{self, SOURCE_PREFIX, START, TIMESTAMP},
 };
-use crate::number::{Interval, Metric, RouterId, Seqno};
+use crate::{
+    config::Start,
+    number::{Interval, Metric, RouterId, Seqno},
+};
 
 /// The prefix is what the next ones of its encoding begin with.
 pub const DEFAULT_PREFIX: u8 = 0x80;
@@ -254,8 +257,16 @@ fn destination(prefix: Prefix, octets: &mut Reader<'_>) -> Option<Destination> {
 fn ack_request(octets: &mut Reader<'_>) -> Option<Tlv> {
     let _reserved = octets.u16()?;
     let (opaque, interval) = (octets.u16()?, Interval(octets.u16()?));
-    subtlvs(octets, TIMESTAMP)?;
-    Some(Tlv::AckRequest { opaque, interval })
+    let start = subtlvs(octets, START)?.and_then(|body| match body {
+        [0, ..] => Some(Start::Fresh),
+        [1, ..] => Some(Start::Resumed),
+        _ => None,
+    });
+    Some(Tlv::AckRequest {
+        opaque,
+        interval,
+        start,
+    })
 }
 
 fn ack(octets: &mut Reader<'_>) -> Option<Tlv> {

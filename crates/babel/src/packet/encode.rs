@@ -13,9 +13,12 @@ use super::{
     address::{self, Encoding},
     decode::{DEFAULT_PREFIX, State, UNICAST},
     kind,
-    subtlv::{SOURCE_PREFIX, TIMESTAMP},
+    subtlv::{SOURCE_PREFIX, START, TIMESTAMP},
 };
-use crate::number::{Interval, Metric, Seqno};
+use crate::{
+    config::Start,
+    number::{Interval, Metric, Seqno},
+};
 
 /// There is no room for it: the packet is to be sent as it is, and this one in the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -74,10 +77,12 @@ impl Writer {
     fn put(&mut self, tlv: &Tlv) {
         let out = &mut self.out;
         match tlv {
-            Tlv::AckRequest { opaque, interval } => framed(out, kind::ACK_REQUEST, |out| {
-                put_u16(out, 0);
-                put_u16(out, *opaque);
-                put_u16(out, interval.0);
+            Tlv::AckRequest {
+                opaque,
+                interval,
+                start,
+            } => framed(out, kind::ACK_REQUEST, |out| {
+                put_ack_request(out, *opaque, *interval, *start);
             }),
             Tlv::Ack { opaque } => framed(out, kind::ACK, |out| put_u16(out, *opaque)),
             Tlv::Hello {
@@ -216,6 +221,16 @@ fn encoding_of(to: Destination) -> Encoding {
     match to.family() {
         Family::V4 => Encoding::V4,
         Family::V6 => Encoding::V6,
+    }
+}
+
+fn put_ack_request(out: &mut Vec<u8>, opaque: u16, interval: Interval, start: Option<Start>) {
+    put_u16(out, 0);
+    put_u16(out, opaque);
+    put_u16(out, interval.0);
+    if let Some(start) = start {
+        let resumed = u8::from(start == Start::Resumed);
+        framed(out, START, |out| out.push(resumed));
     }
 }
 

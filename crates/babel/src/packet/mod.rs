@@ -17,7 +17,10 @@ use std::net::IpAddr;
 use hextet_types::{Family, Prefix};
 use thiserror::Error;
 
-use crate::number::{Interval, Metric, RouterId, Seqno};
+use crate::{
+    config::Start,
+    number::{Interval, Metric, RouterId, Seqno},
+};
 
 pub use decode::{Decoded, decode};
 pub use encode::{Oversized, Writer};
@@ -153,6 +156,8 @@ pub enum Tlv {
         opaque: u16,
         /// Within which time.
         interval: Interval,
+        /// The sender's routes outlive its program, and so it has started ([`sub-TLV 112`](self)).
+        start: Option<Start>,
     },
     /// Acknowledges one (§4.6.4).
     Ack {

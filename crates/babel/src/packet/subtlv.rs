@@ -6,6 +6,9 @@ use super::decode::Walk;
 
 /// RFC 9616 §3.
 pub const TIMESTAMP: u8 = 3;
+/// Experimental (RFC 8966 §5), in acknowledgment requests, of which babeld reads no sub-TLVs: one octet, 1 if the routes of an earlier
+/// run are forwarded.
+pub const START: u8 = 112;
 /// RFC 9079 §5.1.
 pub const SOURCE_PREFIX: u8 = 128;
 const MANDATORY: u8 = 0x80;

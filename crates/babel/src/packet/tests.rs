@@ -63,9 +63,20 @@ fn what_is_said_of_neighbours() {
         &[Tlv::AckRequest {
             opaque: 0x1234,
             interval: Interval(5),
+            start: None,
         }],
         &[2, 6, 0, 0, 0x12, 0x34, 0, 5],
     );
+    for (start, octet) in [(Start::Fresh, 0), (Start::Resumed, 1)] {
+        assert_both_ways(
+            &[Tlv::AckRequest {
+                opaque: 0x1234,
+                interval: Interval(5),
+                start: Some(start),
+            }],
+            &[2, 9, 0, 0, 0x12, 0x34, 0, 5, 112, 1, octet],
+        );
+    }
     assert_both_ways(&[Tlv::Ack { opaque: 0x1234 }], &[3, 2, 0x12, 0x34]);
     let hello = |unicast, timestamp| Tlv::Hello {
         unicast,

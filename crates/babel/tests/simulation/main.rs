@@ -25,6 +25,14 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Programs are killed, are gone for longer than their neighbours remember Hellos, and come again: every way stays, at every node, at
+/// every moment, but for changes from one that works to another, and no packet goes round.
+#[test]
+fn a_program_that_is_gone_costs_no_route() {
+    let restarts: u64 = (0..8).map(script::restarts).sum();
+    assert!(restarts > 40, "{restarts}");
+}
+
 #[test]
 fn every_mesh_converges_and_never_loops() {
     let (first, count) = (number("HEXTET_SEED"), number("HEXTET_SEEDS"));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hextet_babel::{
-    Action, Config, Engine, Event, GROUP, Link, LinkId, Way,
+    Action, Config, Engine, Event, GROUP, Link, LinkId, Start, Way,
     engine::Refusal,
     mac::{Algorithm, Key},
     number::{Interval, Metric, RouterId},
@@ -21,6 +21,10 @@ const STORM: u64 = 5_000;
 const AFTERMATH: Duration = Duration::from_secs(60);
 /// Those, and loops of destinations that have moved, last no longer.
 const PASSING: Duration = Duration::from_secs(10);
+
+/// What a kernel answers, and how.
+const ECHO_REQUEST: [u8; 5] = *b"echo?";
+const ECHO_REPLY: [u8; 5] = *b"echo!";
 
 /// A splitmix64 sequence.
 pub struct Random(pub u64);
@@ -57,6 +61,12 @@ pub struct Wire {
 pub struct Node {
     /// None while it is dead.
     engine: Option<Engine>,
+    /// Its kernel forwards, whether its program runs or not.
+    forwards: bool,
+    /// Its routes outlive its program.
+    pub lasting: bool,
+    /// What was told anew since the program began, while routes of an earlier run are there.
+    fresh: Option<BTreeSet<Destination>>,
     starts: u64,
     ways: BTreeMap<Destination, Way>,
     own: BTreeMap<Destination, Metric>,
@@ -83,6 +93,8 @@ pub struct Net {
     pub refused: u64,
     hello: Interval,
     update: Interval,
+    /// No way may be lost any more.
+    pub is_steady: bool,
     /// If there are any, somebody sends packets again, and others that nobody has sent.
     keys: Vec<Key>,
     flights: BTreeSet<Flight>,
@@ -107,6 +119,9 @@ impl Net {
     pub fn new(seed: u64, nodes: usize, [hello, update]: [Interval; 2]) -> Net {
         let node = || Node {
             engine: None,
+            forwards: false,
+            lasting: false,
+            fresh: None,
             starts: 0,
             ways: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -121,6 +136,7 @@ impl Net {
             refused: 0,
             hello,
             update,
+            is_steady: false,
             keys: Vec::new(),
             flights: BTreeSet::new(),
             wakeups: BTreeSet::new(),
@@ -144,14 +160,27 @@ impl Net {
     pub fn start(&mut self, node: usize) {
         self.nodes[node].starts += 1;
         let starts = self.nodes[node].starts;
-        if starts > 1 {
+        let resumes = self.nodes[node].forwards && self.nodes[node].lasting;
+        if resumes {
+            // Of its own destinations there are two origins for a moment.
+            self.moved.extend(self.own(node));
+            self.nodes[node].fresh = Some(BTreeSet::new());
+        } else if starts > 1 {
             self.restarted = self.now;
         }
+        self.nodes[node].forwards = true;
         let name = ((node as u64 + 1) << 32) | starts;
         let router_id = RouterId::try_from(name.to_be_bytes()).unwrap();
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.random.draw().to_be_bytes());
-        self.nodes[node].engine = Some(Engine::new(Config::new(router_id, seed)));
+        let mut config = Config::new(router_id, seed);
+        let start = if resumes {
+            Start::Resumed
+        } else {
+            Start::Fresh
+        };
+        config.lasting = self.nodes[node].lasting.then_some(start);
+        self.nodes[node].engine = Some(Engine::new(config));
         for (to, metric) in self.nodes[node].own.clone() {
             self.event(node, Event::Originate(to, metric));
         }
@@ -164,8 +193,15 @@ impl Net {
 
     /// It is gone, and its routes with it: nobody is told.
     pub fn kill(&mut self, node: usize) {
-        self.nodes[node].engine = None;
         self.nodes[node].ways.clear();
+        self.nodes[node].forwards = false;
+        self.kill_program(node);
+    }
+
+    /// Its program is gone, and its kernel goes on.
+    pub fn kill_program(&mut self, node: usize) {
+        self.nodes[node].engine = None;
+        self.nodes[node].fresh = None;
         self.wakeups.retain(|(_, of)| *of != node);
     }
 
@@ -230,12 +266,49 @@ impl Net {
                 Action::Refused(refusal) => panic!("node {node}: {refusal}"),
             }
         }
+        self.ping(node);
+        self.end_resuming(node);
+    }
+
+    /// What an earlier run knew and this one does not is gone, once it has had time to find out.
+    fn end_resuming(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        let is_over = node.engine.as_ref().is_some_and(|e| !e.is_resuming());
+        if let Some(fresh) = node.fresh.take_if(|_| is_over) {
+            let lost = node.ways.keys().find(|to| !fresh.contains(to));
+            assert!(
+                !self.is_steady || lost.is_none(),
+                "{}: {lost:?} is not taken up again",
+                self.now
+            );
+            node.ways.retain(|to, _| fresh.contains(to));
+        }
+    }
+
+    fn ping(&mut self, node: usize) {
+        let pings = self.nodes[node].engine.as_mut().map(Engine::pings);
+        for peer in pings.unwrap_or_default() {
+            self.send(node, peer.link, peer.addr, ECHO_REQUEST.to_vec());
+        }
+    }
+
+    /// Whoever holds the tunnel says that something was sent, or came.
+    fn traffic(&mut self, node: usize, wire: usize, sent: bool) {
+        let is_watched = self.nodes[node].lasting && self.wires[wire].ends.len() == 2;
+        if is_watched {
+            let (sent, heard) = match sent {
+                true => (Some(self.now), None),
+                false => (None, Some(self.now)),
+            };
+            self.event(node, Event::Traffic(link_id(wire), sent, heard));
+        }
     }
 
     fn send(&mut self, node: usize, link: LinkId, to: Ipv6Addr, octets: Vec<u8>) {
         let index = usize::try_from(link.0).unwrap() - 1;
         self.packets += 1;
         let wire = &self.wires[index];
+        let is_echo = octets[..] == ECHO_REQUEST || octets[..] == ECHO_REPLY;
         let others = wire.ends.iter().filter(|end| **end != node);
         let reached = others.filter(|end| to == GROUP || addr(**end) == to);
         let (delay, loss, up) = (wire.delay, wire.loss, wire.up);
@@ -259,8 +332,13 @@ impl Net {
                 to,
                 octets: octets.clone(),
             };
-            self.disturb(&flight);
+            if !is_echo {
+                self.disturb(&flight);
+            }
             self.flights.insert(flight);
+        }
+        if !is_echo {
+            self.traffic(node, index, true);
         }
     }
 
@@ -286,6 +364,15 @@ impl Net {
     }
 
     fn route(&mut self, node: usize, to: Destination, way: Option<Way>) {
+        if let Some(fresh) = &mut self.nodes[node].fresh {
+            fresh.insert(to);
+        }
+        let is_lost = !matches!(way, Some(Way::Via { .. }));
+        assert!(
+            !self.is_steady || !is_lost || self.nodes[node].own.contains_key(&to),
+            "{}: node {node} loses {to:?}",
+            self.now
+        );
         match way {
             Some(way) => self.nodes[node].ways.insert(to, way),
             None => self.nodes[node].ways.remove(&to),
@@ -352,13 +439,7 @@ impl Net {
             if flight == Some(at) {
                 let flight = self.flights.pop_first().unwrap();
                 if self.wires[flight.wire].up {
-                    let datagram = Event::Datagram {
-                        link: link_id(flight.wire),
-                        from: flight.from,
-                        to: flight.to,
-                        octets: flight.octets,
-                    };
-                    self.event(flight.node, datagram);
+                    self.arrive(flight);
                 }
             } else {
                 let (_, node) = self.wakeups.pop_first().unwrap();
@@ -369,6 +450,25 @@ impl Net {
             }
         }
         self.now = end;
+    }
+
+    fn arrive(&mut self, flight: Flight) {
+        let (node, wire) = (flight.node, flight.wire);
+        if flight.octets == ECHO_REQUEST {
+            if self.nodes[node].forwards {
+                self.send(node, link_id(wire), flight.from, ECHO_REPLY.to_vec());
+            }
+        } else if flight.octets == ECHO_REPLY {
+            self.traffic(node, wire, false);
+        } else {
+            let datagram = Event::Datagram {
+                link: link_id(wire),
+                from: flight.from,
+                to: flight.to,
+                octets: flight.octets,
+            };
+            self.event(node, datagram);
+        }
     }
 
     /// A storm is found, not waited for.

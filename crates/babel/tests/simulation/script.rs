@@ -106,7 +106,7 @@ fn connect(net: &mut Net, ends: Vec<usize>) {
 fn change(net: &mut Net) {
     let wire = usize::try_from(net.random.below(net.wires.len() as u64)).unwrap();
     let node = usize::try_from(net.random.below(net.nodes.len() as u64)).unwrap();
-    match net.random.below(11) {
+    match net.random.below(12) {
         0 | 1 => cut(net, wire),
         2..=4 => mend(net, wire),
         5 => {
@@ -121,6 +121,16 @@ fn change(net: &mut Net) {
         }
         7 => part(net),
         9 => drain(net, wire),
+        10 if net.is_alive(node) => {
+            // Gone for a moment or for long; a node whose routes do not outlive it loses them.
+            match net.nodes[node].lasting {
+                true => net.kill_program(node),
+                false => net.kill(node),
+            }
+            let away = Duration::from_millis(net.random.below(20_000));
+            net.run(away);
+            net.start(node);
+        }
         8 => {
             let to = prefix(node, usize::try_from(net.random.below(3)).unwrap());
             if net.own(node).contains(&to) {
@@ -190,13 +200,48 @@ fn part(net: &mut Net) {
     }
 }
 
+/// The programs of a quiet mesh are gone for ten seconds and more, one after another; how often.
+pub fn restarts(seed: u64) -> u64 {
+    let mut net = mesh(seed);
+    net.wires.retain(|wire| wire.ends.len() == 2);
+    for wire in &mut net.wires {
+        wire.loss = 0;
+    }
+    for node in 0..net.nodes.len() {
+        net.nodes[node].lasting = true;
+        for n in 0..3 {
+            net.originate(node, prefix(node, n), Metric(0));
+        }
+        net.start(node);
+    }
+    net.run(Duration::from_secs(60));
+    net.assert_converged();
+    net.is_steady = true;
+    let nodes = net.nodes.len();
+    for node in (0..nodes).chain(0..nodes) {
+        net.kill_program(node);
+        let away = Duration::from_millis(10_000 + net.random.below(60_000));
+        net.run(away);
+        net.start(node);
+        // Whoever resumes asks each origin: they have to be there.
+        let back = Duration::from_millis(30_000 + net.random.below(60_000));
+        net.run(back);
+    }
+    net.run(Duration::from_secs(120));
+    net.assert_converged();
+    assert_eq!(net.loops, 0, "HEXTET_SEED={seed}");
+    nodes as u64 * 2
+}
+
 /// A life of a mesh.
 pub fn run(seed: u64) -> Outcome {
     let mut net = mesh(seed);
     if net.random.one_in(3) {
         net.is_watched();
     }
+    let may_last = net.random.one_in(2);
     for node in 0..net.nodes.len() {
+        net.nodes[node].lasting = may_last && !net.random.one_in(5);
         for n in 0..3 {
             if n == 0 || net.random.one_in(2) {
                 net.originate(node, prefix(node, n), Metric(0));
