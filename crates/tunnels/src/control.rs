@@ -42,6 +42,13 @@ pub enum Request {
         /// Where its peer is.
         endpoint: SocketAddr,
     },
+    /// A tunnel's peer may be elsewhere, and is sought there unless it has been heard.
+    Candidates {
+        /// The tunnel.
+        name: IfName,
+        /// Where its peer may be.
+        candidates: Vec<SocketAddr>,
+    },
     /// A tunnel's interface has another MTU.
     Mtu {
         /// The tunnel.
@@ -103,6 +110,10 @@ pub struct Status {
     pub endpoint: Option<SocketAddr>,
     /// It has been heard from there.
     pub endpoint_proven: bool,
+    /// Where else it may be.
+    pub candidates: Vec<SocketAddr>,
+    /// It is sought at all of these.
+    pub searching: bool,
     /// Of the interface.
     pub mtu: Mtu,
     /// Somebody has deleted the interface.

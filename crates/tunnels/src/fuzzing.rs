@@ -6,7 +6,9 @@ use hextet_wg::segment::Merger;
 
 use crate::{
     Key, Listen, Mtu, Spec,
+    letters::Letter,
     session::{Opened, Session},
+    wire::Kind,
 };
 
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -64,6 +66,20 @@ impl Ends {
         }
     }
 
+    /// What a door and whoever reads letters make of a datagram of anybody; the same again from a letter that was one.
+    pub fn knock(datagram: &[u8]) {
+        let kind = Kind::of(datagram);
+        let letter = Letter::decode(datagram);
+        if let Some(letter) = &letter {
+            assert_eq!(Kind::of(&letter.octets), Kind::Letter);
+            assert_eq!(
+                letter.encode().and_then(|it| Letter::decode(&it)),
+                Some(letter.clone())
+            );
+        }
+        assert!(datagram.len() >= 8 || !matches!(kind, Kind::Session(_)));
+    }
+
     /// Octets of the packet that comes, where the peer itself sends these octets as one; nothing if it is refused.
     pub fn send(&mut self, octets: &[u8]) -> Option<usize> {
         let datagram = self.seal(octets);
@@ -93,6 +109,7 @@ fn session(own: u8, peer: u8) -> Option<Session> {
         listen: Listen::Own("[::]:0".parse().ok()?),
         uplink: None,
         endpoint: None,
+        candidates: Vec::new(),
         keepalive_secs: 0,
         mtu: Mtu::try_from(1_420).ok()?,
         segments: true,

@@ -101,6 +101,9 @@ impl Kernel {
                 self.wireguard.delete(name).map_err(|e| e.to_string())
             }
             Request::Endpoint { name, endpoint } => self.set_endpoint(name, *endpoint),
+            Request::Candidates { name, .. } => Err(format!(
+                "tunnel {name}: the kernel's tunnels have one endpoint, and no candidates"
+            )),
             Request::Mtu { name, mtu } => {
                 let set = self.wireguard.set_mtu(name, (*mtu).into());
                 set.map_err(|e| e.to_string())
@@ -161,6 +164,11 @@ fn wanted(spec: &Spec) -> Result<Wanted, String> {
     if let Some(uplink) = &spec.uplink {
         return Err(format!(
             "tunnel {name}: the kernel's tunnels leave as routes say, not always by {uplink}"
+        ));
+    }
+    if !spec.candidates.is_empty() {
+        return Err(format!(
+            "tunnel {name}: the kernel's tunnels have one endpoint, and no candidates"
         ));
     }
     let Listen::Own(listen) = spec.listen else {
@@ -226,6 +234,8 @@ fn status(standing: Standing, tally: &mut Tally, now: Instant, today: Duration) 
         listen: vec![(Ipv6Addr::UNSPECIFIED, device.port).into()],
         endpoint,
         endpoint_proven: counts.handshake.is_some(),
+        candidates: Vec::new(),
+        searching: false,
         mtu: mtu(standing.mtu)?,
         device_lost: false,
         handshake_secs: handshake_secs(counts.handshake, today),
@@ -305,6 +315,7 @@ mod tests {
             listen: Listen::Own("[::]:5000".parse().unwrap()),
             uplink: None,
             endpoint: Some("192.0.2.1:5000".parse().unwrap()),
+            candidates: Vec::new(),
             keepalive_secs: 20,
             mtu: Mtu::try_from(1_420).unwrap(),
             segments: true,

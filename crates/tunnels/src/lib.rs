@@ -22,6 +22,7 @@ mod key;
 pub mod letters;
 mod outward;
 pub mod process;
+mod search;
 mod session;
 mod spec;
 mod tally;

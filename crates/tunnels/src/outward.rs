@@ -11,7 +11,7 @@ use hextet_wg::segment::{Batch, Offload, Room, Split};
 
 use crate::{
     datagrams::{MANY, MAX_RUN, Sender},
-    session::{HANDSHAKE, OVERHEAD},
+    session::{GREETING, HANDSHAKE, OVERHEAD},
     tunnel::{Shared, Woken},
 };
 
@@ -52,12 +52,15 @@ impl Outward {
                 self.next_tick = now + TICK;
                 self.tick();
             }
+            self.repeat(now);
             match self.shared.tun.recv(&mut self.frame) {
                 Ok(len) => self.carry(len),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    let left = self.next_tick.saturating_duration_since(Instant::now());
+                    let next = self.shared.search().next();
+                    let next = next.map_or(self.next_tick, |next| next.min(self.next_tick));
+                    let left = next.saturating_duration_since(Instant::now());
                     if self.shared.wait(&[self.shared.tun.as_fd()], Some(left)) == Woken::ToEnd {
                         return;
                     }
@@ -71,9 +74,24 @@ impl Outward {
 
     fn tick(&mut self) {
         let mut message = [0; HANDSHAKE];
-        let len = self.shared.session().tick(&mut message);
-        if let Some(message) = message.get(..len).filter(|message| !message.is_empty()) {
-            self.shared.send(&mut self.sender, message, &[len], None);
+        let searching = self.shared.search().is_on();
+        let len = self.shared.session().tick(&mut message, searching);
+        match message.get(..len) {
+            Some(message) if message.first() == Some(&GREETING) => {
+                self.shared.greet(&mut self.sender, message);
+            }
+            Some(message) if !message.is_empty() => {
+                self.shared.send(&mut self.sender, message, &[len], None);
+            }
+            _ => {}
+        }
+    }
+
+    /// What is said to all candidates again and again.
+    fn repeat(&mut self, now: Instant) {
+        let message = self.shared.search().repeats(now);
+        if let Some(message) = message {
+            self.shared.send_to_all(&mut self.sender, &message);
         }
     }
 
@@ -111,17 +129,23 @@ impl Outward {
     fn seal(&mut self, batch: &Batch, room: &Room) {
         self.lens.clear();
         let (mut at, mut octets) = (0, 0);
+        let mut greeting = None;
         {
             let mut session = self.shared.session();
             for (from, len) in batch.slots() {
                 let packet = &self.plain[from..from + room.filled(len)];
                 let sealed = session.seal(packet, &mut self.sealed[at..]);
-                if sealed > 0 {
-                    self.lens.push(sealed);
-                }
-                at += sealed;
                 octets += len;
+                if sealed == HANDSHAKE && self.sealed[at] == GREETING {
+                    greeting = Some(self.sealed[at..at + sealed].to_vec());
+                } else if sealed > 0 {
+                    self.lens.push(sealed);
+                    at += sealed;
+                }
             }
+        }
+        if let Some(greeting) = greeting {
+            self.shared.greet(&mut self.sender, &greeting);
         }
         self.shared.tally.note_sent(octets);
         self.shared

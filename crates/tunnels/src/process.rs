@@ -132,6 +132,9 @@ impl Table {
             Request::Endpoint { name, endpoint } => {
                 self.change(&name, |tunnel| tunnel.set_endpoint(endpoint))
             }
+            Request::Candidates { name, candidates } => {
+                self.change(&name, |tunnel| tunnel.set_candidates(candidates))
+            }
             Request::Mtu { name, mtu } => self.change(&name, |tunnel| tunnel.set_mtu(mtu)),
         };
         match done {

@@ -15,11 +15,23 @@ pub const HANDSHAKE: usize = 148;
 
 const DATA: u8 = 4;
 const COOKIE: u8 = 3;
+/// The first octet of a handshake's first message.
+pub const GREETING: u8 = 1;
+/// How often one answer is given at most: to all addresses of ours, for a second.
+const MAX_AGAIN: u8 = 160;
 
 /// One tunnel's keys.
 pub struct Session {
     tunn: Tunn,
     persistent: bool,
+    answered: Option<Answered>,
+}
+
+/// A handshake's first message and the answer to it. The same octets may come by several ways, and be answered by one only.
+struct Answered {
+    greeting: [u8; HANDSHAKE],
+    answer: Vec<u8>,
+    left: u8,
 }
 
 /// What became of a datagram.
@@ -31,7 +43,7 @@ pub enum Opened<'a> {
     Nothing,
     /// The peer's; this goes back to it, and then what [`Session::next_waiting`] gives.
     Answer(&'a mut [u8]),
-    /// Perhaps a stranger's; this goes back to where it came from.
+    /// Perhaps a stranger's, or what was answered before; this goes back to where it came from.
     Challenge(&'a mut [u8]),
     /// Not the peer's, or it came twice, or not to be understood.
     Refused,
@@ -51,6 +63,7 @@ impl Session {
                 None,
             ),
             persistent: keepalive.is_some(),
+            answered: None,
         }
     }
 
@@ -72,6 +85,9 @@ impl Session {
         if out.len() < datagram.len() + HANDSHAKE {
             return Opened::Refused;
         }
+        if kind == GREETING && self.is_answered(datagram) {
+            return self.answer_again(out);
+        }
         match self.tunn.decapsulate(Some(from), datagram, out) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 Opened::Packet(packet)
@@ -79,9 +95,38 @@ impl Session {
             TunnResult::WriteToNetwork(answer) if answer.first() == Some(&COOKIE) => {
                 Opened::Challenge(answer)
             }
-            TunnResult::WriteToNetwork(answer) => Opened::Answer(answer),
+            TunnResult::WriteToNetwork(answer) => {
+                if let Ok(greeting) = datagram.try_into() {
+                    self.answered = Some(Answered {
+                        greeting,
+                        answer: answer.to_vec(),
+                        left: MAX_AGAIN,
+                    });
+                }
+                Opened::Answer(answer)
+            }
             TunnResult::Done if kind == DATA => Opened::Nothing,
             TunnResult::Done | TunnResult::Err(_) => Opened::Refused,
+        }
+    }
+
+    fn is_answered(&self, greeting: &[u8]) -> bool {
+        self.answered
+            .as_ref()
+            .is_some_and(|answered| answered.greeting == greeting)
+    }
+
+    fn answer_again<'a>(&mut self, out: &'a mut [u8]) -> Opened<'a> {
+        let Some(answered) = self.answered.as_mut().filter(|answered| answered.left > 0) else {
+            return Opened::Refused;
+        };
+        answered.left -= 1;
+        match out.get_mut(..answered.answer.len()) {
+            Some(out) => {
+                out.copy_from_slice(&answered.answer);
+                Opened::Challenge(out)
+            }
+            None => Opened::Refused,
         }
     }
 
@@ -95,11 +140,16 @@ impl Session {
         sent(self.tunn.format_handshake_initiation(out, false))
     }
 
+    /// Begins a handshake, even if one is going on: octets of `out` to be sent.
+    pub fn begin_anew(&mut self, out: &mut [u8; HANDSHAKE]) -> usize {
+        sent(self.tunn.format_handshake_initiation(out, true))
+    }
+
     /// What time asks for: octets of `out` to be sent. To be called some times a second.
-    pub fn tick(&mut self, out: &mut [u8; HANDSHAKE]) -> usize {
+    pub fn tick(&mut self, out: &mut [u8; HANDSHAKE], searching: bool) -> usize {
         match self.tunn.update_timers(out) {
             // It gave up, as WireGuard does after 90 seconds without an answer.
-            TunnResult::Err(_) if self.persistent => self.begin(out),
+            TunnResult::Err(_) if self.persistent || searching => self.begin(out),
             result => sent(result),
         }
     }
@@ -143,6 +193,7 @@ mod tests {
             listen: Listen::Own("[::]:0".parse().unwrap()),
             uplink: None,
             endpoint: None,
+            candidates: Vec::new(),
             keepalive_secs: 0,
             mtu: Mtu::try_from(1_420).unwrap(),
             segments: true,
@@ -217,6 +268,24 @@ mod tests {
         assert!(refuses(&mut b, &first));
     }
 
+    /// The first octets that are heard are answered, and the same ones again wherever they come from.
+    #[test]
+    fn what_was_answered_is_answered_the_same_again_and_nobody_met() {
+        let (mut a, mut b) = (session(1, 2), session(2, 1));
+        let first = greeting(&mut a);
+        let second = opened(&mut b, &first);
+        let mut out = vec![0; 2_000];
+        for _ in 0..MAX_AGAIN {
+            match b.open(STRANGER, &first, &mut out) {
+                Opened::Challenge(again) => assert_eq!(again, second),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(refuses(&mut b, &first));
+        let third = opened(&mut a, &second);
+        assert_eq!(opened(&mut b, &third), Vec::<u8>::new());
+    }
+
     /// The tenth handshake within a second, and those after it.
     #[test]
     fn a_crowd_of_strangers_has_to_show_that_it_hears_what_is_said() {
@@ -260,7 +329,7 @@ mod tests {
     #[test]
     fn time_alone_asks_for_nothing_at_first() {
         let (mut a, _) = agreed();
-        assert_eq!(a.tick(&mut [0; HANDSHAKE]), 0);
+        assert_eq!(a.tick(&mut [0; HANDSHAKE], true), 0);
         assert_eq!(a.begin(&mut [0; HANDSHAKE]), HANDSHAKE);
         assert_eq!(a.begin(&mut [0; HANDSHAKE]), 0, "one goes on");
     }

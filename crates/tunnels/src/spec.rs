@@ -28,6 +28,9 @@ pub struct Spec {
     /// Where the peer is at first; nowhere, if it is to be waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,
+    /// Where else it may be, of both families: 8 addresses at most. It is sought at all of them at once, until it is heard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<SocketAddr>,
     /// Something is sent at least that often, in seconds, and the peer looked for again and again; 0 for only when there is something to
     /// say.
     #[serde(default)]

@@ -12,7 +12,7 @@ use std::{
         },
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hextet_kernel::tun::{Tun, Whole};
@@ -27,6 +27,7 @@ use crate::{
     inbox::Inbox,
     inward::Inward,
     outward::Outward,
+    search::{MAX_CANDIDATES, Search},
     session::{HANDSHAKE, Session},
     tally::Tally,
     ways::Ways,
@@ -47,6 +48,9 @@ pub enum Error {
     /// The peer is where the socket can't send.
     #[error("tunnel {0} listens at {1:?}: {2} is of the other family")]
     Family(String, Vec<SocketAddr>, SocketAddr),
+    /// There are more than it can be sought at.
+    #[error("tunnel {0}: {1} candidates, of {MAX_CANDIDATES} at most")]
+    Candidates(String, usize),
     /// It is to be heard where it can't.
     #[error(
         "tunnel {0} listens at {1:?}: it needs one or two doors that stand, of different families"
@@ -63,6 +67,9 @@ pub struct Shared {
     pub datagrams: bool,
     session: Mutex<Session>,
     endpoint: Mutex<Endpoint>,
+    search: Mutex<Search>,
+    /// Whether the search is to know when the peer is heard.
+    waits: AtomicBool,
     ending: AtomicBool,
     lost: AtomicBool,
     /// Ends when the tunnel does.
@@ -94,8 +101,16 @@ impl Shared {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For a moment.
+    pub fn search(&self) -> MutexGuard<'_, Search> {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The peer has proved to be there now.
     pub fn meet(&self, at: SocketAddr) {
+        if self.waits.swap(false, SeqCst) {
+            self.search().heard();
+        }
         self.move_to(at, true);
     }
 
@@ -105,10 +120,48 @@ impl Shared {
             proven,
         };
         let before = std::mem::replace(&mut *self.endpoint(), endpoint);
-        if before.at != Some(at)
-            && let Some(inbox) = self.ways.inbox()
-        {
-            inbox.expect(vec![at.ip()]);
+        if before.at != Some(at) {
+            self.expect();
+        }
+    }
+
+    /// Tells doors where the peer may be.
+    fn expect(&self) {
+        if let Some(inbox) = self.ways.inbox() {
+            let addresses = self.addresses();
+            inbox.expect(addresses.iter().map(SocketAddr::ip).collect());
+        }
+    }
+
+    /// All addresses where the peer may be, each once.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses = self.search().candidates().to_vec();
+        addresses.extend(self.endpoint().at);
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    }
+
+    /// Sends a handshake's first message to where the peer is, or to all places where it may be.
+    pub fn greet(&self, sender: &mut Sender, message: &[u8]) {
+        let to_all = {
+            let mut search = self.search();
+            let to_all = search.greets(message, Instant::now());
+            self.waits.store(true, SeqCst);
+            to_all
+        };
+        if to_all {
+            self.endpoint().proven = false;
+            self.send_to_all(sender, message);
+        } else {
+            self.send(sender, message, &[message.len()], None);
+        }
+    }
+
+    /// Sends a message to all places where the peer may be.
+    pub fn send_to_all(&self, sender: &mut Sender, message: &[u8]) {
+        for to in self.addresses() {
+            self.send(sender, message, &[message.len()], Some(to));
         }
     }
 
@@ -161,9 +214,8 @@ impl Tunnel {
             move |error| Error::System(what, name, error)
         };
         let ways = ways(&spec, index, doors)?;
-        if let Some(endpoint) = spec.endpoint {
-            check_family(&spec.name, &ways, endpoint)?;
-        }
+        check(&spec.name, &ways, spec.endpoint.as_slice())?;
+        check(&spec.name, &ways, &spec.candidates)?;
         let most = if spec.segments {
             Whole::TcpAndUdp
         } else {
@@ -182,6 +234,8 @@ impl Tunnel {
                 at: None,
                 proven: false,
             }),
+            search: Mutex::new(Search::new(spec.candidates.clone())),
+            waits: AtomicBool::new(true),
             ending: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             end,
@@ -200,8 +254,9 @@ impl Tunnel {
         if let Some(endpoint) = tunnel.spec.endpoint {
             tunnel.shared.move_to(endpoint, false);
         }
+        tunnel.shared.expect();
         tunnel.shared.ways.open();
-        if tunnel.spec.keepalive_secs > 0 {
+        if tunnel.spec.keepalive_secs > 0 || !tunnel.spec.candidates.is_empty() {
             tunnel.greet();
         }
         Ok(tunnel)
@@ -224,16 +279,15 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Begins a handshake, if it is known where the peer is.
+    /// Begins a handshake, if it is known where the peer may be.
     fn greet(&self) {
-        if self.shared.endpoint().at.is_none() {
+        if self.shared.addresses().is_empty() {
             return;
         }
         let mut message = [0; HANDSHAKE];
-        let len = self.shared.session().begin(&mut message);
-        if let Some(message) = message.get(..len).filter(|message| !message.is_empty()) {
-            let mut sender = Sender::new(false);
-            self.shared.send(&mut sender, message, &[len], None);
+        let len = self.shared.session().begin_anew(&mut message);
+        if len == HANDSHAKE {
+            self.shared.greet(&mut Sender::new(false), &message);
         }
     }
 
@@ -248,9 +302,29 @@ impl Tunnel {
     ///
     /// It is of the other family.
     pub fn set_endpoint(&mut self, endpoint: SocketAddr) -> Result<(), Error> {
-        check_family(&self.spec.name, &self.shared.ways, endpoint)?;
+        check(&self.spec.name, &self.shared.ways, &[endpoint])?;
         self.spec.endpoint = Some(endpoint);
         self.shared.move_to(endpoint, false);
+        Ok(())
+    }
+
+    /// The peer may be there, says who should know.
+    ///
+    /// # Errors
+    ///
+    /// They are too many, or one is of a family that the tunnel has not.
+    pub fn set_candidates(&mut self, candidates: Vec<SocketAddr>) -> Result<(), Error> {
+        check(&self.spec.name, &self.shared.ways, &candidates)?;
+        self.spec.candidates.clone_from(&candidates);
+        let searching = {
+            let mut search = self.shared.search();
+            search.replace(candidates);
+            search.is_on()
+        };
+        self.shared.expect();
+        if searching {
+            self.greet();
+        }
         Ok(())
     }
 
@@ -280,6 +354,8 @@ impl Tunnel {
             listen: self.shared.ways.addresses(),
             endpoint: endpoint.at,
             endpoint_proven: endpoint.proven,
+            candidates: self.spec.candidates.clone(),
+            searching: self.shared.search().is_on(),
             mtu: self.spec.mtu,
             device_lost: self.shared.lost.load(Relaxed),
             handshake_secs: self.shared.session().since_handshake(),
@@ -333,10 +409,12 @@ fn ways(spec: &Spec, index: u32, doors: &Doors) -> Result<Ways, Error> {
     Ok(Ways::Doors(found, Arc::new(inbox)))
 }
 
-fn check_family(name: &IfName, ways: &Ways, endpoint: SocketAddr) -> Result<(), Error> {
-    if ways.reach(endpoint) {
-        return Ok(());
+fn check(name: &IfName, ways: &Ways, peer: &[SocketAddr]) -> Result<(), Error> {
+    if peer.len() > MAX_CANDIDATES {
+        return Err(Error::Candidates(name.to_string(), peer.len()));
     }
-    let name = name.to_string();
-    Err(Error::Family(name, ways.addresses(), endpoint))
+    match peer.iter().find(|at| !ways.reach(**at)) {
+        None => Ok(()),
+        Some(at) => Err(Error::Family(name.to_string(), ways.addresses(), *at)),
+    }
 }

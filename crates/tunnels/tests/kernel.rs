@@ -68,6 +68,7 @@ impl Over {
             listen: Listen::Own(self.any.parse().unwrap()),
             uplink: None,
             endpoint: Some(self.end(other)),
+            candidates: Vec::new(),
             keepalive_secs: 25,
             mtu: Mtu::try_from(1_420).unwrap(),
             segments: true,

@@ -16,7 +16,7 @@ use hextet_tunnels::{
 
 use crate::pair::{DEVICE, PATIENCE, Pair, Side, ip, transfer};
 
-const PORT: u16 = 6_697;
+pub const PORT: u16 = 6_697;
 
 impl Side {
     fn outer(number: u8, over_ipv6: bool) -> SocketAddr {
@@ -28,7 +28,7 @@ impl Side {
         address.parse().unwrap()
     }
 
-    fn doors(&self) -> Vec<SocketAddr> {
+    pub fn doors(&self) -> Vec<SocketAddr> {
         let listen = [format!("0.0.0.0:{PORT}"), format!("[::]:{PORT}")];
         let open = |listen: String| {
             let listen = listen.parse().unwrap();
@@ -314,6 +314,12 @@ fn what_is_wrong_about_doors_is_said() {
         refused(&up(listen), "one or two doors");
     }
     refused(&up(&doors[..1]), "other family");
+    let many = Spec {
+        listen: Listen::Doors(doors.clone()),
+        candidates: vec![Side::outer(2, true); 9],
+        ..a.spec(true)
+    };
+    refused(&Request::Up(Box::new(many)), "9 candidates, of 8");
     let door = |listen: &str| Request::Door {
         listen: listen.parse().unwrap(),
         uplink: None,

@@ -145,6 +145,7 @@ impl Side {
             listen: Listen::Own(any.parse().unwrap()),
             uplink: Some("veth0".parse().unwrap()),
             endpoint: Some(at(other).parse().unwrap()),
+            candidates: Vec::new(),
             keepalive_secs: 25,
             mtu: Mtu::try_from(1_420).unwrap(),
             segments: true,
