@@ -162,6 +162,21 @@ fn nodes_join_are_seen_and_revoked() {
         "{params}"
     );
 
+    let rules = place.path("rules.toml");
+    let rules = rules.to_str().unwrap();
+    fs::write(
+        rules,
+        "default = 'deny'\n[[rule]]\nprotocol = 'icmp'\naction = 'allow'\n",
+    )
+    .unwrap();
+    let params = place.told(&["mesh", "params", "--rules", rules]);
+    assert!(
+        params
+            .lines()
+            .any(|l| l.contains("rules") && l.contains("icmp")),
+        "{params}"
+    );
+
     let before = place.nodes();
     let backup = place.told(&["registry", "backup"]);
     place.stop();

@@ -9,7 +9,8 @@ use hextet_types::{
 
 use crate::{
     issuers::Issuers,
-    key::{Domain, NetworkId},
+    key::{Domain, NetworkId, SIGNATURE_LEN},
+    rules::Rules,
     signed::{Body, Malformed, Signed},
     token::{Pin, RegistryUrl, URL_MAX_LEN},
     wire::{self, Field},
@@ -63,6 +64,8 @@ pub struct Parameters {
     pub hello_secs: u16,
     /// Choice of tunnels.
     pub tunnels: Tunnels,
+    /// Who may talk to whom.
+    pub rules: Rules,
 }
 
 /// What is different in newer parameters.
@@ -80,6 +83,8 @@ pub enum Change {
     Hello,
     /// How tunnels are chosen.
     Tunnels,
+    /// Who may talk to whom.
+    Rules,
 }
 
 impl Change {
@@ -105,6 +110,7 @@ impl Parameters {
             ),
             (Change::Hello, self.hello_secs != newer.hello_secs),
             (Change::Tunnels, self.tunnels != newer.tunnels),
+            (Change::Rules, self.rules != newer.rules),
         ];
         differ
             .into_iter()
@@ -146,15 +152,23 @@ impl Parameters {
         ];
         match checks.iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(Malformed::Value(what)),
-            None => Ok(()),
+            None => self.rules.check(),
         }
     }
 }
 
 impl Body for Parameters {
     const DOMAIN: Domain = Domain::Parameters;
-    const MAX_LEN: usize =
-        1 + 18 + Issuers::MAX_LEN + 17 + 6 + 1 + MAX_REGISTRIES * (1 + URL_MAX_LEN + 32) + 14 + 72;
+    const MAX_LEN: usize = 1
+        + 18
+        + Issuers::MAX_LEN
+        + 17
+        + 6
+        + 1
+        + MAX_REGISTRIES * (1 + URL_MAX_LEN + 32)
+        + 14
+        + Rules::MAX_LEN
+        + TAIL_LEN;
 
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.network.0.to_be_bytes());
@@ -182,6 +196,9 @@ impl Body for Parameters {
             most,
         } = self.tunnels;
         out.extend_from_slice(&[random, nearest, gain, most]);
+        if !self.rules.is_none() {
+            self.rules.put(out);
+        }
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -227,9 +244,25 @@ impl Body for Parameters {
                     most,
                 }
             },
+            rules: rules(reader)?,
         };
         parameters.check()?;
         Ok(parameters)
+    }
+}
+
+/// What follows every body: the signer and the signature.
+const TAIL_LEN: usize = 8 + SIGNATURE_LEN;
+
+/// Those that say nothing are not written at all.
+fn rules(reader: &mut Reader<'_>) -> Result<Rules, Malformed> {
+    if reader.len() <= TAIL_LEN {
+        return Ok(Rules::default());
+    }
+    let rules = Rules::read(reader)?;
+    match rules.is_none() {
+        true => Err(Malformed::Value("the rules")),
+        false => Ok(rules),
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! What always holds: no prefix is given twice; what was answered is in the store; who lost an answer asks again and gets the same.
 //!
-//! [`book`] decides and remembers, [`http`] is for nodes, [`admin`] for administrators, [`client`] asks.
+//! [`book`] decides and remembers, [`rules`] are what administrators write of who may talk to whom, [`http`] is for nodes, [`admin`] for administrators, [`client`] asks.
 
 pub mod admin;
 pub mod authority;
@@ -19,6 +19,7 @@ pub mod mail;
 pub mod message;
 pub mod pace;
 mod record;
+pub mod rules;
 
 use std::{io::BufRead, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 

@@ -10,6 +10,8 @@ use hextet_mesh::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::rules::RulesShown;
+
 /// Octets, as text in base64.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -197,6 +199,8 @@ pub struct ParametersShown {
     pub gain: Option<u8>,
     /// Tunnels in all.
     pub most: Option<u8>,
+    /// Who may talk to whom.
+    pub rules: Option<RulesShown>,
 }
 
 /// What a token is for.

@@ -136,7 +136,13 @@ pub enum Mesh {
     },
     /// Show what holds for the whole network, or change it.
     #[command(
-        after_help = "Examples:\n  hextet mesh params\n  hextet mesh params --hello-secs 2 --gain 3"
+        after_help = "Examples:\n  hextet mesh params\n  hextet mesh params --hello-secs 2 --gain 3\n  \
+        hextet mesh params --rules rules.toml\n\n\
+        Rules, of which the first that fits decides:\n  \
+        default = \"deny\"\n  \
+        [[rule]]\n  from = [\"web\"]           # groups; without them, everybody\n  to = [\"db\"]\n  \
+        protocol = \"tcp\"        # any, icmp, tcp, udp or a number\n  \
+        ports = [\"5432\", \"8000-8010\"]\n  action = \"allow\""
     )]
     Params(Params),
 }
@@ -205,6 +211,9 @@ pub struct Params {
     /// Tunnels in all.
     #[arg(long)]
     pub most: Option<u8>,
+    /// Who may talk to whom, in place of what holds: a file in TOML.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub rules: Option<PathBuf>,
     /// How to answer.
     #[command(flatten)]
     pub output: Output,

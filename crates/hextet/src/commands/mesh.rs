@@ -18,6 +18,7 @@ use hextet_registry::{
     config::Config,
     message::{Blob, Named, Network, Nodes, ParametersShown, TokenAnswer, TokenRequest},
     restore,
+    rules::RulesShown,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -114,7 +115,9 @@ fn ask<A: DeserializeOwned>(
 }
 
 fn params(params: &cli::Params) -> Result<()> {
+    let rules = params.rules.as_deref().map(read_rules).transpose()?;
     let change = ParametersShown {
+        rules,
         lifetime_secs: params.lifetime_secs,
         grace_secs: params.grace_secs,
         hello_secs: params.hello_secs,
@@ -139,6 +142,12 @@ fn params(params: &cli::Params) -> Result<()> {
     }
     println!("{table}");
     Ok(())
+}
+
+fn read_rules(path: &Path) -> Result<RulesShown> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let rules = RulesShown::parse(&text);
+    rules.with_context(|| format!("understand {}", path.display()))
 }
 
 fn show_nodes(nodes: &Nodes) -> String {

@@ -136,6 +136,12 @@ impl Desk {
         correspondent.map(|correspondent| &correspondent.certificate)
     }
 
+    /// Certificates of all correspondents; they counted when they were seen last.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        let correspondents = self.correspondents.values();
+        correspondents.map(|one| &one.certificate.body)
+    }
+
     /// Forgets correspondents whose certificates count no more, and says why: for when the trust has changed, and once a minute, since certificates end.
     /// Tunnels with them are to be closed. Their next certificates, if they show any that count, are taken as ever.
     pub fn cast_out(&mut self, trust: &Trust, now: UnixTime) -> Vec<(NodeId, trust::Refusal)> {

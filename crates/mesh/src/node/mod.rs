@@ -40,6 +40,7 @@ use crate::{
     key::SigningKey,
     letter::{Desk, Micros, Refusal},
     parameters::Change,
+    rules::{self, Filter},
     signed::Signed,
     topology::{self, Action as Choice, Config, Kind, Reach, Topology},
     trust::Trust,
@@ -294,6 +295,12 @@ impl Node {
     /// How this node may be reached without the mesh.
     pub fn card(&self) -> crate::letter::Card {
         self.seen.card()
+    }
+
+    /// What is to be let in from the mesh, as far as certificates are known by now. It changes by [`Action::Learned`], and with each new letter.
+    pub fn filter(&self) -> Filter {
+        let rules = &self.trust().parameters().body.rules;
+        rules::compile(rules, &self.certificate().body, self.desk.certificates())
     }
 
     fn wake(&mut self, turn: &mut Turn) {

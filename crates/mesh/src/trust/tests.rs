@@ -5,6 +5,7 @@ use crate::{
     certificate::tests::{any_certificate, certificate},
     key::SigningKey,
     parameters::{RegistryAt, Tunnels},
+    rules::Rules,
     signed::Body,
     token::Pin,
 };
@@ -60,6 +61,7 @@ impl Authority {
                 gain: 2,
                 most: 16,
             },
+            rules: Rules::default(),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
     error::{RegistryError, Result},
     message::{NodeShown, Nodes, ParametersShown, WaitingShown},
     record::{self, Node},
+    rules::RulesShown,
 };
 
 impl Book {
@@ -137,6 +138,7 @@ impl Book {
             nearest: Some(p.tunnels.nearest),
             gain: Some(p.tunnels.gain),
             most: Some(p.tunnels.most),
+            rules: (!p.rules.is_none()).then(|| RulesShown::of(&p.rules)),
         }
     }
 
@@ -152,6 +154,8 @@ impl Book {
     ) -> Result<()> {
         let old = &self.trust.parameters().body;
         let t = old.tunnels;
+        let rules = asked.rules.as_ref().map(RulesShown::read).transpose();
+        let rules = rules.map_err(|e| RegistryError::Invalid(e.to_string()))?;
         let new = Parameters {
             lifetime_secs: asked.lifetime_secs.unwrap_or(old.lifetime_secs),
             grace_secs: asked.grace_secs.unwrap_or(old.grace_secs),
@@ -162,6 +166,7 @@ impl Book {
                 gain: asked.gain.unwrap_or(t.gain),
                 most: asked.most.unwrap_or(t.most),
             },
+            rules: rules.unwrap_or_else(|| old.rules.clone()),
             ..old.clone()
         };
         if old.changes(&new).is_empty() {

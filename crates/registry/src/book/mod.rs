@@ -18,6 +18,7 @@ use hextet_mesh::{
     key::PublicKey,
     parameters::{Parameters, RegistryAt, Tunnels},
     revocation::Revocations,
+    rules::Rules,
     signed::Signed,
     token::RegistryUrl,
     trust::Trust,
@@ -288,6 +289,7 @@ async fn found(store: &dyn Store, config: &Config, url: &RegistryUrl, now: UnixT
         grace_secs: GRACE_SECS,
         hello_secs: HELLO_SECS,
         tunnels: TUNNELS,
+        rules: Rules::default(),
     };
     parameters.check()?;
     // Before anything is written: a configuration that can't work leaves no network behind.

@@ -11,6 +11,7 @@ use hextet_registry::{
     client::{self, About, ClientError},
     clock::now,
     message::{Blob, EnrolRequest, Named, Network, ParametersShown, TokenRequest},
+    rules::RulesShown,
 };
 
 use crate::bench::{Place, block_on, enrolment, join, joined, key, refusal, renew};
@@ -242,6 +243,16 @@ fn parameters_are_signed_anew_and_tokens_bounded() {
                 .is_err()
         );
         assert_eq!(place.parameters().await.most, Some(16));
+        let rules =
+            "default = 'deny'\n[[rule]]\nfrom = ['web']\nprotocol = 'icmp'\naction = 'allow'";
+        let rules = RulesShown::parse(rules).unwrap();
+        let change = ParametersShown {
+            rules: Some(rules.clone()),
+            ..ParametersShown::default()
+        };
+        let ruled: ParametersShown = place.ask("/parameters", &change).await;
+        assert_eq!(ruled.rules.as_ref(), Some(&rules));
+        assert!(ruled.version > after.version);
         let mut trust = before;
         let newer = join(&invitation, 1)
             .await
