@@ -169,13 +169,10 @@ fn nodes_join_are_seen_and_revoked() {
         "default = 'deny'\n[[rule]]\nprotocol = 'icmp'\naction = 'allow'\n",
     )
     .unwrap();
-    let params = place.told(&["mesh", "params", "--rules", rules]);
-    assert!(
-        params
-            .lines()
-            .any(|l| l.contains("rules") && l.contains("icmp")),
-        "{params}"
-    );
+    let params = place.told(&["mesh", "params", "--json", "--rules", rules]);
+    let params: Value = serde_json::from_str(&params).unwrap();
+    assert_eq!(params["rules"]["default"], "deny");
+    assert_eq!(params["rules"]["rule"][0]["protocol"], "icmp");
 
     let before = place.nodes();
     let backup = place.told(&["registry", "backup"]);
