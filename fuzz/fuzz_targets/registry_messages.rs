@@ -2,11 +2,14 @@
 
 #![no_main]
 
-use hextet_mesh::{certificate::Certificate, request::Enrolment};
+use hextet_mesh::{certificate::Certificate, letter::Presence, request::Enrolment};
 use hextet_registry::{
     config::Config,
     mail::mailbox,
-    message::{EnrolRequest, InviteRequest, Network, ParametersShown, RenewRequest, TokenRequest},
+    message::{
+        EnrolRequest, InviteRequest, Network, ParametersShown, PresenceRequest, RenewRequest,
+        TokenRequest,
+    },
 };
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
@@ -23,7 +26,7 @@ fuzz_target!(|octets: &[u8]| {
     let Some((kind, octets)) = octets.split_first() else {
         return;
     };
-    match kind % 7 {
+    match kind % 8 {
         0 => {
             if let Some(request) = read::<EnrolRequest>(octets) {
                 let _ = request.enrolment.read::<Enrolment>();
@@ -44,6 +47,11 @@ fuzz_target!(|octets: &[u8]| {
         3 => drop(read::<Network>(octets)),
         4 => drop(read::<ParametersShown>(octets)),
         5 => drop(read::<TokenRequest>(octets)),
+        6 => {
+            if let Some(request) = read::<PresenceRequest>(octets) {
+                let _ = request.presence.read::<Presence>();
+            }
+        }
         _ => {
             if let Ok(text) = std::str::from_utf8(octets) {
                 let _ = Config::parse(text);

@@ -20,11 +20,11 @@
 
 mod announcement;
 mod arrival;
-pub mod babel;
+
 pub mod bfd;
 pub mod bgp;
 mod client;
-pub mod clock;
+pub use hextet_node::clock;
 pub mod config;
 mod control;
 mod doubt;

@@ -126,6 +126,15 @@ impl Cost {
         rtt: None,
     };
 
+    /// The round trip that such a distance stands for, if all links are of this kind; what each of them costs besides counts as time.
+    pub fn time(self, metric: Metric) -> Duration {
+        let Some(rule) = self.rtt else {
+            return Duration::ZERO;
+        };
+        let range = rule.to.saturating_sub(rule.from);
+        range * u32::from(metric.0) / u32::from(rule.most.0.max(1))
+    }
+
     /// What is added to the neighbour's cost for such a round trip.
     pub fn of_rtt(self, rtt: Option<Duration>) -> Metric {
         let (Some(rule), Some(rtt)) = (self.rtt, rtt) else {
@@ -220,6 +229,8 @@ mod tests {
         );
         let rtt = Some(Duration::from_millis(25));
         assert_eq!(Cost::BY_TIME.of_rtt(rtt), Metric(250));
+        assert_eq!(Some(Cost::BY_TIME.time(Metric(250))), rtt);
+        assert_eq!(Cost::WIRED.time(Metric(250)), Duration::ZERO);
     }
 
     #[test]

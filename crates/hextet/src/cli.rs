@@ -8,7 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use hextet_agent::report::Sender;
 use hextet_types::{HostId, IfName, PortId};
 
-pub use mesh::{Join, Mesh, Params, Registry, RegistryCommand, RegistryConfigFile, RegistrySocket};
+pub use mesh::{
+    Join, Mesh, Params, Question as MeshQuestion, Registry, RegistryCommand, RegistryConfigFile,
+    RegistrySocket,
+};
 
 /// IPv6-first cloud networking: every workload its own reachable IPv6 address, IPv4 as a service beside it.
 #[derive(Debug, Parser)]

@@ -70,7 +70,7 @@ fn set_up_log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(format!(
-            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level},hextet_registry={level}"
+            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level},hextet_registry={level},hextet_node={level}"
         ))
     });
     tracing_subscriber::fmt()

@@ -29,8 +29,10 @@ pub mod tcp;
 mod tcx;
 pub mod tun;
 pub mod udp;
+pub mod ways;
 pub mod wireguard;
 pub mod workload;
+
 mod xfrm;
 
 pub use error::{Error, Refusal};

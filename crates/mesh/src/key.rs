@@ -29,6 +29,8 @@ pub enum Domain {
     Renewal,
     /// What nodes write to each other.
     Letter,
+    /// Where a node is.
+    Presence,
 }
 
 impl Domain {
@@ -41,6 +43,7 @@ impl Domain {
             Domain::Enrolment => b"hextet mesh enrolment\0",
             Domain::Renewal => b"hextet mesh renewal\0",
             Domain::Letter => b"hextet mesh letter\0",
+            Domain::Presence => b"hextet mesh presence\0",
         }
     }
 }

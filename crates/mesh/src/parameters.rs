@@ -12,7 +12,7 @@ use crate::{
     key::{Domain, NetworkId, SIGNATURE_LEN},
     rules::Rules,
     signed::{Body, Malformed, Signed},
-    token::{Pin, RegistryUrl, URL_MAX_LEN},
+    token::{Invitation, Pin, RegistryUrl, URL_MAX_LEN},
     wire::{self, Field},
 };
 
@@ -26,6 +26,21 @@ pub struct RegistryAt {
     pub url: RegistryUrl,
     /// Its key's hash.
     pub pin: Pin,
+}
+
+impl From<&RegistryAt> for RegistryAt {
+    fn from(registry: &RegistryAt) -> RegistryAt {
+        registry.clone()
+    }
+}
+
+impl From<&Invitation> for RegistryAt {
+    fn from(invitation: &Invitation) -> RegistryAt {
+        RegistryAt {
+            url: invitation.url.clone(),
+            pin: invitation.pin,
+        }
+    }
 }
 
 /// How many tunnels of each kind a node makes.

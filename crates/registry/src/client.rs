@@ -1,12 +1,14 @@
 //! What a node does to be let in and to stay: asks a registry over TLS 1.3, and knows it by its key's hash, whatever its certificate says.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hextet_mesh::{
-    certificate::{Certificate, UnixTime},
+    certificate::{Certificate, NodeId, UnixTime},
     key::{PublicKey, SigningKey},
     label::Label,
+    letter::{MAX_INTRODUCED, Presence},
+    parameters::RegistryAt,
     request::{Enrolment, Renewal},
     signed::Signed,
     token::{Invitation, Pin},
@@ -33,7 +35,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     authority::pin_of,
-    message::{Blob, EnrolRequest, Network, Refused, RenewRequest},
+    message::{
+        Blob, EnrolRequest, Network, PresenceAnswer, PresenceRequest, Refused, RenewRequest,
+    },
 };
 
 /// For a whole question and its answer.
@@ -115,7 +119,7 @@ pub async fn join(
 ///
 /// As [`join`].
 pub async fn renew(
-    invitation: &Invitation,
+    registry: impl Into<RegistryAt>,
     key: &SigningKey,
     newest: &Signed<Certificate>,
     root: PublicKey,
@@ -131,8 +135,50 @@ pub async fn renew(
         certificate: Blob::of(newest),
         renewal: Blob::of(&Signed::sign(renewal, key)),
     };
-    let network = ask(invitation, "/mesh/v1/renew", Some(&request)).await?;
+    let network = ask(registry, "/mesh/v1/renew", Some(&request)).await?;
     judge(&network, Some(root), key, now)
+}
+
+/// What a registry says to a node that is in.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    /// What it knows of the network.
+    pub trust: Trust,
+    /// Nodes that anybody can reach, and where.
+    pub others: Vec<(NodeId, SocketAddr)>,
+}
+
+/// Says where a node can be reached by anybody, if it can, and asks who else is there.
+///
+/// # Errors
+///
+/// As [`join`].
+pub async fn present(
+    registry: impl Into<RegistryAt>,
+    key: &SigningKey,
+    certificate: &Signed<Certificate>,
+    root: PublicKey,
+    candidates: Vec<SocketAddr>,
+    now: UnixTime,
+) -> Result<Presented> {
+    let presence = Presence {
+        network: certificate.body.network,
+        node: certificate.body.node,
+        at: now,
+        candidates,
+    };
+    let request = PresenceRequest {
+        certificate: Blob::of(certificate),
+        presence: Blob::of(&Signed::sign(presence, key)),
+    };
+    let answer: PresenceAnswer = ask(registry, "/mesh/v1/presence", Some(&request)).await?;
+    let joined = judge(&answer.network, Some(root), key, now)?;
+    let others = answer.others.into_iter().take(MAX_INTRODUCED);
+    let others = others.filter_map(|other| Some((other.node.parse().ok()?, other.at)));
+    Ok(Presented {
+        trust: joined.trust,
+        others: others.collect(),
+    })
 }
 
 /// Believes nothing that the root did not vouch for; the root itself is believed at the first time alone.
@@ -171,10 +217,11 @@ fn judge(
 ///
 /// It is not there, is another, or refuses.
 pub async fn ask<A: DeserializeOwned>(
-    registry: &Invitation,
+    registry: impl Into<RegistryAt>,
     path: &str,
     body: Option<&impl Serialize>,
 ) -> Result<A> {
+    let registry = registry.into();
     let url = &registry.url;
     let fail = |why: &dyn std::fmt::Display| ClientError::Unreachable {
         whom: url.to_string(),

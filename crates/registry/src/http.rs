@@ -1,6 +1,10 @@
 //! What nodes ask, over HTTPS. Bodies are small, and nobody asks too often.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -8,20 +12,26 @@ use axum::{
     routing::{get, post},
 };
 use hextet_mesh::{
-    certificate::{Certificate, Class},
+    certificate::{Certificate, Class, NodeId},
     key::PublicKey,
+    letter::Presence,
 };
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::{
+    authority::random,
     book::{Admission, Book},
     clock::now,
     error::{RegistryError, Result},
     listener::Peer,
     mail::{Mailer, mailbox},
-    message::{Blob, EnrolRequest, Grant, InviteRequest, Network, RenewRequest},
+    message::{
+        Blob, EnrolRequest, Grant, InviteRequest, Network, PresenceAnswer, PresenceRequest,
+        RenewRequest,
+    },
     pace::{Pace, source},
+    presence::Present,
 };
 
 /// Octets of a request's body: a list of revocations fits.
@@ -39,6 +49,9 @@ pub struct App {
     enrolments: Pace<IpAddr>,
     renewals: Pace<IpAddr>,
     renewing: Pace<PublicKey>,
+    presences: Pace<IpAddr>,
+    presenting: Pace<PublicKey>,
+    present: StdMutex<Present>,
     mails: Pace<IpAddr>,
     mailboxes: Pace<String>,
 }
@@ -53,6 +66,9 @@ impl App {
             enrolments: Pace::new(20, secs(6)),
             renewals: Pace::new(100, secs(1)),
             renewing: Pace::new(5, secs(60)),
+            presences: Pace::new(100, secs(1)),
+            presenting: Pace::new(20, secs(2)),
+            present: StdMutex::default(),
             mails: Pace::new(5, secs(60)),
             mailboxes: Pace::new(3, secs(8 * 3_600)),
         })
@@ -73,6 +89,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/mesh/v1/network", get(network))
         .route("/mesh/v1/enrol", post(enrol))
         .route("/mesh/v1/renew", post(renew))
+        .route("/mesh/v1/presence", post(presence))
         .route("/mesh/v1/revocations", post(revocations))
         .route("/mesh/v1/invite", post(invite))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -139,6 +156,34 @@ async fn renew(
         }))
     })
     .await
+}
+
+async fn presence(
+    Shared(app): Shared<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Json(request): Json<PresenceRequest>,
+) -> Result<Json<PresenceAnswer>> {
+    check(&app.presences, peer)?;
+    let certificate = request.certificate.read::<Certificate>()?;
+    let presence = request.presence.read::<Presence>()?;
+    if !presence.is_by(&certificate.body.key) || presence.body.node != certificate.body.node {
+        return Err(RegistryError::Unsigned);
+    }
+    if !app.presenting.admit(certificate.body.key) {
+        return Err(RegistryError::Pace);
+    }
+    let now = now();
+    let book = app.book.lock().await;
+    book.vouch(&certificate, presence.body.at, now)?;
+    let network = book.network();
+    drop(book);
+    let first = NodeId(u64::from_be_bytes(random()?));
+    let mut present = app.present.lock().unwrap_or_else(PoisonError::into_inner);
+    present.says(&presence.body, peer.0.ip(), now);
+    Ok(Json(PresenceAnswer {
+        network,
+        others: present.others(presence.body.node, first, now),
+    }))
 }
 
 /// A node hands back a list that this registry signed and may have lost.

@@ -4,7 +4,7 @@
 //!
 //! What always holds: no prefix is given twice; what was answered is in the store; who lost an answer asks again and gets the same.
 //!
-//! [`book`] decides and remembers, [`rules`] are what administrators write of who may talk to whom, [`http`] is for nodes, [`admin`] for administrators, [`client`] asks.
+//! [`book`] decides and remembers, [`rules`] are what administrators write of who may talk to whom, `presence` knows where nodes are by now, [`http`] is for nodes, [`admin`] for administrators, [`client`] asks.
 
 pub mod admin;
 pub mod authority;
@@ -18,6 +18,7 @@ pub mod listener;
 pub mod mail;
 pub mod message;
 pub mod pace;
+mod presence;
 mod record;
 pub mod rules;
 

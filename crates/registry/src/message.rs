@@ -1,6 +1,6 @@
 //! What a registry and its clients say to each other, as JSON around signed octets.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hextet_mesh::{
@@ -70,6 +70,34 @@ pub struct RenewRequest {
     pub certificate: Blob,
     /// A signed renewal.
     pub renewal: Blob,
+}
+
+/// `POST /mesh/v1/presence`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresenceRequest {
+    /// The newest certificate.
+    pub certificate: Blob,
+    /// A signed [`hextet_mesh::letter::Presence`].
+    pub presence: Blob,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PresenceAnswer {
+    /// What everybody may know.
+    pub network: Network,
+    /// Nodes that anybody can reach.
+    pub others: Vec<OtherShown>,
+}
+
+/// A node that anybody can reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherShown {
+    /// Which.
+    pub node: String,
+    /// Where.
+    pub at: SocketAddr,
 }
 
 /// `POST /mesh/v1/invite`.

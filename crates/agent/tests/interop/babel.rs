@@ -13,10 +13,6 @@ use std::{
     time::Duration,
 };
 
-use hextet_agent::{
-    babel::{self, Order},
-    clock::Clock,
-};
 use hextet_babel::{
     Cost, Link, LinkId, NextHopV4, PORT, RttCost, Way,
     engine::Status,
@@ -25,6 +21,10 @@ use hextet_babel::{
     packet::Destination,
 };
 use hextet_lab::{Process, Ready, wait_until};
+use hextet_node::{
+    babel::{self, Order},
+    clock::Clock,
+};
 use hextet_types::Family;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -70,7 +70,7 @@ impl Node {
             .unwrap()
             .parse()
             .unwrap();
-        let start = || babel::start(Clock::start(), babel::router_id(number));
+        let start = || babel::start(Clock::start(), babel::router_id(number), None);
         let mut handle = fabric.node(host).enter(start).unwrap().unwrap();
         let ways = Ways::default();
         let (mut routes, seen) = (handle.routes, Arc::clone(&ways));

@@ -21,6 +21,8 @@ pub struct Status {
     pub router_id: RouterId,
     /// The version of what it originates.
     pub seqno: Seqno,
+    /// Whether the kernel may forward by routes of an earlier run still.
+    pub is_resuming: bool,
     /// Its links, by index.
     pub links: Vec<LinkStatus>,
     /// By destination, the chosen one of each first.
@@ -83,6 +85,7 @@ impl Engine {
         Status {
             router_id: self.config.router_id,
             seqno: self.seqno,
+            is_resuming: self.is_resuming(),
             links: links.map(|id| self.link_status(*id, &used)).collect(),
             routes: self
                 .table

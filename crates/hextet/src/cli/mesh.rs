@@ -78,6 +78,49 @@ pub enum Mesh {
         hextet mesh join 'https://registry.example:8443#.HASH' --name paris --community fr,europe"
     )]
     Join(Join),
+    /// Run this machine's node: tunnels to others on demand, the best way chosen, routes in the kernel.
+    #[command(
+        after_help = "Its end changes nothing: tunnels and routes stay, and the next run takes them over.\n\n\
+        The configuration may have these lines, each with what holds without it:\n  \
+        directory = \"/var/lib/hextet/mesh\"   # as of `hextet mesh join`\n  \
+        socket = \"/run/hextet/mesh.sock\"     # for `hextet mesh status`\n  \
+        tunnels = \"/run/hextet/tunnels.sock\" # of the process that holds tunnels\n  \
+        port = 6698                            # of UDP, for others outside of the mesh\n  \
+        reach = \"public\"                     # or punchable, closed; found out without it\n  \
+        forward = true                         # packets of others\n  \
+        accept = []                            # destinations besides the network's own\n  \
+        announce = []                          # prefixes besides the node's own\n  \
+        hide = []                              # interfaces whose addresses nobody is told\n\n\
+        Example:\n  hextet mesh run"
+    )]
+    Run {
+        /// The configuration; if it is not there, all holds that holds without it.
+        #[arg(long, default_value = "/etc/hextet/mesh.toml", value_hint = ValueHint::FilePath)]
+        config: PathBuf,
+    },
+    /// Hold userspace tunnels for `hextet mesh run`, which starts this by itself where nobody else does.
+    #[command(
+        after_help = "It carries packets whatever becomes of the node that asked for its tunnels.\n\n\
+        Example:\n  hextet mesh tunnels /run/hextet/tunnels.sock"
+    )]
+    Tunnels {
+        /// Where it is controlled.
+        #[arg(value_hint = ValueHint::FilePath)]
+        socket: PathBuf,
+    },
+    /// Show how this machine's node stands.
+    #[command(
+        after_help = "Examples:\n  hextet mesh status\n  hextet mesh status --json | jq .reach"
+    )]
+    Status(Question),
+    /// Show this node's tunnels.
+    #[command(
+        after_help = "Examples:\n  hextet mesh peers\n  hextet mesh peers --json | jq -r .[].endpoint"
+    )]
+    Peers(Question),
+    /// Show the ways that this node knows.
+    #[command(after_help = "Example:\n  hextet mesh routes")]
+    Routes(Question),
     /// Make an invitation for one node.
     #[command(
         after_help = "Examples:\n  hextet mesh token --group web\n  hextet mesh token --email anna@example.org"
@@ -145,6 +188,17 @@ pub enum Mesh {
         ports = [\"5432\", \"8000-8010\"]\n  action = \"allow\""
     )]
     Params(Params),
+}
+
+/// `hextet mesh status`, `peers`, `routes`.
+#[derive(Debug, Args)]
+pub struct Question {
+    /// The node's socket.
+    #[arg(long, env = "HEXTET_MESH", default_value = "/run/hextet/mesh.sock", value_hint = ValueHint::FilePath)]
+    pub socket: PathBuf,
+    /// How to answer.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `hextet mesh join`.

@@ -1,28 +1,26 @@
 //! `hextet registry …` and `hextet mesh …`.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, BufReader, Write},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
-use hextet_mesh::key::SigningKey;
+use anyhow::{Context, Result};
+use hextet_node::memory::Memory;
 use hextet_registry::{
     Registry,
-    authority::random,
-    client::{self, About, Joined},
+    client::{self, About},
     clock::now,
     config::Config,
-    message::{Blob, Named, Network, Nodes, ParametersShown, TokenAnswer, TokenRequest},
+    message::{Named, Nodes, ParametersShown, TokenAnswer, TokenRequest},
     restore,
     rules::RulesShown,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{block_on, check_exists, told_to_end};
+use super::{block_on, check_exists, node, told_to_end};
 use crate::{
     cli::{self, Mesh, RegistryCommand, RegistryConfigFile, RegistrySocket},
     show,
@@ -64,10 +62,26 @@ fn load(file: &RegistryConfigFile) -> Result<Config> {
     Ok(Config::load(&file.config)?)
 }
 
+/// Nothing in it is necessary, nor the file itself where it is looked for first.
+fn node_config(path: &Path) -> Result<hextet_node::config::Config> {
+    match path.exists() || path != Path::new("/etc/hextet/mesh.toml") {
+        true => hextet_node::config::Config::load(path),
+        false => Ok(hextet_node::config::Config::default()),
+    }
+}
+
 /// `hextet mesh …`.
 pub fn mesh(mesh: Mesh) -> Result<ExitCode> {
     match mesh {
         Mesh::Join(join) => return block_on(self::join(join)),
+        Mesh::Run { config } => {
+            let config = node_config(&config)?;
+            block_on(async { hextet_node::run(config, told_to_end()?).await })?;
+        }
+        Mesh::Tunnels { socket } => hextet_tunnels::process::serve(&socket)?,
+        Mesh::Status(question) => node::status(&question)?,
+        Mesh::Peers(question) => node::peers(&question)?,
+        Mesh::Routes(question) => node::routes(&question)?,
         Mesh::Token(token) => {
             let request = TokenRequest {
                 class: token.class.to_string(),
@@ -179,9 +193,8 @@ fn show_nodes(nodes: &Nodes) -> String {
 
 /// 2 while an administrator has to approve.
 async fn join(join: cli::Join) -> Result<ExitCode> {
-    let directory = &join.directory;
-    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-    let key = own_key(&directory.join("key"))?;
+    let memory = Memory::open(&join.directory)?;
+    let key = memory.key()?;
     let about = About {
         name: join.name,
         communities: join.community,
@@ -196,7 +209,7 @@ async fn join(join: cli::Join) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     };
     let body = &certificate.body;
-    keep(&directory.join("network.json"), &joined)?;
+    memory.keep_identity(&joined.trust, certificate)?;
     let prefixes: Vec<String> = body
         .prefixes
         .iter()
@@ -210,48 +223,4 @@ async fn join(join: cli::Join) -> Result<ExitCode> {
         prefixes.join(", ")
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// Drawn once, and on the disk before anybody hears of it.
-fn own_key(path: &Path) -> Result<SigningKey> {
-    let what = || format!("keep this node's key in {}", path.display());
-    if !path.exists() {
-        let seed: [u8; 32] = random()?;
-        write_private(path, &serde_json::to_vec(&Blob(seed.to_vec()))?).with_context(what)?;
-    }
-    let text = fs::read(path).with_context(what)?;
-    let seed: Blob = serde_json::from_slice(&text).with_context(what)?;
-    let Ok(seed) = <[u8; 32]>::try_from(seed.0.as_slice()) else {
-        bail!(
-            "{} holds no key: remove it, and ask for another token",
-            path.display()
-        );
-    };
-    SigningKey::from_seed(&seed).with_context(what)
-}
-
-fn keep(path: &Path, joined: &Joined) -> Result<()> {
-    let network = Network {
-        root: Blob(joined.trust.root().0.to_vec()),
-        parameters: Blob::of(joined.trust.parameters()),
-        revocations: joined.trust.revocations().map(Blob::of).collect(),
-        certificate: joined.certificate.as_ref().map(Blob::of),
-    };
-    let text = serde_json::to_vec_pretty(&network)?;
-    write_private(path, &text).with_context(|| format!("write {}", path.display()))
-}
-
-/// As a whole or not at all.
-fn write_private(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all(octets)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
 }

@@ -4,6 +4,7 @@ mod cloud;
 mod host;
 mod labs;
 mod mesh;
+mod node;
 
 use std::{fs, future::Future, io, path::Path, process::ExitCode};
 

@@ -19,6 +19,8 @@ use hextet_types::{Family, IfName};
 /// The number on our routes (`rtm_protocol`), rules, neighbours and addresses: an ASCII `h`. Free in iproute2's
 /// `rt_protos` and in FRR's (190 to 198, which FRR sweeps at its start), Calico's (80) and OVN's (84).
 pub const PROTOCOL: u8 = 104;
+/// The number on what a node of a mesh has in the kernel ([`crate::ways`]): the one after the cloud's.
+pub const MESH_PROTOCOL: u8 = 105;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;

@@ -6,6 +6,7 @@
 
 mod desk;
 mod envelope;
+mod presence;
 mod said;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use hextet_types::octets::Reader;
 
 pub use desk::{Desk, Refusal};
 pub use envelope::Envelope;
+pub use presence::Presence;
 
 use crate::{
     certificate::{NodeId, UnixTime},

@@ -335,7 +335,7 @@ fn many<T>(
 }
 
 /// 4 or 6, the address, the port. An address of IPv4 is never written as one of IPv6.
-fn put_endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
+pub(super) fn put_endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
     match endpoint.ip().to_canonical() {
         IpAddr::V4(addr) => {
             out.push(4);
@@ -349,7 +349,7 @@ fn put_endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
     put_u16(out, endpoint.port());
 }
 
-fn endpoint(reader: &mut Reader<'_>) -> Result<SocketAddr, Malformed> {
+pub(super) fn endpoint(reader: &mut Reader<'_>) -> Result<SocketAddr, Malformed> {
     const WHAT: &str = "an address with its port";
     let addr: IpAddr = match reader.u8().need(WHAT)? {
         4 => Ipv4Addr::from(reader.array::<4>().need(WHAT)?).into(),

@@ -32,6 +32,7 @@ use self::{
 pub use self::{
     contacts::MAX_CONTACTS,
     opening::{KEEPALIVE_SECS, Plan},
+    seen::is_global,
     status::{ContactStatus, Status},
 };
 use crate::{

@@ -84,6 +84,25 @@ impl Book {
         self.admit(node, []).await
     }
 
+    /// Whether a node with that certificate is in, and says something now.
+    ///
+    /// # Errors
+    ///
+    /// The certificate counts no more, or a clock is wrong.
+    pub fn vouch(
+        &self,
+        certificate: &Signed<Certificate>,
+        at: UnixTime,
+        now: UnixTime,
+    ) -> Result<()> {
+        let off = at.since(now).max(now.since(at));
+        if off > SKEW_SECS {
+            return Err(RegistryError::Clock(off));
+        }
+        self.trust.verify(certificate, now)?;
+        Ok(())
+    }
+
     /// Takes a certificate as a fact that we signed and know nothing of, or that is newer than what we know. Says whether it was.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use hextet_babel::{
-    Action, Config, Engine, Event, Link, LinkId, Way,
+    Action, Config, Engine, Event, Link, LinkId, Start, Way,
     engine::{Refusal, Status},
     number::{Metric, RouterId},
     packet::Destination,
@@ -30,7 +30,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::clock::Clock;
-use socket::Datagram;
+use socket::{Datagram, Echo};
 
 /// Packets read in one go before timers are looked at again.
 const BATCH: usize = 256;
@@ -40,8 +40,9 @@ const ORDERS: usize = 64;
 const ROUTES: usize = 4;
 /// Refused packets are told at most this often.
 const REFUSALS_TOLD: Duration = Duration::from_secs(10);
-/// How often the status is taken.
+/// How often the status is taken; soon after routes have changed.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+const STATUS_SOON: Duration = Duration::from_millis(100);
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -52,6 +53,10 @@ pub enum Order {
     Down(LinkId),
     /// Nothing comes through it, as is known from elsewhere.
     Dead(LinkId),
+    /// It costs so much more than its kind does, from now on.
+    Cost(LinkId, Metric),
+    /// When something was sent through it last, and when something came, as whoever holds the tunnel knows.
+    Traffic(LinkId, Option<Time>, Option<Time>),
     /// Others are told of a destination.
     Originate(Destination, Metric),
     /// They are not, any more.
@@ -88,16 +93,20 @@ pub fn router_id(node: u32) -> RouterId {
     }
 }
 
-/// Starts the driver in the thread's network namespace.
+/// Starts the driver in the thread's network namespace; `lasting` where the kernel's routes outlive it.
 ///
 /// # Errors
 ///
-/// The port is taken: another Babel program runs on this host.
-pub fn start(clock: Clock, router_id: RouterId) -> Result<Handle> {
+/// The port is taken: another Babel program runs on this host. The right to send an ICMPv6 echo is missing.
+pub fn start(clock: Clock, router_id: RouterId, lasting: Option<Start>) -> Result<Handle> {
     let socket = socket::open()?;
+    let echo = Echo::open()?;
     let (orders, orders_in) = mpsc::channel(ORDERS);
     let (routes_out, routes) = mpsc::channel(ROUTES);
-    let engine = Engine::new(Config::new(router_id, rand::rng().random()));
+    let engine = Engine::new(Config {
+        lasting,
+        ..Config::new(router_id, rand::rng().random())
+    });
     let (status_out, status) = watch::channel(Arc::new(engine.status()));
     let (alive, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,10 +122,12 @@ pub fn start(clock: Clock, router_id: RouterId) -> Result<Handle> {
                         engine,
                         clock,
                         socket,
+                        echo,
                         addrs: BTreeMap::new(),
                         routes: routes_out,
                         untold: BTreeMap::new(),
                         status: status_out,
+                        is_news: false,
                         refusals: Refusals::default(),
                     };
                     driver.run(orders_in).await;
@@ -143,18 +154,22 @@ struct Driver {
     engine: Engine,
     clock: Clock,
     socket: UdpSocket,
+    echo: Echo,
     /// From which this node speaks, by link.
     addrs: BTreeMap<LinkId, Ipv6Addr>,
     routes: mpsc::Sender<Changes>,
     /// Changes for which there was no room yet.
     untold: BTreeMap<Destination, Option<Way>>,
     status: watch::Sender<Arc<Status>>,
+    /// Routes have changed since it was taken.
+    is_news: bool,
     refusals: Refusals,
 }
 
 impl Driver {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut look = tokio::time::interval(STATUS_INTERVAL);
+        let mut soon = false;
         loop {
             let wakeup = self.engine.next_wakeup();
             tokio::select! {
@@ -176,8 +191,13 @@ impl Driver {
                     }
                 }
                 _ = look.tick() => {
+                    (self.is_news, soon) = (false, false);
                     self.status.send_replace(Arc::new(self.engine.status()));
                 }
+            }
+            if self.is_news && !soon {
+                look.reset_after(STATUS_SOON);
+                soon = true;
             }
         }
     }
@@ -195,6 +215,8 @@ impl Driver {
                 Event::LinkDown(id)
             }
             Order::Dead(id) => Event::LinkDead(id),
+            Order::Cost(id, extra) => Event::LinkCost(id, extra),
+            Order::Traffic(id, sent, heard) => Event::Traffic(id, sent, heard),
             Order::Originate(to, metric) => Event::Originate(to, metric),
             Order::Withdraw(to) => Event::Withdraw(to),
         };
@@ -237,10 +259,14 @@ impl Driver {
                     }
                 }
                 Action::Route(to, way) => {
+                    self.is_news = true;
                     self.untold.insert(to, way);
                 }
                 Action::Refused(refusal) => self.refusals.tell(&refusal, now),
             }
+        }
+        for peer in self.engine.pings() {
+            self.echo.send(peer.link, peer.addr);
         }
     }
 }

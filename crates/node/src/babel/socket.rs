@@ -130,3 +130,38 @@ pub fn send(socket: &UdpSocket, link: LinkId, from: Ipv6Addr, to: Ipv6Addr, octe
         debug!(%error, link = link.0, %to, "send a Babel packet");
     }
 }
+
+/// Asks neighbours' kernels for a sign of life (ICMPv6, RFC 4443 §4.1): no program has to run there. Whoever holds the tunnel sees that something
+/// came back; the answers themselves are read by nobody.
+#[derive(Debug)]
+pub struct Echo(Socket);
+
+impl Echo {
+    /// Opens its socket.
+    ///
+    /// # Errors
+    ///
+    /// The right to send ICMPv6 is missing.
+    pub fn open() -> Result<Echo> {
+        let open = || -> io::Result<Socket> {
+            let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+            socket.set_nonblocking(true)?;
+            // Nothing is read here, so that nothing may wait.
+            setsockopt(&socket, sockopt::RcvBuf, &0)?;
+            Ok(socket)
+        };
+        open()
+            .map(Echo)
+            .context("open a socket for ICMPv6 echo requests")
+    }
+
+    /// Sends one. It is the protocol's business if none comes back.
+    pub fn send(&self, link: LinkId, to: Ipv6Addr) {
+        // Type 128, code 0; the kernel fills in the checksum (RFC 3542 §3.1).
+        let request = [128, 0, 0, 0, 0x68, 0x78, 0, 1];
+        let to = SocketAddrV6::new(to, 0, 0, link.0);
+        if let Err(error) = self.0.send_to(&request, &to.into()) {
+            debug!(%error, link = link.0, %to, "send an ICMPv6 echo request");
+        }
+    }
+}

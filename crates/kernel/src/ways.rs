@@ -1,0 +1,303 @@
+//! What a node of a mesh has in the kernel: ways to destinations, and its own addresses on the loopback interface.
+//!
+//! Both have a protocol number of their own ([`MESH_PROTOCOL`]), so that whoever else keeps routes on this host takes none of them for his,
+//! nor a node theirs. Addresses are told by it from Linux 5.18 on.
+
+use std::net::IpAddr;
+
+use hextet_types::{Family, Prefix};
+
+use crate::{
+    Error,
+    netlink::{Answer, Attrs, Batch, Message, Socket, addr, flags, ne32, octet},
+    route::{MESH_PROTOCOL, af, family},
+};
+
+/// Of a way that a neighbour told: what is on a link itself, and what an operator sets without a metric for IPv4, comes first.
+pub const METRIC: u32 = 300;
+/// Of what goes nowhere unless somebody knows better.
+pub const LAST: u32 = u32::MAX;
+
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const ADDRESS_HEADER: usize = 8;
+const ROUTE_HEADER: usize = 12;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const IFA_PROTO: u16 = 11;
+const IFA_F_NODAD: u32 = 0x02;
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTN_UNICAST: u8 = 1;
+const RTN_UNREACHABLE: u8 = 7;
+const RT_SCOPE_NOWHERE: u8 = 255;
+const RT_TABLE_MAIN: u8 = 254;
+/// The loopback interface, in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Where to.
+    pub to: Prefix,
+    /// From where, if that matters (RFC 9079): IPv6 alone.
+    pub from: Option<Prefix>,
+    /// Lower comes first.
+    pub metric: u32,
+    /// How.
+    pub hop: Hop,
+    /// From which address the host itself sends this way.
+    pub source: Option<IpAddr>,
+}
+
+/// Where a packet goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hop {
+    /// To a neighbour.
+    Via {
+        /// The link's index.
+        link: u32,
+        /// Its address; of IPv6 for IPv4, too (RFC 9229).
+        next_hop: IpAddr,
+    },
+    /// Nowhere, and the sender is told.
+    Unreachable,
+}
+
+/// What tells one route from another.
+pub type Key = (Prefix, Option<Prefix>, u32);
+
+impl Route {
+    /// See [`Key`].
+    pub const fn key(&self) -> Key {
+        (self.to, self.from, self.metric)
+    }
+}
+
+/// The kernel's routes and addresses of one mesh, in the namespace where it was opened.
+#[derive(Debug)]
+pub struct Ways(Socket);
+
+impl Ways {
+    /// In the thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// No socket.
+    pub fn open() -> Result<Ways, Error> {
+        Socket::open(libc::NETLINK_ROUTE as isize, "rtnetlink").map(Ways)
+    }
+
+    /// All routes that bear the number, also those of an earlier run.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not answer.
+    pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        let mut all = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let mut request = Batch::default();
+            let mut header = [0; ROUTE_HEADER];
+            header[0] = af(family);
+            header[5] = MESH_PROTOCOL;
+            request.message(RTM_GETROUTE, 0, &header);
+            all.extend(self.0.dump(&mut request, read_route)?);
+        }
+        Ok(all)
+    }
+
+    /// Sets routes, each in place of what has its [`Key`].
+    ///
+    /// # Errors
+    ///
+    /// Those that the kernel refused, each named; all others stand.
+    pub fn set(&mut self, routes: &[Route]) -> Result<(), Vec<Error>> {
+        let mut batch = Batch::default();
+        for route in routes {
+            put(&mut batch, route);
+        }
+        self.request(batch, |index| match routes.get(index) {
+            Some(route) => format!("set the route to {}", route.to),
+            None => "set a route".to_owned(),
+        })
+    }
+
+    /// Deletes routes; one that is gone is deleted.
+    ///
+    /// # Errors
+    ///
+    /// Those that the kernel refused, each named; all others are gone.
+    pub fn delete(&mut self, routes: &[Key]) -> Result<(), Vec<Error>> {
+        let mut batch = Batch::default();
+        for (to, from, metric) in routes {
+            let header = header(*to, *from, RT_SCOPE_NOWHERE, 0);
+            let mut message = batch.message(RTM_DELROUTE, 0, &header);
+            identity(&mut message, *to, *from, *metric);
+        }
+        self.request(batch, |index| match routes.get(index) {
+            Some((to, ..)) => format!("delete the route to {to}"),
+            None => "delete a route".to_owned(),
+        })
+    }
+
+    /// The loopback interface has these addresses, and no others with the number.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn own(&mut self, wanted: &[IpAddr]) -> Result<(), Error> {
+        let mut request = Batch::default();
+        request.message(RTM_GETADDR, 0, &[0; ADDRESS_HEADER]);
+        let found = self.0.dump(&mut request, read_address)?;
+        let mut batch = Batch::default();
+        for gone in found.iter().filter(|found| !wanted.contains(found)) {
+            let mut message = batch.message(RTM_DELADDR, 0, &address_header(*gone));
+            message.addr(IFA_LOCAL, *gone);
+        }
+        for address in wanted {
+            let how = flags::CREATE | flags::REPLACE;
+            let mut message = batch.message(RTM_NEWADDR, how, &address_header(*address));
+            message
+                .addr(IFA_LOCAL, *address)
+                .addr(IFA_ADDRESS, *address)
+                .octet(IFA_PROTO, MESH_PROTOCOL);
+            if address.is_ipv6() {
+                message.ne32(IFA_FLAGS, IFA_F_NODAD);
+            }
+        }
+        let done = self.request(batch, |_| "give the node its addresses".to_owned());
+        done.map_err(|mut errors| errors.swap_remove(0))
+    }
+
+    fn request(
+        &mut self,
+        mut batch: Batch,
+        operation: impl Fn(usize) -> String,
+    ) -> Result<(), Vec<Error>> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.0.request(&mut batch).map_err(|error| vec![error])?;
+        let refused = outcome
+            .into_iter()
+            .filter(|(_, refusal)| ![libc::ESRCH, libc::EADDRNOTAVAIL].contains(&refusal.errno));
+        let errors: Vec<Error> = refused
+            .map(|(index, refusal)| refusal.of(operation(index)))
+            .collect();
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors),
+        }
+    }
+}
+
+fn read_address(answer: &Answer<'_>) -> Option<IpAddr> {
+    let attrs = Attrs::after(answer.payload, ADDRESS_HEADER);
+    let is_ours = answer.kind == RTM_NEWADDR
+        && ne32(answer.payload.get(4..)?)? == LOOPBACK
+        && attrs.get(IFA_PROTO).and_then(octet) == Some(MESH_PROTOCOL);
+    let own = attrs.get(IFA_LOCAL).or_else(|| attrs.get(IFA_ADDRESS))?;
+    addr(own).filter(|_| is_ours)
+}
+
+fn address_header(address: IpAddr) -> [u8; ADDRESS_HEADER] {
+    let family = Family::of(address);
+    let mut header = [af(family), family.bits(), 0, 0, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&LOOPBACK.to_ne_bytes());
+    header
+}
+
+fn read_route(answer: &Answer<'_>) -> Option<Route> {
+    let head = answer.payload.get(..ROUTE_HEADER)?;
+    if answer.kind != RTM_NEWROUTE || head[5] != MESH_PROTOCOL || head[4] != RT_TABLE_MAIN {
+        return None;
+    }
+    let family = family(head[0])?;
+    let attrs = Attrs::after(answer.payload, ROUTE_HEADER);
+    let prefix = |attr: u16, len: u8| {
+        let address = match attrs.get(attr) {
+            Some(value) => addr(value)?,
+            None => family.unspecified(),
+        };
+        Prefix::new(address, len).ok()
+    };
+    let hop = match head[7] {
+        RTN_UNICAST => Hop::Via {
+            link: ne32(attrs.get(RTA_OIF)?)?,
+            next_hop: match (attrs.get(RTA_GATEWAY), attrs.get(RTA_VIA)) {
+                (Some(value), _) => addr(value)?,
+                (None, via) => addr(via?.get(2..)?)?,
+            },
+        },
+        _ => Hop::Unreachable,
+    };
+    Some(Route {
+        to: prefix(RTA_DST, head[1])?,
+        from: match head[2] {
+            0 => None,
+            len => Some(prefix(RTA_SRC, len)?),
+        },
+        metric: attrs.get(RTA_PRIORITY).and_then(ne32).unwrap_or(0),
+        hop,
+        source: attrs.get(RTA_PREFSRC).and_then(addr),
+    })
+}
+
+fn put(batch: &mut Batch, route: &Route) {
+    let kind = match route.hop {
+        Hop::Via { .. } => RTN_UNICAST,
+        Hop::Unreachable => RTN_UNREACHABLE,
+    };
+    let header = header(route.to, route.from, 0, kind);
+    let mut message = batch.message(RTM_NEWROUTE, flags::CREATE | flags::REPLACE, &header);
+    identity(&mut message, route.to, route.from, route.metric);
+    if let Some(source) = route.source {
+        message.addr(RTA_PREFSRC, source);
+    }
+    if let Hop::Via { link, next_hop } = route.hop {
+        message.ne32(RTA_OIF, link);
+        match next_hop {
+            IpAddr::V6(via) if route.to.family() == Family::V4 => {
+                let mut value = u16::from(af(Family::V6)).to_ne_bytes().to_vec();
+                value.extend_from_slice(&via.octets());
+                message.attr(RTA_VIA, &value);
+            }
+            next_hop => {
+                message.addr(RTA_GATEWAY, next_hop);
+            }
+        }
+    }
+}
+
+fn header(to: Prefix, from: Option<Prefix>, scope: u8, kind: u8) -> [u8; ROUTE_HEADER] {
+    let mut header = [0; ROUTE_HEADER];
+    header[0] = af(to.family());
+    header[1] = to.len();
+    header[2] = from.map_or(0, |from| from.len());
+    header[4] = RT_TABLE_MAIN;
+    header[5] = MESH_PROTOCOL;
+    header[6] = scope;
+    header[7] = kind;
+    header
+}
+
+fn identity(message: &mut Message<'_>, to: Prefix, from: Option<Prefix>, metric: u32) {
+    message
+        .addr(RTA_DST, to.addr())
+        .ne32(RTA_TABLE, RT_TABLE_MAIN.into())
+        .ne32(RTA_PRIORITY, metric);
+    if let Some(from) = from {
+        message.addr(RTA_SRC, from.addr());
+    }
+}

@@ -1,0 +1,112 @@
+//! What an operator says of a node: a file in TOML, in which nothing is necessary.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use hextet_mesh::topology::Reach;
+use hextet_types::{IfName, Prefix};
+use serde::Deserialize;
+
+/// The port of UDP by which nodes are reached from outside of the mesh.
+pub const PORT: u16 = 6698;
+
+/// The configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where `hextet mesh join` put the key and what the registry answered.
+    pub directory: PathBuf,
+    /// Where people ask how it stands.
+    pub socket: PathBuf,
+    /// The socket of the process that holds userspace tunnels. If none listens there, one is started.
+    pub tunnels: PathBuf,
+    /// The port of UDP by which others reach this node, of both families.
+    pub port: u16,
+    /// Who can reach it; found out if it is left out.
+    #[serde(deserialize_with = "reach")]
+    pub reach: Option<Reach>,
+    /// Whether packets of others are forwarded.
+    pub forward: bool,
+    /// Destinations outside of the network's own prefixes to which ways by the mesh are taken.
+    pub accept: Vec<Prefix>,
+    /// Prefixes besides its own to which others are shown the way.
+    pub announce: Vec<Prefix>,
+    /// Interfaces whose addresses are told to nobody.
+    pub hide: Vec<IfName>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            directory: "/var/lib/hextet/mesh".into(),
+            socket: "/run/hextet/mesh.sock".into(),
+            tunnels: "/run/hextet/tunnels.sock".into(),
+            port: PORT,
+            reach: None,
+            forward: true,
+            accept: Vec::new(),
+            announce: Vec::new(),
+            hide: Vec::new(),
+        }
+    }
+}
+
+fn reach<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Reach>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Word {
+        Public,
+        Punchable,
+        Closed,
+    }
+    Ok(Some(match Word::deserialize(from)? {
+        Word::Public => Reach::Public,
+        Word::Punchable => Reach::Punchable,
+        Word::Closed => Reach::Closed,
+    }))
+}
+
+impl Config {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or a line of it says nothing that is known.
+    pub fn load(path: &Path) -> Result<Config> {
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Config::parse(&text).with_context(|| format!("understand {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Config> {
+        let config: Config = toml::from_str(text)?;
+        anyhow::ensure!(
+            config.port != 0,
+            "port = 0: others have to know it, 1 to 65535"
+        );
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_necessary_and_what_is_unknown_is_named() {
+        let config = Config::parse("").unwrap();
+        assert_eq!((config.port, config.reach), (PORT, None));
+        let config = Config::parse("reach = \"closed\"\naccept = [\"2001:db8::/32\"]").unwrap();
+        assert_eq!(config.reach, Some(Reach::Closed));
+        for (wrong, named) in [
+            ("reach = \"far\"", "far"),
+            ("port = 0", "1 to 65535"),
+            ("prot = 1", "prot"),
+        ] {
+            let error = Config::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

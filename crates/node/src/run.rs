@@ -1,0 +1,292 @@
+//! The task that owns the node: what happens goes to [`Node`], and what follows is done.
+//!
+//! [`act`] does what the node wants, [`hear`] tells it of tunnels and of Babel's ways, [`registry`] asks for it, [`tell`] answers people.
+
+mod act;
+mod hear;
+mod registry;
+mod tell;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    sync::{Arc, mpsc::Sender},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use hextet_babel::{
+    LinkId, Start, engine::Status as BabelStatus, number::Metric, packet::Destination,
+};
+use hextet_mesh::{
+    certificate::{Class, NodeId},
+    node::{Action, Event, Node, PORT, Setup, home_of},
+    topology,
+};
+use hextet_registry::clock::now as wall;
+use hextet_tunnels::control::Status as TunnelStatus;
+use hextet_types::{IfName, Prefix, Time};
+use rand::Rng as _;
+use tokio::{
+    net::{UdpSocket, UnixListener},
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use self::registry::Answer;
+use crate::{
+    babel,
+    clock::Clock,
+    config::Config,
+    control, host,
+    memory::{Identity, Memory},
+    tunnels::{self, Letters, Place, Report, Wish},
+    ways::Ways,
+};
+
+/// How often the host's addresses are looked at.
+const ADDRESSES: Duration = Duration::from_secs(2);
+/// How often the kernel's routes are looked at, and what is to be remembered is written down.
+const LOOK: Duration = Duration::from_secs(10);
+const REMEMBER: Duration = Duration::from_secs(1);
+/// How often it is asked whether the certificate is to be renewed.
+const RENEWAL: Duration = Duration::from_secs(60);
+/// Octets of a letter that comes by the mesh.
+const MAX_LETTER: usize = 2_048;
+
+/// Runs a node until it is told to end; what stands in the kernel, and tunnels, stay.
+///
+/// # Errors
+///
+/// This host has not joined a mesh, another node runs on it, or a right is missing.
+pub async fn run(config: Config, told_to_end: impl Future<Output = ()>) -> Result<()> {
+    let memory = Memory::open(&config.directory)?;
+    let identity = memory.identity()?;
+    let listener = control::bind(&config.socket).await?;
+    let (mut runner, inputs) = Runner::start(config, memory, identity).await?;
+    let body = &runner.node.certificate().body;
+    info!(node = %body.node, network = %body.network, "a node of the mesh runs");
+    tokio::select! {
+        done = runner.live(listener, inputs) => done,
+        () = told_to_end => Ok(()),
+    }
+}
+
+/// A tunnel, from the moment that it is asked for.
+#[derive(Debug)]
+struct Tunnel {
+    name: IfName,
+    asked: Time,
+    /// While it carries.
+    link: Option<LinkId>,
+    is_draining: bool,
+    status: Option<TunnelStatus>,
+    /// Told to Babel: when something had been sent and heard last.
+    told: (Option<Time>, Option<Time>),
+    /// Told to the node.
+    routes: Option<usize>,
+}
+
+/// What comes from elsewhere.
+struct Inputs {
+    reports: mpsc::Receiver<Report>,
+    routes: mpsc::Receiver<babel::Changes>,
+    status: tokio::sync::watch::Receiver<Arc<BabelStatus>>,
+    babel_ended: tokio::sync::oneshot::Receiver<()>,
+    answers: mpsc::Receiver<Answer>,
+}
+
+struct Runner {
+    config: Config,
+    clock: Clock,
+    memory: Memory,
+    node: Node,
+    place: Place,
+    wishes: Sender<Wish>,
+    /// Doors of the process for tunnels, once there is one.
+    doors: Vec<SocketAddr>,
+    letters: Option<Letters>,
+    /// Letters over the mesh.
+    inner: UdpSocket,
+    orders: mpsc::Sender<babel::Order>,
+    ways: Ways,
+    babel: Arc<BabelStatus>,
+    /// Distances as the node was told.
+    distances: BTreeMap<Prefix, Metric>,
+    tunnels: BTreeMap<NodeId, Tunnel>,
+    /// Whether tunnels of an earlier run have been looked for.
+    is_settled: bool,
+    addresses: Vec<SocketAddr>,
+    to_remember: bool,
+    registry: registry::Asker,
+    refusals: act::Refusals,
+}
+
+impl Runner {
+    async fn start(config: Config, memory: Memory, identity: Identity) -> Result<(Runner, Inputs)> {
+        let clock = Clock::start();
+        let certificate = identity.certificate.body.clone();
+        if config.forward && certificate.class != Class::Client {
+            host::forward()?;
+        }
+        let network = &identity.trust.parameters().body;
+        let ways = Ways::open(&certificate, network, &config.accept)?;
+        let start = match ways.has_earlier() {
+            true => Start::Resumed,
+            false => Start::Fresh,
+        };
+        let number = u32::try_from(certificate.node.0 >> 32).unwrap_or_default();
+        let babel = babel::start(clock, babel::router_id(number), Some(start))?;
+        let own = certificate.prefixes.iter().chain(&certificate.ipv4);
+        for prefix in own.chain(&config.announce) {
+            let order = babel::Order::Originate(Destination::of(*prefix), Metric::ZERO);
+            babel.orders.send(order).await?;
+        }
+        let home = certificate.prefixes.first().copied().and_then(home_of);
+        let home = home.context("the certificate names no prefix")?;
+        let at = SocketAddrV6::new(home, PORT, 0, 0);
+        let inner = UdpSocket::bind(at).await;
+        let inner = inner.with_context(|| format!("listen for letters at {at}"))?;
+        let place = Place {
+            socket: config.tunnels.clone(),
+            port: config.port,
+        };
+        let (wishes, reports) = tunnels::start(place.clone())?;
+        let (registry, answers) = registry::Asker::new(memory.key()?);
+        let setup = Setup {
+            certificate: identity.certificate,
+            key: identity.key,
+            trust: identity.trust,
+            reach: config.reach,
+            config: topology::Config::default(),
+            seed: rand::rng().random(),
+        };
+        let runner = Runner {
+            node: Node::new(setup, clock.now(), wall()),
+            config,
+            clock,
+            memory,
+            place,
+            wishes,
+            doors: Vec::new(),
+            letters: None,
+            inner,
+            orders: babel.orders,
+            ways,
+            babel: babel.status.borrow().clone(),
+            distances: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            is_settled: false,
+            addresses: Vec::new(),
+            to_remember: false,
+            registry,
+            refusals: act::Refusals::default(),
+        };
+        let inputs = Inputs {
+            reports,
+            routes: babel.routes,
+            status: babel.status,
+            babel_ended: babel.ended,
+            answers,
+        };
+        Ok((runner, inputs))
+    }
+
+    async fn live(&mut self, listener: UnixListener, mut inputs: Inputs) -> Result<()> {
+        let mut addresses = steadily(ADDRESSES);
+        let mut look = steadily(LOOK);
+        let mut remember = steadily(REMEMBER);
+        let mut renewal = steadily(RENEWAL);
+        let mut octets = vec![0; MAX_LETTER];
+        loop {
+            let wakeup = self.is_settled.then(|| self.node.next_wakeup());
+            tokio::select! {
+                () = self.clock.sleep_until(wakeup) => self.tell(Event::Timer).await?,
+                letter = next_letter(self.letters.as_ref()) => match letter {
+                    Ok((from, octets)) => self.tell(Event::Letter { from, octets }).await?,
+                    // A new process will be there soon.
+                    Err(_) => self.letters = None,
+                },
+                came = self.inner.recv_from(&mut octets) => if let Ok((len, from)) = came {
+                    let octets = octets.get(..len).unwrap_or_default().to_vec();
+                    self.tell(Event::Letter { from, octets }).await?;
+                },
+                report = inputs.reports.recv() => {
+                    self.report(report.context("nobody looks after tunnels any more")?).await?;
+                }
+                changes = inputs.routes.recv() => {
+                    self.ways.change(changes.context("Babel has ended")?);
+                }
+                changed = inputs.status.changed() => {
+                    changed.context("Babel has ended")?;
+                    let status = inputs.status.borrow_and_update().clone();
+                    self.babel_tells(status).await?;
+                }
+                _ = &mut inputs.babel_ended => anyhow::bail!("Babel has ended"),
+                answer = inputs.answers.recv() => if let Some(answer) = answer {
+                    self.registry_answers(answer).await?;
+                },
+                asked = listener.accept() => if let Ok((stream, _)) = asked {
+                    tokio::spawn(control::answer(stream, self.status()));
+                },
+                _ = addresses.tick() => self.look_at_addresses().await?,
+                _ = look.tick() => self.ways.look(self.babel.is_resuming),
+                _ = remember.tick() => self.remember(),
+                _ = renewal.tick() => self.renew_if_due(),
+            }
+        }
+    }
+
+    /// Tells the node, and does what it wants, and what follows from that.
+    async fn tell(&mut self, event: Event) -> Result<()> {
+        let actions = self.node.handle(event, self.clock.now(), wall());
+        self.act(actions).await
+    }
+
+    async fn act(&mut self, actions: Vec<Action>) -> Result<()> {
+        for action in actions {
+            self.do_one(action).await?;
+        }
+        Ok(())
+    }
+
+    async fn order(&self, order: babel::Order) -> Result<()> {
+        let sent = self.orders.send(order).await;
+        sent.context("Babel has ended")
+    }
+
+    async fn look_at_addresses(&mut self) -> Result<()> {
+        let network = self.node.trust().parameters().body.clone();
+        let is_inside = |address: IpAddr| {
+            network.prefix.contains(address)
+                || network.ipv4.is_some_and(|ipv4| ipv4.contains(address))
+        };
+        let found = host::addresses(self.config.port, &self.config.hide, is_inside);
+        match found {
+            Ok(local) if local != self.addresses => {
+                self.addresses.clone_from(&local);
+                let mapped = Vec::new();
+                self.tell(Event::Addresses { local, mapped }).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                warn!("{error:#}");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn steadily(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn next_letter(letters: Option<&Letters>) -> std::io::Result<(SocketAddr, Vec<u8>)> {
+    match letters {
+        Some(letters) => letters.next().await.map(|l| (l.other, l.octets)),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,190 @@
+//! What the node wants done.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Result;
+use hextet_babel::number::Metric;
+use hextet_mesh::{
+    certificate::NodeId,
+    node::{Action, Plan},
+    parameters::Change,
+};
+use hextet_tunnels::{Key, Listen, Mtu, Spec, letters::Letter};
+use hextet_types::{IfName, Time};
+use tracing::{info, warn};
+
+use super::{Runner, Tunnel};
+use crate::{babel::Order, host::TUNNEL, tunnels::Wish};
+
+/// Of a tunnel's interface, in octets: what every path of IPv6 carries inside (RFC 8200 §5).
+const MTU: u16 = 1_280;
+/// Letters that are not believed are told at most this often.
+const REFUSALS_TOLD: Duration = Duration::from_secs(10);
+
+impl Runner {
+    pub(super) async fn do_one(&mut self, action: Action) -> Result<()> {
+        match action {
+            Action::Send { to, octets } => self.send(to, octets),
+            Action::Open(plan) => self.open(*plan).await?,
+            Action::Close { node, reason } => {
+                if let Some(tunnel) = self.tunnels.get(&node) {
+                    info!(%node, interface = %tunnel.name, reason, "a tunnel is closed");
+                }
+                self.close(node).await?;
+            }
+            Action::Drain { node, reason } => self.cost(node, Metric::DRAIN, &reason).await?,
+            Action::Resume { node, reason } => self.cost(node, Metric::ZERO, &reason).await?,
+            Action::AskRegistry => self.ask_registry(),
+            Action::Remember => self.to_remember = true,
+            Action::Learned { changes } => self.learned(&changes),
+            Action::Rumour { from, fault } => warn!(?from, %fault, "what was promised is refused"),
+            Action::Refused { from, refusal } => {
+                let why = refusal.to_string();
+                self.refusals.tell(from, &why, self.clock.now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Over the mesh, or by a door of the process for tunnels.
+    fn send(&mut self, to: SocketAddr, octets: Vec<u8>) {
+        let network = &self.node.trust().parameters().body;
+        if network.prefix.contains(to.ip()) {
+            // It is lost where there is no way, as on any network.
+            let _ = self.inner.try_send_to(&octets, to);
+            return;
+        }
+        let mut doors = self.doors.iter();
+        let door = doors.find(|door| door.is_ipv4() == to.is_ipv4());
+        if let (Some(letters), Some(door)) = (&self.letters, door) {
+            letters.send(&Letter {
+                door: *door,
+                other: to,
+                octets,
+            });
+        }
+    }
+
+    async fn open(&mut self, plan: Plan) -> Result<()> {
+        let node = plan.node;
+        self.close(node).await?;
+        let Some(name) = interface(node) else {
+            return Ok(());
+        };
+        let Ok(mtu) = Mtu::try_from(MTU) else {
+            return Ok(());
+        };
+        info!(%node, interface = %name, ours = plan.ours, reason = plan.reason, "a tunnel is opened");
+        let spec = Spec {
+            name: name.clone(),
+            private_key: Key::from(plan.private_key),
+            peer_key: Key::from(plan.peer_key),
+            preshared_key: None,
+            listen: Listen::Doors(self.doors.clone()),
+            uplink: None,
+            endpoint: None,
+            candidates: plan.candidates,
+            keepalive_secs: plan.keepalive_secs,
+            mtu,
+            segments: true,
+        };
+        let _ = self.wishes.send(Wish::Up(Box::new(spec)));
+        let tunnel = Tunnel::asked(name, self.clock.now());
+        self.tunnels.insert(node, tunnel);
+        self.to_remember = true;
+        Ok(())
+    }
+
+    pub(super) async fn close(&mut self, node: NodeId) -> Result<()> {
+        let Some(tunnel) = self.tunnels.remove(&node) else {
+            return Ok(());
+        };
+        self.to_remember = true;
+        if let Some(link) = tunnel.link {
+            self.order(Order::Down(link)).await?;
+        }
+        let _ = self.wishes.send(Wish::Down(tunnel.name));
+        Ok(())
+    }
+
+    async fn cost(&mut self, node: NodeId, cost: Metric, reason: &str) -> Result<()> {
+        let Some(tunnel) = self.tunnels.get_mut(&node) else {
+            return Ok(());
+        };
+        tunnel.is_draining = cost != Metric::ZERO;
+        info!(%node, draining = tunnel.is_draining, reason, "a tunnel's routes");
+        match tunnel.link {
+            Some(link) => self.order(Order::Cost(link, cost)).await,
+            None => Ok(()),
+        }
+    }
+
+    fn learned(&mut self, changes: &[Change]) {
+        let version = self.node.trust().parameters().body.version;
+        info!(version, ?changes, "what holds for the network is newer");
+        if changes.iter().any(|change| change.takes_restart()) {
+            warn!("the network's prefixes are others now: start this node anew");
+        }
+        let kept = self
+            .memory
+            .keep_identity(self.node.trust(), self.node.certificate());
+        if let Err(error) = kept {
+            warn!("{error:#}");
+        }
+    }
+
+    /// Writes down what has changed since the last time.
+    pub(super) fn remember(&mut self) {
+        if !std::mem::take(&mut self.to_remember) {
+            return;
+        }
+        let tunnels = self.node.status().tunnels.into_iter();
+        let had: Vec<_> = tunnels
+            .filter(|tunnel| self.tunnels.contains_key(&tunnel.node))
+            .map(|tunnel| (tunnel.node, tunnel.kind, tunnel.ours))
+            .collect();
+        let kept = self.memory.keep_met(&self.node.remembered());
+        if let Err(error) = kept.and_then(|()| self.memory.keep_had(&had)) {
+            warn!("{error:#}");
+        }
+    }
+}
+
+impl Tunnel {
+    pub(super) fn asked(name: IfName, asked: Time) -> Tunnel {
+        Tunnel {
+            name,
+            asked,
+            link: None,
+            is_draining: false,
+            status: None,
+            told: (None, None),
+            routes: None,
+        }
+    }
+}
+
+/// The interface of a tunnel with that node: its number's last twelve digits.
+pub(super) fn interface(node: NodeId) -> Option<IfName> {
+    let digits = node.to_string();
+    let last = digits.get(digits.len().saturating_sub(12)..)?;
+    format!("{TUNNEL}{last}").parse().ok()
+}
+
+/// Counts what the network decides the rate of, and logs it at a rate of ours.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// In all.
+    pub(super) count: u64,
+    next: Time,
+}
+
+impl Refusals {
+    fn tell(&mut self, from: SocketAddr, refusal: &str, now: Time) {
+        self.count += 1;
+        if now >= self.next {
+            warn!(%from, refusal, count = self.count, "a letter is not believed");
+            self.next = now + REFUSALS_TOLD;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! How the node stands, for people.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use hextet_babel::LinkId;
+use hextet_mesh::{
+    node::{ContactStatus, home_of},
+    topology::{Reach, Stage},
+};
+
+use super::{Runner, Tunnel};
+use crate::status;
+
+impl Runner {
+    pub(super) fn status(&self) -> status::Status {
+        let node = self.node.status();
+        let body = &self.node.certificate().body;
+        let network = &self.node.trust().parameters().body;
+        let chosen = node.tunnels.iter();
+        status::Status {
+            node: body.node.to_string(),
+            network: body.network.to_string(),
+            home: (body.prefixes.first().copied())
+                .and_then(home_of)
+                .map(IpAddr::V6),
+            prefixes: body.prefixes.iter().chain(&body.ipv4).copied().collect(),
+            reach: word(node.reach).to_owned(),
+            candidates: node.candidates,
+            contacts: node.contacts,
+            certificate: status::Shown {
+                serial: body.serial,
+                not_after: body.not_after.0,
+                groups: body.groups.iter().map(ToString::to_string).collect(),
+            },
+            parameters: network.version,
+            resuming: self.babel.is_resuming,
+            refused: self.refusals.count,
+            tunnels: chosen.map(|tunnel| self.tunnel_status(tunnel)).collect(),
+            routes: self.route_status(),
+        }
+    }
+
+    fn tunnel_status(&self, chosen: &ContactStatus) -> status::Tunnel {
+        let made = self.tunnels.get(&chosen.node);
+        let seen = made.and_then(|tunnel| tunnel.status.as_ref());
+        status::Tunnel {
+            node: chosen.node.to_string(),
+            interface: made.map_or_else(String::new, |tunnel| tunnel.name.to_string()),
+            kind: chosen.kind.to_string(),
+            ours: chosen.ours,
+            stage: match chosen.stage {
+                Stage::Opening => "opening",
+                Stage::Up => "up",
+                Stage::Draining => "draining",
+            }
+            .to_owned(),
+            up: made.is_some_and(|tunnel| tunnel.link.is_some()),
+            round_trip_ms: chosen.round_trip.map(|time| time.as_secs_f64() * 1_000.0),
+            endpoint: seen.and_then(|status| status.endpoint),
+            reason: chosen.reason.clone(),
+            octets_out: seen.map_or(0, |status| status.octets_out),
+            octets_in: seen.map_or(0, |status| status.octets_in),
+            mtu: seen.map(|status| status.mtu.into()),
+            routes: made.and_then(|tunnel| tunnel.routes).unwrap_or_default(),
+        }
+    }
+
+    fn route_status(&self) -> Vec<status::Route> {
+        let by_link: BTreeMap<LinkId, (String, &Tunnel)> = (self.tunnels.iter())
+            .filter_map(|(node, tunnel)| Some((tunnel.link?, (node.to_string(), tunnel))))
+            .collect();
+        let routes = self.babel.routes.iter().map(|route| status::Route {
+            to: route.to.prefix(),
+            from: route.to.source(),
+            via: route.via.map(|(link, next_hop)| {
+                let tunnel = by_link.get(&link);
+                status::Hop {
+                    node: tunnel.map(|(node, _)| node.clone()),
+                    interface: tunnel.map(|(_, tunnel)| tunnel.name.to_string()),
+                    next_hop,
+                }
+            }),
+            metric: route.metric.0,
+            chosen: route.is_chosen,
+            feasible: route.is_feasible,
+        });
+        routes.collect()
+    }
+}
+
+const fn word(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Public => "public",
+        Reach::Punchable => "punchable",
+        Reach::Closed => "closed",
+    }
+}

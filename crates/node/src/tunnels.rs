@@ -1,0 +1,257 @@
+//! The process that holds userspace tunnels: found or started, told what is to stand, and looked at ten times a second.
+//!
+//! A thread of its own talks to it, since each question waits for its answer. What always holds: the process outlives this program, and a
+//! process that was lost is replaced by another, with the same doors.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use hextet_tunnels::{
+    Spec,
+    control::{Answer, Controller, Request, Status},
+    letters::{Letter, Post},
+};
+use hextet_types::IfName;
+use tokio::{io::Interest, net::UnixDatagram, sync::mpsc};
+use tracing::{info, warn};
+
+/// From one look to the next.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a process may take to listen.
+const STARTING: Duration = Duration::from_secs(5);
+/// From one try to the next.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Looks that wait for their reader.
+const REPORTS: usize = 16;
+
+/// What is wanted of it.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// This tunnel, in place of any of that name.
+    Up(Box<Spec>),
+    /// None of that name.
+    Down(IfName),
+}
+
+/// What it tells.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// A process is there, with these doors: all that stood in another before is gone, unless it is listed.
+    Ready(Vec<SocketAddr>),
+    /// These stand.
+    Standing(Vec<Status>),
+    /// It is gone. Another will be ready soon.
+    Lost,
+}
+
+/// Where the process is, and which program to start if it is not.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its port of UDP.
+    pub port: u16,
+}
+
+/// Begins to look after the process. Ends when nobody listens any more; the process goes on.
+///
+/// # Errors
+///
+/// No thread.
+pub fn start(place: Place) -> Result<(Sender<Wish>, mpsc::Receiver<Report>)> {
+    let (wishes, wished) = channel();
+    let (reports, reported) = mpsc::channel(REPORTS);
+    let mut keeper = Keeper {
+        place,
+        child: None,
+        wished,
+        reports,
+    };
+    let thread = thread::Builder::new().name("tunnels".to_owned());
+    let run = move || while keeper.keep().is_some() {};
+    thread.spawn(run).context("start a thread for tunnels")?;
+    Ok((wishes, reported))
+}
+
+struct Keeper {
+    place: Place,
+    /// The process, if this run started it.
+    child: Option<Child>,
+    wished: Receiver<Wish>,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Keeper {
+    /// From one process's beginning to its end; nothing when nobody listens any more.
+    fn keep(&mut self) -> Option<()> {
+        let (mut controller, doors) = match self.find() {
+            Ok(found) => found,
+            Err(error) => {
+                warn!("no process for tunnels: {error:#}");
+                thread::sleep(AGAIN);
+                return (!self.reports.is_closed()).then_some(());
+            }
+        };
+        self.reports.blocking_send(Report::Ready(doors)).ok()?;
+        let ended = self.serve(&mut controller);
+        if let Some(Err(error)) = &ended {
+            warn!(%error, "the process for tunnels is gone");
+            self.reports.blocking_send(Report::Lost).ok()?;
+        }
+        ended.map(drop)
+    }
+
+    fn serve(&mut self, controller: &mut Controller) -> Option<io::Result<()>> {
+        let mut next = Instant::now();
+        loop {
+            let wait = next.saturating_duration_since(Instant::now());
+            let asked = match self.wished.recv_timeout(wait) {
+                Ok(Wish::Up(spec)) => up(controller, spec),
+                Ok(Wish::Down(name)) => tell(controller, &Request::Down(name)),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    next = Instant::now() + LOOK;
+                    match controller.ask(&Request::List) {
+                        Ok(Answer::Tunnels(all)) => {
+                            self.reports.blocking_send(Report::Standing(all)).ok()?;
+                            Ok(())
+                        }
+                        Ok(answer) => Err(io::Error::other(format!("{answer:?}"))),
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            if asked.is_err() {
+                return Some(asked);
+            }
+        }
+    }
+
+    fn find(&mut self) -> Result<(Controller, Vec<SocketAddr>)> {
+        if let Some(mut child) = self.child.take() {
+            // It has ended, or does not answer.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let mut controller = match Controller::connect(&self.place.socket) {
+            Ok(controller) => controller,
+            Err(_) => self.begin()?,
+        };
+        let doors = self.open_doors(&mut controller)?;
+        Ok((controller, doors))
+    }
+
+    fn begin(&mut self) -> Result<Controller> {
+        let socket = &self.place.socket;
+        if let Some(directory) = socket.parent() {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("make {}", directory.display()))?;
+        }
+        let program = std::env::current_exe().context("find this program")?;
+        // Signals to this program's group are not for it.
+        let child = Command::new(program)
+            .args(["mesh", "tunnels"])
+            .arg(socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start the process for tunnels")?;
+        info!(pid = child.id(), "a process for tunnels was started");
+        self.child = Some(child);
+        let end = Instant::now() + STARTING;
+        loop {
+            match Controller::connect(socket) {
+                Ok(controller) => return Ok(controller),
+                Err(error) if Instant::now() > end => {
+                    return Err(error).with_context(|| format!("reach {}", socket.display()));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// One of each family, if the host has it.
+    fn open_doors(&self, controller: &mut Controller) -> Result<Vec<SocketAddr>> {
+        let port = self.place.port;
+        let mut doors = Vec::new();
+        let mut refused = String::new();
+        let everywhere: [SocketAddr; 2] = [
+            (Ipv4Addr::UNSPECIFIED, port).into(),
+            (Ipv6Addr::UNSPECIFIED, port).into(),
+        ];
+        for listen in everywhere {
+            let uplink = None;
+            match controller.ask(&Request::Door { listen, uplink })? {
+                Answer::Door(door) => doors.push(door),
+                Answer::Error(error) => refused = error,
+                answer => bail!("open a door: {answer:?}"),
+            }
+        }
+        if doors.is_empty() {
+            bail!("open port {port} of UDP: {refused}");
+        }
+        Ok(doors)
+    }
+}
+
+fn up(controller: &mut Controller, spec: Box<Spec>) -> io::Result<()> {
+    tell(controller, &Request::Down(spec.name.clone()))?;
+    tell(controller, &Request::Up(spec))
+}
+
+/// What is refused is seen at the next look, and said here.
+fn tell(controller: &mut Controller, request: &Request) -> io::Result<()> {
+    if let Answer::Error(error) = controller.ask(request)? {
+        warn!(error, "a tunnel is not as it should be");
+    }
+    Ok(())
+}
+
+/// Letters of the process, for a runtime.
+#[derive(Debug)]
+pub struct Letters {
+    post: Post,
+    /// The same socket, as the runtime knows it.
+    readiness: UnixDatagram,
+}
+
+impl Letters {
+    /// Reads the letters of the process at this socket from now on.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn open(place: &Place) -> Result<Letters> {
+        let post = Post::bind(&place.socket).context("read letters")?;
+        let same = std::os::unix::net::UnixDatagram::from(post.as_fd().try_clone_to_owned()?);
+        Ok(Letters {
+            post,
+            readiness: UnixDatagram::from_std(same)?,
+        })
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    ///
+    /// The process is gone.
+    pub async fn next(&self) -> io::Result<Letter> {
+        let next = || self.post.try_recv()?.ok_or(ErrorKind::WouldBlock.into());
+        self.readiness.async_io(Interest::READABLE, next).await
+    }
+
+    /// Sends one; what the process has no room for is lost, as on any network.
+    pub fn send(&self, letter: &Letter) {
+        let _ = self.post.send(letter);
+    }
+}
