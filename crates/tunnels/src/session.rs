@@ -2,7 +2,11 @@
 //!
 //! What comes from the network is the peer's only after this has opened it.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use boringtun::noise::{Tunn, TunnResult};
 
@@ -19,12 +23,18 @@ const COOKIE: u8 = 3;
 pub const GREETING: u8 = 1;
 /// How often one answer is given at most: to all addresses of ours, for a second.
 const MAX_AGAIN: u8 = 160;
+/// Of two who begin at once, the one with the lower key hears nothing of the other's handshake for so long: its own is on its way.
+const INSISTS: Duration = Duration::from_millis(300);
 
 /// One tunnel's keys.
 pub struct Session {
     tunn: Tunn,
     persistent: bool,
     answered: Option<Answered>,
+    /// Whether its handshake is the one that counts if both begin.
+    insists: bool,
+    /// When its handshake was begun that nobody has answered.
+    begun: Option<Instant>,
 }
 
 /// A handshake's first message and the answer to it. The same octets may come by several ways, and be answered by one only.
@@ -64,6 +74,8 @@ impl Session {
             ),
             persistent: keepalive.is_some(),
             answered: None,
+            insists: spec.private_key.public().octets() < spec.peer_key.octets(),
+            begun: None,
         }
     }
 
@@ -73,7 +85,16 @@ impl Session {
         if out.len() < packet.len() + OVERHEAD + HANDSHAKE {
             return 0;
         }
-        sent(self.tunn.encapsulate(packet, out))
+        let len = sent(self.tunn.encapsulate(packet, out));
+        self.begins(out.first().filter(|_| len > 0).copied());
+        len
+    }
+
+    /// A message is sent that begins with this.
+    fn begins(&mut self, first: Option<u8>) {
+        if first == Some(GREETING) {
+            self.begun = Some(Instant::now());
+        }
     }
 
     /// Opens a datagram. `out` has room for it, and for [`HANDSHAKE`] besides.
@@ -88,6 +109,11 @@ impl Session {
         if kind == GREETING && self.is_answered(datagram) {
             return self.answer_again(out);
         }
+        let begun = self.begun.filter(|_| self.insists && kind == GREETING);
+        if begun.is_some_and(|begun| begun.elapsed() < INSISTS) {
+            // Two that cross would leave each with half of each. It comes again.
+            return Opened::Refused;
+        }
         match self.tunn.decapsulate(Some(from), datagram, out) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 Opened::Packet(packet)
@@ -96,6 +122,7 @@ impl Session {
                 Opened::Challenge(answer)
             }
             TunnResult::WriteToNetwork(answer) => {
+                self.begun = None;
                 if let Ok(greeting) = datagram.try_into() {
                     self.answered = Some(Answered {
                         greeting,
@@ -137,12 +164,16 @@ impl Session {
 
     /// Begins a handshake, unless one is going on: octets of `out` to be sent.
     pub fn begin(&mut self, out: &mut [u8; HANDSHAKE]) -> usize {
-        sent(self.tunn.format_handshake_initiation(out, false))
+        let len = sent(self.tunn.format_handshake_initiation(out, false));
+        self.begins(out.first().filter(|_| len > 0).copied());
+        len
     }
 
     /// Begins a handshake, even if one is going on: octets of `out` to be sent.
     pub fn begin_anew(&mut self, out: &mut [u8; HANDSHAKE]) -> usize {
-        sent(self.tunn.format_handshake_initiation(out, true))
+        let len = sent(self.tunn.format_handshake_initiation(out, true));
+        self.begins(out.first().filter(|_| len > 0).copied());
+        len
     }
 
     /// What time asks for: octets of `out` to be sent. To be called some times a second.
@@ -150,7 +181,11 @@ impl Session {
         match self.tunn.update_timers(out) {
             // It gave up, as WireGuard does after 90 seconds without an answer.
             TunnResult::Err(_) if self.persistent || searching => self.begin(out),
-            result => sent(result),
+            result => {
+                let len = sent(result);
+                self.begins(out.first().filter(|_| len > 0).copied());
+                len
+            }
         }
     }
 
@@ -284,6 +319,40 @@ mod tests {
         assert!(refuses(&mut b, &first));
         let third = opened(&mut a, &second);
         assert_eq!(opened(&mut b, &third), Vec::<u8>::new());
+    }
+
+    /// Both begin, and each has another packet that waits between the other's first message and the answer to its own.
+    #[test]
+    fn of_two_who_begin_at_once_one_is_heard() {
+        let (mut a, mut b) = (session(1, 2), session(2, 1));
+        let (from_a, from_b) = (greeting(&mut a), greeting(&mut b));
+        let mut out = vec![0; 2_000];
+        let insists = [a.insists, b.insists];
+        assert_ne!(insists[0], insists[1]);
+        let (first, second, greeting, ignored) = match a.insists {
+            true => (&mut a, &mut b, from_a, from_b),
+            false => (&mut b, &mut a, from_b, from_a),
+        };
+        assert!(refuses(first, &ignored));
+        let answer = opened(second, &greeting);
+        second.seal(&packet(40), &mut out);
+        first.seal(&packet(40), &mut out);
+        let confirmed = opened(first, &answer);
+        assert_eq!(opened(second, &confirmed), Vec::<u8>::new());
+        assert!(first.since_handshake().is_some() && second.since_handshake().is_some());
+    }
+
+    #[test]
+    fn nobody_insists_for_long() {
+        let (mut a, mut b) = (session(1, 2), session(2, 1));
+        let (from_a, from_b) = (greeting(&mut a), greeting(&mut b));
+        let (first, ignored) = match a.insists {
+            true => (&mut a, from_b),
+            false => (&mut b, from_a),
+        };
+        assert!(refuses(first, &ignored));
+        first.begun = first.begun.and_then(|at| at.checked_sub(INSISTS));
+        assert!(!opened(first, &ignored).is_empty());
     }
 
     /// The tenth handshake within a second, and those after it.
