@@ -33,7 +33,7 @@ enum Command {
     /// Build a situation's lab, show what it does, check it from outside, tear it down.
     #[command(
         after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo tenant --keep\n  \
-        cargo xtask demo --json | jq ."
+        cargo xtask demo mesh\n  cargo xtask demo --json | jq ."
     )]
     Demo(demo::Demo),
     /// All that CI runs: formatting, lints, tidy, dependencies, unit, property, lab and interop tests.

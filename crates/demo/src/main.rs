@@ -6,6 +6,7 @@ mod fabric;
 mod flow;
 mod hypervisor;
 mod leftovers;
+mod mesh;
 mod probe;
 mod rest;
 mod server;
@@ -52,6 +53,8 @@ enum Situation {
     Fabric,
     /// Private networks of projects that know nothing of each other.
     Tenant,
+    /// IPv6 between sites that have little in common, by tunnels on demand.
+    Mesh,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,7 @@ fn run(options: &Options) -> Result<bool> {
             let how = (options.keep, underlay(options.underlay)?);
             tenant::run(&mut checks, &program, &options.labs, how)?;
         }
+        Situation::Mesh => mesh::run(&mut checks, &program, &options.labs, options.keep)?,
     }
     let failed = checks.failed().count();
     checks.narrate(&match failed {

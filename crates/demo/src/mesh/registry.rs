@@ -1,0 +1,135 @@
+//! The registry, at a site of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use hextet_lab::{Lab, Node, Process};
+use serde::Deserialize;
+
+use crate::check::{expect, wait_for};
+
+const URL: &str = "https://192.0.2.2:8443";
+const LISTEN: &str = "192.0.2.2:8443";
+const STARTING: Duration = Duration::from_secs(20);
+
+/// The registry.
+pub struct Registry {
+    place: Node,
+    program: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
+    process: Option<Arc<Process>>,
+}
+
+/// A node, as the registry lists it.
+#[derive(Debug, Deserialize)]
+pub struct Listed {
+    /// Its number.
+    pub node: String,
+    /// What it calls itself.
+    pub name: Option<String>,
+    /// What it got.
+    pub prefixes: Vec<String>,
+    /// Whether it is out.
+    pub revoked: bool,
+}
+
+impl Registry {
+    /// Configures it, and starts it for the first time.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn start_in(lab: &Lab, program: &Path) -> Result<Registry> {
+        let dir = lab.node_directory("registry");
+        let (config, socket) = (dir.join("registry.toml"), dir.join("registry.sock"));
+        let text = format!(
+            "url = \"{URL}\"\nlisten = \"{LISTEN}\"\nstore = \"{}\"\nsocket = \"{}\"\n",
+            dir.join("registry.redb").display(),
+            socket.display()
+        );
+        fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+        let mut registry = Registry {
+            place: lab.node("registry")?,
+            program: program.to_owned(),
+            config,
+            socket,
+            process: None,
+        };
+        registry.start(lab)?;
+        Ok(registry)
+    }
+
+    /// Starts it, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub fn start(&mut self, lab: &Lab) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.arg("registry").arg("--config").arg(&self.config);
+        let process = lab.spawn(&self.place, "registry", &mut command)?;
+        self.process = Some(process.clone());
+        wait_for(STARTING, || {
+            expect(
+                process.runs(),
+                format!("the registry has ended:\n{}", process.log()),
+            )?;
+            self.nodes().map(drop)
+        })
+    }
+
+    /// Kills it with `kill -9`.
+    ///
+    /// # Errors
+    ///
+    /// It was not running.
+    pub fn kill(&mut self) -> Result<()> {
+        let process = self.process.take();
+        let process = process.context("the registry was not running")?;
+        expect(process.kill(), "the registry had ended by itself")
+    }
+
+    /// An invitation for one node.
+    ///
+    /// # Errors
+    ///
+    /// The registry refuses.
+    pub fn invitation(&self) -> Result<String> {
+        Ok(self.hextet(&["token"])?.trim().to_owned())
+    }
+
+    /// All nodes that it knows.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn nodes(&self) -> Result<Vec<Listed>> {
+        #[derive(Deserialize)]
+        struct All {
+            nodes: Vec<Listed>,
+        }
+        let all: All = serde_json::from_str(&self.hextet(&["nodes", "--json"])?)?;
+        Ok(all.nodes)
+    }
+
+    /// Where administrators ask it.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn hextet(&self, words: &[&str]) -> Result<String> {
+        let (program, socket) = (
+            self.program.to_string_lossy(),
+            self.socket.to_string_lossy(),
+        );
+        let all = [&[&*program, "mesh"], words, &["--registry", &socket]].concat();
+        Ok(self.place.run(&all)?)
+    }
+}
