@@ -234,6 +234,8 @@ impl Letters {
     pub fn open(place: &Place) -> Result<Letters> {
         let post = Post::bind(&place.socket).context("read letters")?;
         let same = std::os::unix::net::UnixDatagram::from(post.as_fd().try_clone_to_owned()?);
+        // Both: whoever sends must not wait on the runtime's thread.
+        same.set_nonblocking(true)?;
         Ok(Letters {
             post,
             readiness: UnixDatagram::from_std(same)?,
