@@ -96,6 +96,25 @@ fn cut_off(lab: &Lab, member: &Member, off: bool) -> Result<()> {
     Ok(())
 }
 
+/// Without a registry a node makes its tunnels anew, all of which were lost.
+pub fn registry_down_new_tunnel(m: &mut Mesh) -> Result<String> {
+    without_registry(m, |m| {
+        let n1 = m.member("n1")?;
+        let lost = n1.tunnels_pid()?;
+        n1.kill_tunnels()?;
+        let begin = Instant::now();
+        m.all_meet(RETURN)?;
+        let took = begin.elapsed();
+        expect(n1.tunnels_pid()? != lost, "the tunnels are those of before")?;
+        let carry = n1.status()?.tunnels.into_iter().filter(|tunnel| tunnel.up);
+        Ok(format!(
+            "registry killed, n1's process for tunnels killed: {} new tunnels, all pairs again after {:.1} s",
+            carry.count(),
+            took.as_secs_f32()
+        ))
+    })
+}
+
 /// Without a registry a node that has lost everything but its files finds the others again.
 pub fn registry_down_node_restart(m: &mut Mesh) -> Result<String> {
     without_registry(m, |m| {

@@ -205,11 +205,20 @@ impl Member {
     /// They were not running.
     pub fn kill_all(&mut self) -> Result<()> {
         self.kill()?;
-        let pid = self.tunnels_pid()?.to_string();
-        self.place.run(&["kill", "-9", &pid])?;
+        self.kill_tunnels()
+    }
+
+    /// Kills the process that holds its tunnels with `kill -9`, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// There was none.
+    pub fn kill_tunnels(&self) -> Result<()> {
+        let pid = self.tunnels_pid()?;
+        self.place.run(&["kill", "-9", &pid.to_string()])?;
         wait_for(STARTING, || {
             expect(
-                self.tunnels_pid().is_err(),
+                self.tunnels_pid().ok() != Some(pid),
                 "the process for tunnels does not end",
             )
         })

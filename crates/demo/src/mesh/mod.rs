@@ -125,6 +125,9 @@ impl Mesh {
         checks.narrate("What is broken, and what it costs:");
         checks.look("agent-killed", || failure::agent_killed(self));
         checks.look("node-lost-reroute", || failure::node_lost(self));
+        checks.look("registry-down-new-tunnel", || {
+            failure::registry_down_new_tunnel(self)
+        });
         checks.look("registry-down-node-restart", || {
             failure::registry_down_node_restart(self)
         });
