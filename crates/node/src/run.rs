@@ -82,8 +82,8 @@ struct Tunnel {
     link: Option<LinkId>,
     is_draining: bool,
     status: Option<TunnelStatus>,
-    /// Told to Babel: when something had been sent and heard last.
-    told: (Option<Time>, Option<Time>),
+    /// Told to Babel: when something had been heard last.
+    told: Option<Time>,
     /// Told to the node.
     routes: Option<usize>,
 }

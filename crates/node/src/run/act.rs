@@ -158,7 +158,7 @@ impl Tunnel {
             link: None,
             is_draining: false,
             status: None,
-            told: (None, None),
+            told: None,
             routes: None,
         }
     }

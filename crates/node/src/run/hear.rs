@@ -26,8 +26,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const MAKING: Duration = Duration::from_secs(2);
 /// A tunnel through which nothing came for so long is none: Babel says Hello every few seconds.
 const DEAD: Duration = Duration::from_secs(60);
-/// What is told in milliseconds is a little off.
-const ROUNDED: Duration = Duration::from_millis(5);
+/// What is told as so many milliseconds ago is a little off, by how long the telling took.
+const ROUNDED: Duration = Duration::from_millis(20);
 
 impl Runner {
     pub(super) async fn report(&mut self, report: Report) -> Result<()> {
@@ -223,14 +223,80 @@ impl Tunnel {
             let since = now.saturating_since(Time::ZERO).checked_sub(before)?;
             Some(Time::ZERO + since)
         };
-        let (sent, heard) = (at(status.sent_millis), at(status.heard_millis));
-        let has_come = match (heard, self.told.1) {
-            (Some(heard), Some(told)) => heard > told + ROUNDED,
-            (heard, _) => heard.is_some(),
+        let (sent, came) = (at(status.sent_millis), at(status.heard_millis));
+        let is_open = sent > came;
+        // The same moment, seen later, is nothing new.
+        let heard = match (came, self.told) {
+            (Some(came), Some(told)) if came <= told + ROUNDED => Some(told),
+            _ => came,
         };
-        (sent > heard || has_come).then(|| {
-            self.told = (sent, heard);
-            self.told
+        let has_come = heard > self.told;
+        (is_open || has_come).then(|| {
+            self.told = heard;
+            (sent.filter(|_| is_open), heard)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hextet_tunnels::Mtu;
+
+    fn seen(sent: u64, heard: u64) -> TunnelStatus {
+        TunnelStatus {
+            name: "hxm0".parse().unwrap(),
+            public_key: [1; 32].into(),
+            peer_key: [2; 32].into(),
+            link_local: "fe80::1".parse().unwrap(),
+            peer_link_local: "fe80::2".parse().unwrap(),
+            listen: Vec::new(),
+            endpoint: None,
+            endpoint_proven: false,
+            candidates: Vec::new(),
+            searching: false,
+            mtu: Mtu::try_from(1_280).unwrap(),
+            device_lost: false,
+            handshake_secs: Some(1),
+            sent_millis: Some(sent),
+            heard_millis: Some(heard),
+            octets_out: 0,
+            octets_in: 0,
+            unsent: 0,
+            refused: 0,
+            dropped: 0,
+        }
+    }
+
+    /// The look at `now` says so many milliseconds ago, which was so many earlier.
+    fn look(tunnel: &mut Tunnel, now: u64, ago: (u64, u64)) -> Option<(Option<u64>, Option<u64>)> {
+        let told = tunnel.traffic(&seen(ago.0, ago.1), Time::from_millis(now));
+        let millis = |at: Time| {
+            let since = at.saturating_since(Time::ZERO).as_millis();
+            u64::try_from(since).unwrap()
+        };
+        told.map(|(sent, heard)| (sent.map(millis), heard.map(millis)))
+    }
+
+    #[test]
+    fn what_is_seen_late_is_not_heard_again() {
+        let mut tunnel = Tunnel::asked("hxm0".parse().unwrap(), Time::ZERO);
+        // Sent at 1,000, answered at 1,001: something has come, and nothing is open.
+        assert_eq!(
+            look(&mut tunnel, 1_050, (50, 49)),
+            Some((None, Some(1_001)))
+        );
+        assert_eq!(look(&mut tunnel, 1_157, (150, 149)), None);
+        // Then sent at 1,200 and without an answer: nothing has come since, however late it is looked.
+        for (now, late) in [(1_250, 0), (1_354, 4), (1_459, 9), (1_552, 2)] {
+            let ago = (now - late - 1_200, now - late - 1_001);
+            let told = look(&mut tunnel, now, ago);
+            assert_eq!(told, Some((Some(1_200 + late), Some(1_001))), "at {now}");
+        }
+        // An answer at 1,600.
+        assert_eq!(
+            look(&mut tunnel, 1_650, (450, 50)),
+            Some((None, Some(1_600)))
+        );
     }
 }
