@@ -19,7 +19,7 @@ const TUNNEL: Duration = Duration::from_secs(60);
 /// What another address outside may cost.
 const ROAMED: Duration = Duration::from_secs(2);
 /// What the loss of a way may cost.
-pub const REROUTE: Duration = Duration::from_secs(2);
+pub const REROUTE: Duration = Duration::from_secs(1);
 /// How long it is looked at a flow before and after something happens.
 pub const LOOKED: Duration = Duration::from_secs(3);
 /// Echo requests of which each has to be seen on its way.
