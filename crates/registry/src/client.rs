@@ -7,7 +7,7 @@ use hextet_mesh::{
     certificate::{Certificate, NodeId, UnixTime},
     key::{PublicKey, SigningKey},
     label::Label,
-    letter::{MAX_INTRODUCED, Presence},
+    letter::{Known, MAX_INTRODUCED, Presence},
     parameters::RegistryAt,
     request::{Enrolment, Renewal},
     signed::Signed,
@@ -146,9 +146,12 @@ pub struct Presented {
     pub trust: Trust,
     /// Nodes that anybody can reach, and where.
     pub others: Vec<(NodeId, SocketAddr)>,
+    /// Whether the registry waited for news, as it was asked to.
+    pub waited: bool,
 }
 
-/// Says where a node can be reached by anybody, if it can, and asks who else is there.
+/// Says where a node can be reached by anybody, if it can, and asks who else is there. With `known`, the answer comes when there is something
+/// newer than that, or after 20 s.
 ///
 /// # Errors
 ///
@@ -159,6 +162,7 @@ pub async fn present(
     certificate: &Signed<Certificate>,
     root: PublicKey,
     candidates: Vec<SocketAddr>,
+    known: Option<Known>,
     now: UnixTime,
 ) -> Result<Presented> {
     let presence = Presence {
@@ -170,6 +174,7 @@ pub async fn present(
     let request = PresenceRequest {
         certificate: Blob::of(certificate),
         presence: Blob::of(&Signed::sign(presence, key)),
+        known: known.map(|Known(known)| known),
     };
     let answer: PresenceAnswer = ask(registry, "/mesh/v1/presence", Some(&request)).await?;
     let joined = judge(&answer.network, Some(root), key, now)?;
@@ -178,6 +183,7 @@ pub async fn present(
     Ok(Presented {
         trust: joined.trust,
         others: others.collect(),
+        waited: answer.waited,
     })
 }
 

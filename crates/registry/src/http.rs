@@ -1,6 +1,7 @@
 //! What nodes ask, over HTTPS. Bodies are small, and nobody asks too often.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex as StdMutex, PoisonError},
     time::Duration,
@@ -14,9 +15,12 @@ use axum::{
 use hextet_mesh::{
     certificate::{Certificate, Class, NodeId},
     key::PublicKey,
-    letter::Presence,
+    letter::{Known, Presence},
 };
-use tokio::sync::Mutex;
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -39,6 +43,11 @@ const MAX_BODY: usize = 96 * 1024;
 /// How long an invitation counts that somebody asked for by mail.
 const MAIL_MINUTES: u32 = 24 * 60;
 
+/// How long news are waited for.
+const LISTENING: Duration = Duration::from_secs(20);
+/// Who may wait for news at once. They tell all others.
+const MAX_LISTENING: usize = 64;
+
 /// The registry, for all who ask.
 #[derive(Debug)]
 pub struct App {
@@ -52,6 +61,8 @@ pub struct App {
     presences: Pace<IpAddr>,
     presenting: Pace<PublicKey>,
     present: StdMutex<Present>,
+    /// Who waits for news.
+    listening: StdMutex<BTreeSet<NodeId>>,
     mails: Pace<IpAddr>,
     mailboxes: Pace<String>,
 }
@@ -69,6 +80,7 @@ impl App {
             presences: Pace::new(100, secs(1)),
             presenting: Pace::new(20, secs(2)),
             present: StdMutex::default(),
+            listening: StdMutex::default(),
             mails: Pace::new(5, secs(60)),
             mailboxes: Pace::new(3, secs(8 * 3_600)),
         })
@@ -175,15 +187,48 @@ async fn presence(
     let now = now();
     let book = app.book.lock().await;
     book.vouch(&certificate, presence.body.at, now)?;
-    let network = book.network();
+    let news = book.news();
     drop(book);
+    let waited = match request.known {
+        Some(known) => listen(&app, presence.body.node, news, Known(known)).await,
+        None => false,
+    };
+    let network = app.book.lock().await.network();
     let first = NodeId(u64::from_be_bytes(random()?));
     let mut present = app.present.lock().unwrap_or_else(PoisonError::into_inner);
     present.says(&presence.body, peer.0.ip(), now);
     Ok(Json(PresenceAnswer {
         network,
         others: present.others(presence.body.node, first, now),
+        waited,
     }))
+}
+
+/// Waits until there is something that the node does not know, if there is a place for one more who waits; says whether there was.
+async fn listen(app: &App, node: NodeId, mut news: watch::Receiver<Known>, known: Known) -> bool {
+    let Some(_place) = Place::take(app, node) else {
+        return false;
+    };
+    let _ = timeout(LISTENING, news.wait_for(|now| *now != known)).await;
+    true
+}
+
+/// Of one who waits for news.
+struct Place<'a>(&'a App, NodeId);
+
+impl Place<'_> {
+    fn take(app: &App, node: NodeId) -> Option<Place<'_>> {
+        let mut all = app.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = all.len() < MAX_LISTENING && all.insert(node);
+        free.then_some(Place(app, node))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut all = (self.0.listening.lock()).unwrap_or_else(PoisonError::into_inner);
+        all.remove(&self.1);
+    }
 }
 
 /// A node hands back a list that this registry signed and may have lost.

@@ -80,6 +80,9 @@ pub struct PresenceRequest {
     pub certificate: Blob,
     /// A signed [`hextet_mesh::letter::Presence`].
     pub presence: Blob,
+    /// A digest of what the node knows ([`hextet_mesh::letter::Known`]): the answer waits for news, 20 s at most. Without it, it comes at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<u64>,
 }
 
 /// The answer.
@@ -89,6 +92,8 @@ pub struct PresenceAnswer {
     pub network: Network,
     /// Nodes that anybody can reach.
     pub others: Vec<OtherShown>,
+    /// Whether news were waited for: there are as many who wait as may be, otherwise, and they tell the rest.
+    pub waited: bool,
 }
 
 /// A node that anybody can reach.

@@ -114,6 +114,11 @@ pub struct Gossip {
     answers: Bucket,
 }
 
+/// What letters would say of a node that knows this much.
+pub fn known(trust: &Trust) -> Known {
+    document::known(&document::held(trust))
+}
+
 impl Gossip {
     /// With what the node knows at its start.
     pub fn new(trust: Trust, now: Time) -> Gossip {

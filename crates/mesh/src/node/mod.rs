@@ -39,7 +39,7 @@ use crate::{
     certificate::{Certificate, NodeId, UnixTime},
     gossip::{self, Gossip},
     key::SigningKey,
-    letter::{Desk, Micros, Refusal},
+    letter::{Desk, Known, Micros, Refusal},
     parameters::Change,
     rules::{self, Filter},
     signed::Signed,
@@ -281,6 +281,11 @@ impl Node {
     /// What the network's registries have signed, as far as this node knows.
     pub const fn trust(&self) -> &Trust {
         self.gossip.trust()
+    }
+
+    /// A digest of that, as its letters carry it.
+    pub const fn known(&self) -> Known {
+        self.gossip.known()
     }
 
     /// This node's certificate.

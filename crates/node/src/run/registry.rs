@@ -1,6 +1,6 @@
 //! What is asked of a registry, while everything else goes on: who is there, and the next certificate.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use hextet_mesh::{
@@ -16,11 +16,15 @@ use hextet_registry::{
     client::{self, ClientError, Joined, Presented},
     clock::now as wall,
 };
-use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{debug, info, warn};
 
 use super::Runner;
 
+/// From one wait for news to the next; to that after the registry was away; where others wait instead.
+const SOON: Duration = Duration::from_secs(1);
+const AWAY: Duration = Duration::from_secs(5);
+const LATER: Duration = Duration::from_secs(60);
 /// Answers that wait.
 const ANSWERS: usize = 8;
 
@@ -29,6 +33,8 @@ const ANSWERS: usize = 8;
 pub(super) enum Answer {
     /// Who is there.
     Others(Result<(RegistryAt, Box<Presented>), ClientError>),
+    /// What is new.
+    News(Result<Box<Presented>, ClientError>),
     /// The next certificate.
     Renewed(Result<(RegistryAt, Box<Joined>), ClientError>),
 }
@@ -41,6 +47,7 @@ pub(super) struct Asker {
     last: Option<RegistryAt>,
     is_asking: bool,
     is_renewing: bool,
+    is_listening: bool,
 }
 
 impl Asker {
@@ -52,6 +59,7 @@ impl Asker {
             last: None,
             is_asking: false,
             is_renewing: false,
+            is_listening: false,
         };
         (asker, answered)
     }
@@ -85,17 +93,45 @@ impl Runner {
         if std::mem::replace(&mut self.registry.is_asking, true) {
             return;
         }
-        let card = self.node.card();
-        let candidates = match card.reach {
-            Reach::Public => card.candidates,
-            Reach::Punchable | Reach::Closed => Vec::new(),
-        };
+        let candidates = self.reachable();
         let (who, registries) = (self.who(), self.registry.order(self.node.trust()));
         let answers = self.registry.answers.clone();
         tokio::spawn(async move {
             let answer = present(&who, registries, candidates).await;
             let _ = answers.send(Answer::Others(answer)).await;
         });
+    }
+
+    /// Waits for news at the registry that answered last, after a while: a revocation is to be everywhere in seconds.
+    fn listen(&self, after: Duration) {
+        let Some(registry) = self.registry.last.clone() else {
+            return;
+        };
+        let (who, known) = (self.who(), self.node.known());
+        let (answers, candidates) = (self.registry.answers.clone(), self.reachable());
+        tokio::spawn(async move {
+            sleep(after).await;
+            let asked = client::present(
+                &registry,
+                &who.key,
+                &who.certificate,
+                who.trust.root(),
+                candidates,
+                Some(known),
+                wall(),
+            );
+            let answer = asked.await.map(Box::new);
+            let _ = answers.send(Answer::News(answer)).await;
+        });
+    }
+
+    /// Where anybody can reach this node, if anybody can.
+    fn reachable(&self) -> Vec<SocketAddr> {
+        let card = self.node.card();
+        match card.reach {
+            Reach::Public => card.candidates,
+            Reach::Punchable | Reach::Closed => Vec::new(),
+        }
     }
 
     /// At a third of its time left.
@@ -123,9 +159,29 @@ impl Runner {
                         self.registry.last = Some(registry);
                         self.tell(Event::Trust(Box::new(presented.trust))).await?;
                         self.tell(Event::Introduced(presented.others)).await?;
+                        if !std::mem::replace(&mut self.registry.is_listening, true) {
+                            self.listen(Duration::ZERO);
+                        }
                     }
                     Err(error) => warn!(%error, "ask a registry who is there"),
                 }
+            }
+            Answer::News(answer) => {
+                let after = match answer {
+                    Ok(presented) => {
+                        let again = match presented.waited {
+                            true => SOON,
+                            false => LATER,
+                        };
+                        self.tell(Event::Trust(Box::new(presented.trust))).await?;
+                        again
+                    }
+                    Err(error) => {
+                        debug!(%error, "wait for news at a registry");
+                        AWAY
+                    }
+                };
+                self.listen(after);
             }
             Answer::Renewed(answer) => {
                 self.registry.is_renewing = false;
@@ -181,6 +237,7 @@ async fn present(
             &who.certificate,
             root,
             candidates.clone(),
+            None,
             who.at,
         );
         match asked.await {

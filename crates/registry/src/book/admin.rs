@@ -57,6 +57,7 @@ impl Book {
         ])
         .await?;
         self.trust.offer_revocations(list)?;
+        self.tell_news();
         self.nodes.insert(id, node);
         Ok(())
     }
@@ -119,6 +120,7 @@ impl Book {
         }
         self.write(ops).await?;
         self.trust = trust;
+        self.tell_news();
         out.into_iter().for_each(|node| self.remember(node));
         Ok(true)
     }
@@ -178,6 +180,7 @@ impl Book {
         let put = Op::put(record::PARAMETERS, signed.encode());
         self.write([put]).await?;
         self.trust.offer_parameters(signed)?;
+        self.tell_news();
         Ok(())
     }
 }

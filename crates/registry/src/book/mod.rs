@@ -15,7 +15,9 @@ use bytes::Bytes;
 use hextet_mesh::{
     allocator::Allocator,
     certificate::{Certificate, Class, NodeId, UnixTime},
+    gossip,
     key::PublicKey,
+    letter::Known,
     parameters::{Parameters, RegistryAt, Tunnels},
     revocation::Revocations,
     rules::Rules,
@@ -26,6 +28,7 @@ use hextet_mesh::{
 use hextet_store::{KeyRange, KeyValue, Op, Store, Txn};
 use hextet_types::Prefix;
 use rustls::ServerConfig;
+use tokio::sync::watch;
 
 pub use enrol::Admission;
 
@@ -69,6 +72,8 @@ pub struct Book {
     authority: Authority,
     url: RegistryUrl,
     trust: Trust,
+    /// A digest of that.
+    news: watch::Sender<Known>,
     policy: Policy,
     ipv6: Allocator,
     ipv4: Option<Allocator>,
@@ -114,6 +119,7 @@ impl Book {
             store,
             authority,
             url,
+            news: watch::Sender::new(gossip::known(&trust)),
             trust,
             policy: Policy {
                 prefix_len: config.prefix_len,
@@ -217,6 +223,15 @@ impl Book {
             revocations: self.trust.revocations().map(Blob::of).collect(),
             certificate: None,
         }
+    }
+
+    /// Changes whenever something that [`Book::network`] tells does.
+    pub fn news(&self) -> watch::Receiver<Known> {
+        self.news.subscribe()
+    }
+
+    fn tell_news(&self) {
+        self.news.send_replace(gossip::known(&self.trust));
     }
 
     /// The store, for a backup.

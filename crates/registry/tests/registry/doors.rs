@@ -2,6 +2,7 @@
 
 use hextet_mesh::{
     certificate::{Certificate, Class},
+    gossip,
     label::Label,
     signed::Signed,
     token::{Invitation, Pin, SECRET_LEN, Secret},
@@ -291,7 +292,7 @@ fn nodes_hear_of_others_that_anybody_can_reach() {
         let root = root_of(&door).await;
         let present = async |seed: u8, certificate: &Signed<Certificate>, at: &[&str]| {
             let at = at.iter().map(|at| at.parse().unwrap()).collect();
-            client::present(&door, &key(seed), certificate, root, at, now()).await
+            client::present(&door, &key(seed), certificate, root, at, None, now()).await
         };
         let others = |presented: Presented| presented.others;
         let alone = present(1, &first, &["192.0.2.1:6698", "[::1]:6698"]).await;
@@ -311,6 +312,34 @@ fn nodes_hear_of_others_that_anybody_can_reach() {
         assert!(refusal(present(1, &first, &[]).await).contains("revoked"));
         let news = present(2, &second, &[]).await.unwrap();
         assert!(news.trust.verify(&first, now()).is_err());
+        running.stop().await;
+    });
+}
+
+#[test]
+fn who_waits_hears_of_a_revocation_at_once() {
+    block_on(async {
+        let place = Place::new("strangers = 'ask'\n");
+        let running = place.run().await;
+        let door = place.door().await;
+        let first = joined(&place.invite(&[]).await, 1).await;
+        let second = joined(&place.invite(&[]).await, 2).await;
+        let root = root_of(&door).await;
+        let listen = async |known| {
+            let key = key(1);
+            let answer = client::present(&door, &key, &first, root, vec![], known, now());
+            answer.await.unwrap()
+        };
+        let heard = listen(None).await;
+        assert!(!heard.waited);
+        let known = Some(gossip::known(&heard.trust));
+        let revoke = async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            place.revoke(&second).await;
+        };
+        let (heard, ()) = tokio::join!(listen(known), revoke);
+        assert!(heard.waited && heard.trust.verify(&second, now()).is_err());
+        assert!(listen(known).await.trust.verify(&second, now()).is_err());
         running.stop().await;
     });
 }
