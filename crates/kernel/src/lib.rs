@@ -11,6 +11,7 @@ mod btf;
 pub mod conntrack;
 mod edge;
 mod error;
+pub mod filter;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod links;

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result};
 use hextet_babel::{
     LinkId, Start, engine::Status as BabelStatus, number::Metric, packet::Destination,
 };
+use hextet_kernel::filter::{Filter, Table};
 use hextet_mesh::{
     certificate::{Class, NodeId},
     node::{Action, Event, Node, PORT, Setup, home_of},
@@ -41,6 +42,7 @@ use crate::{
     config::Config,
     control, host,
     memory::{Identity, Memory},
+    rules,
     tunnels::{self, Letters, Place, Report, Wish},
     ways::Ways,
 };
@@ -120,6 +122,9 @@ struct Runner {
     addresses: Vec<SocketAddr>,
     to_remember: bool,
     registry: registry::Asker,
+    filter: Filter,
+    /// As the filter has it, once it has been written.
+    rules: Option<Option<Table>>,
     refusals: act::Refusals,
 }
 
@@ -181,6 +186,8 @@ impl Runner {
             addresses: Vec::new(),
             to_remember: false,
             registry,
+            filter: Filter::open(rules::TABLE)?,
+            rules: None,
             refusals: act::Refusals::default(),
         };
         let inputs = Inputs {
@@ -232,7 +239,10 @@ impl Runner {
                 },
                 _ = addresses.tick() => self.look_at_addresses().await?,
                 _ = look.tick() => self.ways.look(self.babel.is_resuming),
-                _ = remember.tick() => self.remember(),
+                _ = remember.tick() => {
+                    self.remember();
+                    self.enforce();
+                }
                 _ = renewal.tick() => self.renew_if_due(),
             }
         }
@@ -254,6 +264,27 @@ impl Runner {
     async fn order(&self, order: babel::Order) -> Result<()> {
         let sent = self.orders.send(order).await;
         sent.context("Babel has ended")
+    }
+
+    /// Rules as they are by now. Those of an earlier run stay until others have shown their certificates again.
+    fn enforce(&mut self) {
+        if self.babel.is_resuming {
+            return;
+        }
+        let home = (self.node.certificate().body.prefixes.first().copied()).and_then(home_of);
+        let Some(home) = home else { return };
+        let table = rules::table(&self.node.filter(), home);
+        if self.rules.as_ref() == Some(&table) {
+            return;
+        }
+        let written = match &table {
+            Some(table) => self.filter.replace(table),
+            None => self.filter.remove(),
+        };
+        match written {
+            Ok(()) => self.rules = Some(table),
+            Err(error) => warn!(%error, "enforce the network's rules"),
+        }
     }
 
     async fn look_at_addresses(&mut self) -> Result<()> {

@@ -18,7 +18,7 @@ pub use counter::read_counters;
 #[cfg(feature = "fuzzing")]
 pub use read::read_any;
 pub use read::{generation, key_types, read_table, table_use};
-pub use transaction::{Change, Exists, delete_table, transact};
+pub use transaction::{Change, Exists, delete_table, replace_table, transact};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFPROTO_INET: u8 = 1;

@@ -105,34 +105,54 @@ pub fn transact(
     changes: &[Change<'_>],
     key_types: impl Fn(&SetName) -> Option<Vec<KeyType>>,
 ) -> Result<Vec<(usize, Refusal)>, Error> {
-    let mut writer = Writer::new(changes, &key_types);
+    let mut writer = Writer::new(TABLE, changes, &key_types);
     writer.write_all(changes)?;
-    let Writer {
-        mut batch, owners, ..
-    } = writer;
-    end(&mut batch);
-    let last = batch.len() - 2;
-    let outcome = socket.transact(&mut batch, last)?;
-    let mut refused = Vec::new();
-    for (index, refusal) in outcome {
-        let owner = owners.iter().rev().find(|(first, _)| *first <= index);
-        let changes = owner.map_or(&[][..], |(_, changes)| changes);
-        match changes {
-            [] => refused.push((0, refusal)),
-            some => refused.extend(some.iter().map(|change| (*change, refusal.clone()))),
-        }
-    }
-    Ok(refused)
+    writer.commit(socket)
 }
 
-/// Deletes the table with everything in it; that there is none is no error.
-pub fn delete_table(socket: &mut Socket) -> Result<(), Error> {
+/// Makes a table of that name have these and nothing else, as one transaction; changes that take something away are none.
+pub fn replace_table(
+    socket: &mut Socket,
+    table: &str,
+    changes: &[Change<'_>],
+) -> Result<Vec<(usize, Refusal)>, Error> {
+    let none = |_: &SetName| None;
+    let mut writer = Writer::new(table, changes, &none);
+    writer.new_table();
+    writer.open(msg::DELTABLE, 0);
+    writer.write_all(changes)?;
+    writer.commit(socket)
+}
+
+impl Writer<'_> {
+    fn commit(self, socket: &mut Socket) -> Result<Vec<(usize, Refusal)>, Error> {
+        let Writer {
+            mut batch, owners, ..
+        } = self;
+        end(&mut batch);
+        let last = batch.len() - 2;
+        let outcome = socket.transact(&mut batch, last)?;
+        let mut refused = Vec::new();
+        for (index, refusal) in outcome {
+            let owner = owners.iter().rev().find(|(first, _)| *first <= index);
+            let changes = owner.map_or(&[][..], |(_, changes)| changes);
+            match changes {
+                [] => refused.push((0, refusal)),
+                some => refused.extend(some.iter().map(|change| (*change, refusal.clone()))),
+            }
+        }
+        Ok(refused)
+    }
+}
+
+/// Deletes a table with everything in it; that there is none is no error.
+pub fn delete_table(socket: &mut Socket, table: &str) -> Result<(), Error> {
     let mut batch = begin();
-    batch.message(msg::DELTABLE, 0, &HEADER).text(1, TABLE);
+    batch.message(msg::DELTABLE, 0, &HEADER).text(1, table);
     end(&mut batch);
     for (_, refusal) in socket.transact(&mut batch, 1)? {
         if refusal.errno != libc::ENOENT {
-            return Err(refusal.of(format!("delete table inet {TABLE}")));
+            return Err(refusal.of(format!("delete table inet {table}")));
         }
     }
     Ok(())
@@ -154,6 +174,7 @@ fn batch_header() -> [u8; 4] {
 }
 
 struct Writer<'a> {
+    table: &'a str,
     batch: Batch,
     /// (first message, the changes that it and those up to the next entry are for).
     owners: Vec<(usize, Vec<usize>)>,
@@ -164,6 +185,7 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(
+        table: &'a str,
         changes: &[Change<'a>],
         key_types: &'a dyn Fn(&SetName) -> Option<Vec<KeyType>>,
     ) -> Self {
@@ -174,6 +196,7 @@ impl<'a> Writer<'a> {
         let sets = new_sets.collect();
         let leaving = changes.iter().filter_map(Change::leaving_set).collect();
         Writer {
+            table,
             batch: begin(),
             owners: Vec::new(),
             sets,
@@ -183,10 +206,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write_all(&mut self, changes: &[Change<'a>]) -> Result<(), Error> {
-        self.batch
-            .message(msg::NEWTABLE, flags::CREATE, &HEADER)
-            .text(1, TABLE)
-            .be32(2, 0);
+        self.new_table();
         self.elements(msg::DELSETELEM, changes)?;
         let all = || changes.iter().enumerate();
         for (i, change) in all() {
@@ -230,13 +250,17 @@ impl<'a> Writer<'a> {
         self.elements(msg::NEWSETELEM, changes)
     }
 
+    fn new_table(&mut self) {
+        self.open(msg::NEWTABLE, flags::CREATE).be32(2, 0);
+    }
+
     fn own(&mut self, change: usize) {
         self.owners.push((self.batch.len(), vec![change]));
     }
 
     fn open(&mut self, kind: u16, flags: u16) -> Message<'_> {
         let mut message = self.batch.message(kind, flags, &HEADER);
-        message.text(1, TABLE);
+        message.text(1, self.table);
         message
     }
 

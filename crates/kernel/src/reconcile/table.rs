@@ -1,6 +1,6 @@
 //! The nftables part of a namespace, in one transaction.
 
-use hextet_model::state::{Chain, Element, Key, Object};
+use hextet_model::state::{Chain, Element, Key, Object, TABLE};
 
 use super::{
     Namespace, Op, Standing,
@@ -47,7 +47,7 @@ pub(super) fn apply_table(namespace: &mut Namespace, run: &[Op]) -> Vec<Fate> {
     }) {
         let emptied = nft::table_use(&mut namespace.nft);
         if let Ok(Some(0)) = emptied
-            && let Err(e) = nft::delete_table(&mut namespace.nft)
+            && let Err(e) = nft::delete_table(&mut namespace.nft, TABLE)
         {
             tracing::warn!(error = %e, "the empty table stays");
         }

@@ -54,7 +54,7 @@ pub use config::{Aggregate, HostConfig};
 pub use names::{meter, metered};
 pub use place::{namespace, outer_end, outer_end_of};
 pub use router::outside::link as outside_link;
-pub use rules::Extent;
+pub use rules::{Extent, port_blocks};
 pub use tunnel::device as tunnel_device;
 
 use ledger::{Ledger, Part};
