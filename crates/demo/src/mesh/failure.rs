@@ -12,6 +12,7 @@ use super::{
     MEETING, Mesh,
     member::Member,
     reach::{LOOKED, REROUTE, relay_between},
+    silent_pairs,
     wall::Wall,
 };
 use crate::{
@@ -21,6 +22,8 @@ use crate::{
 
 /// How long a node's program stays away.
 const AWAY: Duration = Duration::from_secs(20);
+/// How long a revoked node may be talked to.
+const OUT: Duration = Duration::from_secs(10);
 /// How long a node may take that begins again.
 const RETURN: Duration = Duration::from_secs(30);
 
@@ -139,4 +142,42 @@ fn without_registry(
     let seen = look(m);
     m.registry.start(&m.lab)?;
     seen
+}
+
+/// A node that the registry revokes is out everywhere.
+pub fn revoked_node_out(m: &Mesh) -> Result<String> {
+    let revoked = m.member("l2")?;
+    let others = || m.members().iter().filter(|other| other.id != revoked.id);
+    m.registry.revoke(&revoked.id)?;
+    let begin = Instant::now();
+    wait_for(OUT, || {
+        for other in others() {
+            let status = other.status()?;
+            let mut tunnels = status.tunnels.iter();
+            expect(
+                !tunnels.any(|tunnel| tunnel.node == revoked.id),
+                format!("{} has a tunnel with it", other.name),
+            )?;
+            expect(
+                status.next_to(revoked).is_err(),
+                format!("{} has a way to it", other.name),
+            )?;
+        }
+        Ok(())
+    })?;
+    let within = begin.elapsed();
+    for other in others() {
+        let ways = silent_pairs(&[other, revoked])?;
+        expect(
+            ways.len() == 2,
+            format!("l2 and {}: silent are {ways:?}", other.name),
+        )?;
+    }
+    let rest: Vec<&Member> = others().collect();
+    let silent = silent_pairs(&rest)?;
+    expect(silent.is_empty(), format!("no answer: {silent:?}"))?;
+    Ok(format!(
+        "l2 was revoked: after {:.1} s no node had a tunnel or a way to it; all others reach each other",
+        within.as_secs_f32()
+    ))
 }

@@ -131,6 +131,7 @@ impl Mesh {
         checks.look("registry-down-node-restart", || {
             failure::registry_down_node_restart(self)
         });
+        checks.look("revoked-node-out", || failure::revoked_node_out(self));
     }
 
     /// All members.

@@ -119,6 +119,15 @@ impl Registry {
         Ok(all.nodes)
     }
 
+    /// Revokes all certificates of a node.
+    ///
+    /// # Errors
+    ///
+    /// The registry refuses.
+    pub fn revoke(&self, node: &str) -> Result<()> {
+        self.hextet(&["revoke", node]).map(drop)
+    }
+
     /// Where administrators ask it.
     pub fn socket(&self) -> &Path {
         &self.socket
