@@ -4,6 +4,7 @@ mod failure;
 mod member;
 mod reach;
 mod registry;
+mod rules;
 mod wall;
 
 use std::{
@@ -24,15 +25,15 @@ use crate::{
 use member::Member;
 use registry::Registry;
 
-/// Each member, and as whom the internet sees it.
-const MEMBERS: [(&str, &[&str]); 7] = [
-    ("p1", &["192.0.2.10", "2001:db8:1::2"]),
-    ("p2", &["192.0.2.18", "2001:db8:2::2"]),
-    ("n1", &[NAT1]),
-    ("n2", &["198.51.100.10"]),
-    ("l1", &["198.51.100.18"]),
-    ("l2", &["198.51.100.18"]),
-    ("two", &["203.0.113.2", "203.0.113.10"]),
+/// Each member, its groups, and as whom the internet sees it.
+const MEMBERS: [(&str, &[&str], &[&str]); 7] = [
+    ("p1", &[], &["192.0.2.10", "2001:db8:1::2"]),
+    ("p2", &[], &["192.0.2.18", "2001:db8:2::2"]),
+    ("n1", &["web"], &[NAT1]),
+    ("n2", &["db"], &["198.51.100.10"]),
+    ("l1", &["web"], &["198.51.100.18"]),
+    ("l2", &[], &["198.51.100.18"]),
+    ("two", &["db"], &["203.0.113.2", "203.0.113.10"]),
 ];
 /// The address of the first NAT, and the one that it gets later.
 const NAT1: &str = "198.51.100.2";
@@ -89,9 +90,9 @@ impl Mesh {
         checks.narrate("Each node joins with an invitation, and runs.");
         let mut members = Vec::new();
         let mut used = String::new();
-        for site in MEMBERS {
-            used = registry.invitation()?;
-            members.push(Member::join(&lab, program, site, &used)?);
+        for (name, groups, outside) in MEMBERS {
+            used = registry.invitation(groups)?;
+            members.push(Member::join(&lab, program, (name, outside), &used)?);
         }
         let begin = Instant::now();
         for member in &mut members {
@@ -122,6 +123,7 @@ impl Mesh {
         checks.look("nat-to-nat", || reach::nat_to_nat(m));
         checks.look("relay-shown", || reach::relay_shown(m));
         checks.look("roaming", || reach::roaming(m));
+        checks.look("rules-deny", || rules::deny(m));
         checks.narrate("What is broken, and what it costs:");
         checks.look("agent-killed", || failure::agent_killed(self));
         checks.look("node-lost-reroute", || failure::node_lost(self));

@@ -96,13 +96,27 @@ impl Registry {
         expect(process.kill(), "the registry had ended by itself")
     }
 
-    /// An invitation for one node.
+    /// An invitation for one node that is in these groups.
     ///
     /// # Errors
     ///
     /// The registry refuses.
-    pub fn invitation(&self) -> Result<String> {
-        Ok(self.hextet(&["token"])?.trim().to_owned())
+    pub fn invitation(&self, groups: &[&str]) -> Result<String> {
+        let groups = groups.iter().flat_map(|group| ["--group", group]);
+        let words: Vec<&str> = std::iter::once("token").chain(groups).collect();
+        Ok(self.hextet(&words)?.trim().to_owned())
+    }
+
+    /// From now on these rules hold, a file in TOML.
+    ///
+    /// # Errors
+    ///
+    /// The registry refuses.
+    pub fn rule(&self, rules: &str) -> Result<()> {
+        let file = self.config.with_file_name("rules.toml");
+        fs::write(&file, rules).with_context(|| format!("write {}", file.display()))?;
+        let file = file.to_string_lossy();
+        self.hextet(&["params", "--rules", &file]).map(drop)
     }
 
     /// All nodes that it knows.
