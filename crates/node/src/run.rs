@@ -210,12 +210,13 @@ impl Runner {
             let wakeup = self.is_settled.then(|| self.node.next_wakeup());
             tokio::select! {
                 () = self.clock.sleep_until(wakeup) => self.tell(Event::Timer).await?,
-                letter = next_letter(self.letters.as_ref()) => match letter {
+                // Nobody is listened to before it is known which tunnels stand.
+                letter = next_letter(self.letters.as_ref()), if self.is_settled => match letter {
                     Ok((from, octets)) => self.tell(Event::Letter { from, octets }).await?,
                     // A new process will be there soon.
                     Err(_) => self.letters = None,
                 },
-                came = self.inner.recv_from(&mut octets) => if let Ok((len, from)) = came {
+                came = self.inner.recv_from(&mut octets), if self.is_settled => if let Ok((len, from)) = came {
                     let octets = octets.get(..len).unwrap_or_default().to_vec();
                     self.tell(Event::Letter { from, octets }).await?;
                 },

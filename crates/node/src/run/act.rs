@@ -138,13 +138,20 @@ impl Runner {
         if !std::mem::take(&mut self.to_remember) {
             return;
         }
+        self.remember_tunnels();
+        if let Err(error) = self.memory.keep_met(&self.node.remembered()) {
+            warn!("{error:#}");
+        }
+    }
+
+    /// A tunnel that carries is remembered at once: the next run is to take it over, whenever this one ends.
+    pub(super) fn remember_tunnels(&self) {
         let tunnels = self.node.status().tunnels.into_iter();
         let had: Vec<_> = tunnels
             .filter(|tunnel| self.tunnels.contains_key(&tunnel.node))
             .map(|tunnel| (tunnel.node, tunnel.kind, tunnel.ours))
             .collect();
-        let kept = self.memory.keep_met(&self.node.remembered());
-        if let Err(error) = kept.and_then(|()| self.memory.keep_had(&had)) {
+        if let Err(error) = self.memory.keep_had(&had) {
             warn!("{error:#}");
         }
     }

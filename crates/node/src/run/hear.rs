@@ -151,7 +151,7 @@ impl Runner {
         if is_draining {
             self.order(Order::Cost(link, Metric::DRAIN)).await?;
         }
-        self.to_remember = true;
+        self.remember_tunnels();
         self.tell(Event::Up(node)).await
     }
 
