@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -84,6 +84,10 @@ impl App {
             mails: Pace::new(5, secs(60)),
             mailboxes: Pace::new(3, secs(8 * 3_600)),
         })
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,28 +182,31 @@ async fn presence(
     check(&app.presences, peer)?;
     let certificate = request.certificate.read::<Certificate>()?;
     let presence = request.presence.read::<Presence>()?;
-    if !presence.is_by(&certificate.body.key) || presence.body.node != certificate.body.node {
+    let (says, is) = (&presence.body, &certificate.body);
+    if !presence.is_by(&is.key) || (says.network, says.node) != (is.network, is.node) {
         return Err(RegistryError::Unsigned);
     }
-    if !app.presenting.admit(certificate.body.key) {
+    let heard = now();
+    let book = app.book.lock().await;
+    book.vouch(&certificate, says.at, heard)?;
+    // Only who is in has a place in mind: keys alone are made for nothing.
+    if !app.presenting.admit(is.key) {
         return Err(RegistryError::Pace);
     }
-    let now = now();
-    let book = app.book.lock().await;
-    book.vouch(&certificate, presence.body.at, now)?;
     let news = book.news();
     drop(book);
+    // Others hear of it while it waits.
+    app.present().says(says, peer.0.ip(), heard);
     let waited = match request.known {
-        Some(known) => listen(&app, presence.body.node, news, Known(known)).await,
+        Some(known) => listen(&app, says.node, news, Known(known)).await,
         None => false,
     };
     let network = app.book.lock().await.network();
     let first = NodeId(u64::from_be_bytes(random()?));
-    let mut present = app.present.lock().unwrap_or_else(PoisonError::into_inner);
-    present.says(&presence.body, peer.0.ip(), now);
+    let others = app.present().others(says.node, first, peer.0.ip(), now());
     Ok(Json(PresenceAnswer {
         network,
-        others: present.others(presence.body.node, first, now),
+        others,
         waited,
     }))
 }

@@ -1,7 +1,7 @@
 //! Where nodes are that anybody can reach, as they said themselves in the last minutes. Nothing of it is stored: they say it again.
 //!
 //! What always holds: others are sent to no address but to one that its node asked from, so that nobody can point them at a third;
-//! at most [`MAX_KNOWN`] nodes are known.
+//! at most [`MAX_KNOWN`] nodes are known; what a node said is not changed by whoever hands it in again.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,10 @@ const FRESH_SECS: u64 = 600;
 
 #[derive(Clone, Debug)]
 struct Said {
+    /// By the node's clock, which orders what it says.
     at: UnixTime,
+    /// By ours.
+    heard: UnixTime,
     /// By each family, the address that it asked from.
     v4: Option<SocketAddr>,
     v6: Option<SocketAddr>,
@@ -33,47 +36,59 @@ struct Said {
 pub struct Present(BTreeMap<NodeId, Said>);
 
 impl Present {
-    /// A node says where it is, from that address. What is older than what it said last says nothing.
+    /// A node says where it is, from that address. What is older than what it said last says nothing, and what is as old adds
+    /// the address that it comes from by now, and takes nothing away.
     pub fn says(&mut self, presence: &Presence, from: IpAddr, now: UnixTime) {
-        let from = from.to_canonical();
+        self.0.retain(|_, said| now.since(said.heard) <= FRESH_SECS);
         let known = self.0.get(&presence.node).cloned();
-        if known.as_ref().is_some_and(|known| presence.at < known.at) {
+        let no_more = presence.candidates.is_empty() || self.0.len() >= MAX_KNOWN;
+        if known.is_none() && no_more {
             return;
         }
-        if presence.candidates.is_empty() {
-            self.0.remove(&presence.node);
-            return;
-        }
-        self.0.retain(|_, said| now.since(said.at) <= FRESH_SECS);
-        if self.0.len() >= MAX_KNOWN && known.is_none() {
-            return;
-        }
-        let mut said = known.unwrap_or(Said {
+        let unknown = Said {
             at: presence.at,
+            heard: now,
             v4: None,
             v6: None,
-        });
-        said.at = presence.at;
-        // What it said by the other family counts only as long as it says it still.
-        let is_said = |at: &SocketAddr| presence.candidates.contains(at);
-        (said.v4, said.v6) = (said.v4.filter(is_said), said.v6.filter(is_said));
+        };
+        let mut said = known.unwrap_or(unknown);
+        if presence.at < said.at {
+            return;
+        }
+        let is_new = presence.at > said.at;
+        let from = from.to_canonical();
         let mut candidates = presence.candidates.iter();
         let here = candidates.find(|at| at.ip() == from).copied();
-        match from {
-            IpAddr::V4(_) => said.v4 = here,
-            IpAddr::V6(_) => said.v6 = here,
+        if is_new {
+            // What it said by the other family counts only as long as it says it still.
+            let is_said = |at: &SocketAddr| presence.candidates.contains(at);
+            (said.v4, said.v6) = (said.v4.filter(is_said), said.v6.filter(is_said));
+            (said.at, said.heard) = (presence.at, now);
         }
+        let place = match from {
+            IpAddr::V4(_) => &mut said.v4,
+            IpAddr::V6(_) => &mut said.v6,
+        };
+        if is_new || here.is_some() {
+            *place = here;
+        }
+        // A node that can be reached no more stays for a while, so that nobody brings back what it said before.
         self.0.insert(presence.node, said);
     }
 
-    /// Others, from `first` on, which is drawn by chance: one address of each.
-    pub fn others(&self, but: NodeId, first: NodeId, now: UnixTime) -> Vec<OtherShown> {
+    /// Others, from `first` on, which is drawn by chance: one address of each, of the family by which it is asked if there is one.
+    pub fn others(&self, but: NodeId, first: NodeId, by: IpAddr, now: UnixTime) -> Vec<OtherShown> {
         let behind = self.0.range(first..).chain(self.0.range(..first));
-        let fresh = behind.filter(|(node, said)| **node != but && now.since(said.at) <= FRESH_SECS);
+        let fresh =
+            behind.filter(|(node, said)| **node != but && now.since(said.heard) <= FRESH_SECS);
         let shown = fresh.filter_map(|(node, said)| {
+            let at = match by.to_canonical() {
+                IpAddr::V4(_) => said.v4.or(said.v6),
+                IpAddr::V6(_) => said.v6.or(said.v4),
+            };
             Some(OtherShown {
                 node: node.to_string(),
-                at: said.v4.or(said.v6)?,
+                at: at?,
             })
         });
         shown.take(MAX_INTRODUCED).collect()
@@ -96,7 +111,12 @@ mod tests {
     }
 
     fn others(present: &Present, first: u64, now: u64) -> Vec<(u64, String)> {
-        let others = present.others(NodeId(99), NodeId(first), UnixTime(now));
+        others_by("192.0.2.250", present, first, now)
+    }
+
+    fn others_by(by: &str, present: &Present, first: u64, now: u64) -> Vec<(u64, String)> {
+        let by = by.parse().unwrap();
+        let others = present.others(NodeId(99), NodeId(first), by, UnixTime(now));
         let others = others.into_iter();
         others
             .map(|other| {
@@ -124,6 +144,51 @@ mod tests {
         assert_eq!(others(&present, 0, 101), [(1, "192.0.2.1:1".into())]);
         present.says(&presence(1, 102, &[]), v4, UnixTime(102));
         assert_eq!(others(&present, 0, 102), []);
+    }
+
+    #[test]
+    fn what_is_handed_in_again_takes_nothing_away_and_lives_no_longer() {
+        let mut present = Present::default();
+        let at = ["192.0.2.1:1", "[2001:db8::1]:1"];
+        let from = |text: &str| text.parse::<IpAddr>().unwrap();
+        // Its clock is ahead.
+        let said = presence(1, 400, &at);
+        present.says(&said, from("192.0.2.1"), UnixTime(100));
+        present.says(&said, from("2001:db8::1"), UnixTime(100));
+        let v4 = vec![(1, "192.0.2.1:1".to_owned())];
+        let v6 = vec![(1, "[2001:db8::1]:1".to_owned())];
+        for thief in ["198.51.100.66", "2001:db8::66"] {
+            present.says(&said, from(thief), UnixTime(650));
+            assert_eq!(others_by("192.0.2.9", &present, 0, 650), v4);
+            assert_eq!(others_by("::ffff:192.0.2.9", &present, 0, 650), v4);
+            assert_eq!(others_by("2001:db8::9", &present, 0, 650), v6);
+        }
+        assert_eq!(others(&present, 0, 700), v4);
+        assert_eq!(others(&present, 0, 701), [], "ten minutes by our clock");
+        // Whoever is out of reach is not brought back by its own words.
+        present.says(&presence(2, 700, &at), from("192.0.2.1"), UnixTime(700));
+        present.says(&presence(2, 701, &[]), from("192.0.2.1"), UnixTime(701));
+        present.says(&presence(2, 700, &at), from("192.0.2.1"), UnixTime(701));
+        assert_eq!(others(&present, 0, 701), []);
+        // Whoever only asks takes no place.
+        present.says(&presence(3, 701, &[]), from("192.0.2.1"), UnixTime(701));
+        assert!(!present.0.contains_key(&NodeId(3)));
+    }
+
+    #[test]
+    fn an_address_of_the_family_that_asks_goes_first_and_the_other_will_do() {
+        let mut present = Present::default();
+        let v4 = "192.0.2.1".parse().unwrap();
+        present.says(&presence(1, 100, &["192.0.2.1:1"]), v4, UnixTime(100));
+        let v6 = "2001:db8::2".parse().unwrap();
+        present.says(&presence(2, 100, &["[2001:db8::2]:1"]), v6, UnixTime(100));
+        let all = vec![
+            (1, "192.0.2.1:1".to_owned()),
+            (2, "[2001:db8::2]:1".to_owned()),
+        ];
+        for by in ["192.0.2.9", "2001:db8::9"] {
+            assert_eq!(others_by(by, &present, 0, 100), all);
+        }
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! A registry to ask, and nodes that ask it.
 
-use std::{fmt::Write, future::Future, net::TcpListener, path::PathBuf};
+use std::{
+    fmt::Write,
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+};
 
 use hextet_mesh::{
     certificate::Certificate, key::SigningKey, label::Label, request::Enrolment, signed::Signed,
@@ -29,7 +34,7 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
 /// A place for a registry; not running yet.
 pub struct Place {
     pub directory: TempDir,
-    pub port: u16,
+    pub at: SocketAddr,
     pub more: String,
 }
 
@@ -49,11 +54,15 @@ impl Running {
 impl Place {
     /// `more` are further lines of the configuration.
     pub fn new(more: &str) -> Self {
-        let port = TcpListener::bind("[::1]:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        Self::at("[::1]:0", more)
+    }
+
+    /// On an address of loopback.
+    pub fn at(address: &str, more: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         Place {
             directory: TempDir::new().unwrap(),
-            port,
+            at: listener.local_addr().unwrap(),
             more: more.to_owned(),
         }
     }
@@ -64,12 +73,8 @@ impl Place {
 
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let port = self.port;
-        writeln!(
-            text,
-            "url = 'https://[::1]:{port}'\nlisten = '[::1]:{port}'"
-        )
-        .unwrap();
+        let at = self.at;
+        writeln!(text, "url = 'https://{at}'\nlisten = '{at}'").unwrap();
         writeln!(text, "store = {:?}", self.path("store")).unwrap();
         writeln!(text, "socket = {:?}", self.path("socket")).unwrap();
         text + &self.more

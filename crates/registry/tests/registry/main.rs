@@ -6,6 +6,7 @@ mod bench;
 mod doors;
 mod mail;
 mod memory;
+mod presence;
 
 /// A registry in a process of its own, to be killed: started by `memory`, with its configuration's path in the environment.
 #[test]
