@@ -38,6 +38,8 @@ enum What {
     Bgp,
     /// A userspace tunnel, beside wireguard-go and OpenVPN.
     Mesh,
+    /// A mesh of five nodes: from cold to all pairs, a loss, a return.
+    MeshConvergence,
 }
 
 impl What {
@@ -49,6 +51,7 @@ impl What {
             What::Api => "hextet-bench-api",
             What::Bgp => "hextet-bench-bgp",
             What::Mesh => "hextet-bench-mesh",
+            What::MeshConvergence => "hextet-bench-mesh-convergence",
         }
     }
 }
