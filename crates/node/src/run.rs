@@ -135,8 +135,8 @@ impl Runner {
         if config.forward && certificate.class != Class::Client {
             host::forward()?;
         }
-        let network = &identity.trust.parameters().body;
-        let ways = Ways::open(&certificate, network, &config.accept)?;
+        let network = identity.trust.parameters().body.clone();
+        let ways = Ways::open(&certificate, &network, &config.accept)?;
         let start = match ways.has_earlier() {
             true => Start::Resumed,
             false => Start::Fresh,
@@ -162,9 +162,9 @@ impl Runner {
         let setup = Setup {
             certificate: identity.certificate,
             key: identity.key,
+            config: topology::Config::default().with(&network.tunnels),
             trust: identity.trust,
             reach: config.reach,
-            config: topology::Config::default(),
             seed: rand::rng().random(),
         };
         let runner = Runner {

@@ -7,6 +7,7 @@ use crate::{
     certificate::NodeId,
     gossip::{self, Paper},
     letter::Letter,
+    parameters::Change,
     topology,
     trust::Trust,
 };
@@ -67,6 +68,11 @@ impl Node {
                 }
                 gossip::Action::Learned { changes, .. } => {
                     news = true;
+                    if changes.contains(&Change::Tunnels) {
+                        let tunnels = self.gossip.trust().parameters().body.tunnels;
+                        let config = self.topology.config().clone();
+                        self.topology.configure(config.with(&tunnels));
+                    }
                     turn.actions.push(Action::Learned { changes });
                 }
                 gossip::Action::Refused { from, fault, .. } => {

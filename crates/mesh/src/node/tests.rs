@@ -421,6 +421,27 @@ fn who_is_revoked_has_no_tunnel_and_gets_none() {
 }
 
 #[test]
+fn numbers_of_tunnels_are_those_of_the_newest_parameters() {
+    let mut world = World::new(0);
+    for number in 1..=4 {
+        world.start(number, Site::Open, &[]);
+    }
+    world.wait_for_all(Duration::from_secs(20));
+    let mut parameters = world.authority.parameters(2);
+    (parameters.tunnels.random, parameters.tunnels.most) = (4, 9);
+    let parameters = Signed::sign(parameters, &world.authority.issuing);
+    let mut trust = world.authority.trust();
+    trust.offer_parameters(parameters).unwrap();
+    world.tell(1, Event::Trust(Box::new(trust)));
+    world.run(Duration::from_secs(2));
+    for node in world.nodes.values() {
+        let config = node.topology.config();
+        assert_eq!((config.random, config.asked, config.most), (4, 2, 9));
+    }
+    assert!(world.all_reach_all());
+}
+
+#[test]
 fn tunnels_of_an_earlier_run_are_taken_over() {
     let mut world = World::new(0);
     for number in 1..=3 {

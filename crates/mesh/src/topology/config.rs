@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use super::MAX_TUNNELS;
+use crate::parameters::Tunnels;
+
 /// How many tunnels of each kind, and how they are judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Tunnels at most, of all kinds.
+    pub most: usize,
     /// Random links that this side asks for.
     pub asked: usize,
     /// Random links that there shall be: asked and granted.
@@ -64,6 +69,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            most: MAX_TUNNELS,
             asked: 3,
             random: 6,
             least: 10,
@@ -92,5 +98,51 @@ impl Default for Config {
             open: Duration::from_secs(10),
             drain: Duration::from_secs(60),
         }
+    }
+}
+
+impl Config {
+    /// As a network's parameters want it; the rest stays. Half of the random links are asked for, and somewhat more than shall be are granted.
+    #[must_use]
+    pub fn with(self, tunnels: &Tunnels) -> Config {
+        let random = usize::from(tunnels.random);
+        let gain = usize::from(tunnels.gain);
+        Config {
+            most: usize::from(tunnels.most).min(MAX_TUNNELS),
+            asked: random.div_ceil(2),
+            random,
+            least: random + 4,
+            max_random: random + 2,
+            max_needed: 2 * random,
+            gain,
+            max_chosen: 4 * gain,
+            near: tunnels.nearest > 0,
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_numbers_make_the_usual_choice() {
+        let usual = Tunnels {
+            random: 6,
+            nearest: 1,
+            gain: 2,
+            most: 64,
+        };
+        assert_eq!(Config::default().with(&usual), Config::default());
+        let few = Tunnels {
+            random: 1,
+            nearest: 0,
+            gain: 0,
+            most: 3,
+        };
+        let few = Config::default().with(&few);
+        assert_eq!((few.asked, few.random, few.most), (1, 1, 3));
+        assert_eq!((few.near, few.max_chosen), (false, 0));
     }
 }

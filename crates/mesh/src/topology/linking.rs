@@ -162,10 +162,12 @@ impl Topology {
         *count <= MAX_WALKS
     }
 
+    fn has_room(&self) -> bool {
+        self.tunnels.len() < self.config.most.min(MAX_TUNNELS)
+    }
+
     fn is_free(&self, node: Node) -> bool {
-        self.tunnels.len() < MAX_TUNNELS
-            && !self.tunnels.contains_key(&node)
-            && !self.wishes_for(node)
+        self.has_room() && !self.tunnels.contains_key(&node) && !self.wishes_for(node)
     }
 
     /// Somebody wants a tunnel with us.
@@ -207,7 +209,7 @@ impl Topology {
 
     fn is_full_for(&self, kind: Kind) -> bool {
         let count = |of: fn(&Tunnel) -> bool| self.tunnels.values().filter(|t| of(t)).count();
-        self.tunnels.len() >= MAX_TUNNELS
+        !self.has_room()
             || match kind {
                 Kind::Entry => count(Tunnel::is_entry) >= self.config.max_entries,
                 Kind::Random => true,
@@ -273,7 +275,7 @@ impl Topology {
             }
             return;
         }
-        if self.tunnels.len() < MAX_TUNNELS {
+        if self.has_room() {
             let mut tunnel = Tunnel::new(wish.kind, true, reach, nonce, wish.reason);
             tunnel.replaces = wish.replaces;
             self.open(from, tunnel, now, actions);

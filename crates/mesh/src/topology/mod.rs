@@ -147,6 +147,16 @@ impl Topology {
         actions
     }
 
+    /// From now on as this says; tunnels that stand stay as long as they are of use.
+    pub fn configure(&mut self, config: Config) {
+        self.config = config;
+    }
+
+    /// How it chooses.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// When [`Event::Timer`] is due.
     pub fn next_wakeup(&self) -> Time {
         let hurried = !self.wishes.is_empty()

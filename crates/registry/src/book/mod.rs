@@ -54,7 +54,7 @@ const TUNNELS: Tunnels = Tunnels {
     random: 6,
     nearest: 1,
     gain: 2,
-    most: 16,
+    most: 32,
 };
 
 /// What the configuration decides.
