@@ -30,6 +30,8 @@ pub struct Config {
     pub destinations: usize,
     /// How many neighbours a link may have.
     pub neighbours: usize,
+    /// Whether ways to others' destinations are told on. Who does not is nobody's way to anybody but itself.
+    pub transit: bool,
     /// If whoever installs the routes keeps them while this program is gone, so that neighbours may go by them: how it starts.
     pub lasting: Option<Start>,
 }
@@ -52,6 +54,7 @@ impl Config {
             seed,
             destinations: 100_000,
             neighbours: 256,
+            transit: true,
             lasting: None,
         }
     }

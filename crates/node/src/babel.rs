@@ -93,18 +93,37 @@ pub fn router_id(node: u32) -> RouterId {
     }
 }
 
-/// Starts the driver in the thread's network namespace; `lasting` where the kernel's routes outlive it.
+/// What the node is to others.
+#[derive(Clone, Copy, Debug)]
+pub struct Role {
+    /// How it starts, if the kernel's routes outlive the driver.
+    pub lasting: Option<Start>,
+    /// Whether it forwards for others.
+    pub transit: bool,
+}
+
+impl Default for Role {
+    fn default() -> Role {
+        Role {
+            lasting: None,
+            transit: true,
+        }
+    }
+}
+
+/// Starts the driver in the thread's network namespace.
 ///
 /// # Errors
 ///
 /// The port is taken: another Babel program runs on this host. The right to send an ICMPv6 echo is missing.
-pub fn start(clock: Clock, router_id: RouterId, lasting: Option<Start>) -> Result<Handle> {
+pub fn start(clock: Clock, router_id: RouterId, role: Role) -> Result<Handle> {
     let socket = socket::open()?;
     let echo = Echo::open()?;
     let (orders, orders_in) = mpsc::channel(ORDERS);
     let (routes_out, routes) = mpsc::channel(ROUTES);
     let engine = Engine::new(Config {
-        lasting,
+        lasting: role.lasting,
+        transit: role.transit,
         ..Config::new(router_id, rand::rng().random())
     });
     let (status_out, status) = watch::channel(Arc::new(engine.status()));

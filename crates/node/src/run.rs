@@ -20,7 +20,7 @@ use hextet_babel::{
 };
 use hextet_kernel::filter::{Filter, Table};
 use hextet_mesh::{
-    certificate::{Class, NodeId},
+    certificate::{Certificate, Class, NodeId},
     node::{Action, Event, Node, PORT, Setup, home_of},
     topology,
 };
@@ -141,13 +141,7 @@ impl Runner {
             true => Start::Resumed,
             false => Start::Fresh,
         };
-        let number = u32::try_from(certificate.node.0 >> 32).unwrap_or_default();
-        let babel = babel::start(clock, babel::router_id(number), Some(start))?;
-        let own = certificate.prefixes.iter().chain(&certificate.ipv4);
-        for prefix in own.chain(&config.announce) {
-            let order = babel::Order::Originate(Destination::of(*prefix), Metric::ZERO);
-            babel.orders.send(order).await?;
-        }
+        let babel = start_babel(clock, &certificate, start, &config.announce).await?;
         let home = certificate.prefixes.first().copied().and_then(home_of);
         let home = home.context("the certificate names no prefix")?;
         let at = SocketAddrV6::new(home, PORT, 0, 0);
@@ -162,7 +156,7 @@ impl Runner {
         let setup = Setup {
             certificate: identity.certificate,
             key: identity.key,
-            config: topology::Config::default().with(&network.tunnels),
+            config: topology::Config::default().with(certificate.class, &network.tunnels),
             trust: identity.trust,
             reach: config.reach,
             seed: rand::rng().random(),
@@ -308,6 +302,27 @@ impl Runner {
             }
         }
     }
+}
+
+/// With what this node announces.
+async fn start_babel(
+    clock: Clock,
+    certificate: &Certificate,
+    start: Start,
+    announce: &[Prefix],
+) -> Result<babel::Handle> {
+    let number = u32::try_from(certificate.node.0 >> 32).unwrap_or_default();
+    let role = babel::Role {
+        lasting: Some(start),
+        transit: certificate.class != Class::Client,
+    };
+    let babel = babel::start(clock, babel::router_id(number), role)?;
+    let own = certificate.prefixes.iter().chain(&certificate.ipv4);
+    for prefix in own.chain(announce) {
+        let order = babel::Order::Originate(Destination::of(*prefix), Metric::ZERO);
+        babel.orders.send(order).await?;
+    }
+    Ok(babel)
 }
 
 fn steadily(period: Duration) -> Interval {

@@ -70,7 +70,13 @@ impl Node {
             .unwrap()
             .parse()
             .unwrap();
-        let start = || babel::start(Clock::start(), babel::router_id(number), None);
+        let start = || {
+            babel::start(
+                Clock::start(),
+                babel::router_id(number),
+                babel::Role::default(),
+            )
+        };
         let mut handle = fabric.node(host).enter(start).unwrap().unwrap();
         let ways = Ways::default();
         let (mut routes, seen) = (handle.routes, Arc::clone(&ways));

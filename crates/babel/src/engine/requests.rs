@@ -108,6 +108,9 @@ impl Engine {
         hop_count: u8,
         now: Time,
     ) {
+        if !self.config.transit {
+            return;
+        }
         let Some(hop_count) = hop_count.checked_sub(1).filter(|left| *left > 0) else {
             return;
         };

@@ -1,6 +1,6 @@
 //! Routes: what neighbours tell of them, which are gone by, and who must know of it (RFC 8966 §3.5 to §3.7).
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use hextet_types::{Family, Prefix, Time};
 
@@ -165,6 +165,9 @@ impl Engine {
     pub(super) fn told_of(&self, to: Destination) -> Option<Told> {
         let own = (self.config.router_id, self.seqno);
         let entry = self.table.get(&to)?;
+        if !self.config.transit && matches!(entry.choice, Some(Choice::Via(_))) {
+            return None;
+        }
         entry.to_tell(own, |peer| self.cost(peer))
     }
 
@@ -179,7 +182,11 @@ impl Engine {
             (Some(_), _) => None,
             (None, None) if had_choice => Some(Hold {
                 since: now,
-                waiting: self.neighbours.keys().copied().collect(),
+                waiting: match self.config.transit {
+                    true => self.neighbours.keys().copied().collect(),
+                    // Nobody thought that it was here.
+                    false => BTreeSet::new(),
+                },
             }),
             (None, hold) => hold.clone(),
         };

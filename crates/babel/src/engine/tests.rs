@@ -270,6 +270,36 @@ fn the_nearest_is_taken_and_told_to_all_others() {
 }
 
 #[test]
+fn who_is_no_transit_uses_ways_and_tells_none_but_its_own() {
+    let mut bench = Bench::of(Config {
+        transit: false,
+        ..Config::new(router(1), [7; 32])
+    });
+    bench.event(Event::Originate(to("2001:db8:1::/48"), Metric(7)));
+    bench.tell(2, NET, (5, 1, 100));
+    assert_eq!(bench.way(NET), Some(2));
+    let request = Tlv::SeqnoRequest {
+        to: to(NET),
+        router_id: router(5),
+        seqno: Seqno(2),
+        hop_count: 9,
+    };
+    bench.hear(12, &[Tlv::RouteRequest(None), request]);
+    bench.wait(Duration::from_secs(120));
+    assert_eq!(bench.requests(2), [], "nobody is asked for others");
+    let told = bench.told(12);
+    assert!(told.iter().all(|tlv| !tells(tlv, NET)), "{told:?}");
+    assert!(told.iter().any(|tlv| tells(tlv, "2001:db8:1::/48")));
+    bench.retract(2, Some(NET));
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.way(NET), None, "nobody has to hear that it is gone");
+}
+
+fn tells(tlv: &Tlv, prefix: &str) -> bool {
+    matches!(tlv, Tlv::Update(Update::Route { to: of, .. }) if *of == to(prefix))
+}
+
+#[test]
 fn own_destinations_are_told_and_never_learnt() {
     let mut bench = Bench::new();
     bench.event(Event::Originate(to(NET), Metric(7)));

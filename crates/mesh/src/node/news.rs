@@ -71,7 +71,8 @@ impl Node {
                     if changes.contains(&Change::Tunnels) {
                         let tunnels = self.gossip.trust().parameters().body.tunnels;
                         let config = self.topology.config().clone();
-                        self.topology.configure(config.with(&tunnels));
+                        let class = self.certificate().body.class;
+                        self.topology.configure(config.with(class, &tunnels));
                     }
                     turn.actions.push(Action::Learned { changes });
                 }

@@ -9,6 +9,7 @@ use std::{
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::*;
+use crate::certificate::Class;
 use crate::trust::tests::{Authority, NOW};
 
 /// One way, of every packet.
@@ -89,19 +90,27 @@ impl World {
     }
 
     fn start(&mut self, number: u8, site: Site, remembered: &[u8]) {
+        self.start_as(number, site, remembered, Config::default());
+    }
+
+    fn start_as(&mut self, number: u8, site: Site, remembered: &[u8], config: Config) {
         self.starts += 1;
         let certificate = self.authority.issue(|certificate| {
             certificate.node = id(number);
             certificate.key = SigningKey::from_seed(&[number; 32]).unwrap().public();
             certificate.prefixes = vec![prefix(number)];
             certificate.ipv4 = None;
+            certificate.class = match config.most {
+                2 => Class::Client,
+                _ => Class::Node,
+            };
         });
         let setup = Setup {
             certificate,
             key: SigningKey::from_seed(&[number; 32]).unwrap(),
             trust: self.authority.trust(),
             reach: None,
-            config: Config::default(),
+            config,
             seed: [self.starts; 32],
         };
         self.sites.insert(number, site);
@@ -418,6 +427,23 @@ fn who_is_revoked_has_no_tunnel_and_gets_none() {
     let remembered = world.nodes[&1].remembered();
     assert!(remembered.iter().all(|(node, _)| *node != id(2)));
     assert!(world.all_reach_all());
+}
+
+#[test]
+fn a_client_has_two_tunnels_and_grants_none() {
+    let mut world = World::new(0);
+    for number in 1..=5 {
+        world.start(number, Site::Open, &[]);
+    }
+    world.start_as(6, Site::Open, &[], Config::default().client());
+    world.wait_for_all(Duration::from_secs(20));
+    for _ in 0..30 {
+        world.run(Duration::from_secs(60));
+        let tunnels = world.nodes[&6].status().tunnels;
+        assert!((1..=2).contains(&tunnels.len()), "{tunnels:?}");
+        assert!(tunnels.iter().all(|tunnel| tunnel.ours), "{tunnels:?}");
+        assert!(world.all_reach_all());
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::MAX_TUNNELS;
-use crate::parameters::Tunnels;
+use crate::{certificate::Class, parameters::Tunnels};
 
 /// How many tunnels of each kind, and how they are judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,9 +102,31 @@ impl Default for Config {
 }
 
 impl Config {
-    /// As a network's parameters want it; the rest stays. Half of the random links are asked for, and somewhat more than shall be are granted.
+    /// Of a node that forwards for nobody: ways into the mesh, two at most, and none that it grants.
     #[must_use]
-    pub fn with(self, tunnels: &Tunnels) -> Config {
+    pub fn client(self) -> Config {
+        Config {
+            most: 2,
+            asked: 0,
+            random: 0,
+            least: 0,
+            max_random: 0,
+            max_needed: 0,
+            gain: 0,
+            max_chosen: 0,
+            near: false,
+            max_entries: 0,
+            public: 0,
+            ..self
+        }
+    }
+
+    /// As a network's parameters want it of a node of that class; the rest stays. Half of the random links are asked for, and somewhat more than shall be are granted.
+    #[must_use]
+    pub fn with(self, class: Class, tunnels: &Tunnels) -> Config {
+        if class == Class::Client {
+            return self.client();
+        }
         let random = usize::from(tunnels.random);
         let gain = usize::from(tunnels.gain);
         Config {
@@ -134,14 +156,17 @@ mod tests {
             gain: 2,
             most: 64,
         };
-        assert_eq!(Config::default().with(&usual), Config::default());
+        assert_eq!(
+            Config::default().with(Class::Node, &usual),
+            Config::default()
+        );
         let few = Tunnels {
             random: 1,
             nearest: 0,
             gain: 0,
             most: 3,
         };
-        let few = Config::default().with(&few);
+        let few = Config::default().with(Class::Node, &few);
         assert_eq!((few.asked, few.random, few.most), (1, 1, 3));
         assert_eq!((few.near, few.max_chosen), (false, 0));
     }

@@ -303,7 +303,7 @@ impl Topology {
             }
         }
         let have = self.random_links();
-        if have < self.config.random {
+        if have < self.config.random || self.config.random == 0 {
             return;
         }
         let entries: Vec<Node> = self

@@ -242,7 +242,7 @@ fn parameters_are_signed_anew_and_tokens_bounded() {
                 .await
                 .is_err()
         );
-        assert_eq!(place.parameters().await.most, Some(16));
+        assert_eq!(place.parameters().await.most, Some(32));
         let rules =
             "default = 'deny'\n[[rule]]\nfrom = ['web']\nprotocol = 'icmp'\naction = 'allow'";
         let rules = RulesShown::parse(rules).unwrap();
