@@ -1,7 +1,9 @@
 //! What an operator, or who makes tunnels, may say of a node and of its links.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
+    slice,
     time::Duration,
 };
 
@@ -79,6 +81,8 @@ pub struct Link {
     pub split_horizon: bool,
     /// What packets are signed with (RFC 8967); if there are none, nothing is asked of those that come.
     pub keys: Vec<Key>,
+    /// If it is known who is there: nobody else is heard, and each is spoken to alone and by a key of its own, in place of `keys`.
+    pub pairs: Option<BTreeMap<Ipv6Addr, Key>>,
 }
 
 /// How IPv4 is routed over a link.
@@ -179,7 +183,34 @@ impl Link {
             cost: Cost::BY_TIME,
             split_horizon: true,
             keys: Vec::new(),
+            pairs: None,
         }
+    }
+
+    /// A network of several nodes that know each other's keys. One may know another that a third does not.
+    pub fn among(addr: Ipv6Addr, pairs: BTreeMap<Ipv6Addr, Key>) -> Link {
+        Link {
+            hello: Interval(100),
+            split_horizon: false,
+            pairs: Some(pairs),
+            ..Link::tunnel(addr)
+        }
+    }
+
+    /// What packets to and from such a neighbour are signed with.
+    pub fn keys_with(&self, neighbour: Ipv6Addr) -> &[Key] {
+        match &self.pairs {
+            Some(pairs) => pairs
+                .get(&neighbour)
+                .map(slice::from_ref)
+                .unwrap_or_default(),
+            None => &self.keys,
+        }
+    }
+
+    /// Whether packets have to be signed.
+    pub const fn is_signed(&self) -> bool {
+        self.pairs.is_some() || !self.keys.is_empty()
     }
 
     /// Whether it can be run like that.

@@ -224,7 +224,8 @@ impl Driver {
     fn obey(&mut self, order: Order) {
         let event = match order {
             Order::Up(id, link) => {
-                self.hear(id, true);
+                // Those who know each other speak to each other alone.
+                self.hear(id, link.pairs.is_none());
                 self.addrs.insert(id, link.addr);
                 Event::LinkUp(id, link)
             }

@@ -61,7 +61,7 @@ impl Engine {
         let has_keys = |link| {
             self.links
                 .get(&link)
-                .is_some_and(|r| !r.link.keys.is_empty())
+                .is_some_and(|running| running.link.is_signed())
         };
         if !has_keys(peer.link) {
             return true;
@@ -89,8 +89,8 @@ impl Engine {
         let Some(running) = self.links.get(&peer.link) else {
             return false;
         };
-        let keys = &running.link.keys;
-        if keys.is_empty() || mac::verify(keys, peer.addr, to, octets) {
+        let keys = running.link.keys_with(peer.addr);
+        if !running.link.is_signed() || mac::verify(keys, peer.addr, to, octets) {
             return true;
         }
         self.refuse(Refusal::Forged(peer));

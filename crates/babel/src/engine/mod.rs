@@ -25,6 +25,7 @@ use hextet_types::Time;
 
 use crate::{
     config::{Config, Link, LinkError, LinkId},
+    mac::Key,
     neighbour::{Neighbour, Peer},
     number::{Metric, RouterId, Seqno},
     packet::Destination,
@@ -312,13 +313,28 @@ impl Engine {
             traffic: Traffic::default(),
             is_watched: false,
         });
+        let pairs = link.pairs.clone();
         running.link = link;
+        if let Some(pairs) = pairs {
+            self.leave_others(id, &pairs, now);
+        }
         self.resume(now);
         self.greet(id, now);
         let interval = self.links.get(&id).map(|running| running.link.update);
         let first = now + interval.unwrap_or_default().duration();
         self.timers.hasten(Due::Update(id), first);
         self.weigh_all(id, now);
+    }
+
+    /// Who is not there any more is no neighbour.
+    fn leave_others(&mut self, id: LinkId, pairs: &BTreeMap<Ipv6Addr, Key>, now: Time) {
+        let is_there = |peer: &Peer| peer.link != id || pairs.contains_key(&peer.addr);
+        self.auths.retain(|peer, _| is_there(peer));
+        for peer in self.peers_on(id) {
+            if !is_there(&peer) {
+                self.neighbour_gone(peer, now);
+            }
+        }
     }
 
     fn link_down(&mut self, id: LinkId, now: Time) {

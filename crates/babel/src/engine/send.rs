@@ -228,6 +228,25 @@ impl Engine {
         tries: Option<u32>,
         now: Time,
     ) {
+        match (queue, &link.pairs) {
+            (Queue::All(_), Some(pairs)) => {
+                for addr in pairs.keys() {
+                    self.pack_to((queue, *addr), link, tlvs.clone(), updates, tries, now);
+                }
+            }
+            _ => self.pack_to((queue, queue.to()), link, tlvs, updates, tries, now),
+        }
+    }
+
+    fn pack_to(
+        &mut self,
+        (queue, addr): (Queue, Ipv6Addr),
+        link: &Link,
+        tlvs: Vec<Tlv>,
+        updates: &BTreeSet<Destination>,
+        tries: Option<u32>,
+        now: Time,
+    ) {
         let tlvs = tlvs.into_iter().map(|tlv| (tlv, None));
         let mut items: Vec<(Tlv, Option<Destination>)> = tlvs.collect();
         for to in updates {
@@ -236,31 +255,31 @@ impl Engine {
         let mut parcel: Option<Parcel> = None;
         for (tlv, about) in items {
             if let Some(full) = parcel.take_if(|parcel| parcel.writer.push(&tlv).is_err()) {
-                self.post(queue, full, tries, now);
+                self.post((queue, addr), full, tries, now);
             } else if let Some(parcel) = &mut parcel {
                 parcel.note(tlv, about);
                 continue;
             }
-            let mut fresh = self.parcel(queue.link(), link, tries);
+            let mut fresh = self.parcel((queue.link(), addr), link, tries);
             if fresh.writer.push(&tlv).is_ok() {
                 fresh.note(tlv, about);
                 parcel = Some(fresh);
             }
         }
         if let Some(last) = parcel {
-            self.post(queue, last, tries, now);
+            self.post((queue, addr), last, tries, now);
         }
     }
 
-    fn parcel(&mut self, id: LinkId, link: &Link, tries: Option<u32>) -> Parcel {
-        let room = mac::trailer_len(&link.keys).min(link.limit / 2);
+    fn parcel(&mut self, (id, to): (LinkId, Ipv6Addr), link: &Link, tries: Option<u32>) -> Parcel {
+        let room = mac::trailer_len(link.keys_with(to)).min(link.limit / 2);
         let mut parcel = Parcel {
             writer: Writer::new(link.limit - room, IpAddr::V6(link.addr)),
             opaque: None,
             tlvs: Vec::new(),
             updates: Vec::new(),
         };
-        if !link.keys.is_empty()
+        if link.is_signed()
             && let Some(running) = self.links.get_mut(&id)
         {
             let counter = running.counter.next(|| self.random.octets());
@@ -280,7 +299,13 @@ impl Engine {
         parcel
     }
 
-    fn post(&mut self, queue: Queue, parcel: Parcel, tries: Option<u32>, now: Time) {
+    fn post(
+        &mut self,
+        (queue, to): (Queue, Ipv6Addr),
+        parcel: Parcel,
+        tries: Option<u32>,
+        now: Time,
+    ) {
         if let (Queue::One(peer), Some(opaque), Some(tries)) = (queue, parcel.opaque, tries) {
             let patience = self.neighbours.get(&peer).and_then(|n| n.rtt().patience());
             let patience = patience.unwrap_or_default().max(ACK) * 2_u32.pow(tries.min(TRIES));
@@ -296,11 +321,11 @@ impl Engine {
         let mut octets = parcel.writer.finish();
         if let Some(running) = self.links.get(&queue.link()) {
             let link = &running.link;
-            mac::sign(&link.keys, link.addr, queue.to(), &mut octets);
+            mac::sign(link.keys_with(to), link.addr, to, &mut octets);
         }
         self.actions.push(Action::Send {
             link: queue.link(),
-            to: queue.to(),
+            to,
             octets,
         });
     }

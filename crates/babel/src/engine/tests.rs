@@ -1,6 +1,7 @@
 //! A node among others, who say what the test wants.
 
 mod lasting;
+mod pairs;
 
 use std::net::IpAddr;
 

@@ -210,6 +210,7 @@ impl Net {
             hello: self.hello,
             update: self.update,
             keys: self.keys.clone(),
+            pairs: None,
             split_horizon: self.wires[wire].ends.len() == 2,
             ..Link::tunnel(addr(node))
         };
