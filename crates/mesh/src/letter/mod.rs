@@ -100,6 +100,13 @@ pub enum Said {
     Topology(Message),
     /// "I have these documents": at most [`MAX_DOCUMENTS`](crate::gossip::MAX_DOCUMENTS), ascending.
     Holdings(Vec<Holding>),
+    /// "I am beside you": to all on a network segment, and the answer to one of them.
+    Beside {
+        /// For this segment, of Curve25519: pairs make a secret of their keys.
+        key: [u8; 32],
+        /// The port of UDP where the writer's tunnels listen.
+        port: u16,
+    },
     /// "Let me have these octets of that document."
     Wanted {
         /// Which.

@@ -32,6 +32,7 @@ const RESUMED: u8 = 12;
 const HOLDINGS: u8 = 13;
 const WANTED: u8 = 14;
 const PIECE: u8 = 15;
+const BESIDE: u8 = 16;
 
 const PARAMETERS: u8 = 0;
 const REVOCATIONS: u8 = 1;
@@ -90,6 +91,11 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
             }
         }
         Said::Topology(message) => put_message(out, message),
+        Said::Beside { key, port } => {
+            out.push(BESIDE);
+            out.extend(key);
+            put_u16(out, *port);
+        }
         Said::Holdings(_) | Said::Wanted { .. } | Said::Piece { .. } => put_gossip(out, said),
     }
 }
@@ -219,6 +225,10 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
             Said::Introduced(nodes?)
         }
         HOLDINGS | WANTED | PIECE => gossip(kind, reader)?,
+        BESIDE => Said::Beside {
+            key: reader.array().need("the key for a segment")?,
+            port: port(reader)?,
+        },
         kind => Said::Topology(message(kind, reader)?),
     })
 }
@@ -303,6 +313,14 @@ fn put_node(out: &mut Vec<u8>, node: NodeId) {
 
 fn node(reader: &mut Reader<'_>) -> Result<NodeId, Malformed> {
     wire::u64_of(reader, "a node").map(NodeId)
+}
+
+fn port(reader: &mut Reader<'_>) -> Result<u16, Malformed> {
+    const WHAT: &str = "a port";
+    match reader.u16().need(WHAT)? {
+        0 => Err(Malformed::Value(WHAT)),
+        port => Ok(port),
+    }
 }
 
 fn u32_of(reader: &mut Reader<'_>, what: &'static str) -> Result<u32, Malformed> {

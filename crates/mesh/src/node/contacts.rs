@@ -168,11 +168,10 @@ impl Contacts {
         all
     }
 
-    /// Who can reach it, if the choice of tunnels does not know that yet.
-    pub fn news(&mut self, node: NodeId, routed: bool) -> Option<Reach> {
-        let contact = self.known.get_mut(&node)?;
-        let told = (contact.reach, routed);
-        (contact.told.replace(told) != Some(told)).then_some(contact.reach)
+    /// Whether the choice of tunnels does not know yet who can reach it, and whether there is a route; it does from now on.
+    pub fn is_news(&mut self, node: NodeId, told: (Reach, bool)) -> bool {
+        let contact = self.known.get_mut(&node);
+        contact.is_some_and(|contact| contact.told.replace(told) != Some(told))
     }
 
     /// Nodes that anybody can reach, the last heard of first.
@@ -182,6 +181,7 @@ impl Contacts {
             .iter()
             .filter(|(_, contact)| contact.reach == Reach::Public)
             .filter_map(|(node, contact)| Some((contact.heard, *node, contact.met?.0)))
+            .filter(|(_, _, at)| !is_link_local(*at))
             .collect();
         all.sort_by(|one, other| other.cmp(one));
         all.into_iter().map(|(_, node, at)| (node, at)).collect()
@@ -264,10 +264,24 @@ impl Node {
             && !addr.is_loopback()
             && !addr.is_multicast()
             && !addr.is_unspecified()
+            && (!is_link_local(at) || is_scoped(at))
             && !self.seen.is_ours(at)
     }
 
     pub(super) fn remember(turn: &mut Turn) {
         turn.actions.push(Action::Remember);
     }
+}
+
+/// Whether it means something on one segment only.
+pub fn is_link_local(at: SocketAddr) -> bool {
+    match at {
+        SocketAddr::V4(v4) => v4.ip().is_link_local(),
+        SocketAddr::V6(v6) => v6.ip().is_unicast_link_local(),
+    }
+}
+
+/// Whether it says on which segment.
+fn is_scoped(at: SocketAddr) -> bool {
+    matches!(at, SocketAddr::V6(v6) if v6.scope_id() != 0)
 }

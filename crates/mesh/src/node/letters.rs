@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use hextet_types::Time;
 
-use super::{Action, Node, Turn};
+use super::{Action, Node, Turn, contacts::is_link_local};
 use crate::{
     certificate::NodeId,
     letter::{Letter, MAX_DESTINATIONS, Said},
@@ -105,7 +105,7 @@ impl Node {
 
     /// Straight to where anybody can reach it, if it is such a one: else it is measured by the mesh.
     pub(super) fn ping(&mut self, node: NodeId, turn: &mut Turn) {
-        let is_public = self.contacts.reach(node) == topology::Reach::Public;
+        let is_public = self.reach_of(node) == topology::Reach::Public;
         let straight = self.contacts.met(node).filter(|_| is_public);
         let has_tunnel = self.openings.up_since(node).is_some();
         let straight = straight.filter(|_| !has_tunnel);
@@ -216,6 +216,8 @@ impl Node {
             Said::Topology(message) => self.heard(node, message, turn),
             // That was seen to before.
             Said::Holdings(_) | Said::Wanted { .. } | Said::Piece { .. } => {}
+            // Only from a segment does that mean something.
+            Said::Beside { .. } => {}
         }
     }
 
@@ -228,7 +230,8 @@ impl Node {
     ) {
         let asked = answers.and_then(|number| self.mailbox.asked.remove(&number));
         let Some(asked) = asked else { return };
-        if asked.outside && self.seen.observed(node, observed) {
+        let is_view = asked.outside && !is_link_local(observed);
+        if is_view && self.seen.observed(node, observed) {
             self.tell_reach(turn);
         }
         let round_trip = turn.now.saturating_since(asked.at);

@@ -1,7 +1,7 @@
 //! A node of a mesh: what it writes to others and which tunnels it has, from what it hears.
 //!
 //! [`letters`] answers and asks, [`contacts`] has what is known of others, [`opening`] brings a tunnel about, [`seen`] finds out who can
-//! reach this node, [`entry`] finds the way in, [`news`] keeps up with what registries sign; [`Topology`] decides which tunnels there are. The driver sends octets,
+//! reach this node, [`entry`] finds the way in, [`lan`] whom no tunnel is needed to, [`news`] keeps up with what registries sign; [`Topology`] decides which tunnels there are. The driver sends octets,
 //! makes tunnels of [`Plan`]s, speaks Babel over them, and tells what has come of it.
 //!
 //! What always holds: nothing is believed but what [`Desk`] has judged; what is written by whoever's wish is bounded in number and rate;
@@ -10,6 +10,7 @@
 mod contacts;
 mod entry;
 mod keys;
+mod lan;
 mod letters;
 mod news;
 mod opening;
@@ -27,10 +28,12 @@ use std::{
 use hextet_types::{Prefix, Time};
 
 use self::{
-    contacts::Contacts, entry::Entry, keys::Keys, letters::Mailbox, opening::Openings, seen::Seen,
+    contacts::Contacts, entry::Entry, keys::Keys, lan::Lan, letters::Mailbox, opening::Openings,
+    seen::Seen,
 };
 pub use self::{
     contacts::MAX_CONTACTS,
+    lan::{Beside, MAX_BESIDE, Wire},
     opening::{KEEPALIVE_SECS, Plan},
     seen::is_global,
     status::{ContactStatus, Status},
@@ -112,6 +115,19 @@ pub enum Event {
     Routes(NodeId, usize),
     /// So many octets went to a destination since this was said last.
     Traffic(Prefix, u64),
+    /// A network segment is there, by the kernel's number of the interface, on which others are looked for; or it is not, any more.
+    Wire(u32, Option<Wire>),
+    /// A letter has come from such a segment to all, or to this node alone.
+    Beacon {
+        /// The segment.
+        link: u32,
+        /// Link-local.
+        from: Ipv6Addr,
+        /// What came.
+        octets: Vec<u8>,
+    },
+    /// Packets go both ways without a tunnel, as Babel says of one of [`Action::Beside`]; or they do not, any more.
+    Reached(NodeId, bool),
     /// There is a newer certificate for this node.
     Renewed(Box<Signed<Certificate>>),
     /// A registry, or the disk, has parameters and revocations: what is newer of them is taken.
@@ -129,6 +145,22 @@ pub enum Action {
         to: SocketAddr,
         /// This.
         octets: Vec<u8>,
+    },
+    /// Send a letter on a segment: to all, if to nobody.
+    Beacon {
+        /// The segment.
+        link: u32,
+        /// There.
+        to: Option<Ipv6Addr>,
+        /// This.
+        octets: Vec<u8>,
+    },
+    /// With these, and nobody else, Babel is spoken on a segment.
+    Beside {
+        /// The segment.
+        link: u32,
+        /// By their link-local addresses.
+        pairs: BTreeMap<Ipv6Addr, Beside>,
     },
     /// Bring up a tunnel, in place of any with that node.
     Open(Box<Plan>),
@@ -191,6 +223,7 @@ pub struct Node {
     mailbox: Mailbox,
     seen: Seen,
     entry: Entry,
+    lan: Lan,
     keys: Keys,
     /// Distances by the mesh.
     ways: BTreeMap<Prefix, Micros>,
@@ -213,6 +246,7 @@ impl Node {
             mailbox: Mailbox::default(),
             seen,
             entry: Entry::new(now),
+            lan: Lan::default(),
             keys,
             ways: BTreeMap::new(),
         }
@@ -255,6 +289,13 @@ impl Node {
                     self.choose(event, &mut turn);
                 }
             }
+            Event::Wire(link, wire) => self.wire(link, wire, &mut turn),
+            Event::Beacon { link, from, octets } => self.beacon(link, from, &octets, &mut turn),
+            Event::Reached(node, is_beside) => {
+                let event = topology::Event::Beside { node, is_beside };
+                self.choose(event, &mut turn);
+                self.tell_neighbours(&mut turn);
+            }
             Event::Renewed(certificate) => self.desk.renew(*certificate),
             Event::Trust(trust) => self.offered_trust(&trust, &mut turn),
             Event::Timer => self.wake(&mut turn),
@@ -270,6 +311,7 @@ impl Node {
             self.entry.due(),
             self.contacts.due(),
             self.seen.due(),
+            self.lan.due(),
             self.gossip.next_wakeup(),
             Some(self.sweep),
         ]
@@ -316,6 +358,7 @@ impl Node {
         self.find_entry(turn);
         self.ask_for_views(turn);
         self.keep_up(turn);
+        self.keep_up_lan(turn);
         self.choose(topology::Event::Timer, turn);
     }
 
@@ -357,7 +400,7 @@ impl Node {
     fn adopted(&mut self, node: NodeId, kind: Kind, ours: bool, turn: &mut Turn) {
         self.openings.adopt(node, turn.now);
         self.tell_neighbours(turn);
-        let reach = self.contacts.reach(node);
+        let reach = self.reach_of(node);
         let event = topology::Event::Adopted {
             node,
             kind,
@@ -388,13 +431,22 @@ impl Node {
     /// The choice of tunnels hears what is known of a node by now, if that is another thing than before.
     fn tell_candidate(&mut self, node: NodeId, turn: &mut Turn) {
         let routed = self.is_routed(node);
-        if let Some(reach) = self.contacts.news(node, routed) {
+        let reach = self.reach_of(node);
+        if self.contacts.is_news(node, (reach, routed)) {
             let event = topology::Event::Candidate {
                 node,
                 reach,
                 routed,
             };
             self.choose(event, turn);
+        }
+    }
+
+    /// Who can begin to talk to it: we, if it is on a segment of ours.
+    fn reach_of(&self, node: NodeId) -> Reach {
+        match self.lan.is_near(node) {
+            true => Reach::Public,
+            false => self.contacts.reach(node),
         }
     }
 

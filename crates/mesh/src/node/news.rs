@@ -33,7 +33,10 @@ impl Node {
     }
 
     pub(super) fn tell_neighbours(&mut self, turn: &mut Turn) {
-        let neighbours = self.openings.standing();
+        let mut neighbours = self.openings.standing();
+        neighbours.extend(self.topology.beside());
+        neighbours.sort_unstable();
+        neighbours.dedup();
         let event = gossip::Event::Neighbours(&neighbours);
         let actions = self.gossip.handle(event, turn.now);
         self.do_news(actions, None, turn);
@@ -90,6 +93,7 @@ impl Node {
     fn expel(&mut self, turn: &mut Turn) {
         for (node, refusal) in self.desk.cast_out(self.gossip.trust(), turn.wall) {
             self.contacts.forget(node);
+            self.cast_out_of_lan(node, turn);
             self.close(node, format!("its certificate: {refusal}"), turn);
             self.choose(topology::Event::Down { node }, turn);
             turn.actions.push(Action::Remember);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use hextet_types::Time;
 
-use super::{Action, Node, Turn, keys::Pair};
+use super::{Action, Node, Turn, contacts::is_link_local, keys::Pair};
 use crate::{
     certificate::NodeId,
     letter::{MAX_CANDIDATES, Offer, Said},
@@ -193,6 +193,8 @@ impl Node {
                 candidates.push(at);
             }
         }
+        // What is on a segment of ours is the surest.
+        candidates.sort_by_key(|at| !is_link_local(*at));
         candidates.retain(|at| self.is_outside(*at));
         candidates.truncate(MAX_CANDIDATES);
         let is_public = self.seen.reach() == Reach::Public && offer.card.reach == Reach::Public;

@@ -1,5 +1,7 @@
 //! Nodes in a small world: packets take time and get lost, some nodes are behind NATs, routes follow tunnels, the registry may be away.
 
+mod lan;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
@@ -34,6 +36,9 @@ struct World {
     ways: BTreeMap<u8, BTreeSet<u8>>,
     /// Through a NAT comes what was sent out to before.
     holes: BTreeSet<(u8, u8)>,
+    /// Who is on the one network segment, and with whom each is in agreement there.
+    segment: BTreeMap<u8, BTreeMap<Ipv6Addr, Beside>>,
+    bare: BTreeSet<(u8, u8)>,
     registry: Option<BTreeMap<u8, SocketAddr>>,
     random: u64,
     loss: u64,
@@ -61,6 +66,9 @@ fn outside(number: u8) -> SocketAddr {
 fn number_at(at: SocketAddr) -> Option<(u8, bool)> {
     match at.ip() {
         IpAddr::V4(addr) => Some((addr.octets()[3], true)),
+        IpAddr::V6(addr) if addr.is_unicast_link_local() => {
+            Some((u8::try_from(addr.segments()[7]).ok()?, true))
+        }
         IpAddr::V6(addr) if addr.segments()[1] == 0xdb8 => {
             Some((u8::try_from(addr.segments()[3]).ok()?, false))
         }
@@ -82,6 +90,8 @@ impl World {
             up: BTreeSet::new(),
             ways: BTreeMap::new(),
             holes: BTreeSet::new(),
+            segment: BTreeMap::new(),
+            bare: BTreeSet::new(),
             registry: Some(BTreeMap::new()),
             random: 7,
             loss,
@@ -186,6 +196,8 @@ impl World {
                 }
                 self.route();
             }
+            Action::Beacon { link, to, octets } => self.beacon(number, link, to, &octets),
+            Action::Beside { pairs, .. } => self.agree(number, pairs),
             Action::AskRegistry => self.ask_registry(number),
             Action::Refused { from, refusal } => {
                 let is_just = match &refusal {
@@ -230,7 +242,9 @@ impl World {
         let Some((other, straight)) = number_at(to) else {
             return;
         };
-        let from = if straight {
+        let from = if matches!(to, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local()) {
+            lan::at(number)
+        } else if straight {
             self.holes.insert((number, other));
             let closed = self.sites.get(&other) == Some(&Site::BehindNat);
             if closed && !self.holes.contains(&(other, number)) {
@@ -263,8 +277,10 @@ impl World {
         if a.peer_key != public(b) || b.peer_key != public(a) {
             return;
         }
-        assert!(a.candidates.contains(&outside(other)), "{a:?}");
-        assert!(b.candidates.contains(&outside(one)), "{b:?}");
+        for (plan, with) in [(a, other), (b, one)] {
+            let is_there = |at: &SocketAddr| [outside(with), lan::at(with)].contains(at);
+            assert!(plan.candidates.iter().any(is_there), "{plan:?}");
+        }
         for (at, with) in [(one, other), (other, one)] {
             if self.up.insert((at, with)) {
                 self.later(2 * WAY, at, Event::Up(id(with)));
@@ -279,7 +295,8 @@ impl World {
             let mut reached = BTreeMap::from([(from, 0_u32)]);
             let mut left = VecDeque::from([from]);
             while let Some(at) = left.pop_front() {
-                for (_, next) in self.up.iter().filter(|(one, _)| *one == at) {
+                let links = self.up.iter().chain(&self.bare);
+                for (_, next) in links.filter(|(one, _)| *one == at) {
                     if !reached.contains_key(next) {
                         reached.insert(*next, reached[&at] + 1);
                         left.push_back(*next);

@@ -110,6 +110,13 @@ pub enum Event {
         /// What.
         message: Message,
     },
+    /// A node is reached without a tunnel, on the same network segment; or is not, any more.
+    Beside {
+        /// Which.
+        node: Node,
+        /// Whether it is.
+        is_beside: bool,
+    },
     /// Who can begin to talk to this node has been found out anew.
     Reach(Reach),
     /// A tunnel stands that an earlier run of this node made.

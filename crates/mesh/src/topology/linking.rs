@@ -121,7 +121,8 @@ impl Topology {
             }
             _ => false,
         };
-        let meets = self.reach.meets(walk.reach) && (!walk.public || self.reach == Reach::Public);
+        let meets =
+            self.meets(walk.origin, walk.reach) && (!walk.public || self.reach == Reach::Public);
         if room && meets && self.is_free(walk.origin) {
             self.grant(
                 walk.origin,
@@ -167,7 +168,18 @@ impl Topology {
     }
 
     fn is_free(&self, node: Node) -> bool {
-        self.has_room() && !self.tunnels.contains_key(&node) && !self.wishes_for(node)
+        self.has_room() && !self.is_linked(node) && !self.wishes_for(node)
+    }
+
+    /// Whether there is a tunnel with it, or none is needed.
+    pub(super) fn is_linked(&self, node: Node) -> bool {
+        self.tunnels.contains_key(&node) || self.beside.contains(&node)
+    }
+
+    /// Whether a tunnel can come up with who says that of itself: or we know better where it is.
+    fn meets(&self, node: Node, reach: Reach) -> bool {
+        let known = self.candidates.get(node).map(|known| known.reach);
+        self.reach.meets(reach) || known == Some(Reach::Public)
     }
 
     /// Somebody wants a tunnel with us.
@@ -187,11 +199,11 @@ impl Topology {
             actions.push(Action::Send { to: from, message });
             return;
         }
-        let refusal = if self.tunnels.contains_key(&from) {
+        let refusal = if self.is_linked(from) {
             Some(Refusal::Already)
         } else if self.wishes_for(from) && self.me < from {
             Some(Refusal::Crossed)
-        } else if !self.reach.meets(reach) {
+        } else if !self.meets(from, reach) {
             Some(Refusal::Unreachable)
         } else if self.is_full_for(kind) {
             Some(Refusal::Full)

@@ -22,7 +22,10 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use hextet_types::Time;
 
@@ -66,6 +69,8 @@ pub struct Topology {
     random: Random,
     candidates: Candidates,
     tunnels: BTreeMap<Node, Tunnel>,
+    /// Nodes with which no tunnel is needed.
+    beside: BTreeSet<Node>,
     wishes: BTreeMap<u32, Wish>,
     sample: Sample,
     round: Round,
@@ -95,6 +100,7 @@ impl Topology {
             random,
             candidates: Candidates::default(),
             tunnels: BTreeMap::new(),
+            beside: BTreeSet::new(),
             wishes: BTreeMap::new(),
             sample: Sample::default(),
             round,
@@ -135,6 +141,7 @@ impl Topology {
             Event::Down { node } => self.down(node, now, &mut actions),
             Event::Routes { node, count } => self.routes(node, count, &mut actions),
             Event::Heard { from, message } => self.heard(from, message, now, &mut actions),
+            Event::Beside { node, is_beside } => self.reached(node, is_beside, now, &mut actions),
             Event::Reach(reach) => self.reach = reach,
             Event::Adopted {
                 node,
@@ -190,6 +197,11 @@ impl Topology {
     /// The nodes that are nearest to this one, for the answer to a [`Action::Question`] of another.
     pub fn near(&self) -> &[(Node, Reach)] {
         &self.near
+    }
+
+    /// Nodes that are reached without a tunnel.
+    pub fn beside(&self) -> impl Iterator<Item = Node> {
+        self.beside.iter().copied()
     }
 
     fn nearest(&self) -> Vec<(Node, Reach)> {

@@ -68,6 +68,8 @@ pub enum Reason {
     PeerResumes,
     /// The other side does not want it.
     Refused(Refusal),
+    /// It is on the same network segment.
+    Beside,
     /// It did not come up.
     TimedOut,
 }
@@ -113,6 +115,7 @@ impl fmt::Display for Reason {
             Reason::Needed { routes } => write!(f, "{routes} routes have no other way"),
             Reason::PeerResumes => write!(f, "the other side keeps it"),
             Reason::Refused(refusal) => write!(f, "refused: {refusal}"),
+            Reason::Beside => write!(f, "it is reached without a tunnel, on the same network"),
             Reason::TimedOut => write!(f, "it did not come up in time"),
         }
     }

@@ -131,7 +131,7 @@ impl Topology {
                 known.routed
                     && known.may_be_tried(now)
                     && self.reach.meets(known.reach)
-                    && !self.tunnels.contains_key(node)
+                    && !self.is_linked(*node)
             })
             .map(|(node, known)| {
                 let promising = known.gainful.is_some() || known.nearer.is_some();

@@ -184,9 +184,7 @@ impl Topology {
     /// Who can be asked without a way through the mesh: only a public node hears it.
     fn enterable(&self, now: Time) -> impl Iterator<Item = (Node, &Candidate)> {
         self.candidates.iter().filter(move |(node, known)| {
-            known.reach == Reach::Public
-                && known.may_be_tried(now)
-                && !self.tunnels.contains_key(node)
+            known.reach == Reach::Public && known.may_be_tried(now) && !self.is_linked(*node)
         })
     }
 
@@ -215,7 +213,33 @@ impl Topology {
         {
             self.drain(old, Reason::Replaced { by: node }, now, actions);
         }
+        self.leave_beside(node, now, actions);
         self.walk_for_links(now, actions);
+    }
+
+    /// [`Event::Beside`](super::Event::Beside).
+    pub(super) fn reached(
+        &mut self,
+        node: Node,
+        is_beside: bool,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        if is_beside {
+            self.beside.insert(node);
+            self.leave_beside(node, now, actions);
+        } else if self.beside.remove(&node) {
+            self.enter_or_rejoin(now, actions);
+        }
+    }
+
+    /// Our tunnel with who is reached without.
+    fn leave_beside(&mut self, node: Node, now: Time, actions: &mut Vec<Action>) {
+        let tunnel = self.tunnels.get(&node);
+        let is_needless = tunnel.is_some_and(|tunnel| tunnel.ours && tunnel.is_up());
+        if is_needless && self.beside.contains(&node) {
+            self.drain(node, Reason::Beside, now, actions);
+        }
     }
 
     pub(super) fn down(&mut self, node: Node, now: Time, actions: &mut Vec<Action>) {
@@ -301,6 +325,14 @@ impl Topology {
                 let message = Message::Resumed;
                 actions.push(Action::Send { to: node, message });
             }
+        }
+        let is_old = |tunnel: &Tunnel| now.saturating_since(tunnel.settled) >= self.config.min_life;
+        let beside = self.beside.iter().copied();
+        let beside: Vec<Node> = beside
+            .filter(|node| self.tunnels.get(node).is_some_and(is_old))
+            .collect();
+        for node in beside {
+            self.leave_beside(node, now, actions);
         }
         let have = self.random_links();
         if have < self.config.random || self.config.random == 0 {
