@@ -1,6 +1,7 @@
 //! What an operator says of a node: a file in TOML, in which nothing is necessary.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -34,8 +35,20 @@ pub struct Config {
     pub accept: Vec<Prefix>,
     /// Prefixes besides its own to which others are shown the way.
     pub announce: Vec<Prefix>,
+    /// Interfaces on whose networks other nodes are looked for, and how packets go to those.
+    pub lan: BTreeMap<IfName, Mode>,
     /// Interfaces whose addresses are told to nobody.
     pub hide: Vec<IfName>,
+}
+
+/// How packets go on a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// As they are: whoever is on that network can read and forge them.
+    Bare,
+    /// In tunnels, as everywhere.
+    Tunnels,
 }
 
 impl Default for Config {
@@ -49,6 +62,7 @@ impl Default for Config {
             forward: true,
             accept: Vec::new(),
             announce: Vec::new(),
+            lan: BTreeMap::new(),
             hide: Vec::new(),
         }
     }
@@ -100,10 +114,14 @@ mod tests {
         assert_eq!((config.port, config.reach), (PORT, None));
         let config = Config::parse("reach = \"closed\"\naccept = [\"2001:db8::/32\"]").unwrap();
         assert_eq!(config.reach, Some(Reach::Closed));
+        let config = Config::parse("lan.eth0 = \"bare\"\nlan.eth1 = \"tunnels\"").unwrap();
+        assert_eq!(config.lan[&"eth0".parse().unwrap()], Mode::Bare);
         for (wrong, named) in [
             ("reach = \"far\"", "far"),
             ("port = 0", "1 to 65535"),
             ("prot = 1", "prot"),
+            ("lan.eth0 = \"naked\"", "naked"),
+            ("lan.\"a/b\" = \"bare\"", "a/b"),
         ] {
             let error = Config::parse(wrong).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

@@ -1,7 +1,7 @@
 //! A node of a mesh as it runs on a host: the driver of [`hextet_mesh::node::Node`] and of Babel.
 //!
 //! [`run`] is one task that owns the node and what it knows; [`babel`] has a thread of its own, [`tunnels`] another, which talks to the
-//! process that holds userspace tunnels; [`ways`] are the kernel's routes, [`rules`] whom it lets in. [`memory`] is what outlives it on the disk.
+//! process that holds userspace tunnels; [`lan`] finds others on the same network; [`ways`] are the kernel's routes, [`rules`] whom it lets in. [`memory`] is what outlives it on the disk.
 //!
 //! What always holds: its end, however it comes, changes nothing in the kernel nor in the tunnels. Whoever starts next takes over what
 //! stands.
@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 mod host;
+mod lan;
 pub mod memory;
 mod rules;
 mod run;

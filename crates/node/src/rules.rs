@@ -1,4 +1,4 @@
-//! Who may talk to whom, as a table of nftables: what comes out of tunnels to the node's own prefixes and begins a conversation.
+//! Who may talk to whom, as a table of nftables: what comes by the mesh to the node's own prefixes and begins a conversation.
 //!
 //! As many rules as the network has, whatever the number of nodes; sources are looked for in sets of prefixes, one for each length. Where a
 //! network has no rules there is no table, and nothing is tracked.
@@ -20,7 +20,7 @@ use hextet_model::{
         Lookup, NftRule as Rule, Policy, Set, SetName, Statement, Value, Verdict,
     },
 };
-use hextet_types::{Family, Prefix};
+use hextet_types::{Family, IfName, Prefix};
 
 use crate::host::TUNNEL;
 
@@ -33,8 +33,9 @@ const ICMPV6: u8 = 58;
 const FROM_MESH: &str = "from_mesh";
 const TO_US: &str = "to_us";
 
-/// The table that enforces it; none, if everybody may do everything. `home` is where letters come to.
-pub fn table(filter: &Filter, home: Ipv6Addr) -> Option<Table> {
+/// The table that enforces it; none, if everybody may do everything. `home` is where letters come to; by `bare` interfaces the mesh comes
+/// without tunnels.
+pub fn table(filter: &Filter, home: Ipv6Addr, bare: &[IfName]) -> Option<Table> {
     if filter.clauses.is_empty() && filter.default == Decision::Allow {
         return None;
     }
@@ -62,8 +63,8 @@ pub fn table(filter: &Filter, home: Ipv6Addr) -> Option<Table> {
     to_us.push(rule(vec![decided(filter.default)]));
     let mut table = Table {
         chains: vec![
-            base("input", Hook::Input),
-            base("forward", Hook::Forward),
+            base("input", Hook::Input, bare),
+            base("forward", Hook::Forward, bare),
             chain(FROM_MESH, to_own(&filter.own)),
             chain(TO_US, to_us),
         ],
@@ -266,11 +267,14 @@ fn chain(name: &str, rules: Vec<Rule>) -> Chain {
     }
 }
 
-fn base(name: &str, hook: Hook) -> Chain {
-    let from_mesh = vec![
-        Statement::NamePrefix(Field::IifName, TUNNEL.to_owned()),
-        verdict(Verdict::Jump(FROM_MESH.into())),
-    ];
+fn base(name: &str, hook: Hook, bare: &[IfName]) -> Chain {
+    let tunnels = Statement::NamePrefix(Field::IifName, TUNNEL.to_owned());
+    let bare = bare.iter();
+    let bare = bare.map(|name| equal(Field::IifName, Value::IfName(name.clone())));
+    let from_mesh = std::iter::once(tunnels).chain(bare).map(|comes_by| {
+        let jump = verdict(Verdict::Jump(FROM_MESH.into()));
+        rule(vec![comes_by, jump])
+    });
     Chain {
         name: ChainName(name.to_owned()),
         hook: Some(ChainHook {
@@ -279,7 +283,7 @@ fn base(name: &str, hook: Hook) -> Chain {
             policy: Policy::Accept,
             nat: false,
         }),
-        rules: vec![rule(from_mesh)],
+        rules: from_mesh.collect(),
     }
 }
 
@@ -293,7 +297,7 @@ mod tests {
 
     #[test]
     fn who_allows_everything_has_no_table() {
-        assert_eq!(table(&Filter::default(), Ipv6Addr::LOCALHOST), None);
+        assert_eq!(table(&Filter::default(), Ipv6Addr::LOCALHOST, &[]), None);
     }
 
     #[test]
@@ -321,12 +325,16 @@ mod tests {
             }
         };
         let count = |nodes| {
-            let table = table(&filter(nodes), Ipv6Addr::LOCALHOST).unwrap();
+            let table = table(&filter(nodes), Ipv6Addr::LOCALHOST, &[]).unwrap();
             let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
             (rules, table.sets.len(), table.elements.len())
         };
         let (rules, sets, elements) = count(2);
         assert_eq!((sets, elements), (4, 6));
         assert_eq!(count(500), (rules, sets, 2 * 501));
+        let lan = ["eth0".parse().unwrap()];
+        let with_lan = table(&filter(2), Ipv6Addr::LOCALHOST, &lan).unwrap();
+        let ways_in = with_lan.chains.iter().filter(|chain| chain.hook.is_some());
+        assert_eq!(ways_in.map(|chain| chain.rules.len()).sum::<usize>(), 4);
     }
 }

@@ -1,9 +1,11 @@
 //! The task that owns the node: what happens goes to [`Node`], and what follows is done.
 //!
-//! [`act`] does what the node wants, [`hear`] tells it of tunnels and of Babel's ways, [`registry`] asks for it, [`tell`] answers people.
+//! [`act`] does what the node wants, [`hear`] tells it of tunnels and of Babel's ways, [`lan`] of who is on the same
+//! network, [`registry`] asks for it, [`tell`] answers people.
 
 mod act;
 mod hear;
+mod lan;
 mod registry;
 mod tell;
 
@@ -41,6 +43,7 @@ use crate::{
     clock::Clock,
     config::Config,
     control, host,
+    lan::{Beacon, Segments},
     memory::{Identity, Memory},
     rules,
     tunnels::{self, Letters, Place, Report, Wish},
@@ -97,6 +100,7 @@ struct Inputs {
     status: tokio::sync::watch::Receiver<Arc<BabelStatus>>,
     babel_ended: tokio::sync::oneshot::Receiver<()>,
     answers: mpsc::Receiver<Answer>,
+    beacons: mpsc::Receiver<Beacon>,
 }
 
 struct Runner {
@@ -117,6 +121,8 @@ struct Runner {
     /// Distances as the node was told.
     distances: BTreeMap<Prefix, Metric>,
     tunnels: BTreeMap<NodeId, Tunnel>,
+    segments: Segments,
+    neighbours: lan::Neighbours,
     /// Whether tunnels of an earlier run have been looked for.
     is_settled: bool,
     addresses: Vec<SocketAddr>,
@@ -152,6 +158,7 @@ impl Runner {
             port: config.port,
         };
         let (wishes, reports) = tunnels::start(place.clone())?;
+        let (segments, beacons) = Segments::new(config.lan.clone(), config.port);
         let (registry, answers) = registry::Asker::new(memory.key()?);
         let setup = Setup {
             certificate: identity.certificate,
@@ -176,6 +183,8 @@ impl Runner {
             babel: babel.status.borrow().clone(),
             distances: BTreeMap::new(),
             tunnels: BTreeMap::new(),
+            segments,
+            neighbours: lan::Neighbours::default(),
             is_settled: false,
             addresses: Vec::new(),
             to_remember: false,
@@ -190,6 +199,7 @@ impl Runner {
             status: babel.status,
             babel_ended: babel.ended,
             answers,
+            beacons,
         };
         Ok((runner, inputs))
     }
@@ -232,7 +242,16 @@ impl Runner {
                 asked = listener.accept() => if let Ok((stream, _)) = asked {
                     tokio::spawn(control::answer(stream, self.status()));
                 },
-                _ = addresses.tick() => self.look_at_addresses().await?,
+                beacon = inputs.beacons.recv(), if self.is_settled => if let Some(beacon) = beacon {
+                    let Beacon { link, from, octets } = beacon;
+                    self.tell(Event::Beacon { link, from, octets }).await?;
+                },
+                _ = addresses.tick() => {
+                    self.look_at_addresses().await?;
+                    if self.is_settled {
+                        self.look_at_segments().await?;
+                    }
+                }
                 _ = look.tick() => self.ways.look(self.babel.is_resuming),
                 _ = remember.tick() => {
                     self.remember();
@@ -268,7 +287,7 @@ impl Runner {
         }
         let home = (self.node.certificate().body.prefixes.first().copied()).and_then(home_of);
         let Some(home) = home else { return };
-        let table = rules::table(&self.node.filter(), home);
+        let table = rules::table(&self.node.filter(), home, &self.segments.bare());
         if self.rules.as_ref() == Some(&table) {
             return;
         }

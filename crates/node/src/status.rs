@@ -1,6 +1,6 @@
 //! What people see of a node.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hextet_types::Prefix;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub struct Status {
     pub refused: u64,
     /// Its tunnels.
     pub tunnels: Vec<Tunnel>,
+    /// Nodes on the same network to which packets go as they are.
+    pub lan: Vec<Beside>,
     /// What Babel knows, the chosen one of each destination first.
     pub routes: Vec<Route>,
 }
@@ -76,6 +78,19 @@ pub struct Tunnel {
     pub mtu: Option<u16>,
     /// Destinations that are reached by it.
     pub routes: usize,
+}
+
+/// A node on the same network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Which.
+    pub node: String,
+    /// By which interface.
+    pub interface: Option<String>,
+    /// Where, there.
+    pub address: Ipv6Addr,
+    /// The least of the last round trips, in milliseconds.
+    pub round_trip_ms: Option<f64>,
 }
 
 /// A route.

@@ -14,6 +14,7 @@ use hextet_lab::{Lab, Node, Process};
 use hextet_types::Prefix;
 use serde::Deserialize;
 
+use super::lan;
 use crate::check::{expect, wait_for};
 
 /// How long its program may take to answer.
@@ -49,6 +50,8 @@ pub struct Status {
     pub reach: String,
     /// Its tunnels.
     pub tunnels: Vec<Tunnel>,
+    /// Nodes on the same network, which are reached without.
+    pub lan: Vec<Beside>,
     /// What Babel knows.
     pub routes: Vec<Route>,
 }
@@ -62,6 +65,17 @@ pub struct Tunnel {
     pub up: bool,
     /// Where the other end is.
     pub endpoint: Option<SocketAddr>,
+}
+
+/// A node on the same network.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Beside {
+    /// Which.
+    pub node: String,
+    /// By which interface.
+    pub interface: Option<String>,
+    /// How far it is.
+    pub round_trip_ms: Option<f64>,
 }
 
 /// A route.
@@ -138,6 +152,10 @@ impl Member {
             "directory = \"{0}/mesh\"\nsocket = \"{0}/mesh.sock\"\ntunnels = \"{0}/tunnels.sock\"\n",
             member.directory.display()
         );
+        let text = match lan::HERE.contains(&name) {
+            true => text + lan::CONFIG,
+            false => text,
+        };
         let config = member.config();
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let directory = member.directory.join("mesh");

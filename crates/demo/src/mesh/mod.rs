@@ -1,6 +1,7 @@
 //! The mesh: a registry and nodes at sites that have little in common, on an internet of IPv4.
 
 mod failure;
+mod lan;
 mod member;
 mod reach;
 mod registry;
@@ -121,6 +122,7 @@ impl Mesh {
         checks.look("enrolled", || reach::enrolled(m));
         checks.look("all-pairs-v6", || reach::all_pairs(m));
         checks.look("nat-to-nat", || reach::nat_to_nat(m));
+        checks.look("lan-without-tunnel", || lan::without_tunnel(m));
         checks.look("relay-shown", || reach::relay_shown(m));
         checks.look("roaming", || reach::roaming(m));
         checks.look("rules-deny", || rules::deny(m));

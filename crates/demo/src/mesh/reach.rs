@@ -128,7 +128,12 @@ fn direct(status: &Status, to: &Member) -> Result<()> {
     )
 }
 
-fn pings(from: &Member, to: &Member) -> Result<()> {
+/// Echo requests from one to the other, each of which is answered.
+///
+/// # Errors
+///
+/// One is not.
+pub fn pings(from: &Member, to: &Member) -> Result<()> {
     for _ in 0..SEEN {
         from.place.reaches(to.home.into(), 2)?;
     }

@@ -90,7 +90,8 @@ pub enum Mesh {
         forward = true                         # packets of others\n  \
         accept = []                            # destinations besides the network's own\n  \
         announce = []                          # prefixes besides the node's own\n  \
-        hide = []                              # interfaces whose addresses nobody is told\n\n\
+        hide = []                              # interfaces whose addresses nobody is told\n  \
+        lan = {}                               # interfaces on whose networks others are looked for: eth0 = \"tunnels\",\n                                         # or \"bare\", by which packets go to them as they are\n\n\
         Example:\n  hextet mesh run"
     )]
     Run {

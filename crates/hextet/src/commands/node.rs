@@ -3,7 +3,7 @@
 use anyhow::Result;
 use hextet_node::{
     control,
-    status::{Route, Status, Tunnel},
+    status::{Beside, Route, Status, Tunnel},
 };
 
 use super::block_on;
@@ -39,6 +39,12 @@ pub fn status(question: &MeshQuestion) -> Result<()> {
     }
     println!();
     println!("{}", tunnels(&status.tunnels));
+    if !status.lan.is_empty() {
+        println!(
+            "\nWithout a tunnel, on the same network:\n{}",
+            beside(&status.lan)
+        );
+    }
     Ok(())
 }
 
@@ -95,6 +101,20 @@ fn tunnels(tunnels: &[Tunnel]) -> String {
             tunnel.octets_out.to_string(),
             tunnel.octets_in.to_string(),
             tunnel.reason.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn beside(lan: &[Beside]) -> String {
+    let mut table = show::table(&["node", "interface", "address", "rtt ms"]);
+    for one in lan {
+        table.add_row([
+            one.node.clone(),
+            one.interface.clone().unwrap_or_default(),
+            one.address.to_string(),
+            one.round_trip_ms
+                .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}")),
         ]);
     }
     table.to_string()

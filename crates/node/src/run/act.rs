@@ -25,6 +25,8 @@ impl Runner {
     pub(super) async fn do_one(&mut self, action: Action) -> Result<()> {
         match action {
             Action::Send { to, octets } => self.send(to, octets),
+            Action::Beacon { link, to, octets } => self.segments.send(link, to, &octets),
+            Action::Beside { link, pairs } => self.beside(link, pairs).await?,
             Action::Open(plan) => self.open(*plan).await?,
             Action::Close { node, reason } => {
                 if let Some(tunnel) = self.tunnels.get(&node) {

@@ -65,6 +65,7 @@ impl Runner {
     async fn settle(&mut self, standing: &BTreeMap<IfName, TunnelStatus>) -> Result<()> {
         self.is_settled = true;
         self.look_at_addresses().await?;
+        self.look_at_segments().await?;
         let had: BTreeMap<IfName, (NodeId, Kind, bool)> = (self.memory.had().into_iter())
             .filter_map(|had| Some((interface(had.0)?, had)))
             .collect();
@@ -182,6 +183,7 @@ impl Runner {
                 self.tell(Event::Routes(node, link.routes)).await?;
             }
         }
+        self.tell_reached(&status).await?;
         self.tell_distances(&status).await
     }
 

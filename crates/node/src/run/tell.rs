@@ -36,6 +36,7 @@ impl Runner {
             resuming: self.babel.is_resuming,
             refused: self.refusals.count,
             tunnels: chosen.map(|tunnel| self.tunnel_status(tunnel)).collect(),
+            lan: self.lan_status(),
             routes: self.route_status(),
         }
     }
@@ -65,6 +66,21 @@ impl Runner {
         }
     }
 
+    fn lan_status(&self) -> Vec<status::Beside> {
+        let reached = self.neighbours.reached.iter();
+        let shown = reached.map(|(node, way)| status::Beside {
+            node: node.to_string(),
+            interface: self.interface_name(way.link),
+            address: way.addr,
+            round_trip_ms: way.round_trip.map(|time| time.as_secs_f64() * 1_000.0),
+        });
+        shown.collect()
+    }
+
+    fn interface_name(&self, link: LinkId) -> Option<String> {
+        self.segments.name(link.0).map(ToString::to_string)
+    }
+
     fn route_status(&self) -> Vec<status::Route> {
         let by_link: BTreeMap<LinkId, (String, &Tunnel)> = (self.tunnels.iter())
             .filter_map(|(node, tunnel)| Some((tunnel.link?, (node.to_string(), tunnel))))
@@ -74,9 +90,17 @@ impl Runner {
             from: route.to.source(),
             via: route.via.map(|(link, next_hop)| {
                 let tunnel = by_link.get(&link);
+                let beside = || match next_hop {
+                    IpAddr::V6(addr) => self.neighbours.node(link, addr),
+                    IpAddr::V4(_) => None,
+                };
                 status::Hop {
-                    node: tunnel.map(|(node, _)| node.clone()),
-                    interface: tunnel.map(|(_, tunnel)| tunnel.name.to_string()),
+                    node: tunnel
+                        .map(|(node, _)| node.clone())
+                        .or_else(|| beside().map(|node| node.to_string())),
+                    interface: tunnel
+                        .map(|(_, tunnel)| tunnel.name.to_string())
+                        .or_else(|| self.interface_name(link)),
                     next_hop,
                 }
             }),
