@@ -15,6 +15,8 @@ use crate::{
 
 /// Of a way that a neighbour told: what is on a link itself, and what an operator sets without a metric for IPv4, comes first.
 pub const METRIC: u32 = 300;
+/// Of a way that is taken in place of a direct one that has failed.
+pub const FIRST: u32 = 1;
 /// Of what goes nowhere unless somebody knows better.
 pub const LAST: u32 = u32::MAX;
 
@@ -39,6 +41,8 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+/// The route itself is told, not what it does with one packet.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
 const RTN_UNICAST: u8 = 1;
 const RTN_UNREACHABLE: u8 = 7;
 const RT_SCOPE_NOWHERE: u8 = 255;
@@ -73,6 +77,19 @@ pub enum Hop {
     },
     /// Nowhere, and the sender is told.
     Unreachable,
+}
+
+/// A route that the kernel would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Where to.
+    pub to: Prefix,
+    /// By which link; none, if by several or nowhere.
+    pub link: Option<u32>,
+    /// Lower comes first.
+    pub metric: u32,
+    /// Whether it is one of ours.
+    pub is_ours: bool,
 }
 
 /// What tells one route from another.
@@ -115,6 +132,39 @@ impl Ways {
             all.extend(self.0.dump(&mut request, read_route)?);
         }
         Ok(all)
+    }
+
+    /// The route that would be taken to each of these addresses, if any; by that link alone, if one is named.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not answer.
+    pub fn taken(
+        &mut self,
+        targets: &[(IpAddr, Option<u32>)],
+    ) -> Result<Vec<Option<Taken>>, Error> {
+        let mut found = vec![None; targets.len()];
+        if targets.is_empty() {
+            return Ok(found);
+        }
+        let mut batch = Batch::default();
+        for (target, link) in targets {
+            let family = Family::of(*target);
+            let mut header = [0; ROUTE_HEADER];
+            (header[0], header[1]) = (af(family), family.bits());
+            header[8..].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
+            let mut message = batch.message(RTM_GETROUTE, 0, &header);
+            message.addr(RTA_DST, *target);
+            if let Some(link) = link {
+                message.ne32(RTA_OIF, *link);
+            }
+        }
+        self.0.query(&mut batch, |index, answer| {
+            if let Some(found) = found.get_mut(index) {
+                *found = read_taken(answer);
+            }
+        })?;
+        Ok(found)
     }
 
     /// Sets routes, each in place of what has its [`Key`].
@@ -216,6 +266,25 @@ fn address_header(address: IpAddr) -> [u8; ADDRESS_HEADER] {
     let mut header = [af(family), family.bits(), 0, 0, 0, 0, 0, 0];
     header[4..].copy_from_slice(&LOOPBACK.to_ne_bytes());
     header
+}
+
+fn read_taken(answer: &Answer<'_>) -> Option<Taken> {
+    let head = answer.payload.get(..ROUTE_HEADER)?;
+    let family = family(head[0]).filter(|_| answer.kind == RTM_NEWROUTE)?;
+    let attrs = Attrs::after(answer.payload, ROUTE_HEADER);
+    let address = match attrs.get(RTA_DST) {
+        Some(value) => addr(value)?,
+        None => family.unspecified(),
+    };
+    Some(Taken {
+        to: Prefix::new(address, head[1]).ok()?,
+        link: attrs
+            .get(RTA_OIF)
+            .and_then(ne32)
+            .filter(|_| head[7] == RTN_UNICAST),
+        metric: attrs.get(RTA_PRIORITY).and_then(ne32).unwrap_or(0),
+        is_ours: head[5] == MESH_PROTOCOL,
+    })
 }
 
 fn read_route(answer: &Answer<'_>) -> Option<Route> {

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use hextet_mesh::letter::MAX_CANDIDATES;
 use hextet_types::IfName;
-use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
+use nix::{
+    ifaddrs::getifaddrs,
+    net::if_::{if_indextoname, if_nametoindex},
+};
 
 /// How interfaces of tunnels are called, in front of twelve digits of the other node's number.
 pub const TUNNEL: &str = "hxm";
@@ -62,6 +65,11 @@ fn is_usable(address: IpAddr) -> bool {
 /// The kernel's number of an interface, if it is there.
 pub fn index(name: &IfName) -> Option<u32> {
     if_nametoindex(name.as_str()).ok()
+}
+
+/// The name of an interface, if it is there.
+pub fn name(index: u32) -> Option<String> {
+    if_indextoname(index).ok()?.into_string().ok()
 }
 
 /// Lets the host forward both families. Interfaces that take router advertisements go on doing so, which forwarding would end

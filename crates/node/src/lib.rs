@@ -1,7 +1,7 @@
 //! A node of a mesh as it runs on a host: the driver of [`hextet_mesh::node::Node`] and of Babel.
 //!
 //! [`run`] is one task that owns the node and what it knows; [`babel`] has a thread of its own, [`tunnels`] another, which talks to the
-//! process that holds userspace tunnels; [`lan`] finds others on the same network; [`ways`] are the kernel's routes, [`rules`] whom it lets in. [`memory`] is what outlives it on the disk.
+//! process that holds userspace tunnels; [`lan`] finds others on the same network; [`ways`] are the kernel's routes, [`direct`] watches those that are not the mesh's, [`rules`] whom it lets in. [`memory`] is what outlives it on the disk.
 //!
 //! What always holds: its end, however it comes, changes nothing in the kernel nor in the tunnels. Whoever starts next takes over what
 //! stands.
@@ -10,6 +10,7 @@ pub mod babel;
 pub mod clock;
 pub mod config;
 pub mod control;
+mod direct;
 mod host;
 mod lan;
 pub mod memory;

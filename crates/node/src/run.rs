@@ -1,9 +1,10 @@
 //! The task that owns the node: what happens goes to [`Node`], and what follows is done.
 //!
 //! [`act`] does what the node wants, [`hear`] tells it of tunnels and of Babel's ways, [`lan`] of who is on the same
-//! network, [`registry`] asks for it, [`tell`] answers people.
+//! network, [`direct`] watches routes that are not the mesh's, [`registry`] asks for it, [`tell`] answers people.
 
 mod act;
+mod direct;
 mod hear;
 mod lan;
 mod registry;
@@ -42,12 +43,17 @@ use crate::{
     babel,
     clock::Clock,
     config::Config,
-    control, host,
+    control,
+    direct::{
+        Direct,
+        echo::{Echo, Reply},
+    },
+    host,
     lan::{Beacon, Segments},
     memory::{Identity, Memory},
     rules,
     tunnels::{self, Letters, Place, Report, Wish},
-    ways::Ways,
+    ways::{Sources, Ways},
 };
 
 /// How often the host's addresses are looked at.
@@ -101,6 +107,7 @@ struct Inputs {
     babel_ended: tokio::sync::oneshot::Receiver<()>,
     answers: mpsc::Receiver<Answer>,
     beacons: mpsc::Receiver<Beacon>,
+    echoes: mpsc::Receiver<Reply>,
 }
 
 struct Runner {
@@ -123,6 +130,8 @@ struct Runner {
     tunnels: BTreeMap<NodeId, Tunnel>,
     segments: Segments,
     neighbours: lan::Neighbours,
+    direct: Direct,
+    echo: Echo,
     /// Whether tunnels of an earlier run have been looked for.
     is_settled: bool,
     addresses: Vec<SocketAddr>,
@@ -148,17 +157,14 @@ impl Runner {
             false => Start::Fresh,
         };
         let babel = start_babel(clock, &certificate, start, &config.announce).await?;
-        let home = certificate.prefixes.first().copied().and_then(home_of);
-        let home = home.context("the certificate names no prefix")?;
-        let at = SocketAddrV6::new(home, PORT, 0, 0);
-        let inner = UdpSocket::bind(at).await;
-        let inner = inner.with_context(|| format!("listen for letters at {at}"))?;
+        let inner = listen_inside(&certificate).await?;
         let place = Place {
             socket: config.tunnels.clone(),
             port: config.port,
         };
         let (wishes, reports) = tunnels::start(place.clone())?;
         let (segments, beacons) = Segments::new(config.lan.clone(), config.port);
+        let (echo, echoes) = Echo::new(Sources::of(&certificate), rand::rng().random());
         let (registry, answers) = registry::Asker::new(memory.key()?);
         let setup = Setup {
             certificate: identity.certificate,
@@ -185,6 +191,8 @@ impl Runner {
             tunnels: BTreeMap::new(),
             segments,
             neighbours: lan::Neighbours::default(),
+            direct: Direct::default(),
+            echo,
             is_settled: false,
             addresses: Vec::new(),
             to_remember: false,
@@ -200,6 +208,7 @@ impl Runner {
             babel_ended: babel.ended,
             answers,
             beacons,
+            echoes,
         };
         Ok((runner, inputs))
     }
@@ -252,7 +261,14 @@ impl Runner {
                         self.look_at_segments().await?;
                     }
                 }
-                _ = look.tick() => self.ways.look(self.babel.is_resuming),
+                () = self.clock.sleep_until(self.direct.next_wakeup()) => self.ask_direct(),
+                reply = inputs.echoes.recv() => if let Some(reply) = reply {
+                    self.direct_answers(reply);
+                },
+                _ = look.tick() => {
+                    self.ways.look(self.babel.is_resuming);
+                    self.look_for_direct();
+                }
                 _ = remember.tick() => {
                     self.remember();
                     self.enforce();
@@ -321,6 +337,15 @@ impl Runner {
             }
         }
     }
+}
+
+/// For letters that come by the mesh.
+async fn listen_inside(certificate: &Certificate) -> Result<UdpSocket> {
+    let home = certificate.prefixes.first().copied().and_then(home_of);
+    let home = home.context("the certificate names no prefix")?;
+    let at = SocketAddrV6::new(home, PORT, 0, 0);
+    let inner = UdpSocket::bind(at).await;
+    inner.with_context(|| format!("listen for letters at {at}"))
 }
 
 /// With what this node announces.

@@ -34,6 +34,8 @@ pub struct Status {
     pub tunnels: Vec<Tunnel>,
     /// Nodes on the same network to which packets go as they are.
     pub lan: Vec<Beside>,
+    /// Routes of the host by which packets go to other nodes in place of the mesh's ways.
+    pub direct: Vec<Direct>,
     /// What Babel knows, the chosen one of each destination first.
     pub routes: Vec<Route>,
 }
@@ -91,6 +93,17 @@ pub struct Beside {
     pub address: Ipv6Addr,
     /// The least of the last round trips, in milliseconds.
     pub round_trip_ms: Option<f64>,
+}
+
+/// A route that is not the mesh's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Direct {
+    /// Where to.
+    pub to: Prefix,
+    /// By which interface.
+    pub interface: Option<String>,
+    /// Whether it answers; else the mesh has taken over.
+    pub good: bool,
 }
 
 /// A route.

@@ -10,12 +10,12 @@ use std::{
 
 use anyhow::Result;
 use hextet_babel::{Way, packet::Destination};
-use hextet_kernel::ways::{Hop, Key, LAST, METRIC, Route, Ways as Kernel};
+use hextet_kernel::ways::{FIRST, Hop, Key, LAST, METRIC, Route, Taken, Ways as Kernel};
 use hextet_mesh::{certificate::Certificate, node::home_of, parameters::Parameters};
 use hextet_types::{Family, Prefix};
 use tracing::warn;
 
-use crate::babel::Changes;
+use crate::{babel::Changes, direct};
 
 /// The kernel's routes of this node.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Ways {
     /// What is let in; the default route only if it is named.
     welcome: Vec<Prefix>,
     sources: Sources,
+    /// Destinations of direct routes that have failed: the way that is taken in their place, and the link that was theirs.
+    taken_over: BTreeMap<Prefix, (Prefix, u32)>,
     /// Whether routes of an earlier run stay.
     keeps: bool,
 }
@@ -51,11 +53,31 @@ impl Sources {
         }
     }
 
-    fn for_family(self, family: Family) -> Option<IpAddr> {
+    /// The one of that family.
+    pub fn for_family(self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.v4,
             Family::V6 => self.v6,
         }
+    }
+}
+
+fn direct(way: Prefix, target: IpAddr, taken: Taken) -> Option<direct::Route> {
+    // Nothing comes before the first metric, and what is wider than the way does not hide it.
+    let is_before = way.covers(taken.to) && taken.metric > FIRST;
+    Some(direct::Route {
+        to: taken.to,
+        link: taken.link.filter(|_| is_before)?,
+        way,
+        target,
+    })
+}
+
+/// The address by which a node answers for a prefix.
+fn first(prefix: Prefix) -> Option<IpAddr> {
+    match prefix.addr() {
+        IpAddr::V4(_) => Some(first_v4(prefix)),
+        IpAddr::V6(_) => home_of(prefix).map(IpAddr::V6),
     }
 }
 
@@ -101,6 +123,7 @@ impl Ways {
             standing,
             welcome: welcome(network, accept),
             sources,
+            taken_over: BTreeMap::new(),
             keeps: true,
         };
         ways.mend();
@@ -122,20 +145,102 @@ impl Ways {
                 continue;
             }
             let key = (to.prefix(), to.source(), METRIC);
-            let Some(way) = way else {
-                self.wanted.remove(&key);
-                if self.standing.remove(&key).is_some() {
-                    gone.push(key);
-                }
-                continue;
-            };
-            let route = self.route(to, way);
-            self.wanted.insert(key, route.clone());
-            if self.standing.insert(key, route.clone()).as_ref() != Some(&route) {
-                set.push(route);
+            match way {
+                Some(way) => self.want(self.route(to, way), &mut set),
+                None => self.leave(key, &mut gone),
+            }
+            if to.source().is_none() {
+                self.follow(to.prefix(), &mut set, &mut gone);
             }
         }
         self.apply(&set, &gone);
+    }
+
+    fn want(&mut self, route: Route, set: &mut Vec<Route>) {
+        let key = route.key();
+        self.wanted.insert(key, route.clone());
+        if self.standing.insert(key, route.clone()).as_ref() != Some(&route) {
+            set.push(route);
+        }
+    }
+
+    fn leave(&mut self, key: Key, gone: &mut Vec<Key>) {
+        self.wanted.remove(&key);
+        if self.standing.remove(&key).is_some() {
+            gone.push(key);
+        }
+    }
+
+    /// What is taken over goes where the mesh's way goes; nowhere else, while there is none.
+    fn follow(&mut self, way: Prefix, set: &mut Vec<Route>, gone: &mut Vec<Key>) {
+        let followers = self.taken_over.iter().filter(|(_, (of, _))| *of == way);
+        let followers: Vec<Prefix> = followers.map(|(to, _)| *to).collect();
+        let way = self.wanted.get(&(way, None, METRIC)).cloned();
+        let way = way.filter(|way| way.hop != Hop::Unreachable);
+        for to in followers {
+            match &way {
+                Some(way) => {
+                    let metric = FIRST;
+                    let route = Route {
+                        to,
+                        metric,
+                        ..way.clone()
+                    };
+                    self.want(route, set);
+                }
+                None => self.leave((to, None, FIRST), gone),
+            }
+        }
+    }
+
+    /// The mesh's way is taken for a destination, before all others of the host; or is not, any more.
+    pub fn take_over(&mut self, to: Prefix, way: Option<(Prefix, u32)>) {
+        let (mut set, mut gone) = (Vec::new(), Vec::new());
+        match way {
+            Some((way, link)) => {
+                self.taken_over.insert(to, (way, link));
+                self.follow(way, &mut set, &mut gone);
+            }
+            None => {
+                self.taken_over.remove(&to);
+                self.leave((to, None, FIRST), &mut gone);
+            }
+        }
+        self.apply(&set, &gone);
+    }
+
+    /// Routes of the host by which packets go to other nodes in place of the mesh's ways.
+    pub fn direct(&mut self) -> Vec<direct::Route> {
+        match self.find_direct() {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%error, "look for direct routes");
+                Vec::new()
+            }
+        }
+    }
+
+    fn find_direct(&mut self) -> Result<Vec<direct::Route>, hextet_kernel::Error> {
+        let mut ways: Vec<(Prefix, IpAddr)> = Vec::new();
+        for ((to, from, metric), route) in &self.wanted {
+            let is_way = from.is_none() && *metric == METRIC && route.hop != Hop::Unreachable;
+            if is_way && let Some(first) = first(*to) {
+                ways.push((*to, first));
+            }
+        }
+        let over = self.taken_over.values().cloned();
+        // Their own places are taken: they are looked for by their links.
+        let over = over.filter_map(|(way, link)| Some((way, first(way)?, Some(link))));
+        let asked = ways.into_iter().map(|(way, target)| (way, target, None));
+        let asked: Vec<(Prefix, IpAddr, Option<u32>)> = asked.chain(over).collect();
+        let targets = asked.iter().map(|(_, target, link)| (*target, *link));
+        let taken = self.kernel.taken(&targets.collect::<Vec<_>>())?;
+        let mut found = Vec::new();
+        for ((way, target, _), taken) in asked.into_iter().zip(taken) {
+            let taken = taken.filter(|taken| !taken.is_ours);
+            found.extend(taken.and_then(|taken| direct(way, target, taken)));
+        }
+        Ok(found)
     }
 
     /// Makes the kernel have what is wanted, and, once Babel has learnt everything (`keeps` is false), nothing else.

@@ -52,6 +52,8 @@ pub struct Status {
     pub tunnels: Vec<Tunnel>,
     /// Nodes on the same network, which are reached without.
     pub lan: Vec<Beside>,
+    /// Routes that are none of the mesh's.
+    pub direct: Vec<Direct>,
     /// What Babel knows.
     pub routes: Vec<Route>,
 }
@@ -76,6 +78,13 @@ pub struct Beside {
     pub interface: Option<String>,
     /// How far it is.
     pub round_trip_ms: Option<f64>,
+}
+
+/// A route that is none of the mesh's.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Direct {
+    /// Whether it answers.
+    pub good: bool,
 }
 
 /// A route.

@@ -1,5 +1,6 @@
 //! The mesh: a registry and nodes at sites that have little in common, on an internet of IPv4.
 
+mod direct;
 mod failure;
 mod lan;
 mod member;
@@ -125,6 +126,7 @@ impl Mesh {
         checks.look("lan-without-tunnel", || lan::without_tunnel(m));
         checks.look("relay-shown", || reach::relay_shown(m));
         checks.look("roaming", || reach::roaming(m));
+        checks.look("direct-route-fails-over", || direct::fails_over(m));
         checks.look("rules-deny", || rules::deny(m));
         checks.narrate("What is broken, and what it costs:");
         checks.look("agent-killed", || failure::agent_killed(self));

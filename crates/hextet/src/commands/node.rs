@@ -3,7 +3,7 @@
 use anyhow::Result;
 use hextet_node::{
     control,
-    status::{Beside, Route, Status, Tunnel},
+    status::{Beside, Direct, Route, Status, Tunnel},
 };
 
 use super::block_on;
@@ -43,6 +43,12 @@ pub fn status(question: &MeshQuestion) -> Result<()> {
         println!(
             "\nWithout a tunnel, on the same network:\n{}",
             beside(&status.lan)
+        );
+    }
+    if !status.direct.is_empty() {
+        println!(
+            "\nRoutes of this host that go before the mesh's:\n{}",
+            direct(&status.direct)
         );
     }
     Ok(())
@@ -115,6 +121,22 @@ fn beside(lan: &[Beside]) -> String {
             one.address.to_string(),
             one.round_trip_ms
                 .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}")),
+        ]);
+    }
+    table.to_string()
+}
+
+fn direct(routes: &[Direct]) -> String {
+    let mut table = show::table(&["to", "interface", ""]);
+    for route in routes {
+        table.add_row([
+            route.to.to_string(),
+            route.interface.clone().unwrap_or_default(),
+            match route.good {
+                true => "answers",
+                false => "has failed: the mesh has taken over",
+            }
+            .to_owned(),
         ]);
     }
     table.to_string()

@@ -9,7 +9,7 @@ use hextet_mesh::{
 };
 
 use super::{Runner, Tunnel};
-use crate::status;
+use crate::{host, status};
 
 impl Runner {
     pub(super) fn status(&self) -> status::Status {
@@ -37,6 +37,7 @@ impl Runner {
             refused: self.refusals.count,
             tunnels: chosen.map(|tunnel| self.tunnel_status(tunnel)).collect(),
             lan: self.lan_status(),
+            direct: self.direct_status(),
             routes: self.route_status(),
         }
     }
@@ -73,6 +74,15 @@ impl Runner {
             interface: self.interface_name(way.link),
             address: way.addr,
             round_trip_ms: way.round_trip.map(|time| time.as_secs_f64() * 1_000.0),
+        });
+        shown.collect()
+    }
+
+    fn direct_status(&self) -> Vec<status::Direct> {
+        let shown = self.direct.status().map(|(route, good)| status::Direct {
+            to: route.to,
+            interface: host::name(route.link),
+            good,
         });
         shown.collect()
     }
