@@ -32,6 +32,8 @@ use crate::{
 pub const MAX_DATAGRAM: usize = 1_280 - 40 - 8;
 /// Addresses at which a node may be reached.
 pub const MAX_CANDIDATES: usize = 8;
+/// Strands of a tunnel: as many uplinks of one of its ends are used.
+pub const MAX_STRANDS: u8 = 4;
 /// Destinations of a question.
 pub const MAX_DESTINATIONS: usize = 48;
 /// Nodes that are near to who answers.
@@ -152,9 +154,11 @@ impl From<Micros> for Duration {
     }
 }
 
-/// One end of a tunnel to be.
+/// One end of a tunnel to be, or of a strand of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
+    /// Which strand: less than [`MAX_STRANDS`]; the first is the tunnel itself.
+    pub strand: u8,
     /// The public key of this end, made for this tunnel (WireGuard's Curve25519).
     pub key: [u8; 32],
     /// Where this end may be reached.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hextet_types::octets::{Reader, put_u16, put_u32};
 
 use super::{
-    Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, MAX_PIECE, Micros, Offer,
-    Said, flag,
+    Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, MAX_PIECE, MAX_STRANDS,
+    Micros, Offer, Said, flag,
 };
 use crate::{
     certificate::NodeId,
@@ -60,6 +60,7 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
         }
         Said::Offer(offer) => {
             out.push(OFFER);
+            out.push(offer.strand);
             out.extend(offer.key);
             put_card(out, &offer.card);
         }
@@ -202,6 +203,7 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
             card: card(reader)?,
         },
         OFFER => Said::Offer(Offer {
+            strand: strand(reader)?,
             key: reader.array().need("the tunnel's key")?,
             card: card(reader)?,
         }),
@@ -313,6 +315,14 @@ fn put_node(out: &mut Vec<u8>, node: NodeId) {
 
 fn node(reader: &mut Reader<'_>) -> Result<NodeId, Malformed> {
     wire::u64_of(reader, "a node").map(NodeId)
+}
+
+fn strand(reader: &mut Reader<'_>) -> Result<u8, Malformed> {
+    const WHAT: &str = "a tunnel's strand";
+    match reader.u8().need(WHAT)? {
+        strand @ 0..MAX_STRANDS => Ok(strand),
+        _ => Err(Malformed::Value(WHAT)),
+    }
 }
 
 fn port(reader: &mut Reader<'_>) -> Result<u16, Malformed> {

@@ -121,7 +121,8 @@ fn any_said() -> impl Strategy<Value = Said> {
     prop_oneof![
         any_card().prop_map(Said::Ping),
         (any_endpoint(), any_card()).prop_map(|(observed, card)| Said::Pong { observed, card }),
-        (any::<[u8; 32]>(), any_card()).prop_map(|(key, card)| Said::Offer(Offer { key, card })),
+        (0..MAX_STRANDS, any::<[u8; 32]>(), any_card())
+            .prop_map(|(strand, key, card)| Said::Offer(Offer { strand, key, card })),
         vec(any_node(), 0..=MAX_DESTINATIONS)
             .prop_map(|destinations| Said::Question { destinations }),
         (distances, near).prop_map(|(distances, near)| Said::Distances { distances, near }),

@@ -34,7 +34,7 @@ use self::{
 pub use self::{
     contacts::MAX_CONTACTS,
     lan::{Beside, MAX_BESIDE, Wire},
-    opening::{KEEPALIVE_SECS, Plan},
+    opening::{KEEPALIVE_SECS, Plan, Strand},
     seen::is_global,
     status::{ContactStatus, Status},
 };
@@ -87,6 +87,8 @@ pub enum Event {
         /// The NAT's.
         mapped: Vec<SocketAddr>,
     },
+    /// Where this node listens by each of its further uplinks: there are as many strands of tunnels, up to four with the first's.
+    Uplinks(Vec<Vec<SocketAddr>>),
     /// How far it is to a destination by the mesh; not at all, if there is no distance.
     Way {
         /// The destination.
@@ -98,17 +100,17 @@ pub enum Event {
     Introduced(Vec<(NodeId, SocketAddr)>),
     /// A tunnel stands that an earlier run made.
     Adopted {
-        /// With whom.
-        node: NodeId,
+        /// Which.
+        strand: Strand,
         /// What it is for.
         kind: Kind,
         /// Whether this side asked for it.
         ours: bool,
     },
-    /// A tunnel carries.
-    Up(NodeId),
+    /// A tunnel carries, by that strand.
+    Up(Strand),
     /// It does not, or never did.
-    Down(NodeId),
+    Down(Strand),
     /// A packet went through a tunnel and was answered so much later.
     RoundTrip(NodeId, Duration),
     /// So many routes leave by a tunnel.
@@ -162,12 +164,12 @@ pub enum Action {
         /// By their link-local addresses.
         pairs: BTreeMap<Ipv6Addr, Beside>,
     },
-    /// Bring up a tunnel, in place of any with that node.
+    /// Bring up a strand of a tunnel, in place of any that is the same.
     Open(Box<Plan>),
     /// Take one away.
     Close {
-        /// With whom.
-        node: NodeId,
+        /// Which.
+        strand: Strand,
         /// Why.
         reason: String,
     },
@@ -222,6 +224,8 @@ pub struct Node {
     openings: Openings,
     mailbox: Mailbox,
     seen: Seen,
+    /// Where further uplinks are reached.
+    uplinks: Vec<Vec<SocketAddr>>,
     entry: Entry,
     lan: Lan,
     keys: Keys,
@@ -245,6 +249,7 @@ impl Node {
             openings: Openings::default(),
             mailbox: Mailbox::default(),
             seen,
+            uplinks: Vec::new(),
             entry: Entry::new(now),
             lan: Lan::default(),
             keys,
@@ -265,15 +270,16 @@ impl Node {
                 self.seen.listens(local, mapped);
                 self.tell_reach(&mut turn);
             }
+            Event::Uplinks(further) => self.uplinks = further,
             Event::Way { prefix, distance } => self.way(prefix, distance, &mut turn),
             Event::Introduced(nodes) => self.introduced(nodes, &mut turn),
-            Event::Adopted { node, kind, ours } => self.adopted(node, kind, ours, &mut turn),
-            Event::Up(node) => {
-                self.openings.up(node, now);
-                self.tell_neighbours(&mut turn);
-                self.choose(topology::Event::Up { node }, &mut turn);
+            Event::Adopted { strand, kind, ours } => self.adopted(strand, kind, ours, &mut turn),
+            Event::Up(strand) => self.carries(strand, &mut turn),
+            Event::Down(strand) => {
+                if !self.strand_down(strand, &mut turn) {
+                    self.lost(strand.node, &mut turn);
+                }
             }
-            Event::Down(node) => self.lost(node, &mut turn),
             Event::RoundTrip(node, round_trip) => {
                 self.choose(topology::Event::Measured { node, round_trip }, &mut turn);
             }
@@ -386,9 +392,25 @@ impl Node {
     }
 
     fn close(&mut self, node: NodeId, reason: String, turn: &mut Turn) {
-        if self.openings.close(node) {
+        let strands = self.openings.close(node);
+        if strands.is_empty() {
+            return;
+        }
+        self.tell_neighbours(turn);
+        let close = |strand| {
+            let reason = reason.clone();
+            Action::Close { strand, reason }
+        };
+        turn.actions.extend(strands.into_iter().map(close));
+    }
+
+    fn carries(&mut self, strand: Strand, turn: &mut Turn) {
+        let node = strand.node;
+        let is_first = self.openings.up_since(node).is_none();
+        self.strand_up(strand, turn);
+        if is_first {
             self.tell_neighbours(turn);
-            turn.actions.push(Action::Close { node, reason });
+            self.choose(topology::Event::Up { node }, turn);
         }
     }
 
@@ -397,8 +419,13 @@ impl Node {
         self.choose(topology::Event::Down { node }, turn);
     }
 
-    fn adopted(&mut self, node: NodeId, kind: Kind, ours: bool, turn: &mut Turn) {
-        self.openings.adopt(node, turn.now);
+    fn adopted(&mut self, strand: Strand, kind: Kind, ours: bool, turn: &mut Turn) {
+        let node = strand.node;
+        let is_first = self.openings.up_since(node).is_none();
+        self.openings.adopt(strand, turn.now);
+        if !is_first {
+            return;
+        }
         self.tell_neighbours(turn);
         let reach = self.reach_of(node);
         let event = topology::Event::Adopted {

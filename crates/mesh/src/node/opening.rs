@@ -1,4 +1,7 @@
 //! How a tunnel comes about that both sides want: each makes a key for it and offers that with its addresses until it has the other's.
+//!
+//! Where one of the two has several uplinks, a tunnel has a strand by each of them: an interface and keys of its own, agreed upon in the same way once the
+//! first carries. The tunnel is there while one of its strands is; who has the uplinks offers the others again and again.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -7,7 +10,7 @@ use hextet_types::Time;
 use super::{Action, Node, Turn, contacts::is_link_local, keys::Pair};
 use crate::{
     certificate::NodeId,
-    letter::{MAX_CANDIDATES, Offer, Said},
+    letter::{Card, MAX_CANDIDATES, MAX_STRANDS, Offer, Said},
     topology::{MAX_TUNNELS, Reach},
 };
 
@@ -18,12 +21,33 @@ const AGAIN: Duration = Duration::from_millis(250);
 const MAX_DOUBLINGS: u32 = 3;
 /// An offer that comes before the tunnel is wanted here is kept so long.
 const EARLY: Duration = Duration::from_secs(10);
+/// A further strand that is not answered so often, or was lost, is offered again after that.
+const TRIES: u32 = 6;
+const LATER: Duration = Duration::from_secs(15);
+/// Whoever offers a strand anew that has stood for so long has lost it.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// A strand of the tunnel with a node: the first is that which the choice of tunnels has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Strand {
+    /// With whom.
+    pub node: NodeId,
+    /// Less than [`MAX_STRANDS`].
+    pub number: u8,
+}
+
+impl Strand {
+    /// The first with that node.
+    pub const fn first(node: NodeId) -> Strand {
+        Strand { node, number: 0 }
+    }
+}
 
 /// A tunnel that both ends have agreed upon.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// With whom.
-    pub node: NodeId,
+    /// Which.
+    pub strand: Strand,
     /// This end's key.
     pub private_key: [u8; 32],
     /// The other's, public.
@@ -41,7 +65,7 @@ pub struct Plan {
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plan")
-            .field("node", &self.node)
+            .field("strand", &self.strand)
             .field("candidates", &self.candidates)
             .field("reason", &self.reason)
             .finish_non_exhaustive()
@@ -60,49 +84,71 @@ struct Opening {
     tries: u32,
 }
 
+impl Opening {
+    fn new(key: Option<Pair>, (ours, reason): (bool, &str), next: Option<Time>) -> Opening {
+        Opening {
+            key,
+            ours,
+            reason: reason.to_owned(),
+            theirs: None,
+            up: None,
+            next,
+            tries: 0,
+        }
+    }
+}
+
 /// Tunnels from the moment that they are wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Openings {
-    all: BTreeMap<NodeId, Opening>,
+    all: BTreeMap<Strand, Opening>,
     /// Offers of those who are faster than we.
     early: BTreeMap<NodeId, (Offer, Time)>,
 }
 
 impl Openings {
-    pub fn up(&mut self, node: NodeId, now: Time) {
-        if let Some(opening) = self.all.get_mut(&node) {
+    fn of(&self, node: NodeId) -> impl Iterator<Item = (Strand, &Opening)> {
+        let last = Strand {
+            node,
+            number: u8::MAX,
+        };
+        let all = self.all.range(Strand::first(node)..=last);
+        all.map(|(strand, opening)| (*strand, opening))
+    }
+
+    pub fn up(&mut self, strand: Strand, now: Time) {
+        if let Some(opening) = self.all.get_mut(&strand) {
             opening.up.get_or_insert(now);
-            opening.next = None;
+            (opening.next, opening.tries) = (None, 0);
         }
     }
 
-    /// Since when it carries.
+    /// Since when something of it carries.
     pub fn up_since(&self, node: NodeId) -> Option<Time> {
-        self.all.get(&node)?.up
+        self.of(node).filter_map(|(_, opening)| opening.up).min()
     }
 
     /// With whom there are tunnels that carry.
     pub fn standing(&self) -> Vec<NodeId> {
         let standing = self.all.iter().filter(|(_, opening)| opening.up.is_some());
-        standing.map(|(node, _)| *node).collect()
+        let mut nodes: Vec<NodeId> = standing.map(|(strand, _)| strand.node).collect();
+        nodes.dedup();
+        nodes
     }
 
-    /// Whether there was one.
-    pub fn close(&mut self, node: NodeId) -> bool {
-        self.all.remove(&node).is_some()
+    /// All strands that there were.
+    pub fn close(&mut self, node: NodeId) -> Vec<Strand> {
+        let strands: Vec<Strand> = self.of(node).map(|(strand, _)| strand).collect();
+        for strand in &strands {
+            self.all.remove(strand);
+        }
+        strands
     }
 
-    pub fn adopt(&mut self, node: NodeId, now: Time) {
-        let opening = Opening {
-            key: None,
-            ours: false,
-            reason: String::new(),
-            theirs: None,
-            up: Some(now),
-            next: None,
-            tries: 0,
-        };
-        self.all.insert(node, opening);
+    pub fn adopt(&mut self, strand: Strand, now: Time) {
+        let mut opening = Opening::new(None, (false, ""), None);
+        opening.up = Some(now);
+        self.all.insert(strand, opening);
     }
 
     pub fn due(&self) -> Option<Time> {
@@ -113,16 +159,9 @@ impl Openings {
 impl Node {
     /// Both sides want a tunnel.
     pub(super) fn open(&mut self, node: NodeId, ours: bool, reason: &str, turn: &mut Turn) {
-        let opening = Opening {
-            key: Some(self.keys.draw()),
-            ours,
-            reason: reason.to_owned(),
-            theirs: None,
-            up: None,
-            next: Some(turn.now),
-            tries: 0,
-        };
-        self.openings.all.insert(node, opening);
+        let key = Some(self.keys.draw());
+        let opening = Opening::new(key, (ours, reason), Some(turn.now));
+        self.openings.all.insert(Strand::first(node), opening);
         let early = self.openings.early.remove(&node);
         if let Some((offer, _)) = early.filter(|(_, at)| turn.now < *at + EARLY) {
             self.agreed(node, offer, turn);
@@ -130,31 +169,91 @@ impl Node {
         self.repeat_offers(turn);
     }
 
+    /// One carries: whoever has several uplinks wants one by each.
+    pub(super) fn strand_up(&mut self, strand: Strand, turn: &mut Turn) {
+        self.openings.up(strand, turn.now);
+        for number in 1..self.strands() {
+            let strand = Strand { number, ..strand };
+            if !self.openings.all.contains_key(&strand) {
+                let why = "another uplink of ours";
+                let opening = Opening::new(Some(self.keys.draw()), (true, why), Some(turn.now));
+                self.openings.all.insert(strand, opening);
+            }
+        }
+        self.repeat_offers(turn);
+    }
+
+    /// Whether the tunnel stands all the same, by another.
+    pub(super) fn strand_down(&mut self, strand: Strand, turn: &mut Turn) -> bool {
+        let others = |(other, opening): (Strand, &Opening)| other != strand && opening.up.is_some();
+        if !self.openings.of(strand.node).any(others) {
+            return false;
+        }
+        if let Some(lost) = self.openings.all.remove(&strand) {
+            let reason = "nothing comes through this strand".to_owned();
+            turn.actions.push(Action::Close { strand, reason });
+            if lost.ours || strand.number < self.strands() {
+                let key = Some(self.keys.draw());
+                let next = Some(turn.now + LATER);
+                let opening = Opening::new(key, (lost.ours, &lost.reason), next);
+                self.openings.all.insert(strand, opening);
+            }
+        }
+        true
+    }
+
+    /// As many as this node wants with each.
+    fn strands(&self) -> u8 {
+        let uplinks = self.uplinks.len().saturating_add(1);
+        u8::try_from(uplinks).map_or(MAX_STRANDS, |uplinks| uplinks.min(MAX_STRANDS))
+    }
+
+    /// Where the uplink of a strand may be reached.
+    fn card_for(&self, strand: Strand) -> Card {
+        let first = self.seen.card();
+        let uplink = usize::from(strand.number % self.strands());
+        match uplink
+            .checked_sub(1)
+            .and_then(|place| self.uplinks.get(place))
+        {
+            None => first,
+            Some(candidates) => Card {
+                candidates: candidates.iter().take(MAX_CANDIDATES).copied().collect(),
+                ..first
+            },
+        }
+    }
+
     pub(super) fn repeat_offers(&mut self, turn: &mut Turn) {
         let due = |opening: &Opening| opening.next.is_some_and(|next| next <= turn.now);
-        let due: Vec<NodeId> = (self.openings.all.iter())
-            .filter_map(|(node, opening)| due(opening).then_some(*node))
+        let due: Vec<Strand> = (self.openings.all.iter())
+            .filter_map(|(strand, opening)| due(opening).then_some(*strand))
             .collect();
-        for node in due {
-            self.offer(node, None, turn);
-            if let Some(opening) = self.openings.all.get_mut(&node) {
-                let wait = AGAIN * 2_u32.pow(opening.tries.min(MAX_DOUBLINGS));
-                opening.tries += 1;
+        for strand in due {
+            self.offer(strand, None, turn);
+            if let Some(opening) = self.openings.all.get_mut(&strand) {
+                let is_in_vain = strand.number > 0 && opening.tries >= TRIES;
+                let wait = match is_in_vain {
+                    true => LATER,
+                    false => AGAIN * 2_u32.pow(opening.tries.min(MAX_DOUBLINGS)),
+                };
+                opening.tries = if is_in_vain { 0 } else { opening.tries + 1 };
                 opening.next = opening.theirs.is_none().then(|| turn.now + wait);
             }
         }
     }
 
-    fn offer(&mut self, node: NodeId, answers: Option<u64>, turn: &mut Turn) {
-        let opening = self.openings.all.get(&node);
+    fn offer(&mut self, strand: Strand, answers: Option<u64>, turn: &mut Turn) {
+        let opening = self.openings.all.get(&strand);
         let Some(key) = opening.and_then(|opening| opening.key.as_ref()) else {
             return;
         };
         let offer = Offer {
+            strand: strand.number,
             key: key.public,
-            card: self.seen.card(),
+            card: self.card_for(strand),
         };
-        self.say(node, answers, Said::Offer(offer), turn);
+        self.say(strand.node, answers, Said::Offer(offer), turn);
     }
 
     /// The other end's key has come.
@@ -166,28 +265,66 @@ impl Node {
         offer: Offer,
         turn: &mut Turn,
     ) {
-        let Some(opening) = self.openings.all.get(&node) else {
-            if self.openings.early.len() < MAX_TUNNELS || self.openings.early.contains_key(&node) {
-                self.openings.early.insert(node, (offer, turn.now));
-            }
-            let fresh = |at: Time| turn.now < at + EARLY;
-            self.openings.early.retain(|_, (_, at)| fresh(*at));
-            return;
+        let strand = Strand {
+            node,
+            number: offer.strand,
         };
-        if opening.up.is_some() && opening.theirs != Some(offer.key) {
+        if !self.is_expected(strand, &offer, turn) {
             return;
         }
-        if opening.theirs != Some(offer.key) {
+        let known = self.openings.all.get(&strand);
+        if known.and_then(|known| known.theirs) != Some(offer.key) {
             self.agreed(node, offer, turn);
         }
         if answers.is_none() {
-            self.offer(node, Some(number), turn);
+            self.offer(strand, Some(number), turn);
         }
     }
 
+    /// Whether an offer is taken: of a tunnel that is wanted, or of a further strand of one that stands.
+    fn is_expected(&mut self, strand: Strand, offer: &Offer, turn: &mut Turn) -> bool {
+        let others = |(other, opening): (Strand, &Opening)| other != strand && opening.up.is_some();
+        let stands = self.openings.of(strand.node).any(others);
+        let known = self.openings.all.get(&strand);
+        let Some(known) = known else {
+            if stands {
+                let why = "another uplink of theirs";
+                let opening = Opening::new(Some(self.keys.draw()), (false, why), None);
+                self.openings.all.insert(strand, opening);
+            } else if strand.number == 0 {
+                self.keep_early(strand.node, offer.clone(), turn);
+            }
+            return stands;
+        };
+        let Some(up) = known.up.filter(|_| known.theirs != Some(offer.key)) else {
+            return true;
+        };
+        if !stands || turn.now.saturating_since(up) < SETTLED {
+            return false;
+        }
+        let (ours, reason) = (known.ours, known.reason.clone());
+        let opening = Opening::new(Some(self.keys.draw()), (ours, &reason), None);
+        self.openings.all.insert(strand, opening);
+        true
+    }
+
+    fn keep_early(&mut self, node: NodeId, offer: Offer, turn: &mut Turn) {
+        let early = &mut self.openings.early;
+        if early.len() < MAX_TUNNELS || early.contains_key(&node) {
+            early.insert(node, (offer, turn.now));
+        }
+        early.retain(|_, (_, at)| turn.now < *at + EARLY);
+    }
+
     fn agreed(&mut self, node: NodeId, offer: Offer, turn: &mut Turn) {
+        let strand = Strand {
+            node,
+            number: offer.strand,
+        };
         let mut candidates: Vec<SocketAddr> = offer.card.candidates.clone();
-        self.contacts.shows(node, offer.card.clone(), turn.now);
+        if strand.number == 0 {
+            self.contacts.shows(node, offer.card.clone(), turn.now);
+        }
         for at in self.contacts.candidates(node) {
             if !candidates.contains(&at) {
                 candidates.push(at);
@@ -198,13 +335,13 @@ impl Node {
         candidates.retain(|at| self.is_outside(*at));
         candidates.truncate(MAX_CANDIDATES);
         let is_public = self.seen.reach() == Reach::Public && offer.card.reach == Reach::Public;
-        let Some(opening) = self.openings.all.get_mut(&node) else {
+        let Some(opening) = self.openings.all.get_mut(&strand) else {
             return;
         };
         let Some(key) = &opening.key else { return };
         opening.theirs = Some(offer.key);
         let plan = Plan {
-            node,
+            strand,
             private_key: key.private,
             peer_key: offer.key,
             candidates,

@@ -1,6 +1,7 @@
 //! Nodes in a small world: packets take time and get lost, some nodes are behind NATs, routes follow tunnels, the registry may be away.
 
 mod lan;
+mod uplinks;
 
 use std::{
     cmp::Reverse,
@@ -31,7 +32,9 @@ struct World {
     events: BTreeMap<u64, (u8, Event)>,
     number: u64,
     now: Time,
-    plans: BTreeMap<(u8, u8), Plan>,
+    plans: BTreeMap<(u8, u8, u8), Plan>,
+    /// Strands that stand besides the first.
+    further: BTreeSet<(u8, u8, u8)>,
     up: BTreeSet<(u8, u8)>,
     ways: BTreeMap<u8, BTreeSet<u8>>,
     /// Through a NAT comes what was sent out to before.
@@ -47,6 +50,14 @@ struct World {
 
 fn id(number: u8) -> NodeId {
     NodeId(number.into())
+}
+
+fn down(number: u8) -> Event {
+    Event::Down(Strand::first(id(number)))
+}
+
+fn named(strand: Strand) -> (u8, u8) {
+    (u8::try_from(strand.node.0).unwrap(), strand.number)
 }
 
 fn prefix(number: u8) -> Prefix {
@@ -87,6 +98,7 @@ impl World {
             number: 0,
             now: Time::ZERO,
             plans: BTreeMap::new(),
+            further: BTreeSet::new(),
             up: BTreeSet::new(),
             ways: BTreeMap::new(),
             holes: BTreeSet::new(),
@@ -144,10 +156,10 @@ impl World {
     /// It is gone, with all that it held; others see that after a third of a second.
     fn kill(&mut self, number: u8) {
         self.nodes.remove(&number);
-        self.plans.retain(|(at, _), _| *at != number);
+        self.plans.retain(|(at, ..), _| *at != number);
         for (one, other) in std::mem::take(&mut self.up) {
             if one == number {
-                self.later(Duration::from_millis(300), other, Event::Down(id(number)));
+                self.later(Duration::from_millis(300), other, down(number));
             } else if other != number {
                 self.up.insert((one, other));
             }
@@ -183,16 +195,20 @@ impl World {
         match action {
             Action::Send { to, octets } => self.send(number, to, octets),
             Action::Open(plan) => {
-                let other = u8::try_from(plan.node.0).unwrap();
-                self.plans.insert((number, other), *plan);
-                self.meet(number, other);
+                let (other, strand) = named(plan.strand);
+                self.plans.insert((number, other, strand), *plan);
+                self.meet((number, other), strand);
             }
-            Action::Close { node, .. } => {
-                let other = u8::try_from(node.0).unwrap();
-                self.plans.remove(&(number, other));
+            Action::Close { strand, .. } => {
+                let (other, strand) = named(strand);
+                self.plans.remove(&(number, other, strand));
+                self.further.remove(&(number, other, strand));
+                if strand > 0 {
+                    return;
+                }
                 self.up.remove(&(number, other));
                 if self.up.remove(&(other, number)) {
-                    self.later(Duration::from_millis(300), other, Event::Down(id(number)));
+                    self.later(Duration::from_millis(300), other, down(number));
                 }
                 self.route();
             }
@@ -267,9 +283,9 @@ impl World {
     }
 
     /// A tunnel comes up once both ends have the other's key, and know where it is.
-    fn meet(&mut self, one: u8, other: u8) {
-        let (Some(a), Some(b)) = (self.plans.get(&(one, other)), self.plans.get(&(other, one)))
-        else {
+    fn meet(&mut self, (one, other): (u8, u8), strand: u8) {
+        let plan = |at, with| self.plans.get(&(at, with, strand));
+        let (Some(a), Some(b)) = (plan(one, other), plan(other, one)) else {
             return;
         };
         let public =
@@ -282,8 +298,13 @@ impl World {
             assert!(plan.candidates.iter().any(is_there), "{plan:?}");
         }
         for (at, with) in [(one, other), (other, one)] {
-            if self.up.insert((at, with)) {
-                self.later(2 * WAY, at, Event::Up(id(with)));
+            let is_new = match strand {
+                0 => self.up.insert((at, with)),
+                _ => self.further.insert((at, with, strand)),
+            };
+            if is_new {
+                let (node, number) = (id(with), strand);
+                self.later(2 * WAY, at, Event::Up(Strand { node, number }));
             }
         }
         self.route();
@@ -497,7 +518,7 @@ fn tunnels_of_an_earlier_run_are_taken_over() {
     world.start(2, Site::Open, &[1, 3]);
     for (_, other) in up.iter().filter(|(one, _)| *one == 2) {
         let event = Event::Adopted {
-            node: id(*other),
+            strand: Strand::first(id(*other)),
             kind: Kind::Random,
             ours: true,
         };
