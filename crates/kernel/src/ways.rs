@@ -9,7 +9,7 @@ use hextet_types::{Family, Prefix};
 
 use crate::{
     Error,
-    netlink::{Answer, Attrs, Batch, Message, Socket, addr, flags, ne32, octet},
+    netlink::{Answer, Attrs, Batch, Message, Socket, addr, flags, ne16, ne32, octet},
     route::{MESH_PROTOCOL, af, family},
 };
 
@@ -28,6 +28,7 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
+const NEXT_HOP_HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
@@ -39,6 +40,7 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
+const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 /// The route itself is told, not what it does with one packet.
@@ -66,7 +68,7 @@ pub struct Route {
 }
 
 /// Where a packet goes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hop {
     /// To a neighbour.
     Via {
@@ -75,8 +77,21 @@ pub enum Hop {
         /// Its address; of IPv6 for IPv4, too (RFC 9229).
         next_hop: IpAddr,
     },
+    /// To one neighbour by several links, flow by flow: ascending.
+    Shared(Vec<Share>),
     /// Nowhere, and the sender is told.
     Unreachable,
+}
+
+/// A link's share of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share {
+    /// Its index.
+    pub link: u32,
+    /// The neighbour's address there.
+    pub next_hop: IpAddr,
+    /// In proportion to the others': 1 to 255.
+    pub weight: u8,
 }
 
 /// A route that the kernel would take.
@@ -302,11 +317,11 @@ fn read_route(answer: &Answer<'_>) -> Option<Route> {
         Prefix::new(address, len).ok()
     };
     let hop = match head[7] {
-        RTN_UNICAST => Hop::Via {
-            link: ne32(attrs.get(RTA_OIF)?)?,
-            next_hop: match (attrs.get(RTA_GATEWAY), attrs.get(RTA_VIA)) {
-                (Some(value), _) => addr(value)?,
-                (None, via) => addr(via?.get(2..)?)?,
+        RTN_UNICAST => match attrs.get(RTA_MULTIPATH) {
+            Some(hops) => Hop::Shared(shares(hops)?),
+            None => Hop::Via {
+                link: ne32(attrs.get(RTA_OIF)?)?,
+                next_hop: next_hop(attrs)?,
             },
         },
         _ => Hop::Unreachable,
@@ -323,9 +338,34 @@ fn read_route(answer: &Answer<'_>) -> Option<Route> {
     })
 }
 
+fn next_hop(attrs: Attrs<'_>) -> Option<IpAddr> {
+    match (attrs.get(RTA_GATEWAY), attrs.get(RTA_VIA)) {
+        (Some(value), _) => addr(value),
+        (None, via) => addr(via?.get(2..)?),
+    }
+}
+
+/// Of several `struct rtnexthop`.
+fn shares(mut octets: &[u8]) -> Option<Vec<Share>> {
+    let mut shares = Vec::new();
+    while octets.len() >= NEXT_HOP_HEADER {
+        let len = usize::from(ne16(octets.get(..2)?)?);
+        let this = octets.get(..len)?;
+        let (weight, link) = (this.get(3)?, ne32(this.get(4..NEXT_HOP_HEADER)?)?);
+        shares.push(Share {
+            link,
+            next_hop: next_hop(Attrs::after(this, NEXT_HOP_HEADER))?,
+            weight: weight.saturating_add(1),
+        });
+        octets = octets.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    shares.sort_unstable();
+    Some(shares)
+}
+
 fn put(batch: &mut Batch, route: &Route) {
-    let kind = match route.hop {
-        Hop::Via { .. } => RTN_UNICAST,
+    let kind = match &route.hop {
+        Hop::Via { .. } | Hop::Shared(_) => RTN_UNICAST,
         Hop::Unreachable => RTN_UNREACHABLE,
     };
     let header = header(route.to, route.from, 0, kind);
@@ -334,17 +374,34 @@ fn put(batch: &mut Batch, route: &Route) {
     if let Some(source) = route.source {
         message.addr(RTA_PREFSRC, source);
     }
-    if let Hop::Via { link, next_hop } = route.hop {
-        message.ne32(RTA_OIF, link);
-        match next_hop {
-            IpAddr::V6(via) if route.to.family() == Family::V4 => {
-                let mut value = u16::from(af(Family::V6)).to_ne_bytes().to_vec();
-                value.extend_from_slice(&via.octets());
-                message.attr(RTA_VIA, &value);
-            }
-            next_hop => {
-                message.addr(RTA_GATEWAY, next_hop);
-            }
+    let family = route.to.family();
+    match &route.hop {
+        Hop::Via { link, next_hop } => {
+            message.ne32(RTA_OIF, *link);
+            put_next_hop(&mut message, family, *next_hop);
+        }
+        Hop::Shared(shares) => {
+            message.nest(RTA_MULTIPATH, |message| {
+                for share in shares {
+                    message.weighted_next_hop((share.link, share.weight), |message| {
+                        put_next_hop(message, family, share.next_hop);
+                    });
+                }
+            });
+        }
+        Hop::Unreachable => {}
+    }
+}
+
+fn put_next_hop(message: &mut Message<'_>, family: Family, next_hop: IpAddr) {
+    match next_hop {
+        IpAddr::V6(via) if family == Family::V4 => {
+            let mut value = u16::from(af(Family::V6)).to_ne_bytes().to_vec();
+            value.extend_from_slice(&via.octets());
+            message.attr(RTA_VIA, &value);
+        }
+        next_hop => {
+            message.addr(RTA_GATEWAY, next_hop);
         }
     }
 }

@@ -282,6 +282,8 @@ impl Driver {
                     self.is_news = true;
                     self.untold.insert(to, way);
                 }
+                // Who shares flows out over links is to know soon.
+                Action::Reach(..) => self.is_news = true,
                 Action::Refused(refusal) => self.refusals.tell(&refusal, now),
             }
         }

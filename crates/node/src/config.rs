@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hextet_mesh::topology::Reach;
+use hextet_mesh::{letter::MAX_STRANDS, topology::Reach};
 use hextet_types::{IfName, Prefix};
 use serde::Deserialize;
 
@@ -26,6 +26,8 @@ pub struct Config {
     pub tunnels: PathBuf,
     /// The port of UDP by which others reach this node, of both families.
     pub port: u16,
+    /// The interfaces towards the world, if there are several to be used at once: 2 to 4. The second has a port that is ten more, and so on.
+    pub uplinks: Vec<IfName>,
     /// Who can reach it; found out if it is left out.
     #[serde(deserialize_with = "reach")]
     pub reach: Option<Reach>,
@@ -58,6 +60,7 @@ impl Default for Config {
             socket: "/run/hextet/mesh.sock".into(),
             tunnels: "/run/hextet/tunnels.sock".into(),
             port: PORT,
+            uplinks: Vec::new(),
             reach: None,
             forward: true,
             accept: Vec::new(),
@@ -100,8 +103,33 @@ impl Config {
             config.port != 0,
             "port = 0: others have to know it, 1 to 65535"
         );
+        let most = usize::from(MAX_STRANDS);
+        anyhow::ensure!(
+            config.uplinks.len() <= most,
+            "uplinks names {} interfaces: {most} at most are used at once",
+            config.uplinks.len()
+        );
+        let mut names = config.uplinks.clone();
+        names.sort_unstable();
+        names.dedup();
+        anyhow::ensure!(
+            names.len() == config.uplinks.len(),
+            "uplinks names an interface twice"
+        );
+        let last = config.uplinks.len().saturating_sub(1);
+        anyhow::ensure!(
+            port_of(config.port, last).is_some(),
+            "port = {}: the port of the last uplink, ten more for each, is beyond 65535",
+            config.port
+        );
         Ok(config)
     }
+}
+
+/// The port of an uplink.
+pub fn port_of(port: u16, uplink: usize) -> Option<u16> {
+    let step = u16::try_from(uplink).ok()?.checked_mul(10)?;
+    port.checked_add(step)
 }
 
 #[cfg(test)]
@@ -120,6 +148,9 @@ mod tests {
             ("reach = \"far\"", "far"),
             ("port = 0", "1 to 65535"),
             ("prot = 1", "prot"),
+            ("uplinks = ['a', 'b', 'c', 'd', 'e']", "4 at most"),
+            ("uplinks = ['a', 'a']", "twice"),
+            ("uplinks = ['a', 'b']\nport = 65530", "beyond 65535"),
             ("lan.eth0 = \"naked\"", "naked"),
             ("lan.\"a/b\" = \"bare\"", "a/b"),
         ] {

@@ -18,7 +18,8 @@ use nix::{
 /// How interfaces of tunnels are called, in front of twelve digits of the other node's number.
 pub const TUNNEL: &str = "hxm";
 
-/// Addresses at which the host may be reached at that port, but for those of tunnels, of hidden interfaces and inside of the mesh.
+/// Addresses at which the host may be reached at that port, but for those of tunnels, of hidden interfaces and inside of the
+/// mesh; by one interface alone, if it is named.
 ///
 /// # Errors
 ///
@@ -26,11 +27,15 @@ pub const TUNNEL: &str = "hxm";
 pub fn addresses(
     port: u16,
     hide: &[IfName],
+    only: Option<&IfName>,
     is_inside: impl Fn(IpAddr) -> bool,
 ) -> Result<Vec<SocketAddr>> {
     let mut found = BTreeSet::new();
     for interface in getifaddrs().context("ask for the host's addresses")? {
         let name = interface.interface_name.as_str();
+        if only.is_some_and(|only| only.as_str() != name) {
+            continue;
+        }
         if name.starts_with(TUNNEL) || hide.iter().any(|hidden| hidden.as_str() == name) {
             continue;
         }
@@ -93,6 +98,19 @@ pub fn forward() -> Result<()> {
     let v4 = Path::new("/proc/sys/net/ipv4/ip_forward");
     if read(v4)? != "1" {
         write(v4, "1")?;
+    }
+    Ok(())
+}
+
+/// Lets the kernel tell flows apart by their ports, where it has several links for them.
+///
+/// # Errors
+///
+/// `/proc/sys` can't be written.
+pub fn tell_flows_apart() -> Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        let setting = format!("/proc/sys/net/{family}/fib_multipath_hash_policy");
+        write(Path::new(&setting), "1")?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! stands.
 
 pub mod babel;
+mod capacity;
 pub mod clock;
 pub mod config;
 pub mod control;

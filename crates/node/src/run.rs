@@ -1,6 +1,6 @@
 //! The task that owns the node: what happens goes to [`Node`], and what follows is done.
 //!
-//! [`act`] does what the node wants, [`hear`] tells it of tunnels and of Babel's ways, [`lan`] of who is on the same
+//! [`act`] does what the node wants, [`strands`] shares flows out over several uplinks, [`hear`] tells it of tunnels and of Babel's ways, [`lan`] of who is on the same
 //! network, [`direct`] watches routes that are not the mesh's, [`registry`] asks for it, [`tell`] answers people.
 
 mod act;
@@ -8,6 +8,7 @@ mod direct;
 mod hear;
 mod lan;
 mod registry;
+mod strands;
 mod tell;
 
 use std::{
@@ -24,7 +25,7 @@ use hextet_babel::{
 use hextet_kernel::filter::{Filter, Table};
 use hextet_mesh::{
     certificate::{Certificate, Class, NodeId},
-    node::{Action, Event, Node, PORT, Setup, home_of},
+    node::{Action, Event, Node, PORT, Setup, Strand, home_of},
     topology,
 };
 use hextet_registry::clock::now as wall;
@@ -41,8 +42,9 @@ use tracing::{info, warn};
 use self::registry::Answer;
 use crate::{
     babel,
+    capacity::Meter,
     clock::Clock,
-    config::Config,
+    config::{Config, port_of},
     control,
     direct::{
         Direct,
@@ -95,8 +97,9 @@ struct Tunnel {
     status: Option<TunnelStatus>,
     /// Told to Babel: when something had been heard last.
     told: Option<Time>,
-    /// Told to the node.
+    /// How many leave by it.
     routes: Option<usize>,
+    meter: Meter,
 }
 
 /// What comes from elsewhere.
@@ -117,8 +120,8 @@ struct Runner {
     node: Node,
     place: Place,
     wishes: Sender<Wish>,
-    /// Doors of the process for tunnels, once there is one.
-    doors: Vec<SocketAddr>,
+    /// Doors of the process for tunnels, by uplink, once there is one.
+    doors: Vec<Vec<SocketAddr>>,
     letters: Option<Letters>,
     /// Letters over the mesh.
     inner: UdpSocket,
@@ -127,14 +130,18 @@ struct Runner {
     babel: Arc<BabelStatus>,
     /// Distances as the node was told.
     distances: BTreeMap<Prefix, Metric>,
-    tunnels: BTreeMap<NodeId, Tunnel>,
+    tunnels: BTreeMap<Strand, Tunnel>,
+    /// How many routes leave by tunnels with a node, as the node was told.
+    routes: BTreeMap<NodeId, usize>,
+    sharing: strands::Sharing,
     segments: Segments,
     neighbours: lan::Neighbours,
     direct: Direct,
     echo: Echo,
     /// Whether tunnels of an earlier run have been looked for.
     is_settled: bool,
-    addresses: Vec<SocketAddr>,
+    /// By uplink.
+    addresses: Vec<Vec<SocketAddr>>,
     to_remember: bool,
     registry: registry::Asker,
     filter: Filter,
@@ -161,6 +168,7 @@ impl Runner {
         let place = Place {
             socket: config.tunnels.clone(),
             port: config.port,
+            uplinks: config.uplinks.clone(),
         };
         let (wishes, reports) = tunnels::start(place.clone())?;
         let (segments, beacons) = Segments::new(config.lan.clone(), config.port);
@@ -189,6 +197,8 @@ impl Runner {
             babel: babel.status.borrow().clone(),
             distances: BTreeMap::new(),
             tunnels: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            sharing: strands::Sharing::default(),
             segments,
             neighbours: lan::Neighbours::default(),
             direct: Direct::default(),
@@ -323,19 +333,31 @@ impl Runner {
             network.prefix.contains(address)
                 || network.ipv4.is_some_and(|ipv4| ipv4.contains(address))
         };
-        let found = host::addresses(self.config.port, &self.config.hide, is_inside);
-        match found {
-            Ok(local) if local != self.addresses => {
-                self.addresses.clone_from(&local);
-                let mapped = Vec::new();
-                self.tell(Event::Addresses { local, mapped }).await
-            }
-            Ok(_) => Ok(()),
+        let uplinks = self.config.uplinks.iter().map(Some);
+        let uplinks: Vec<Option<&IfName>> = match self.config.uplinks.len() {
+            0 => vec![None],
+            _ => uplinks.collect(),
+        };
+        let found = uplinks.into_iter().enumerate().map(|(place, uplink)| {
+            let port = port_of(self.config.port, place).unwrap_or(self.config.port);
+            host::addresses(port, &self.config.hide, uplink, is_inside)
+        });
+        let found: Vec<Vec<SocketAddr>> = match found.collect() {
+            Ok(found) => found,
             Err(error) => {
+                let error: anyhow::Error = error;
                 warn!("{error:#}");
-                Ok(())
+                return Ok(());
             }
+        };
+        if found == self.addresses {
+            return Ok(());
         }
+        self.addresses.clone_from(&found);
+        let mut found = found.into_iter();
+        let (local, mapped) = (found.next().unwrap_or_default(), Vec::new());
+        self.tell(Event::Addresses { local, mapped }).await?;
+        self.tell(Event::Uplinks(found.collect())).await
     }
 }
 

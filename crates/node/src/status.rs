@@ -56,6 +56,8 @@ pub struct Shown {
 pub struct Tunnel {
     /// With whom.
     pub node: String,
+    /// Which strand of it, where one end has several uplinks.
+    pub strand: u8,
     /// By which interface.
     pub interface: String,
     /// What for: `entry`, `random`, `near` or `gain`.

@@ -24,6 +24,8 @@ use hextet_types::IfName;
 use tokio::{io::Interest, net::UnixDatagram, sync::mpsc};
 use tracing::{info, warn};
 
+use crate::config::port_of;
+
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a process may take to listen.
@@ -45,8 +47,8 @@ pub enum Wish {
 /// What it tells.
 #[derive(Clone, Debug)]
 pub enum Report {
-    /// A process is there, with these doors: all that stood in another before is gone, unless it is listed.
-    Ready(Vec<SocketAddr>),
+    /// A process is there, with these doors, by uplink: all that stood in another before is gone, unless it is listed.
+    Ready(Vec<Vec<SocketAddr>>),
     /// These stand.
     Standing(Vec<Status>),
     /// It is gone. Another will be ready soon.
@@ -58,8 +60,10 @@ pub enum Report {
 pub struct Place {
     /// Its socket.
     pub socket: PathBuf,
-    /// Its port of UDP.
+    /// Its port of UDP; of the first uplink, if there are several.
     pub port: u16,
+    /// Which are to be used at once, if several.
+    pub uplinks: Vec<IfName>,
 }
 
 /// Begins to look after the process. Ends when nobody listens any more; the process goes on.
@@ -136,7 +140,7 @@ impl Keeper {
         }
     }
 
-    fn find(&mut self) -> Result<(Controller, Vec<SocketAddr>)> {
+    fn find(&mut self) -> Result<(Controller, Vec<Vec<SocketAddr>>)> {
         if let Some(mut child) = self.child.take() {
             // It has ended, or does not answer.
             let _ = child.kill();
@@ -180,28 +184,56 @@ impl Keeper {
         }
     }
 
-    /// One of each family, if the host has it.
-    fn open_doors(&self, controller: &mut Controller) -> Result<Vec<SocketAddr>> {
-        let port = self.place.port;
-        let mut doors = Vec::new();
-        let mut refused = String::new();
-        let everywhere: [SocketAddr; 2] = [
-            (Ipv4Addr::UNSPECIFIED, port).into(),
-            (Ipv6Addr::UNSPECIFIED, port).into(),
-        ];
-        for listen in everywhere {
-            let uplink = None;
-            match controller.ask(&Request::Door { listen, uplink })? {
-                Answer::Door(door) => doors.push(door),
-                Answer::Error(error) => refused = error,
-                answer => bail!("open a door: {answer:?}"),
-            }
+    /// For each uplink one of each family, if the host has it.
+    fn open_doors(&self, controller: &mut Controller) -> Result<Vec<Vec<SocketAddr>>> {
+        let uplinks = self.place.uplinks.iter().map(Some);
+        let uplinks: Vec<Option<&IfName>> = match self.place.uplinks.len() {
+            0 => vec![None],
+            _ => uplinks.collect(),
+        };
+        let mut all = Vec::new();
+        let mut fault = None;
+        for (place, uplink) in uplinks.into_iter().enumerate() {
+            let port = port_of(self.place.port, place).unwrap_or(self.place.port);
+            let doors = open_doors(controller, port, uplink);
+            // What is not there now comes with the next process.
+            all.push(doors.unwrap_or_else(|error| {
+                warn!("{error:#}");
+                fault = Some(error);
+                Vec::new()
+            }));
         }
-        if doors.is_empty() {
-            bail!("open port {port} of UDP: {refused}");
+        match fault.filter(|_| all.iter().all(Vec::is_empty)) {
+            Some(error) => Err(error),
+            None => Ok(all),
         }
-        Ok(doors)
     }
+}
+
+fn open_doors(
+    controller: &mut Controller,
+    port: u16,
+    uplink: Option<&IfName>,
+) -> Result<Vec<SocketAddr>> {
+    let mut doors = Vec::new();
+    let mut refused = String::new();
+    let everywhere: [SocketAddr; 2] = [
+        (Ipv4Addr::UNSPECIFIED, port).into(),
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+    ];
+    for listen in everywhere {
+        let uplink = uplink.cloned();
+        match controller.ask(&Request::Door { listen, uplink })? {
+            Answer::Door(door) => doors.push(door),
+            Answer::Error(error) => refused = error,
+            answer => bail!("open a door: {answer:?}"),
+        }
+    }
+    if doors.is_empty() {
+        let by = uplink.map_or_else(String::new, |uplink| format!(" by {uplink}"));
+        bail!("open port {port} of UDP{by}: {refused}");
+    }
+    Ok(doors)
 }
 
 fn up(controller: &mut Controller, spec: Box<Spec>) -> io::Result<()> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::Result;
-use hextet_babel::{Way, packet::Destination};
-use hextet_kernel::ways::{FIRST, Hop, Key, LAST, METRIC, Route, Taken, Ways as Kernel};
+use hextet_babel::{LinkId, Way, packet::Destination};
+use hextet_kernel::ways::{FIRST, Hop, Key, LAST, METRIC, Route, Share, Taken, Ways as Kernel};
 use hextet_mesh::{certificate::Certificate, node::home_of, parameters::Parameters};
 use hextet_types::{Family, Prefix};
 use tracing::warn;
@@ -21,6 +21,10 @@ use crate::{babel::Changes, direct};
 #[derive(Debug)]
 pub struct Ways {
     kernel: Kernel,
+    /// As Babel has chosen them.
+    chosen: BTreeMap<Destination, Way>,
+    /// Links that lead to the same neighbour, each with all of them.
+    bundles: BTreeMap<LinkId, Vec<Share>>,
     /// As Babel and the certificate want them.
     wanted: BTreeMap<Key, Route>,
     /// As they were found, or set.
@@ -119,6 +123,8 @@ impl Ways {
         });
         let mut ways = Ways {
             kernel,
+            chosen: BTreeMap::new(),
+            bundles: BTreeMap::new(),
             wanted: wanted.collect(),
             standing,
             welcome: welcome(network, accept),
@@ -133,7 +139,7 @@ impl Ways {
     /// Whether ways of an earlier run stand.
     pub fn has_earlier(&self) -> bool {
         let mut standing = self.standing.values();
-        standing.any(|route| matches!(route.hop, Hop::Via { .. }))
+        standing.any(|route| route.hop != Hop::Unreachable)
     }
 
     /// What Babel has found.
@@ -146,14 +152,37 @@ impl Ways {
             }
             let key = (to.prefix(), to.source(), METRIC);
             match way {
-                Some(way) => self.want(self.route(to, way), &mut set),
-                None => self.leave(key, &mut gone),
+                Some(way) => {
+                    self.chosen.insert(to, way);
+                    self.want(self.route(to, way), &mut set);
+                }
+                None => {
+                    self.chosen.remove(&to);
+                    self.leave(key, &mut gone);
+                }
             }
             if to.source().is_none() {
                 self.follow(to.prefix(), &mut set, &mut gone);
             }
         }
         self.apply(&set, &gone);
+    }
+
+    /// From now on flows to a neighbour are shared out over all links that lead there, as this says.
+    pub fn share(&mut self, bundles: BTreeMap<LinkId, Vec<Share>>) {
+        let before = std::mem::replace(&mut self.bundles, bundles);
+        let is_same = |link: &LinkId| before.get(link) == self.bundles.get(link);
+        let touched = |way: &Way| matches!(way, Way::Via { link, .. } if !is_same(link));
+        let touched: Vec<(Destination, Way)> = (self.chosen.iter())
+            .filter(|(_, way)| touched(way))
+            .map(|(to, way)| (*to, *way))
+            .collect();
+        self.change(
+            touched
+                .into_iter()
+                .map(|(to, way)| (to, Some(way)))
+                .collect(),
+        );
     }
 
     fn want(&mut self, route: Route, set: &mut Vec<Route>) {
@@ -289,9 +318,12 @@ impl Ways {
 
     fn route(&self, to: Destination, way: Way) -> Route {
         let hop = match way {
-            Way::Via { link, next_hop } => Hop::Via {
-                link: link.0,
-                next_hop,
+            Way::Via { link, next_hop } => match self.bundles.get(&link) {
+                Some(shares) if shares.len() > 1 => Hop::Shared(shares.clone()),
+                _ => Hop::Via {
+                    link: link.0,
+                    next_hop,
+                },
             },
             Way::Unreachable => Hop::Unreachable,
         };
@@ -300,8 +332,8 @@ impl Ways {
             to: to.prefix(),
             from: to.source(),
             metric: METRIC,
-            hop,
             source: source.filter(|_| hop != Hop::Unreachable),
+            hop,
         }
     }
 

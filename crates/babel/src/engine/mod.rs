@@ -93,6 +93,8 @@ pub enum Action {
     },
     /// This is how packets get there; if none, it is no business of Babel's (any more).
     Route(Destination, Option<Way>),
+    /// A neighbour and this node hear each other from now on, or do not any more.
+    Reach(Peer, bool),
     /// Something was not taken; to be counted, and logged at a bounded rate.
     Refused(Refusal),
 }
@@ -441,6 +443,7 @@ impl Engine {
             return;
         }
         if before.is_infinite() != after.is_infinite() {
+            self.actions.push(Action::Reach(peer, before.is_infinite()));
             self.hello_soon(peer.link, now);
         }
         for to in destinations {

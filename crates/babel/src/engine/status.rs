@@ -53,6 +53,8 @@ pub struct NeighbourStatus {
     pub cost: Metric,
     /// The least round trip of the last half minute to a minute.
     pub rtt: Option<Duration>,
+    /// What it takes now, load included.
+    pub rtt_now: Option<Duration>,
     /// Whether it says nothing, and is gone by as it was.
     pub is_stale: bool,
     /// How many destinations it has told of.
@@ -114,6 +116,7 @@ impl Engine {
                 addr: peer.addr,
                 cost: neighbour.cost(),
                 rtt: neighbour.rtt().least(),
+                rtt_now: neighbour.rtt().mean(),
                 is_stale: neighbour.is_stale(),
                 destinations: neighbour.destinations.len(),
             })

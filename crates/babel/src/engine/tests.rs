@@ -111,6 +111,7 @@ impl Bench {
                 }
                 Action::Route(to, way) => self.ways.push((to, way)),
                 Action::Refused(refusal) => self.refused.push(refusal),
+                Action::Reach(..) => {}
             }
         }
     }

@@ -264,6 +264,7 @@ impl Net {
                 {
                     self.refused += 1;
                 }
+                Action::Reach(..) => {}
                 Action::Refused(refusal) => panic!("node {node}: {refusal}"),
             }
         }

@@ -211,7 +211,17 @@ impl Message<'_> {
 
     /// A next hop of a route (`struct rtnexthop`), with weight 1.
     pub fn next_hop(&mut self, ifindex: u32, fill: impl FnOnce(&mut Self)) -> &mut Self {
-        self.enclose(0, 4, |m| {
+        self.weighted_next_hop((ifindex, 1), fill)
+    }
+
+    /// The same with a weight, 1 to 255.
+    pub fn weighted_next_hop(
+        &mut self,
+        (ifindex, weight): (u32, u8),
+        fill: impl FnOnce(&mut Self),
+    ) -> &mut Self {
+        let flags_and_hops = u16::from_ne_bytes([0, weight.saturating_sub(1)]);
+        self.enclose(flags_and_hops, 4, |m| {
             m.raw(&ifindex.to_ne_bytes());
             fill(m);
         })

@@ -270,7 +270,7 @@ impl Node {
                 self.seen.listens(local, mapped);
                 self.tell_reach(&mut turn);
             }
-            Event::Uplinks(further) => self.uplinks = further,
+            Event::Uplinks(further) => self.uplinks(further, &mut turn),
             Event::Way { prefix, distance } => self.way(prefix, distance, &mut turn),
             Event::Introduced(nodes) => self.introduced(nodes, &mut turn),
             Event::Adopted { strand, kind, ours } => self.adopted(strand, kind, ours, &mut turn),
@@ -422,7 +422,7 @@ impl Node {
     fn adopted(&mut self, strand: Strand, kind: Kind, ours: bool, turn: &mut Turn) {
         let node = strand.node;
         let is_first = self.openings.up_since(node).is_none();
-        self.openings.adopt(strand, turn.now);
+        self.adopt_strand(strand, turn);
         if !is_first {
             return;
         }

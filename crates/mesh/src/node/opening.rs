@@ -172,15 +172,35 @@ impl Node {
     /// One carries: whoever has several uplinks wants one by each.
     pub(super) fn strand_up(&mut self, strand: Strand, turn: &mut Turn) {
         self.openings.up(strand, turn.now);
-        for number in 1..self.strands() {
-            let strand = Strand { number, ..strand };
+        self.want_strands(strand.node, turn.now);
+        self.repeat_offers(turn);
+    }
+
+    /// Those that are missing are offered at that time.
+    fn want_strands(&mut self, node: NodeId, at: Time) {
+        for number in 0..self.strands() {
+            let strand = Strand { node, number };
             if !self.openings.all.contains_key(&strand) {
                 let why = "another uplink of ours";
-                let opening = Opening::new(Some(self.keys.draw()), (true, why), Some(turn.now));
+                let opening = Opening::new(Some(self.keys.draw()), (true, why), Some(at));
                 self.openings.all.insert(strand, opening);
             }
         }
+    }
+
+    /// Where the further uplinks are reached from now on.
+    pub(super) fn uplinks(&mut self, further: Vec<Vec<SocketAddr>>, turn: &mut Turn) {
+        self.uplinks = further;
+        for node in self.openings.standing() {
+            self.want_strands(node, turn.now);
+        }
         self.repeat_offers(turn);
+    }
+
+    /// An earlier run made it. What is missing may still be found to be there.
+    pub(super) fn adopt_strand(&mut self, strand: Strand, turn: &Turn) {
+        self.openings.adopt(strand, turn.now);
+        self.want_strands(strand.node, turn.now + LATER);
     }
 
     /// Whether the tunnel stands all the same, by another.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use hextet_babel::number::Metric;
 use hextet_mesh::{
     certificate::NodeId,
-    node::{Action, Plan},
+    node::{Action, Plan, Strand},
     parameters::Change,
 };
 use hextet_tunnels::{Key, Listen, Mtu, Spec, letters::Letter};
@@ -14,7 +14,7 @@ use hextet_types::{IfName, Time};
 use tracing::{info, warn};
 
 use super::{Runner, Tunnel};
-use crate::{babel::Order, host::TUNNEL, tunnels::Wish};
+use crate::{babel::Order, capacity::Meter, host::TUNNEL, tunnels::Wish};
 
 /// Of a tunnel's interface, in octets: what every path of IPv6 carries inside (RFC 8200 §5).
 const MTU: u16 = 1_280;
@@ -28,11 +28,12 @@ impl Runner {
             Action::Beacon { link, to, octets } => self.segments.send(link, to, &octets),
             Action::Beside { link, pairs } => self.beside(link, pairs).await?,
             Action::Open(plan) => self.open(*plan).await?,
-            Action::Close { node, reason } => {
-                if let Some(tunnel) = self.tunnels.get(&node) {
+            Action::Close { strand, reason } => {
+                if let Some(tunnel) = self.tunnels.get(&strand) {
+                    let node = strand.node;
                     info!(%node, interface = %tunnel.name, reason, "a tunnel is closed");
                 }
-                self.close(node).await?;
+                self.close(strand).await?;
             }
             Action::Drain { node, reason } => self.cost(node, Metric::DRAIN, &reason).await?,
             Action::Resume { node, reason } => self.cost(node, Metric::ZERO, &reason).await?,
@@ -56,11 +57,11 @@ impl Runner {
             let _ = self.inner.try_send_to(&octets, to);
             return;
         }
-        let mut doors = self.doors.iter();
+        let mut doors = self.doors_for_letters();
         let door = doors.find(|door| door.is_ipv4() == to.is_ipv4());
         if let (Some(letters), Some(door)) = (&self.letters, door) {
             letters.send(&Letter {
-                door: *door,
+                door,
                 other: to,
                 octets,
             });
@@ -68,21 +69,22 @@ impl Runner {
     }
 
     async fn open(&mut self, plan: Plan) -> Result<()> {
-        let node = plan.node;
-        self.close(node).await?;
-        let Some(name) = interface(node) else {
+        let strand = plan.strand;
+        self.close(strand).await?;
+        let Some(name) = interface(strand) else {
             return Ok(());
         };
         let Ok(mtu) = Mtu::try_from(MTU) else {
             return Ok(());
         };
+        let node = strand.node;
         info!(%node, interface = %name, ours = plan.ours, reason = plan.reason, "a tunnel is opened");
         let spec = Spec {
             name: name.clone(),
             private_key: Key::from(plan.private_key),
             peer_key: Key::from(plan.peer_key),
             preshared_key: None,
-            listen: Listen::Doors(self.doors.clone()),
+            listen: Listen::Doors(self.doors_of(strand)),
             uplink: None,
             endpoint: None,
             candidates: plan.candidates,
@@ -92,13 +94,13 @@ impl Runner {
         };
         let _ = self.wishes.send(Wish::Up(Box::new(spec)));
         let tunnel = Tunnel::asked(name, self.clock.now());
-        self.tunnels.insert(node, tunnel);
+        self.tunnels.insert(strand, tunnel);
         self.to_remember = true;
         Ok(())
     }
 
-    pub(super) async fn close(&mut self, node: NodeId) -> Result<()> {
-        let Some(tunnel) = self.tunnels.remove(&node) else {
+    pub(super) async fn close(&mut self, strand: Strand) -> Result<()> {
+        let Some(tunnel) = self.tunnels.remove(&strand) else {
             return Ok(());
         };
         self.to_remember = true;
@@ -110,15 +112,18 @@ impl Runner {
     }
 
     async fn cost(&mut self, node: NodeId, cost: Metric, reason: &str) -> Result<()> {
-        let Some(tunnel) = self.tunnels.get_mut(&node) else {
-            return Ok(());
-        };
-        tunnel.is_draining = cost != Metric::ZERO;
-        info!(%node, draining = tunnel.is_draining, reason, "a tunnel's routes");
-        match tunnel.link {
-            Some(link) => self.order(Order::Cost(link, cost)).await,
-            None => Ok(()),
+        let is_draining = cost != Metric::ZERO;
+        info!(%node, draining = is_draining, reason, "a tunnel's routes");
+        let strands = self.tunnels.iter_mut();
+        let strands = strands.filter(|(strand, _)| strand.node == node);
+        let links = strands.filter_map(|(_, tunnel)| {
+            tunnel.is_draining = is_draining;
+            tunnel.link
+        });
+        for link in links.collect::<Vec<_>>() {
+            self.order(Order::Cost(link, cost)).await?;
         }
+        Ok(())
     }
 
     fn learned(&mut self, changes: &[Change]) {
@@ -150,7 +155,7 @@ impl Runner {
     pub(super) fn remember_tunnels(&self) {
         let tunnels = self.node.status().tunnels.into_iter();
         let had: Vec<_> = tunnels
-            .filter(|tunnel| self.tunnels.contains_key(&tunnel.node))
+            .filter(|tunnel| self.tunnels.keys().any(|strand| strand.node == tunnel.node))
             .map(|tunnel| (tunnel.node, tunnel.kind, tunnel.ours))
             .collect();
         if let Err(error) = self.memory.keep_had(&had) {
@@ -169,15 +174,18 @@ impl Tunnel {
             status: None,
             told: None,
             routes: None,
+            meter: Meter::default(),
         }
     }
 }
 
-/// The interface of a tunnel with that node: its number's last twelve digits.
-pub(super) fn interface(node: NodeId) -> Option<IfName> {
-    let digits = node.to_string();
-    let last = digits.get(digits.len().saturating_sub(12)..)?;
-    format!("{TUNNEL}{last}").parse().ok()
+/// The interface of a tunnel with that node: its number's last twelve digits; of a further strand a letter that is no digit, and eleven.
+pub(super) fn interface(strand: Strand) -> Option<IfName> {
+    const FURTHER: [&str; 4] = ["", "x", "y", "z"];
+    let digits = strand.node.to_string();
+    let mark = FURTHER.get(usize::from(strand.number))?;
+    let last = digits.get(digits.len().saturating_sub(12 - mark.len())..)?;
+    format!("{TUNNEL}{mark}{last}").parse().ok()
 }
 
 /// Counts what the network decides the rate of, and logs it at a rate of ours.

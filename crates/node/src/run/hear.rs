@@ -8,7 +8,12 @@ use hextet_babel::{
     engine::Status as BabelStatus,
     number::{Interval, Metric},
 };
-use hextet_mesh::{certificate::NodeId, node::Event, topology::Kind};
+use hextet_mesh::{
+    certificate::NodeId,
+    letter::MAX_STRANDS,
+    node::{Event, Strand},
+    topology::Kind,
+};
 use hextet_tunnels::control::Status as TunnelStatus;
 use hextet_types::{IfName, Prefix, Time};
 use tracing::{info, warn};
@@ -51,11 +56,12 @@ impl Runner {
                 if !self.is_settled {
                     self.settle(&all).await?;
                 }
-                for node in self.tunnels.keys().copied().collect::<Vec<_>>() {
-                    let tunnel = self.tunnels.get(&node);
+                for strand in self.tunnels.keys().copied().collect::<Vec<_>>() {
+                    let tunnel = self.tunnels.get(&strand);
                     let status = tunnel.and_then(|tunnel| all.remove(&tunnel.name));
-                    self.stands(node, status).await?;
+                    self.stands(strand, status).await?;
                 }
+                self.measure();
                 Ok(())
             }
         }
@@ -66,25 +72,29 @@ impl Runner {
         self.is_settled = true;
         self.look_at_addresses().await?;
         self.look_at_segments().await?;
-        let had: BTreeMap<IfName, (NodeId, Kind, bool)> = (self.memory.had().into_iter())
+        let had = self.memory.had().into_iter();
+        let strands = had.flat_map(|(node, kind, ours)| {
+            (0..MAX_STRANDS).map(move |number| (Strand { node, number }, kind, ours))
+        });
+        let had: BTreeMap<IfName, (Strand, Kind, bool)> = strands
             .filter_map(|had| Some((interface(had.0)?, had)))
             .collect();
         for (name, status) in standing {
             let had = had.get(name);
             let index = host::index(name);
-            let (Some((node, kind, ours)), Some(index), Some(_)) =
+            let (Some((strand, kind, ours)), Some(index), Some(_)) =
                 (had, index, status.handshake_secs)
             else {
                 let _ = self.wishes.send(Wish::Down(name.clone()));
                 continue;
             };
-            info!(%node, interface = %name, "a tunnel of an earlier run is taken over");
+            info!(node = %strand.node, interface = %name, "a tunnel of an earlier run is taken over");
             let mut tunnel = Tunnel::asked(name.clone(), self.clock.now());
             tunnel.link = Some(LinkId(index));
-            self.tunnels.insert(*node, tunnel);
+            self.tunnels.insert(*strand, tunnel);
             self.speak(LinkId(index), status).await?;
             let event = Event::Adopted {
-                node: *node,
+                strand: *strand,
                 kind: *kind,
                 ours: *ours,
             };
@@ -106,15 +116,15 @@ impl Runner {
     }
 
     /// How a tunnel stands now, if it does.
-    async fn stands(&mut self, node: NodeId, status: Option<TunnelStatus>) -> Result<()> {
+    async fn stands(&mut self, strand: Strand, status: Option<TunnelStatus>) -> Result<()> {
         let now = self.clock.now();
-        let Some(tunnel) = self.tunnels.get_mut(&node) else {
+        let Some(tunnel) = self.tunnels.get_mut(&strand) else {
             return Ok(());
         };
         let age = now.saturating_since(tunnel.asked);
         let Some(status) = status.filter(|status| !status.device_lost) else {
             if tunnel.status.is_some() || age > MAKING {
-                return self.lost(node).await;
+                return self.lost(strand).await;
             }
             return Ok(());
         };
@@ -123,42 +133,42 @@ impl Runner {
             Some(link) => {
                 let silence = status.heard_millis.map(Duration::from_millis);
                 if silence.unwrap_or(age) > DEAD && age > DEAD {
-                    return self.lost(node).await;
+                    return self.lost(strand).await;
                 }
                 match tunnel.traffic(&status, now) {
                     Some((sent, heard)) => self.order(Order::Traffic(link, sent, heard)).await,
                     None => Ok(()),
                 }
             }
-            None if status.handshake_secs.is_some() => self.carries(node, &status).await,
-            None if age > HANDSHAKE => self.lost(node).await,
+            None if status.handshake_secs.is_some() => self.carries(strand, &status).await,
+            None if age > HANDSHAKE => self.lost(strand).await,
             None => Ok(()),
         }
     }
 
     /// It carries from now on.
-    async fn carries(&mut self, node: NodeId, status: &TunnelStatus) -> Result<()> {
+    async fn carries(&mut self, strand: Strand, status: &TunnelStatus) -> Result<()> {
         let Some(index) = host::index(&status.name) else {
             return Ok(());
         };
-        let Some(tunnel) = self.tunnels.get_mut(&node) else {
+        let Some(tunnel) = self.tunnels.get_mut(&strand) else {
             return Ok(());
         };
         let link = LinkId(index);
         tunnel.link = Some(link);
         let is_draining = tunnel.is_draining;
-        info!(%node, interface = %status.name, endpoint = ?status.endpoint, "a tunnel carries");
+        info!(node = %strand.node, interface = %status.name, endpoint = ?status.endpoint, "a tunnel carries");
         self.speak(link, status).await?;
         if is_draining {
             self.order(Order::Cost(link, Metric::DRAIN)).await?;
         }
         self.remember_tunnels();
-        self.tell(Event::Up(node)).await
+        self.tell(Event::Up(strand)).await
     }
 
-    async fn lost(&mut self, node: NodeId) -> Result<()> {
-        self.close(node).await?;
-        self.tell(Event::Down(node)).await
+    async fn lost(&mut self, strand: Strand) -> Result<()> {
+        self.close(strand).await?;
+        self.tell(Event::Down(strand)).await
     }
 
     /// What Babel has found.
@@ -167,22 +177,29 @@ impl Runner {
             self.ways.look(false);
         }
         self.babel = Arc::clone(&status);
-        let by_link: BTreeMap<LinkId, NodeId> = (self.tunnels.iter())
-            .filter_map(|(node, tunnel)| Some((tunnel.link?, *node)))
+        let by_link: BTreeMap<LinkId, Strand> = (self.tunnels.iter())
+            .filter_map(|(strand, tunnel)| Some((tunnel.link?, *strand)))
             .collect();
+        let mut routes: BTreeMap<NodeId, usize> = BTreeMap::new();
         for link in &status.links {
-            let Some(node) = by_link.get(&link.link).copied() else {
+            let Some(strand) = by_link.get(&link.link).copied() else {
                 continue;
             };
             if let Some(round_trip) = link.neighbours.first().and_then(|peer| peer.rtt) {
-                self.tell(Event::RoundTrip(node, round_trip)).await?;
+                self.tell(Event::RoundTrip(strand.node, round_trip)).await?;
             }
-            let tunnel = self.tunnels.get_mut(&node);
-            let told = tunnel.map(|tunnel| tunnel.routes.replace(link.routes));
-            if told.is_some_and(|told| told != Some(link.routes)) {
-                self.tell(Event::Routes(node, link.routes)).await?;
+            *routes.entry(strand.node).or_default() += link.routes;
+            if let Some(tunnel) = self.tunnels.get_mut(&strand) {
+                tunnel.routes = Some(link.routes);
             }
         }
+        let told = std::mem::replace(&mut self.routes, routes.clone());
+        for (node, count) in routes {
+            if told.get(&node) != Some(&count) {
+                self.tell(Event::Routes(node, count)).await?;
+            }
+        }
+        self.share_flows(&status);
         self.tell_reached(&status).await?;
         self.tell_distances(&status).await
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use hextet_babel::LinkId;
 use hextet_mesh::{
-    node::{ContactStatus, home_of},
+    node::{ContactStatus, Strand, home_of},
     topology::{Reach, Stage},
 };
 
@@ -35,18 +35,37 @@ impl Runner {
             parameters: network.version,
             resuming: self.babel.is_resuming,
             refused: self.refusals.count,
-            tunnels: chosen.map(|tunnel| self.tunnel_status(tunnel)).collect(),
+            tunnels: chosen
+                .flat_map(|tunnel| self.tunnel_status(tunnel))
+                .collect(),
             lan: self.lan_status(),
             direct: self.direct_status(),
             routes: self.route_status(),
         }
     }
 
-    fn tunnel_status(&self, chosen: &ContactStatus) -> status::Tunnel {
-        let made = self.tunnels.get(&chosen.node);
+    /// A line for each strand; one, if there is none yet.
+    fn tunnel_status(&self, chosen: &ContactStatus) -> Vec<status::Tunnel> {
+        let strands = self.tunnels.keys();
+        let strands: Vec<Strand> = strands
+            .filter(|strand| strand.node == chosen.node)
+            .copied()
+            .collect();
+        match strands.is_empty() {
+            true => vec![self.strand_status(chosen, Strand::first(chosen.node))],
+            false => strands
+                .into_iter()
+                .map(|strand| self.strand_status(chosen, strand))
+                .collect(),
+        }
+    }
+
+    fn strand_status(&self, chosen: &ContactStatus, strand: Strand) -> status::Tunnel {
+        let made = self.tunnels.get(&strand);
         let seen = made.and_then(|tunnel| tunnel.status.as_ref());
         status::Tunnel {
             node: chosen.node.to_string(),
+            strand: strand.number,
             interface: made.map_or_else(String::new, |tunnel| tunnel.name.to_string()),
             kind: chosen.kind.to_string(),
             ours: chosen.ours,
@@ -93,7 +112,7 @@ impl Runner {
 
     fn route_status(&self) -> Vec<status::Route> {
         let by_link: BTreeMap<LinkId, (String, &Tunnel)> = (self.tunnels.iter())
-            .filter_map(|(node, tunnel)| Some((tunnel.link?, (node.to_string(), tunnel))))
+            .filter_map(|(strand, tunnel)| Some((tunnel.link?, (strand.node.to_string(), tunnel))))
             .collect();
         let routes = self.babel.routes.iter().map(|route| status::Route {
             to: route.to.prefix(),

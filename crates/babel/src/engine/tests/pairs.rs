@@ -66,6 +66,7 @@ impl Room {
                     self.ways.entry(n).or_default().insert(to, way);
                 }
                 Action::Refused(refusal) => self.refused.push((n, refusal)),
+                Action::Reach(..) => {}
             }
         }
     }

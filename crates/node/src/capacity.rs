@@ -1,0 +1,114 @@
+//! How much each of several links to one neighbour carries, from what was sent while it was full; and the shares of flows that follow.
+//!
+//! What always holds: a link that was never seen full counts for as much as the best, so that it gets flows and is found out.
+
+use std::{collections::VecDeque, time::Duration};
+
+use hextet_types::Time;
+
+/// What was sent is reckoned over so long.
+const WINDOW: Duration = Duration::from_secs(2);
+/// A link is full when a round trip takes so much longer than it may.
+const QUEUE: Duration = Duration::from_millis(5);
+/// How long it takes to forget half of what was seen.
+const HALF_LIFE: Duration = Duration::from_secs(600);
+/// The best link's weight.
+const FULL: f64 = 16.0;
+
+/// Of one link.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    sent: VecDeque<(Time, u64)>,
+    /// Octets per second, and when that was seen.
+    seen: Option<(f64, Time)>,
+}
+
+impl Meter {
+    /// So many octets were sent through it in all, and a round trip takes so long, at least and at present.
+    pub fn look(&mut self, octets: u64, (least, present): (Duration, Duration), now: Time) {
+        if self.sent.back().is_some_and(|(_, before)| octets < *before) {
+            self.sent.clear();
+        }
+        self.sent.push_back((now, octets));
+        while self.sent.get(1).is_some_and(|(at, _)| *at + WINDOW <= now) {
+            self.sent.pop_front();
+        }
+        let Some((begin, before)) = self.sent.front().copied() else {
+            return;
+        };
+        let span = now.saturating_since(begin);
+        let is_full = present > least + least / 2 + QUEUE;
+        if span < WINDOW || !is_full {
+            return;
+        }
+        let rate = octets.saturating_sub(before) as f64 / span.as_secs_f64();
+        if self.capacity(now).is_none_or(|known| rate > known) {
+            self.seen = Some((rate, now));
+        }
+    }
+
+    /// Octets per second; none where it was never full.
+    fn capacity(&self, now: Time) -> Option<f64> {
+        let (rate, at) = self.seen?;
+        let age = now.saturating_since(at).as_secs_f64() / HALF_LIFE.as_secs_f64();
+        Some(rate * 0.5_f64.powf(age))
+    }
+}
+
+/// The weights of links, 1 to 16.
+pub fn weights<'a>(meters: impl Iterator<Item = &'a Meter>, now: Time) -> Vec<u8> {
+    let known: Vec<Option<f64>> = meters.map(|meter| meter.capacity(now)).collect();
+    let best = known.iter().flatten().copied().fold(0.0, f64::max);
+    let weight = |capacity: Option<f64>| match capacity {
+        Some(capacity) if best > 0.0 => (capacity / best * FULL).round().clamp(1.0, FULL) as u8,
+        _ => FULL as u8,
+    };
+    known.into_iter().map(weight).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(10);
+    const SLOW: Duration = Duration::from_millis(50);
+
+    /// So many octets a second for ten seconds.
+    fn run(meter: &mut Meter, rate: u64, round_trip: Duration, begin: u64) {
+        for tenth in 0..100 {
+            let now = Time::from_millis(begin * 1_000 + tenth * 100);
+            meter.look(begin * rate + tenth * rate / 10, (QUICK, round_trip), now);
+        }
+    }
+
+    fn both(one: &Meter, other: &Meter, now: u64) -> Vec<u8> {
+        weights([one, other].into_iter(), Time::from_secs(now))
+    }
+
+    #[test]
+    fn shares_follow_what_full_links_carry() {
+        let (mut one, mut other) = (Meter::default(), Meter::default());
+        assert_eq!(both(&one, &other, 1), [16, 16]);
+        // Nothing is known of a link that could carry more.
+        run(&mut one, 1_000_000, QUICK, 0);
+        assert_eq!(both(&one, &other, 10), [16, 16]);
+        run(&mut one, 1_000_000, SLOW, 10);
+        assert_eq!(both(&one, &other, 20), [16, 16]);
+        run(&mut other, 4_000_000, SLOW, 10);
+        assert_eq!(both(&one, &other, 20), [4, 16]);
+        // What is less, later, may be all that there was to send.
+        run(&mut other, 2_000_000, SLOW, 30);
+        assert_eq!(both(&one, &other, 40), [4, 16]);
+        // One link is forgotten by half before the other.
+        run(&mut one, 1_000_000, SLOW, 1_210);
+        assert_eq!(both(&one, &other, 1_220), [16, 16]);
+    }
+
+    #[test]
+    fn a_process_that_began_anew_is_no_reason_for_anything() {
+        let mut one = Meter::default();
+        run(&mut one, 1_000_000, QUICK, 100);
+        one.look(5, (QUICK, SLOW), Time::from_secs(111));
+        assert_eq!(one.capacity(Time::from_secs(111)), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! Several uplinks: which door a strand has, and how flows are shared out over the strands of a tunnel that carry.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use hextet_babel::{LinkId, engine::Status as BabelStatus};
+use hextet_kernel::ways::Share;
+use hextet_mesh::{certificate::NodeId, node::Strand};
+use hextet_types::Time;
+use tracing::{info, warn};
+
+use super::Runner;
+use crate::{capacity::weights, host};
+
+/// Weights move flows from one uplink to another: not more often than that.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// How flows are shared out now.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// By link: the neighbour there, and how long it takes to it, at least and at present.
+    carry: BTreeMap<LinkId, (IpAddr, Option<(Duration, Duration)>)>,
+    /// The last weights, and when they were made.
+    weights: BTreeMap<NodeId, (Vec<u8>, Time)>,
+    bundles: BTreeMap<LinkId, Vec<Share>>,
+    tells_apart: bool,
+}
+
+impl Runner {
+    /// Of the uplink of that strand; of the first, if it is the other end that has several.
+    pub(super) fn doors_of(&self, strand: Strand) -> Vec<SocketAddr> {
+        let uplink = usize::from(strand.number) % self.doors.len().max(1);
+        self.doors.get(uplink).cloned().unwrap_or_default()
+    }
+
+    /// Of uplinks by which something carries first: letters from outside are to be seen to come from the same place, while that is possible.
+    pub(super) fn doors_for_letters(&self) -> impl Iterator<Item = SocketAddr> {
+        let carries = |uplink: usize| {
+            let mut tunnels = self.tunnels.iter();
+            tunnels.any(|(strand, tunnel)| {
+                let of_it = usize::from(strand.number) % self.doors.len().max(1) == uplink;
+                let link = tunnel.link.filter(|_| of_it);
+                link.is_some_and(|link| self.sharing.carry.contains_key(&link))
+            })
+        };
+        let mut uplinks: Vec<usize> = (0..self.doors.len()).collect();
+        uplinks.sort_by_key(|uplink| !carries(*uplink));
+        let doors = uplinks
+            .into_iter()
+            .filter_map(|uplink| self.doors.get(uplink));
+        doors.flatten().copied().collect::<Vec<_>>().into_iter()
+    }
+
+    /// What goes through strands while they are full.
+    pub(super) fn measure(&mut self) {
+        if self.sharing.bundles.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        for tunnel in self.tunnels.values_mut() {
+            let carries = tunnel.link.and_then(|link| self.sharing.carry.get(&link));
+            let times = carries.and_then(|(_, times)| *times);
+            if let (Some(status), Some(times)) = (&tunnel.status, times) {
+                tunnel.meter.look(status.octets_out, times, now);
+            }
+        }
+    }
+
+    /// Flows go by all strands of a tunnel that carry.
+    pub(super) fn share_flows(&mut self, status: &BabelStatus) {
+        let reached = status.links.iter().filter_map(|link| {
+            let mut peers = link.neighbours.iter();
+            let peer = peers.find(|peer| !peer.cost.is_infinite())?;
+            let times = peer.rtt.zip(peer.rtt_now);
+            Some((link.link, (IpAddr::V6(peer.addr), times)))
+        });
+        self.sharing.carry = reached.collect();
+        let nodes: BTreeSet<NodeId> = self.tunnels.keys().map(|strand| strand.node).collect();
+        let mut bundles = BTreeMap::new();
+        for node in nodes {
+            let shares = self.shares(node);
+            for share in &shares {
+                bundles.insert(LinkId(share.link), shares.clone());
+            }
+        }
+        if bundles == self.sharing.bundles {
+            return;
+        }
+        if !std::mem::replace(&mut self.sharing.tells_apart, true)
+            && let Err(error) = host::tell_flows_apart()
+        {
+            warn!("{error:#}");
+        }
+        info!(links = bundles.len(), "flows are shared out anew");
+        self.sharing.bundles.clone_from(&bundles);
+        self.ways.share(bundles);
+    }
+
+    /// None, unless there are several.
+    fn shares(&mut self, node: NodeId) -> Vec<Share> {
+        let tunnels = self
+            .tunnels
+            .iter()
+            .filter(|(strand, _)| strand.node == node);
+        let carry: Vec<_> = tunnels
+            .filter_map(|(_, tunnel)| {
+                let link = tunnel.link.filter(|_| !tunnel.is_draining)?;
+                let (next_hop, _) = self.sharing.carry.get(&link)?;
+                Some((link, *next_hop, &tunnel.meter))
+            })
+            .collect();
+        if carry.len() < 2 {
+            return Vec::new();
+        }
+        let now = self.clock.now();
+        let fresh = weights(carry.iter().map(|(.., meter)| *meter), now);
+        let last = self.sharing.weights.get(&node);
+        let stay = last.filter(|(weights, at)| {
+            weights.len() == fresh.len() && now.saturating_since(*at) < STEADY
+        });
+        let weights = match stay {
+            Some((weights, _)) => weights.clone(),
+            None => {
+                self.sharing.weights.insert(node, (fresh.clone(), now));
+                fresh
+            }
+        };
+        let shares = carry.into_iter().zip(weights);
+        let mut shares: Vec<Share> = shares
+            .map(|((link, next_hop, _), weight)| Share {
+                link: link.0,
+                next_hop,
+                weight,
+            })
+            .collect();
+        shares.sort_unstable();
+        shares
+    }
+}
