@@ -147,6 +147,7 @@ pub fn start(clock: Clock, router_id: RouterId, role: Role) -> Result<Handle> {
                         untold: BTreeMap::new(),
                         status: status_out,
                         is_news: false,
+                        is_urgent: false,
                         refusals: Refusals::default(),
                     };
                     driver.run(orders_in).await;
@@ -182,6 +183,8 @@ struct Driver {
     status: watch::Sender<Arc<Status>>,
     /// Routes have changed since it was taken.
     is_news: bool,
+    /// A neighbour has come or gone.
+    is_urgent: bool,
     refusals: Refusals,
 }
 
@@ -214,7 +217,9 @@ impl Driver {
                     self.status.send_replace(Arc::new(self.engine.status()));
                 }
             }
-            if self.is_news && !soon {
+            if std::mem::take(&mut self.is_urgent) {
+                look.reset_immediately();
+            } else if self.is_news && !soon {
                 look.reset_after(STATUS_SOON);
                 soon = true;
             }
@@ -282,8 +287,8 @@ impl Driver {
                     self.is_news = true;
                     self.untold.insert(to, way);
                 }
-                // Who shares flows out over links is to know soon.
-                Action::Reach(..) => self.is_news = true,
+                // Who shares flows out over links is to know at once.
+                Action::Reach(..) => self.is_urgent = true,
                 Action::Refused(refusal) => self.refusals.tell(&refusal, now),
             }
         }

@@ -14,7 +14,7 @@ use hextet_lab::{Lab, Node, Process};
 use hextet_types::Prefix;
 use serde::Deserialize;
 
-use super::lan;
+use super::{lan, uplinks};
 use crate::check::{expect, wait_for};
 
 /// How long its program may take to answer.
@@ -161,9 +161,10 @@ impl Member {
             "directory = \"{0}/mesh\"\nsocket = \"{0}/mesh.sock\"\ntunnels = \"{0}/tunnels.sock\"\n",
             member.directory.display()
         );
-        let text = match lan::HERE.contains(&name) {
-            true => text + lan::CONFIG,
-            false => text,
+        let text = match name {
+            uplinks::HERE => text + uplinks::CONFIG,
+            name if lan::HERE.contains(&name) => text + lan::CONFIG,
+            _ => text,
         };
         let config = member.config();
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;

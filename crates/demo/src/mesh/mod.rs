@@ -7,6 +7,7 @@ mod member;
 mod reach;
 mod registry;
 mod rules;
+mod uplinks;
 mod wall;
 
 use std::{
@@ -127,6 +128,8 @@ impl Mesh {
         checks.look("relay-shown", || reach::relay_shown(m));
         checks.look("roaming", || reach::roaming(m));
         checks.look("direct-route-fails-over", || direct::fails_over(m));
+        checks.look("two-uplinks-sum", || uplinks::sum(m));
+        checks.look("uplink-lost", || uplinks::lost(m));
         checks.look("rules-deny", || rules::deny(m));
         checks.narrate("What is broken, and what it costs:");
         checks.look("agent-killed", || failure::agent_killed(self));
