@@ -12,6 +12,7 @@ const END: Duration = Duration::from_secs(5);
 pub struct PingStream {
     process: Arc<Process>,
     from: usize,
+    interval: Duration,
 }
 
 /// What became of a stream.
@@ -21,7 +22,7 @@ pub struct PingReport {
     pub sent: u64,
     /// Requests answered.
     pub received: u64,
-    /// The longest time from one answer to the next.
+    /// The longest time without an answer: from one to the next, or to the end.
     pub longest_gap: Duration,
 }
 
@@ -46,16 +47,17 @@ impl Lab {
         target: &str,
         interval: Duration,
     ) -> Result<PingStream, Error> {
-        let interval = format!("{:.3}", interval.as_secs_f64());
+        let seconds = format!("{:.3}", interval.as_secs_f64());
         let mut command = std::process::Command::new("ping");
         command
-            .args(["-n", "-D", "-i", &interval, target])
+            .args(["-n", "-D", "-i", &seconds, target])
             .env("LC_ALL", "C");
         let from = std::fs::metadata(self.node_directory(node.name()).join(format!("{name}.log")))
             .map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX));
         Ok(PingStream {
             process: self.spawn(node, name, &mut command)?,
             from,
+            interval,
         })
     }
 }
@@ -63,7 +65,8 @@ impl Lab {
 impl PingStream {
     /// The answers so far.
     pub fn received(&self) -> u64 {
-        read(self.process.log().get(self.from..).unwrap_or_default()).received
+        let log = self.process.log();
+        read(log.get(self.from..).unwrap_or_default(), self.interval).received
     }
 
     /// Ends the stream and counts.
@@ -91,13 +94,13 @@ impl PingStream {
                 log: log.to_owned(),
             });
         }
-        Ok(read(log))
+        Ok(read(log, self.interval))
     }
 }
 
 /// Reads what `ping -D` prints: `[1700000000.123456] 64 bytes from … icmp_seq=7 …`, and at the end
 /// `12 packets transmitted, 11 received, …`.
-fn read(log: &str) -> PingReport {
+fn read(log: &str, interval: Duration) -> PingReport {
     let mut report = PingReport::default();
     let mut before: Option<f64> = None;
     let mut last_answered = 0;
@@ -115,6 +118,10 @@ fn read(log: &str) -> PingReport {
     // The last request may have been answered after ping stopped listening.
     let under_way = report.sent > 0 && report.sent & 0xffff == (last_answered + 1) & 0xffff;
     report.sent -= u64::from(under_way);
+    // Numbers begin anew behind 65,535.
+    let silent = (report.sent & 0xffff).wrapping_sub(last_answered) & 0xffff;
+    let silent = u32::try_from(silent.min(report.lost())).unwrap_or(u32::MAX);
+    report.longest_gap = report.longest_gap.max(interval * silent);
     report
 }
 
@@ -132,6 +139,7 @@ fn sequence(line: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_millis(10);
     const HEAD: &str = "PING ::1(::1) 56 data bytes\n\
         [10.000] 64 bytes from ::1: icmp_seq=1 ttl=64 time=0.02 ms\n\
         [10.500] 64 bytes from ::1: icmp_seq=3 ttl=64 time=0.02 ms\n\
@@ -140,19 +148,24 @@ mod tests {
 
     #[test]
     fn answers_losses_and_gaps() {
-        let report = read(&format!(
-            "{HEAD}5 packets transmitted, 2 received, 60% packet loss\n"
-        ));
+        let log = format!("{HEAD}5 packets transmitted, 2 received, 60% packet loss\n");
+        let report = read(&log, Duration::from_millis(100));
         assert_eq!((report.sent, report.received, report.lost()), (5, 2, 3));
         assert_eq!(report.longest_gap, Duration::from_millis(500));
+        let slower = read(&log, Duration::from_millis(400));
+        assert_eq!(slower.longest_gap, Duration::from_millis(800), "to the end");
+        let none = read(
+            "9 packets transmitted, 0 received, 100% packet loss\n",
+            INTERVAL,
+        );
+        assert_eq!(none.longest_gap, INTERVAL * 9);
     }
 
     #[test]
     fn the_one_under_way_at_the_end_is_not_lost() {
-        let report = read(&format!(
-            "{HEAD}4 packets transmitted, 2 received, 60% packet loss\n"
-        ));
+        let log = format!("{HEAD}4 packets transmitted, 2 received, 60% packet loss\n");
+        let report = read(&log, INTERVAL);
         assert_eq!((report.sent, report.lost()), (3, 1));
-        assert_eq!(read(""), PingReport::default());
+        assert_eq!(read("", INTERVAL), PingReport::default());
     }
 }

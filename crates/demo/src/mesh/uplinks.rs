@@ -60,13 +60,11 @@ pub fn lost(m: &Mesh) -> Result<String> {
         m.lab.break_link(HERE, uplink, Fault::Silence)?;
         thread::sleep(LOOKED);
         let gap = longest(finish(streams)?);
-        let left = shares(two, other, 1);
         let streams = m.streams(&pairs)?;
         m.lab.mend_link(HERE, uplink)?;
         wait_for(MEETING, || shares(two, other, 2))?;
         thread::sleep(LOOKED);
         let back = longest(finish(streams)?);
-        left?;
         expect(
             gap.max(back) <= REROUTE,
             format!("{uplink}: {gap:?} without an answer, {back:?} when it came back"),

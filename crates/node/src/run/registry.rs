@@ -23,7 +23,7 @@ use super::Runner;
 
 /// From one wait for news to the next; to that after the registry was away; where others wait instead.
 const SOON: Duration = Duration::from_secs(1);
-const AWAY: Duration = Duration::from_secs(5);
+const AWAY: Duration = Duration::from_secs(2);
 const LATER: Duration = Duration::from_secs(60);
 /// Answers that wait.
 const ANSWERS: usize = 8;
