@@ -24,7 +24,7 @@ use hextet_babel::{
 };
 use hextet_kernel::filter::{Filter, Table};
 use hextet_mesh::{
-    certificate::{Certificate, Class, NodeId},
+    certificate::{Certificate, Class},
     node::{Action, Event, Node, PORT, Setup, Strand, home_of},
     topology,
 };
@@ -131,8 +131,6 @@ struct Runner {
     /// Distances as the node was told.
     distances: BTreeMap<Prefix, Metric>,
     tunnels: BTreeMap<Strand, Tunnel>,
-    /// How many routes leave by tunnels with a node, as the node was told.
-    routes: BTreeMap<NodeId, usize>,
     sharing: strands::Sharing,
     segments: Segments,
     neighbours: lan::Neighbours,
@@ -197,7 +195,6 @@ impl Runner {
             babel: babel.status.borrow().clone(),
             distances: BTreeMap::new(),
             tunnels: BTreeMap::new(),
-            routes: BTreeMap::new(),
             sharing: strands::Sharing::default(),
             segments,
             neighbours: lan::Neighbours::default(),

@@ -193,7 +193,7 @@ impl Runner {
                 tunnel.routes = Some(link.routes);
             }
         }
-        let told = std::mem::replace(&mut self.routes, routes.clone());
+        let told = std::mem::replace(&mut self.sharing.routes, routes.clone());
         for (node, count) in routes {
             if told.get(&node) != Some(&count) {
                 self.tell(Event::Routes(node, count)).await?;

@@ -27,6 +27,8 @@ pub(super) struct Sharing {
     weights: BTreeMap<NodeId, (Vec<u8>, Time)>,
     bundles: BTreeMap<LinkId, Vec<Share>>,
     tells_apart: bool,
+    /// How many routes leave by tunnels with a node, as the node was told.
+    pub(super) routes: BTreeMap<NodeId, usize>,
 }
 
 impl Runner {
