@@ -28,7 +28,7 @@ use crate::{
     mac::Key,
     neighbour::{Neighbour, Peer},
     number::{Metric, RouterId, Seqno},
-    packet::Destination,
+    packet::{Class, Destination},
     random::Random,
     source::Sources,
     table::{Entry, Way},
@@ -57,6 +57,9 @@ pub enum Event {
     /// It costs so much more than its kind does, for both ends, from now on: nothing again, at 0. What is to be closed is left by all that
     /// has another way first ([`Metric::DRAIN`], [`LinkStatus::routes`]).
     LinkCost(LinkId, Metric),
+    /// To send many packets by a link costs so much from now on, for destinations of that class: the less, the more it carries. The other end
+    /// says what the way back costs.
+    LinkCarries(LinkId, Metric),
     /// A datagram has come to [`PORT`](crate::PORT).
     Datagram {
         /// On that link.
@@ -185,6 +188,8 @@ struct Running {
     link: Link,
     /// What it costs besides.
     extra: Metric,
+    /// What it costs to send many packets.
+    many: Metric,
     hello: Seqno,
     counter: Counter,
     /// When the last one was sent.
@@ -194,6 +199,16 @@ struct Running {
     traffic: Traffic,
     /// Whether anybody tells of its traffic.
     is_watched: bool,
+}
+
+/// What a link costs many packets of which nobody has said how much it carries.
+const UNKNOWN: Metric = Metric(200);
+
+impl Running {
+    fn cost_of_many(&self) -> Metric {
+        let dearest = Metric::INFINITE.0 - 1;
+        Metric(self.many.plus(self.extra).0.clamp(1, dearest))
+    }
 }
 
 /// A node.
@@ -254,6 +269,7 @@ impl Engine {
             Event::LinkDown(id) => self.link_down(id, now),
             Event::LinkDead(id) => self.link_dead(id, now),
             Event::LinkCost(id, extra) => self.link_cost(id, extra, now),
+            Event::LinkCarries(id, cost) => self.link_carries(id, cost, now),
             Event::Datagram {
                 link,
                 from,
@@ -308,6 +324,7 @@ impl Engine {
         let running = self.links.entry(id).or_insert(Running {
             link: link.clone(),
             extra: Metric::ZERO,
+            many: UNKNOWN,
             hello,
             counter: Counter::new(index),
             hello_at: None,
@@ -466,6 +483,42 @@ impl Engine {
     fn cost(&self, peer: Peer) -> Metric {
         let neighbour = self.neighbours.get(&peer);
         neighbour.map_or(Metric::INFINITE, Neighbour::cost)
+    }
+
+    /// What it costs to send to a destination by that neighbour: it goes by the destination's class.
+    fn cost_to(&self, peer: Peer, to: Destination) -> Metric {
+        let cost = self.cost(peer);
+        match to.class() {
+            Class::Latency => cost,
+            Class::Throughput if cost.is_infinite() => cost,
+            Class::Throughput => {
+                let running = self.links.get(&peer.link);
+                running.map_or(Metric::INFINITE, Running::cost_of_many)
+            }
+        }
+    }
+
+    /// How much a link carries has been found out anew.
+    fn link_carries(&mut self, id: LinkId, cost: Metric, now: Time) {
+        let Some(running) = self.links.get_mut(&id) else {
+            self.refuse(Refusal::NoLink(id));
+            return;
+        };
+        let before = std::mem::replace(&mut running.many, cost);
+        if before == cost {
+            return;
+        }
+        for peer in self.peers_on(id) {
+            let neighbour = self.neighbours.get(&peer);
+            let all = neighbour.map(|neighbour| neighbour.destinations.clone());
+            let all = all.unwrap_or_default().into_iter();
+            for to in all.filter(|to| to.class() == Class::Throughput) {
+                self.choose(to, now);
+                if cost > before {
+                    self.seek_better(to, now);
+                }
+            }
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal) {

@@ -156,7 +156,7 @@ impl Engine {
             return Some(peer);
         }
         let cost = |peer: Peer| match is_of(&peer) {
-            true => self.cost(peer),
+            true => self.cost_to(peer, to),
             false => Metric::INFINITE,
         };
         entry.best_unfeasible(Some(not), cost).map(|(peer, _)| peer)
@@ -164,7 +164,7 @@ impl Engine {
 
     /// There is no way left: a newer number of whatever is nearest would help.
     pub(super) fn starve(&mut self, to: Destination, now: Time) {
-        let cost = |peer| self.cost(peer);
+        let cost = |peer| self.cost_to(peer, to);
         let best = (self.table.get(&to)).and_then(|entry| entry.best_unfeasible(None, cost));
         if let Some((peer, route)) = best {
             self.ask_newer(to, peer, route.router_id, now);
@@ -178,7 +178,7 @@ impl Engine {
                 Choice::Own => return None,
                 Choice::Via(peer) => peer,
             };
-            entry.best_unfeasible(Some(not), |peer| self.cost(peer))
+            entry.best_unfeasible(Some(not), |peer| self.cost_to(peer, to))
         });
         if let Some((peer, route)) = best
             && self.is_better(to, peer, route)
@@ -253,7 +253,7 @@ impl Engine {
         pending.tries = Some(tries + 1);
         let of_origin = |entry: &Entry| {
             let cost = |peer: Peer| match entry.routes.get(&peer) {
-                Some(route) if route.router_id == router_id => self.cost(peer),
+                Some(route) if route.router_id == router_id => self.cost_to(peer, to),
                 _ => Metric::INFINITE,
             };
             entry.best_unfeasible(None, cost)

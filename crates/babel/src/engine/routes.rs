@@ -108,7 +108,7 @@ impl Engine {
 
     /// Whether a route that may not be taken would be worth it.
     pub(super) fn is_better(&self, to: Destination, peer: Peer, route: Route) -> bool {
-        let through = route.distance.metric.plus(self.cost(peer));
+        let through = route.distance.metric.plus(self.cost_to(peer, to));
         let present = self.told_of(to).map(|told| told.distance.metric);
         present.is_some_and(|present| through.0 < present.0 - present.0 / WORSE)
     }
@@ -168,7 +168,7 @@ impl Engine {
         if !self.config.transit && matches!(entry.choice, Some(Choice::Via(_))) {
             return None;
         }
-        entry.to_tell(own, |peer| self.cost(peer))
+        entry.to_tell(own, |peer| self.cost_to(peer, to))
     }
 
     /// Chooses, and lets all know for whom it makes a difference.
@@ -176,7 +176,7 @@ impl Engine {
         let Some(entry) = self.table.get(&to) else {
             return;
         };
-        let choice = entry.best(to, &self.sources, |peer| self.cost(peer));
+        let choice = entry.best(to, &self.sources, |peer| self.cost_to(peer, to));
         let had_choice = entry.choice.is_some();
         let hold = match (choice, &entry.hold) {
             (Some(_), _) => None,

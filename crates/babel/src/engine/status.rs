@@ -148,7 +148,7 @@ impl Engine {
             via: Some((peer.link, route.next_hop)),
             router_id: route.router_id,
             seqno: route.distance.seqno,
-            metric: route.distance.metric.plus(self.cost(*peer)),
+            metric: route.distance.metric.plus(self.cost_to(*peer, to)),
             is_feasible: (self.sources).is_feasible(to, route.router_id, route.distance),
             is_chosen: entry.choice == Some(Choice::Via(*peer)),
         });

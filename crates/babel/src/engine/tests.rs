@@ -1,5 +1,6 @@
 //! A node among others, who say what the test wants.
 
+mod classes;
 mod lasting;
 mod pairs;
 

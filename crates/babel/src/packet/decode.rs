@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use hextet_types::{Family, Prefix, octets::Reader};
 
 use super::{
-    Destination, Echo, MAX_INDEX_LEN, MAX_NONCE_LEN, Tlv, Update,
+    Class, Destination, Echo, MAX_INDEX_LEN, MAX_NONCE_LEN, Tlv, Update,
     address::{self, Encoding},
     kind,
-    subtlv::{self, SOURCE_PREFIX, START, TIMESTAMP},
+    subtlv::{self, CLASS, SOURCE_PREFIX, START, THROUGHPUT, TIMESTAMP},
 };
 use crate::{
     config::Start,
@@ -240,18 +240,27 @@ fn end_of(prefix: Prefix) -> [u8; 8] {
 
 /// Of what is left, the sub-TLV of that type, if there is one and all is well.
 fn subtlvs<'a>(octets: &mut Reader<'a>, wanted: u8) -> Option<Option<&'a [u8]>> {
-    subtlv::find(octets.rest(), wanted).ok()
+    let [found] = subtlv::find(octets.rest(), [wanted]).ok()?;
+    Some(found)
 }
 
-/// With the source prefix that follows, if one does.
+/// With the source prefix and the class that follow, if they do.
 fn destination(prefix: Prefix, octets: &mut Reader<'_>) -> Option<Destination> {
-    let Some(body) = subtlvs(octets, SOURCE_PREFIX)? else {
-        return Some(Destination::of(prefix));
+    let [source, class] = subtlv::find(octets.rest(), [SOURCE_PREFIX, CLASS]).ok()?;
+    let to = match source {
+        None => Destination::of(prefix),
+        Some(body) => {
+            let mut body = Reader::new(body);
+            let len = body.u8().filter(|len| *len > 0)?;
+            let source = address::read_prefix(prefix.family(), len, 0, None, &mut body)?;
+            Destination::from_source(prefix, source).ok()?
+        }
     };
-    let mut body = Reader::new(body);
-    let len = body.u8().filter(|len| *len > 0)?;
-    let source = address::read_prefix(prefix.family(), len, 0, None, &mut body)?;
-    Destination::from_source(prefix, source).ok()
+    match class {
+        None => Some(to),
+        Some([THROUGHPUT]) => Some(to.in_class(Class::Throughput)),
+        Some(_) => None,
+    }
 }
 
 fn ack_request(octets: &mut Reader<'_>) -> Option<Tlv> {

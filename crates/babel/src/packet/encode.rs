@@ -9,11 +9,11 @@ use hextet_types::{
 use thiserror::Error;
 
 use super::{
-    Destination, Echo, HEADER_LEN, MAGIC, Tlv, Update, VERSION,
+    Class, Destination, Echo, HEADER_LEN, MAGIC, Tlv, Update, VERSION,
     address::{self, Encoding},
     decode::{DEFAULT_PREFIX, State, UNICAST},
     kind,
-    subtlv::{SOURCE_PREFIX, START, TIMESTAMP},
+    subtlv::{CLASS, SOURCE_PREFIX, START, THROUGHPUT, TIMESTAMP},
 };
 use crate::{
     config::Start,
@@ -117,7 +117,7 @@ impl Writer {
                 out.extend([encoding.octet(), to.map_or(0, |to| to.prefix().len())]);
                 if let Some(to) = to {
                     address::put_prefix(out, to.prefix(), 0);
-                    put_source(out, *to);
+                    put_rest(out, *to);
                 }
             }),
             Tlv::SeqnoRequest {
@@ -131,7 +131,7 @@ impl Writer {
                 out.extend([*hop_count, 0]);
                 out.extend(router_id.octets());
                 address::put_prefix(out, to.prefix(), 0);
-                put_source(out, *to);
+                put_rest(out, *to);
             }),
             Tlv::PacketCounter { counter, index } => framed(out, kind::PC, |out| {
                 put_u32(out, *counter);
@@ -211,7 +211,7 @@ impl Writer {
             out.extend([encoding.octet(), flags, prefix.len(), omitted_octet]);
             put_numbers(out, interval, seqno, metric);
             address::put_prefix(out, prefix, omitted);
-            put_source(out, to);
+            put_rest(out, to);
         });
     }
 }
@@ -262,9 +262,12 @@ fn put_numbers(out: &mut Vec<u8>, interval: Interval, seqno: Seqno, metric: Metr
     }
 }
 
-fn put_source(out: &mut Vec<u8>, to: Destination) {
+fn put_rest(out: &mut Vec<u8>, to: Destination) {
     if let Some(source) = to.source() {
         framed(out, SOURCE_PREFIX, |out| put_prefix(out, source));
+    }
+    if to.class() == Class::Throughput {
+        framed(out, CLASS, |out| out.push(THROUGHPUT));
     }
 }
 

@@ -53,11 +53,22 @@ mod kind {
     pub const CHALLENGE_REPLY: u8 = 19;
 }
 
-/// Where packets go: all addresses of a prefix, or those packets to it that come from another prefix (RFC 9079).
+/// What packets want of their way. Each class has routes of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// To be there soon: all packets, unless something else is said.
+    #[default]
+    Latency,
+    /// To be many.
+    Throughput,
+}
+
+/// Where packets go: all addresses of a prefix, or those packets to it that come from another prefix (RFC 9079); of one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
     prefix: Prefix,
     source: Option<Prefix>,
+    class: Class,
 }
 
 /// Prefixes of two families.
@@ -74,6 +85,7 @@ impl Destination {
         Destination {
             prefix,
             source: None,
+            class: Class::Latency,
         }
     }
 
@@ -90,7 +102,20 @@ impl Destination {
             });
         }
         let source = (!source.is_default()).then_some(source);
-        Ok(Destination { prefix, source })
+        Ok(Destination {
+            source,
+            ..Destination::of(prefix)
+        })
+    }
+
+    /// The same, for packets of that class.
+    pub const fn in_class(self, class: Class) -> Destination {
+        Destination { class, ..self }
+    }
+
+    /// For which packets.
+    pub const fn class(self) -> Class {
+        self.class
     }
 
     /// Where to.

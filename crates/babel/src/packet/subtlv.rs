@@ -11,22 +11,25 @@ pub const TIMESTAMP: u8 = 3;
 pub const START: u8 = 112;
 /// RFC 9079 §5.1.
 pub const SOURCE_PREFIX: u8 = 128;
+/// Experimental (RFC 8966 §5): one octet, 1 for [`Class::Throughput`](super::Class::Throughput). Who does not know it leaves the whole TLV out.
+pub const CLASS: u8 = 240;
+pub const THROUGHPUT: u8 = 1;
 const MANDATORY: u8 = 0x80;
 
-/// The first that is of the type asked for.
+/// The first of each type that is asked for.
 ///
 /// # Errors
 ///
 /// One must be understood and is not, or is there twice; or they can't be read.
-pub fn find(octets: &[u8], wanted: u8) -> Result<Option<&[u8]>, ()> {
+pub fn find<const N: usize>(octets: &[u8], wanted: [u8; N]) -> Result<[Option<&[u8]>; N], ()> {
     let mut walk = Walk::new(octets);
-    let mut found = None;
+    let mut found = [None; N];
     for (kind, body) in walk.by_ref() {
-        let is_first = kind == wanted && found.is_none();
-        if is_first {
-            found = Some(body);
-        } else if kind & MANDATORY != 0 {
-            return Err(());
+        let place = wanted.iter().position(|wanted| *wanted == kind);
+        match place.and_then(|place| found.get_mut(place)) {
+            Some(free @ None) => *free = Some(body),
+            _ if kind & MANDATORY != 0 => return Err(()),
+            _ => {}
         }
     }
     if walk.is_torn() { Err(()) } else { Ok(found) }

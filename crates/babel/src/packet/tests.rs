@@ -239,6 +239,23 @@ fn what_is_ignored_still_holds_for_those_after_it() {
 }
 
 #[test]
+fn a_class_has_to_be_known() {
+    let to = to("2001:db8::/48").in_class(Class::Throughput);
+    let request = [9, 11, 2, 48, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 240, 1, 1];
+    assert_both_ways(&[Tlv::RouteRequest(Some(to))], &request);
+    for (place, wrong) in [(12, 0), (12, 2), (10, 241)] {
+        let mut octets = request;
+        octets[place] = wrong;
+        let decoded = body(&octets);
+        assert_eq!((decoded.tlvs.len(), decoded.ignored), (0, 1), "{octets:?}");
+    }
+    let twice = [&request[..10], &[240, 1, 1, 240, 1, 1]].concat();
+    let mut twice = twice;
+    twice[1] = 14;
+    assert_eq!(body(&twice).ignored, 1);
+}
+
+#[test]
 fn what_is_malformed_is_left_out_and_the_rest_is_not() {
     let ack = [3, 2, 0, 9];
     let malformed: [&[u8]; 22] = [
@@ -334,9 +351,11 @@ fn any_prefix() -> impl Strategy<Value = Prefix> {
 }
 
 fn any_destination() -> impl Strategy<Value = Destination> {
-    (any_prefix(), option::of(any_prefix())).prop_map(|(prefix, source)| {
+    let parts = (any_prefix(), option::of(any_prefix()), any::<bool>());
+    parts.prop_map(|(prefix, source, is_many)| {
         let from = source.map(|source| Destination::from_source(prefix, source));
-        from.and_then(Result::ok).unwrap_or(Destination::of(prefix))
+        let to = from.and_then(Result::ok).unwrap_or(Destination::of(prefix));
+        to.in_class([Class::Latency, Class::Throughput][usize::from(is_many)])
     })
 }
 
