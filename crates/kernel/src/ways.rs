@@ -26,6 +26,13 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWRULE: u16 = 32;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FRA_PROTOCOL: u16 = 21;
+const FR_ACT_TO_TBL: u8 = 1;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const NEXT_HOP_HEADER: usize = 8;
@@ -52,9 +59,35 @@ const RT_TABLE_MAIN: u8 = 254;
 /// The loopback interface, in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// A route of the main table.
+/// Of packets that are many: the bit of their marks, and the table of their routes. Who is in that class is said by who marks them.
+pub const MANY: u32 = 0x0200_0000;
+const MANY_TABLE: u32 = 0x6878;
+/// Of the rule that leads there, before the main table's.
+const MANY_RULE: u32 = 32_000;
+
+/// For which packets a route is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// All.
+    Main,
+    /// Those that bear the mark [`MANY`].
+    Many,
+}
+
+impl Table {
+    const fn number(self) -> u32 {
+        match self {
+            Table::Main => RT_TABLE_MAIN as u32,
+            Table::Many => MANY_TABLE,
+        }
+    }
+}
+
+/// A route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
+    /// For which packets.
+    pub table: Table,
     /// Where to.
     pub to: Prefix,
     /// From where, if that matters (RFC 9079): IPv6 alone.
@@ -108,12 +141,12 @@ pub struct Taken {
 }
 
 /// What tells one route from another.
-pub type Key = (Prefix, Option<Prefix>, u32);
+pub type Key = (Table, Prefix, Option<Prefix>, u32);
 
 impl Route {
     /// See [`Key`].
     pub const fn key(&self) -> Key {
-        (self.to, self.from, self.metric)
+        (self.table, self.to, self.from, self.metric)
     }
 }
 
@@ -205,15 +238,45 @@ impl Ways {
     /// Those that the kernel refused, each named; all others are gone.
     pub fn delete(&mut self, routes: &[Key]) -> Result<(), Vec<Error>> {
         let mut batch = Batch::default();
-        for (to, from, metric) in routes {
-            let header = header(*to, *from, RT_SCOPE_NOWHERE, 0);
+        for key in routes {
+            let (_, to, from, _) = *key;
+            let header = header(to, from, RT_SCOPE_NOWHERE, 0);
             let mut message = batch.message(RTM_DELROUTE, 0, &header);
-            identity(&mut message, *to, *from, *metric);
+            identity(&mut message, *key);
         }
         self.request(batch, |index| match routes.get(index) {
-            Some((to, ..)) => format!("delete the route to {to}"),
+            Some((_, to, ..)) => format!("delete the route to {to}"),
             None => "delete a route".to_owned(),
         })
+    }
+
+    /// Packets that bear the mark [`MANY`] go by the routes of [`Table::Many`], where there are such.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn part(&mut self) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        for family in Family::BOTH {
+            let mut header = [0; ROUTE_HEADER];
+            (header[0], header[7]) = (af(family), FR_ACT_TO_TBL);
+            let how = flags::CREATE | flags::EXCL;
+            let mut message = batch.message(RTM_NEWRULE, how, &header);
+            message
+                .ne32(FRA_PRIORITY, MANY_RULE)
+                .ne32(FRA_FWMARK, MANY)
+                .ne32(FRA_FWMASK, MANY)
+                .ne32(FRA_TABLE, MANY_TABLE)
+                .octet(FRA_PROTOCOL, MESH_PROTOCOL);
+        }
+        let outcome = self.0.request(&mut batch)?;
+        let refused = outcome
+            .into_iter()
+            .find(|(_, refusal)| refusal.errno != libc::EEXIST);
+        match refused {
+            Some((_, refusal)) => Err(refusal.of("part packets by their mark")),
+            None => Ok(()),
+        }
     }
 
     /// The loopback interface has these addresses, and no others with the number.
@@ -304,11 +367,14 @@ fn read_taken(answer: &Answer<'_>) -> Option<Taken> {
 
 fn read_route(answer: &Answer<'_>) -> Option<Route> {
     let head = answer.payload.get(..ROUTE_HEADER)?;
-    if answer.kind != RTM_NEWROUTE || head[5] != MESH_PROTOCOL || head[4] != RT_TABLE_MAIN {
+    if answer.kind != RTM_NEWROUTE || head[5] != MESH_PROTOCOL {
         return None;
     }
     let family = family(head[0])?;
     let attrs = Attrs::after(answer.payload, ROUTE_HEADER);
+    let number = attrs.get(RTA_TABLE).and_then(ne32)?;
+    let mut tables = [Table::Main, Table::Many].into_iter();
+    let table = tables.find(|table| table.number() == number)?;
     let prefix = |attr: u16, len: u8| {
         let address = match attrs.get(attr) {
             Some(value) => addr(value)?,
@@ -327,6 +393,7 @@ fn read_route(answer: &Answer<'_>) -> Option<Route> {
         _ => Hop::Unreachable,
     };
     Some(Route {
+        table,
         to: prefix(RTA_DST, head[1])?,
         from: match head[2] {
             0 => None,
@@ -370,7 +437,7 @@ fn put(batch: &mut Batch, route: &Route) {
     };
     let header = header(route.to, route.from, 0, kind);
     let mut message = batch.message(RTM_NEWROUTE, flags::CREATE | flags::REPLACE, &header);
-    identity(&mut message, route.to, route.from, route.metric);
+    identity(&mut message, route.key());
     if let Some(source) = route.source {
         message.addr(RTA_PREFSRC, source);
     }
@@ -411,17 +478,16 @@ fn header(to: Prefix, from: Option<Prefix>, scope: u8, kind: u8) -> [u8; ROUTE_H
     header[0] = af(to.family());
     header[1] = to.len();
     header[2] = from.map_or(0, |from| from.len());
-    header[4] = RT_TABLE_MAIN;
     header[5] = MESH_PROTOCOL;
     header[6] = scope;
     header[7] = kind;
     header
 }
 
-fn identity(message: &mut Message<'_>, to: Prefix, from: Option<Prefix>, metric: u32) {
+fn identity(message: &mut Message<'_>, (table, to, from, metric): Key) {
     message
         .addr(RTA_DST, to.addr())
-        .ne32(RTA_TABLE, RT_TABLE_MAIN.into())
+        .ne32(RTA_TABLE, table.number())
         .ne32(RTA_PRIORITY, metric);
     if let Some(from) = from {
         message.addr(RTA_SRC, from.addr());

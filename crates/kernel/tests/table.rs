@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use hextet_kernel::Scope;
 use hextet_model::state::{
     Chain, ChainHook, CmpOp, CtDirection, CtState, DynOp, Element, Field, Hook, Key, KeyPart,
-    KeyType, Limit, LimitUnit, Limiter, LimiterRate, Lookup, NatEnd, NatRange, Netns, NftRule,
-    Object, PktType, Policy, Set, Statement, Value, Verdict, table_text,
+    KeyType, Limit, LimitUnit, Limiter, LimiterRate, Lookup, MANGLE, NatEnd, NatRange, Netns,
+    NftRule, Object, PktType, Policy, Set, Statement, Value, Verdict, table_text,
 };
 use hextet_types::{Family, Mac};
 use support::{Host, isolated, name, run, states, try_run};
@@ -78,6 +78,25 @@ fn leads(set: &str, key: Value, limiter: &str) -> Object {
     data_element(set, vec![key], vec![Value::Limiter(limiter.into())])
 }
 
+/// In a chain of type `route`.
+fn by_code_point() -> Vec<NftRule> {
+    let marked = |family, mask: &[u8], value| {
+        let (value_of_mark, mask_of_mark) = (0x0200_0000, 0x0200_0000);
+        rule(vec![
+            compare(Field::NfProto, Value::Family(family)),
+            Statement::Compare(masked(Field::Dscp(family), mask), CmpOp::Eq, value),
+            Statement::SetMark {
+                value: value_of_mark,
+                mask: mask_of_mark,
+            },
+        ])
+    };
+    vec![
+        marked(Family::V4, &[0xfc], Value::U8(10 << 2)),
+        marked(Family::V6, &[0x0f, 0xc0], Value::Port(10 << 6)),
+    ]
+}
+
 /// Limits by maps, and code points.
 fn limited() -> Vec<Object> {
     let octets = LimiterRate::Octets(1_250_000, 65_536);
@@ -108,6 +127,7 @@ fn limited() -> Vec<Object> {
         leads("limit-octets", port(1), "l1"),
         leads("limit-packets", addr("10.0.0.1"), "l2"),
         chain("limits", hook(Hook::Forward, 10), limits),
+        chain("many", hook(Hook::Output, MANGLE), by_code_point()),
     ]
 }
 

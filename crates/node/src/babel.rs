@@ -55,6 +55,8 @@ pub enum Order {
     Dead(LinkId),
     /// It costs so much more than its kind does, from now on.
     Cost(LinkId, Metric),
+    /// For packets that are many it costs so much.
+    Carries(LinkId, Metric),
     /// When something was sent through it last, and when something came, as whoever holds the tunnel knows.
     Traffic(LinkId, Option<Time>, Option<Time>),
     /// Others are told of a destination.
@@ -241,6 +243,7 @@ impl Driver {
             }
             Order::Dead(id) => Event::LinkDead(id),
             Order::Cost(id, extra) => Event::LinkCost(id, extra),
+            Order::Carries(id, cost) => Event::LinkCarries(id, cost),
             Order::Traffic(id, sent, heard) => Event::Traffic(id, sent, heard),
             Order::Originate(to, metric) => Event::Originate(to, metric),
             Order::Withdraw(to) => Event::Withdraw(to),

@@ -10,8 +10,8 @@ use hextet_types::Time;
 const WINDOW: Duration = Duration::from_secs(2);
 /// A link is full when a round trip takes so much longer than it may.
 const QUEUE: Duration = Duration::from_millis(5);
-/// How long it takes to forget half of what was seen.
-const HALF_LIFE: Duration = Duration::from_secs(600);
+/// For so long, to twice as long, it counts what was seen.
+const HALF: Duration = Duration::from_secs(1_800);
 /// The best link's weight.
 const FULL: f64 = 16.0;
 
@@ -19,8 +19,9 @@ const FULL: f64 = 16.0;
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     sent: VecDeque<(Time, u64)>,
-    /// Octets per second, and when that was seen.
-    seen: Option<(f64, Time)>,
+    /// The most octets per second since that time, and in the half before.
+    most: Option<(f64, Time)>,
+    most_before: Option<f64>,
 }
 
 impl Meter {
@@ -42,16 +43,27 @@ impl Meter {
             return;
         }
         let rate = octets.saturating_sub(before) as f64 / span.as_secs_f64();
-        if self.capacity(now).is_none_or(|known| rate > known) {
-            self.seen = Some((rate, now));
+        self.forget(now);
+        let since = self.most.map_or(now, |(_, since)| since);
+        let most = self.most.map_or(rate, |(most, _)| most.max(rate));
+        self.most = Some((most, since));
+    }
+
+    fn forget(&mut self, now: Time) {
+        if let Some((most, since)) = self.most
+            && now >= since + HALF
+        {
+            self.most_before = (now < since + 2 * HALF).then_some(most);
+            self.most = None;
         }
     }
 
-    /// Octets per second; none where it was never full.
-    fn capacity(&self, now: Time) -> Option<f64> {
-        let (rate, at) = self.seen?;
-        let age = now.saturating_since(at).as_secs_f64() / HALF_LIFE.as_secs_f64();
-        Some(rate * 0.5_f64.powf(age))
+    /// Octets per second; none where it was not full for long.
+    pub fn capacity(&self, now: Time) -> Option<f64> {
+        let (most, since) = self.most?;
+        let before = self.most_before.filter(|_| now < since + HALF);
+        let last = (now < since + 2 * HALF).then_some(most);
+        last.into_iter().chain(before).reduce(f64::max)
     }
 }
 
@@ -99,9 +111,13 @@ mod tests {
         // What is less, later, may be all that there was to send.
         run(&mut other, 2_000_000, SLOW, 30);
         assert_eq!(both(&one, &other, 40), [4, 16]);
-        // One link is forgotten by half before the other.
-        run(&mut one, 1_000_000, SLOW, 1_210);
-        assert_eq!(both(&one, &other, 1_220), [16, 16]);
+        // Unless there is never more.
+        for begin in [2_000, 4_000, 6_000] {
+            run(&mut other, 2_000_000, SLOW, begin);
+            run(&mut one, 1_000_000, SLOW, begin);
+        }
+        assert_eq!(both(&one, &other, 6_010), [8, 16]);
+        assert_eq!(both(&one, &other, 16_000), [16, 16], "long ago");
     }
 
     #[test]

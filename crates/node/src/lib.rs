@@ -8,6 +8,7 @@
 
 pub mod babel;
 mod capacity;
+mod classes;
 pub mod clock;
 pub mod config;
 pub mod control;

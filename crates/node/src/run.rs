@@ -20,12 +20,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use hextet_babel::{
-    LinkId, Start, engine::Status as BabelStatus, number::Metric, packet::Destination,
+    LinkId, Start,
+    engine::Status as BabelStatus,
+    number::Metric,
+    packet::{Class as PacketClass, Destination},
 };
 use hextet_kernel::filter::{Filter, Table};
 use hextet_mesh::{
     certificate::{Certificate, Class},
     node::{Action, Event, Node, PORT, Setup, Strand, home_of},
+    parameters::Parameters,
     topology,
 };
 use hextet_registry::clock::now as wall;
@@ -43,6 +47,7 @@ use self::registry::Answer;
 use crate::{
     babel,
     capacity::Meter,
+    classes,
     clock::Clock,
     config::{Config, port_of},
     control,
@@ -100,6 +105,8 @@ struct Tunnel {
     /// How many leave by it.
     routes: Option<usize>,
     meter: Meter,
+    /// Told to Babel: what it costs packets that are many.
+    carries: Option<Metric>,
 }
 
 /// What comes from elsewhere.
@@ -156,11 +163,7 @@ impl Runner {
             host::forward()?;
         }
         let network = identity.trust.parameters().body.clone();
-        let ways = Ways::open(&certificate, &network, &config.accept)?;
-        let start = match ways.has_earlier() {
-            true => Start::Resumed,
-            false => Start::Fresh,
-        };
+        let (ways, start) = open_ways(&certificate, &network, &config.accept)?;
         let babel = start_babel(clock, &certificate, start, &config.announce).await?;
         let inner = listen_inside(&certificate).await?;
         let place = Place {
@@ -358,6 +361,21 @@ impl Runner {
     }
 }
 
+/// The kernel's part, and whether an earlier run left something there.
+fn open_ways(
+    certificate: &Certificate,
+    network: &Parameters,
+    accept: &[Prefix],
+) -> Result<(Ways, Start)> {
+    let ways = Ways::open(certificate, network, accept)?;
+    Filter::open(classes::TABLE)?.replace(&classes::table())?;
+    let start = match ways.has_earlier() {
+        true => Start::Resumed,
+        false => Start::Fresh,
+    };
+    Ok((ways, start))
+}
+
 /// For letters that come by the mesh.
 async fn listen_inside(certificate: &Certificate) -> Result<UdpSocket> {
     let home = certificate.prefixes.first().copied().and_then(home_of);
@@ -382,8 +400,11 @@ async fn start_babel(
     let babel = babel::start(clock, babel::router_id(number), role)?;
     let own = certificate.prefixes.iter().chain(&certificate.ipv4);
     for prefix in own.chain(announce) {
-        let order = babel::Order::Originate(Destination::of(*prefix), Metric::ZERO);
-        babel.orders.send(order).await?;
+        for class in [PacketClass::Latency, PacketClass::Throughput] {
+            let to = Destination::of(*prefix).in_class(class);
+            let order = babel::Order::Originate(to, Metric::ZERO);
+            babel.orders.send(order).await?;
+        }
     }
     Ok(babel)
 }

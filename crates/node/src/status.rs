@@ -115,6 +115,8 @@ pub struct Route {
     pub to: Prefix,
     /// From where, if that matters.
     pub from: Option<Prefix>,
+    /// For which packets: all (`latency`), or those that are many (`throughput`).
+    pub class: String,
     /// By whom; by nobody, if it is here.
     pub via: Option<Hop>,
     /// A hundredth of a millisecond of a round trip each, and a little for each hop; 65535 for none.

@@ -9,8 +9,13 @@ use std::{
 };
 
 use anyhow::Result;
-use hextet_babel::{LinkId, Way, packet::Destination};
-use hextet_kernel::ways::{FIRST, Hop, Key, LAST, METRIC, Route, Share, Taken, Ways as Kernel};
+use hextet_babel::{
+    LinkId, Way,
+    packet::{Class, Destination},
+};
+use hextet_kernel::ways::{
+    FIRST, Hop, Key, LAST, METRIC, Route, Share, Table, Taken, Ways as Kernel,
+};
 use hextet_mesh::{certificate::Certificate, node::home_of, parameters::Parameters};
 use hextet_types::{Family, Prefix};
 use tracing::warn;
@@ -108,11 +113,13 @@ impl Ways {
         let sources = Sources::of(certificate);
         let own: Vec<IpAddr> = [sources.v6, sources.v4].into_iter().flatten().collect();
         kernel.own(&own)?;
+        kernel.part()?;
         let standing = kernel.routes()?.into_iter();
         let standing: BTreeMap<Key, Route> = standing.map(|route| (route.key(), route)).collect();
         let prefixes = certificate.prefixes.iter().chain(&certificate.ipv4);
         let wanted = prefixes.filter(|prefix| !prefix.is_host()).map(|prefix| {
             let route = Route {
+                table: Table::Main,
                 to: *prefix,
                 from: None,
                 metric: LAST,
@@ -150,7 +157,7 @@ impl Ways {
             if !self.is_welcome(to) {
                 continue;
             }
-            let key = (to.prefix(), to.source(), METRIC);
+            let key = (table(to), to.prefix(), to.source(), METRIC);
             match way {
                 Some(way) => {
                     self.chosen.insert(to, way);
@@ -161,7 +168,7 @@ impl Ways {
                     self.leave(key, &mut gone);
                 }
             }
-            if to.source().is_none() {
+            if to == Destination::of(to.prefix()) {
                 self.follow(to.prefix(), &mut set, &mut gone);
             }
         }
@@ -204,7 +211,7 @@ impl Ways {
     fn follow(&mut self, way: Prefix, set: &mut Vec<Route>, gone: &mut Vec<Key>) {
         let followers = self.taken_over.iter().filter(|(_, (of, _))| *of == way);
         let followers: Vec<Prefix> = followers.map(|(to, _)| *to).collect();
-        let way = self.wanted.get(&(way, None, METRIC)).cloned();
+        let way = self.wanted.get(&(Table::Main, way, None, METRIC)).cloned();
         let way = way.filter(|way| way.hop != Hop::Unreachable);
         for to in followers {
             match &way {
@@ -217,7 +224,7 @@ impl Ways {
                     };
                     self.want(route, set);
                 }
-                None => self.leave((to, None, FIRST), gone),
+                None => self.leave((Table::Main, to, None, FIRST), gone),
             }
         }
     }
@@ -232,7 +239,7 @@ impl Ways {
             }
             None => {
                 self.taken_over.remove(&to);
-                self.leave((to, None, FIRST), &mut gone);
+                self.leave((Table::Main, to, None, FIRST), &mut gone);
             }
         }
         self.apply(&set, &gone);
@@ -251,8 +258,9 @@ impl Ways {
 
     fn find_direct(&mut self) -> Result<Vec<direct::Route>, hextet_kernel::Error> {
         let mut ways: Vec<(Prefix, IpAddr)> = Vec::new();
-        for ((to, from, metric), route) in &self.wanted {
-            let is_way = from.is_none() && *metric == METRIC && route.hop != Hop::Unreachable;
+        for ((table, to, from, metric), route) in &self.wanted {
+            let is_plain = (*table, *from, *metric) == (Table::Main, None, METRIC);
+            let is_way = is_plain && route.hop != Hop::Unreachable;
             if is_way && let Some(first) = first(*to) {
                 ways.push((*to, first));
             }
@@ -329,6 +337,7 @@ impl Ways {
         };
         let source = self.sources.for_family(to.prefix().family());
         Route {
+            table: table(to),
             to: to.prefix(),
             from: to.source(),
             metric: METRIC,
@@ -340,6 +349,13 @@ impl Ways {
     fn is_welcome(&self, to: Destination) -> bool {
         let mut welcome = self.welcome.iter();
         welcome.any(|prefix| prefix.covers(to.prefix()))
+    }
+}
+
+const fn table(to: Destination) -> Table {
+    match to.class() {
+        Class::Latency => Table::Main,
+        Class::Throughput => Table::Many,
     }
 }
 

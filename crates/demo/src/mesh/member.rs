@@ -92,6 +92,8 @@ pub struct Direct {
 pub struct Route {
     /// Where to.
     pub to: Prefix,
+    /// For which packets.
+    pub class: String,
     /// By whom.
     pub via: Option<Hop>,
     /// Whether packets go this way.
@@ -124,8 +126,19 @@ impl Status {
     ///
     /// There is no way.
     pub fn next_to(&self, other: &Member) -> Result<&str> {
+        self.next_in("latency", other)
+    }
+
+    /// The same, for packets of a class.
+    ///
+    /// # Errors
+    ///
+    /// There is no way.
+    pub fn next_in(&self, class: &str, other: &Member) -> Result<&str> {
         let mut routes = self.routes.iter();
-        let chosen = routes.find(|route| route.chosen && route.to.contains(other.home.into()));
+        let chosen = routes.find(|route| {
+            route.chosen && route.class == class && route.to.contains(other.home.into())
+        });
         chosen
             .and_then(|route| route.via.as_ref()?.node.as_deref())
             .with_context(|| format!("{} has no way to {}", self.node, other.name))

@@ -1,5 +1,6 @@
 //! The mesh: a registry and nodes at sites that have little in common, on an internet of IPv4.
 
+mod classes;
 mod direct;
 mod failure;
 mod lan;
@@ -130,6 +131,7 @@ impl Mesh {
         checks.look("direct-route-fails-over", || direct::fails_over(m));
         checks.look("two-uplinks-sum", || uplinks::sum(m));
         checks.look("uplink-lost", || uplinks::lost(m));
+        checks.look("class-routing", || classes::routing(m));
         checks.look("rules-deny", || rules::deny(m));
         checks.narrate("What is broken, and what it costs:");
         checks.look("agent-killed", || failure::agent_killed(self));

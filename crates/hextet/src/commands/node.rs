@@ -143,12 +143,13 @@ fn direct(routes: &[Direct]) -> String {
 }
 
 fn ways(routes: &[Route]) -> String {
-    let mut table = show::table(&["to", "from", "by node", "interface", "ms", ""]);
+    let mut table = show::table(&["to", "from", "for", "by node", "interface", "distance", ""]);
     for route in routes {
         let via = route.via.as_ref();
         table.add_row([
             route.to.to_string(),
             route.from.map(|from| from.to_string()).unwrap_or_default(),
+            route.class.clone(),
             match via {
                 Some(hop) => hop.node.clone().unwrap_or_else(|| hop.next_hop.to_string()),
                 None => "here".to_owned(),
@@ -157,7 +158,10 @@ fn ways(routes: &[Route]) -> String {
                 .unwrap_or_default(),
             match route.metric {
                 u16::MAX => "-".to_owned(),
-                metric => format!("{:.1}", f64::from(metric) / 10.0),
+                metric if route.class == "latency" => {
+                    format!("{:.1} ms", f64::from(metric) / 10.0)
+                }
+                metric => metric.to_string(),
             },
             match (route.chosen, route.feasible) {
                 (true, _) => "chosen",

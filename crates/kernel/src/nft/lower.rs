@@ -359,7 +359,9 @@ impl Lowering {
     fn require(&mut self, field: Field) {
         match field {
             Field::EtherSaddr => self.require_ether(),
-            Field::Saddr(family) | Field::Daddr(family) => self.require_family(family),
+            Field::Saddr(family) | Field::Daddr(family) | Field::Dscp(family) => {
+                self.require_family(family);
+            }
             Field::Ip6Fragment | Field::Ip6NextHeader => self.require_family(Family::V6),
             Field::Ip4Fragment => self.require_family(Family::V4),
             Field::IcmpType(family) | Field::IcmpCode(family) => {
@@ -473,6 +475,8 @@ fn load(field: Field, to: Slot) -> Expr {
         Field::EtherSaddr => payload(base::LINK, 6, 6),
         Field::Ip6NextHeader => payload(base::NETWORK, 6, 1),
         Field::Ip4Fragment => payload(base::NETWORK, 6, 2),
+        Field::Dscp(Family::V4) => payload(base::NETWORK, 1, 1),
+        Field::Dscp(Family::V6) => payload(base::NETWORK, 0, 2),
         Field::Saddr(Family::V4) => payload(base::NETWORK, 12, 4),
         Field::Daddr(Family::V4) => payload(base::NETWORK, 16, 4),
         Field::Saddr(Family::V6) => payload(base::NETWORK, 8, 16),
@@ -549,8 +553,9 @@ fn field_len(field: Field) -> usize {
         | Field::IcmpCode(_)
         | Field::PktType
         | Field::Ip6NextHeader
+        | Field::Dscp(Family::V4)
         | Field::Ip6Fragment => 1,
-        Field::Ip4Fragment | Field::Sport | Field::Dport => 2,
+        Field::Ip4Fragment | Field::Dscp(Family::V6) | Field::Sport | Field::Dport => 2,
         Field::NdTarget => 16,
         Field::Mark
         | Field::IifGroup

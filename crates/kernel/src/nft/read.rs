@@ -83,7 +83,7 @@ impl ReadChain {
             (Some(is), Some(wanted)) => {
                 is.number == hook_number(wanted.hook)
                     && is.priority == wanted.priority
-                    && is.kind == if wanted.nat { "nat" } else { "filter" }
+                    && is.kind == wanted.kind()
             }
             _ => false,
         }

@@ -354,7 +354,7 @@ impl<'a> Writer<'a> {
                     Policy::Accept => 1,
                 },
             );
-            m.text(7, if hook.nat { "nat" } else { "filter" });
+            m.text(7, hook.kind());
         }
     }
 

@@ -219,7 +219,8 @@ impl<'a> Flight<'a> {
             | Field::FibDaddrType
             | Field::Ip6Fragment
             | Field::Ip6NextHeader
-            | Field::Ip4Fragment => None,
+            | Field::Ip4Fragment
+            | Field::Dscp(_) => None,
         }
     }
 

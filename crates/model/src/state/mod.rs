@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 pub use multicast::{Audience, Listener, Receiver, Speaker, SpeakerFact};
 pub use nft::{
     Chain, ChainHook, ChainName, CmpOp, CounterName, CtDirection, CtState, DynOp, Element, Field,
-    Hook, KeyPart, KeyType, Limit, LimitUnit, Limiter, LimiterName, LimiterRate, Lookup, NatEnd,
-    NatRange, PktType, Policy, Rule as NftRule, Set, SetName, Statement, TABLE, Value, Verdict,
+    Hook, KeyPart, KeyType, Limit, LimitUnit, Limiter, LimiterName, LimiterRate, Lookup, MANGLE,
+    NatEnd, NatRange, PktType, Policy, Rule as NftRule, Set, SetName, Statement, TABLE, Value,
+    Verdict,
 };
 pub use nft_text::table_text;
 pub use object::{

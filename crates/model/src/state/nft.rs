@@ -97,6 +97,9 @@ pub enum Field {
     Ip6NextHeader,
     /// `ip frag-off`: the flags and the fragment's offset, two octets (RFC 791 section 3.1).
     Ip4Fragment,
+    /// Where the code point of RFC 2474 is, among other bits: `@nh,8,8` of IPv4, one octet, six bits from above; `@nh,0,16` of IPv6, two octets,
+    /// six bits behind the first four.
+    Dscp(Family),
     /// `numgen random mod N`: a number below N, by chance.
     Random(u32),
 }
@@ -258,8 +261,22 @@ pub struct ChainHook {
     pub priority: i32,
     /// At its end.
     pub policy: Policy,
-    /// `type nat` where true, `type filter` otherwise.
+    /// `type nat` where true, otherwise as [`ChainHook::kind`] says.
     pub nat: bool,
+}
+
+/// The priority `mangle`.
+pub const MANGLE: i32 = -150;
+
+impl ChainHook {
+    /// Its type: what changes packets of the host itself before they are routed has them routed anew.
+    pub fn kind(&self) -> &'static str {
+        match (self.nat, self.hook, self.priority) {
+            (true, ..) => "nat",
+            (false, Hook::Output, MANGLE) => "route",
+            _ => "filter",
+        }
+    }
 }
 
 /// A chain with all its rules, in order.

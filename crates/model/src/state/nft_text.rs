@@ -189,7 +189,7 @@ impl fmt::Display for ChainHook {
             Hook::Output => "output",
             Hook::Postrouting => "postrouting",
         };
-        let kind = if self.nat { "nat" } else { "filter" };
+        let kind = self.kind();
         let policy = match self.policy {
             Policy::Accept => "accept",
             Policy::Drop => "drop",
@@ -371,6 +371,8 @@ impl fmt::Display for Field {
             Field::Ip6Fragment => "exthdr frag",
             Field::Ip6NextHeader => "ip6 nexthdr",
             Field::Ip4Fragment => "ip frag-off",
+            Field::Dscp(Family::V4) => "@nh,8,8",
+            Field::Dscp(Family::V6) => "@nh,0,16",
             Field::Random(below) => return write!(f, "numgen random mod {below}"),
         })
     }

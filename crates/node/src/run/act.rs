@@ -175,6 +175,7 @@ impl Tunnel {
             told: None,
             routes: None,
             meter: Meter::default(),
+            carries: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use hextet_babel::{
     Cost, Link, LinkId,
     engine::Status as BabelStatus,
     number::{Interval, Metric},
+    packet::Destination,
 };
 use hextet_mesh::{
     certificate::NodeId,
@@ -61,8 +62,7 @@ impl Runner {
                     let status = tunnel.and_then(|tunnel| all.remove(&tunnel.name));
                     self.stands(strand, status).await?;
                 }
-                self.measure();
-                Ok(())
+                self.measure().await
             }
         }
     }
@@ -207,7 +207,8 @@ impl Runner {
     async fn tell_distances(&mut self, status: &BabelStatus) -> Result<()> {
         let chosen = status.routes.iter();
         let chosen = chosen
-            .filter(|route| route.is_chosen && route.via.is_some() && route.to.source().is_none());
+            .filter(|route| route.is_chosen && route.via.is_some())
+            .filter(|route| route.to == Destination::of(route.to.prefix()));
         let distances: BTreeMap<Prefix, Metric> = chosen
             .map(|route| (route.to.prefix(), route.metric))
             .filter(|(_, metric)| !metric.is_infinite())

@@ -6,17 +6,31 @@ use std::{
     time::Duration,
 };
 
-use hextet_babel::{LinkId, engine::Status as BabelStatus};
+use anyhow::Result;
+use hextet_babel::{LinkId, engine::Status as BabelStatus, number::Metric};
 use hextet_kernel::ways::Share;
 use hextet_mesh::{certificate::NodeId, node::Strand};
 use hextet_types::Time;
 use tracing::{info, warn};
 
 use super::Runner;
-use crate::{capacity::weights, host};
+use crate::{babel::Order, capacity::weights, host};
 
 /// Weights move flows from one uplink to another: not more often than that.
 const STEADY: Duration = Duration::from_secs(30);
+
+/// A link's cost for packets that are many: of so many octets per second.
+const COST: f64 = 2.5e9;
+/// Where nobody knows, as much as of 100 Mbit/s.
+const UNKNOWN: Metric = Metric(200);
+const DEAREST: f64 = 20_000.0;
+/// What differs by less than this part is the same.
+const STEADY_PART: u16 = 4;
+
+fn cost(capacity: Option<f64>) -> Metric {
+    let cost = capacity.map(|capacity| (COST / capacity.max(1.0)).round());
+    cost.map_or(UNKNOWN, |cost| Metric(cost.clamp(1.0, DEAREST) as u16))
+}
 
 /// How flows are shared out now.
 #[derive(Debug, Default)]
@@ -56,19 +70,27 @@ impl Runner {
         doors.flatten().copied().collect::<Vec<_>>().into_iter()
     }
 
-    /// What goes through strands while they are full.
-    pub(super) fn measure(&mut self) {
-        if self.sharing.bundles.is_empty() {
-            return;
-        }
+    /// What goes through tunnels while they are full, and what that means for packets that are many.
+    pub(super) async fn measure(&mut self) -> Result<()> {
         let now = self.clock.now();
+        let mut orders = Vec::new();
         for tunnel in self.tunnels.values_mut() {
-            let carries = tunnel.link.and_then(|link| self.sharing.carry.get(&link));
-            let times = carries.and_then(|(_, times)| *times);
+            let Some(link) = tunnel.link else { continue };
+            let times = self.sharing.carry.get(&link).and_then(|(_, times)| *times);
             if let (Some(status), Some(times)) = (&tunnel.status, times) {
                 tunnel.meter.look(status.octets_out, times, now);
             }
+            let cost = cost(tunnel.meter.capacity(now));
+            let told = tunnel.carries.unwrap_or(Metric::ZERO);
+            if cost.0.abs_diff(told.0) > told.0 / STEADY_PART {
+                tunnel.carries = Some(cost);
+                orders.push(Order::Carries(link, cost));
+            }
         }
+        for order in orders {
+            self.order(order).await?;
+        }
+        Ok(())
     }
 
     /// Flows go by all strands of a tunnel that carry.

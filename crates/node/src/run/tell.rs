@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use hextet_babel::LinkId;
+use hextet_babel::{LinkId, packet::Class};
 use hextet_mesh::{
     node::{ContactStatus, Strand, home_of},
     topology::{Reach, Stage},
@@ -117,6 +117,11 @@ impl Runner {
         let routes = self.babel.routes.iter().map(|route| status::Route {
             to: route.to.prefix(),
             from: route.to.source(),
+            class: match route.to.class() {
+                Class::Latency => "latency",
+                Class::Throughput => "throughput",
+            }
+            .to_owned(),
             via: route.via.map(|(link, next_hop)| {
                 let tunnel = by_link.get(&link);
                 let beside = || match next_hop {
