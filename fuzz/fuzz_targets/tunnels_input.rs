@@ -17,6 +17,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     Ends::knock(octets);
+    Ends::stream(octets);
     ENDS.with_borrow_mut(|ends| {
         let ends = ends.as_mut().expect("two of our own agree");
         match how % 4 {

@@ -417,7 +417,7 @@ fn steadily(period: Duration) -> Interval {
 
 async fn next_letter(letters: Option<&Letters>) -> std::io::Result<(SocketAddr, Vec<u8>)> {
     match letters {
-        Some(letters) => letters.next().await.map(|l| (l.other, l.octets)),
+        Some(letters) => letters.next().await.map(|l| (l.other.address(), l.octets)),
         None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use hextet_types::Prefix;
+use hextet_types::{Prefix, Way};
 use serde::{Deserialize, Serialize};
 
 /// How a node stands.
@@ -71,7 +71,7 @@ pub struct Tunnel {
     /// The least of the last round trips, in milliseconds.
     pub round_trip_ms: Option<f64>,
     /// Where the other end is.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Way>,
     /// Why it is there, or goes.
     pub reason: String,
     /// Octets of packets that were sent through it.

@@ -20,7 +20,7 @@ use hextet_tunnels::{
     control::{Answer, Controller, Request, Status},
     letters::{Letter, Post},
 };
-use hextet_types::IfName;
+use hextet_types::{IfName, Way};
 use tokio::{io::Interest, net::UnixDatagram, sync::mpsc};
 use tracing::{info, warn};
 
@@ -223,8 +223,9 @@ fn open_doors(
     ];
     for listen in everywhere {
         let uplink = uplink.cloned();
+        let listen = Way::Udp(listen);
         match controller.ask(&Request::Door { listen, uplink })? {
-            Answer::Door(door) => doors.push(door),
+            Answer::Door(door) => doors.push(door.address()),
             Answer::Error(error) => refused = error,
             answer => bail!("open a door: {answer:?}"),
         }

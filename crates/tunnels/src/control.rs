@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use hextet_types::IfName;
+use hextet_types::{IfName, Way};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Key, Mtu, Spec};
@@ -23,10 +23,11 @@ pub const MAX_ANSWER: u64 = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// There is to be such a door: a port for all tunnels that name it, and for letters. It stands until the process ends.
+    /// There is to be such a door: a port of UDP for all tunnels that name it, and for letters; or one at which streams come for all tunnels
+    /// that have doors. It stands until the process ends.
     Door {
         /// Where; port 0 for any that is free.
-        listen: SocketAddr,
+        listen: Way,
         /// The interface that datagrams come and leave by, whatever routes say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uplink: Option<IfName>,
@@ -40,14 +41,14 @@ pub enum Request {
         /// The tunnel.
         name: IfName,
         /// Where its peer is.
-        endpoint: SocketAddr,
+        endpoint: Way,
     },
     /// A tunnel's peer may be elsewhere, and is sought there unless it has been heard.
     Candidates {
         /// The tunnel.
         name: IfName,
         /// Where its peer may be.
-        candidates: Vec<SocketAddr>,
+        candidates: Vec<Way>,
     },
     /// A tunnel's interface has another MTU.
     Mtu {
@@ -69,7 +70,7 @@ pub enum Answer {
     /// It is so.
     Done,
     /// The door stands at this address, which is its name.
-    Door(SocketAddr),
+    Door(Way),
     /// All tunnels, by name.
     Tunnels(Vec<Status>),
     /// All doors, in the order in which they were opened.
@@ -82,13 +83,15 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorStatus {
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Way,
     /// The interface that it is bound to.
     pub uplink: Option<IfName>,
     /// Tunnels that are heard there.
     pub tunnels: usize,
-    /// Datagrams that were for nobody, and letters and greetings beyond what is granted each second.
+    /// Datagrams that were for nobody, letters and greetings beyond what is granted each second, and streams beyond what there may be.
     pub refused: u64,
+    /// Streams of the process, if it is a door for such.
+    pub streams: usize,
 }
 
 /// How a tunnel stands.
@@ -107,11 +110,11 @@ pub struct Status {
     /// Where the peer's datagrams come.
     pub listen: Vec<SocketAddr>,
     /// Where the peer was last.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Way>,
     /// It has been heard from there.
     pub endpoint_proven: bool,
     /// Where else it may be.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Way>,
     /// It is sought at all of these.
     pub searching: bool,
     /// Of the interface.

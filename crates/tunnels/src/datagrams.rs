@@ -8,7 +8,7 @@ use std::{
 };
 
 use hextet_kernel::udp;
-use hextet_types::IfName;
+use hextet_types::{IfName, Way};
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -189,7 +189,7 @@ pub struct Came {
     /// Of each datagram but the last; not 0.
     pub each: usize,
     /// Where from.
-    pub from: SocketAddr,
+    pub from: Way,
 }
 
 /// What has come, without waiting for it; nothing if that is of no use.
@@ -209,7 +209,7 @@ pub fn receive(socket: &UdpSocket, into: &mut [u8]) -> io::Result<Option<Came>> 
     Ok(from.filter(|_| len > 0 && !cut_off).map(|from| Came {
         len,
         each: each.unwrap_or(len).max(1),
-        from,
+        from: Way::Udp(from),
     }))
 }
 
@@ -279,7 +279,7 @@ mod tests {
         let (mut octets, mut datagrams) = (0, 0);
         while datagrams < 3 {
             let came = receive(&to, &mut into).unwrap().unwrap();
-            assert_eq!(came.from, from.local_addr().unwrap());
+            assert_eq!(came.from, Way::Udp(from.local_addr().unwrap()));
             octets += came.len;
             datagrams += came.len.div_ceil(came.each);
         }

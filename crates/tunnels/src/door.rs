@@ -4,40 +4,31 @@
 //! port and connected to that peer: the kernel prefers it, and so each tunnel keeps its own thread, its own order, and datagrams that come
 //! many at once. Everything is sent by the door's socket, from whichever address routes say at that time.
 //!
-//! What comes at the door itself is a stranger's until a tunnel has opened it. Here it is only said which tunnel is to try: by the index
-//! that it gave to its session, or by the first MAC of a handshake, which names the receiver's key.
+//! What comes at the door itself is handed on by its [`Reception`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use hextet_types::IfName;
+use hextet_types::{IfName, Way};
 
 use crate::{
-    budget::Budget,
     control::DoorStatus,
     datagrams::{self, MANY},
-    inbox::Inbox,
-    letters::{Letter, Letters, is_letter},
-    wire::Kind,
+    letters::Letters,
+    reception::Reception,
+    streams::Streams,
 };
 
 /// Doors of a process at most.
 pub const MAX_DOORS: usize = 16;
 /// After something that the socket could not do.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Comparisons of a handshake's first MAC: about a microsecond each.
-const COMPARISONS_EACH_SECOND: u32 = 100_000;
-/// Letters that are handed on, each of which whoever drives the node may have to verify.
-const LETTERS_EACH_SECOND: u32 = 1_000;
 
 /// One port of the process.
 #[derive(Debug)]
@@ -46,13 +37,9 @@ pub struct Door {
     address: SocketAddr,
     uplink: Option<IfName>,
     socket: UdpSocket,
-    tunnels: Mutex<BTreeMap<u32, Arc<Inbox>>>,
     /// Who is heard by a socket of its own.
     peers: Mutex<BTreeSet<SocketAddr>>,
-    letters: Arc<Letters>,
-    comparisons: Budget,
-    letters_in: Budget,
-    refused: AtomicU64,
+    reception: Reception,
 }
 
 impl Door {
@@ -67,18 +54,14 @@ impl Door {
         letters: Arc<Letters>,
     ) -> io::Result<Arc<Door>> {
         let socket = datagrams::open_door(asked, uplink.as_ref())?;
-        let now = Instant::now();
+        let address = socket.local_addr()?;
         let door = Arc::new(Door {
             asked,
-            address: socket.local_addr()?,
+            address,
             uplink,
             socket,
-            tunnels: Mutex::default(),
             peers: Mutex::default(),
-            letters,
-            comparisons: Budget::new(COMPARISONS_EACH_SECOND, now),
-            letters_in: Budget::new(LETTERS_EACH_SECOND, now),
-            refused: AtomicU64::new(0),
+            reception: Reception::new(letters, Some(address)),
         });
         let of_thread = Arc::clone(&door);
         let thread = thread::Builder::new().name("door".to_owned());
@@ -106,14 +89,19 @@ impl Door {
         &self.socket
     }
 
+    /// Who is heard here.
+    pub const fn reception(&self) -> &Reception {
+        &self.reception
+    }
+
     /// How it stands.
     pub fn status(&self) -> DoorStatus {
-        let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
         DoorStatus {
-            address: self.address,
+            address: Way::Udp(self.address),
             uplink: self.uplink.clone(),
-            tunnels: tunnels.len(),
-            refused: self.refused.load(Relaxed),
+            tunnels: self.reception.tunnels(),
+            refused: self.reception.refused(),
+            streams: 0,
         }
     }
 
@@ -136,18 +124,6 @@ impl Door {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A tunnel is to be heard here.
-    pub fn admit(&self, tunnel: &Arc<Inbox>) {
-        let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-        tunnels.insert(tunnel.index(), Arc::clone(tunnel));
-    }
-
-    /// It is not any longer.
-    pub fn dismiss(&self, tunnel: &Inbox) {
-        let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-        tunnels.remove(&tunnel.index());
-    }
-
     fn run(&self) {
         let mut came = vec![0; MANY];
         loop {
@@ -155,58 +131,14 @@ impl Door {
                 thread::sleep(PAUSE);
                 continue;
             };
-            self.take(from, came.get(..len).unwrap_or_default());
+            let datagram = came.get(..len).unwrap_or_default();
+            self.reception.take(Way::Udp(from), datagram);
         }
-    }
-
-    /// Hands a datagram on to whom it is for.
-    pub fn take(&self, from: SocketAddr, datagram: &[u8]) {
-        let taken = match Kind::of(datagram) {
-            Kind::Letter => self.letter(from, datagram),
-            Kind::Session(index) => {
-                let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-                let tunnel = tunnels.get(&(index >> 8)).map(Arc::clone);
-                drop(tunnels);
-                tunnel.map(|tunnel| tunnel.put(from, datagram)).is_some()
-            }
-            Kind::Greeting => self.greeting(from, datagram),
-            Kind::Nothing => false,
-        };
-        if !taken {
-            self.refused.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn letter(&self, from: SocketAddr, octets: &[u8]) -> bool {
-        let fits = is_letter(octets) && self.letters_in.takes(Instant::now());
-        if fits {
-            self.letters.deliver(&Letter {
-                door: self.address,
-                other: from,
-                octets: octets.to_vec(),
-            });
-        }
-        fits
-    }
-
-    /// Tunnels whose peer may well be there are asked first, and always: strangers can't use up their comparisons.
-    fn greeting(&self, from: SocketAddr, datagram: &[u8]) -> bool {
-        let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-        let ip = from.ip();
-        let expecting = tunnels.values().filter(|tunnel| tunnel.expects(ip));
-        let other = tunnels.values().filter(|tunnel| !tunnel.expects(ip));
-        let other = other.take_while(|_| self.comparisons.takes(Instant::now()));
-        let tunnel = expecting
-            .chain(other)
-            .find(|tunnel| tunnel.is_for(Kind::Greeting, datagram))
-            .map(Arc::clone);
-        drop(tunnels);
-        tunnel.map(|tunnel| tunnel.put(from, datagram)).is_some()
     }
 
     /// Sends a letter; one that the uplink does not take is lost.
-    fn send(&self, letter: &Letter) {
-        let _ = datagrams::try_send(&self.socket, letter.other, &letter.octets);
+    fn send(&self, to: SocketAddr, octets: &[u8]) {
+        let _ = datagrams::try_send(&self.socket, to, octets);
     }
 }
 
@@ -248,23 +180,46 @@ impl Drop for Ear {
     }
 }
 
-/// All doors of a process, and its letters.
+/// All doors of a process, its streams and its letters.
 #[derive(Debug)]
 pub struct Doors {
     doors: Mutex<Vec<Arc<Door>>>,
+    streams: Arc<Streams>,
     letters: Arc<Letters>,
 }
 
 impl Doors {
-    pub fn new(letters: Letters) -> Doors {
-        Doors {
+    /// None yet.
+    ///
+    /// # Errors
+    ///
+    /// No TLS.
+    pub fn new(letters: Letters) -> io::Result<Doors> {
+        let letters = Arc::new(letters);
+        Ok(Doors {
             doors: Mutex::default(),
-            letters: Arc::new(letters),
-        }
+            streams: Arc::new(Streams::new(Arc::clone(&letters))?),
+            letters,
+        })
+    }
+
+    /// The streams, of all doors.
+    pub const fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     /// The door that was asked for, which is opened if it is not there.
-    pub fn open(&self, asked: SocketAddr, uplink: Option<IfName>) -> Result<SocketAddr, String> {
+    pub fn open(&self, asked: Way, uplink: Option<IfName>) -> Result<Way, String> {
+        match asked {
+            Way::Udp(asked) => self.open_udp(asked, uplink).map(Way::Udp),
+            Way::Tls(asked) => {
+                let opened = self.streams.open(asked, uplink, MAX_DOORS);
+                opened.map(Way::Tls)
+            }
+        }
+    }
+
+    fn open_udp(&self, asked: SocketAddr, uplink: Option<IfName>) -> Result<SocketAddr, String> {
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(door) = doors.iter().find(|door| door.is_at(asked)) {
             if door.uplink() != uplink.as_ref() {
@@ -304,12 +259,20 @@ impl Doors {
                 continue;
             };
             let any = letter.door.ip().is_unspecified() && letter.door.port() == 0;
+            let to = letter.other.address();
             let door = self.all().into_iter().find(|door| {
-                let family = door.address().is_ipv4() == letter.other.is_ipv4();
+                let family = door.address().is_ipv4() == to.is_ipv4();
                 family && (any || door.is_at(letter.door))
             });
-            if let Some(door) = door {
-                door.send(&letter);
+            match (letter.other, door) {
+                (Way::Tls(_), door) => {
+                    let uplink = door.as_ref().and_then(|door| door.uplink());
+                    self.streams.dial(to, uplink);
+                    self.streams
+                        .send(to, &letter.octets, &[letter.octets.len()]);
+                }
+                (Way::Udp(_), Some(door)) => door.send(to, &letter.octets),
+                (Way::Udp(_), None) => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::{
     Key, Listen, Mtu, Spec,
     letters::Letter,
     session::{Opened, Session},
+    streams::{Frames, push},
     wire::Kind,
 };
 
@@ -78,6 +79,20 @@ impl Ends {
             );
         }
         assert!(datagram.len() >= 8 || !matches!(kind, Kind::Session(_)));
+    }
+
+    /// What the end of a stream makes of the octets of anybody: each datagram, put into a stream again, is the same there.
+    pub fn stream(octets: &[u8]) {
+        let mut frames = Frames::default();
+        let (mut again, mut all) = (Vec::new(), 0);
+        for piece in octets.chunks(7) {
+            frames.push(piece);
+            while let Ok(Some(frame)) = frames.next() {
+                assert!(push(&mut again, frame));
+                all += frame.len() + 2;
+            }
+        }
+        assert_eq!(octets.get(..all), Some(&again[..]));
     }
 
     /// Octets of the packet that comes, where the peer itself sends these octets as one; nothing if it is refused.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use boringtun::{noise::rate_limiter::RateLimiter, x25519::PublicKey};
+use hextet_types::Way;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::wire::Kind;
@@ -21,7 +22,7 @@ const MAX_DATAGRAMS: usize = 300;
 const MAX_OCTETS: usize = 512 << 10;
 
 /// A datagram, and who sent it.
-pub type Datagram = (SocketAddr, Vec<u8>);
+pub type Datagram = (Way, Vec<u8>);
 
 /// One tunnel, as doors see it.
 pub struct Inbox {
@@ -77,7 +78,7 @@ impl Inbox {
     }
 
     /// Keeps a datagram, if there is room.
-    pub fn put(&self, from: SocketAddr, datagram: &[u8]) {
+    pub fn put(&self, from: Way, datagram: &[u8]) {
         let mut waiting = self.waiting();
         let (datagrams, octets) = &mut *waiting;
         if datagrams.len() >= MAX_DATAGRAMS || *octets + datagram.len() > MAX_OCTETS {
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn it_keeps_a_bounded_number_of_datagrams_and_octets_in_their_order() {
         let inbox = Inbox::new(7, &Key::from([1; 32]).public().public_key()).unwrap();
-        let from: SocketAddr = "[2001:db8::1]:1".parse().unwrap();
+        let from: Way = "[2001:db8::1]:1".parse().unwrap();
         assert_eq!(inbox.take(), []);
         for round in 0..3 {
             for number in 0..1_000_u32 {

@@ -8,14 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hextet_types::Way;
 use hextet_wg::segment::Merger;
 
 use crate::{
     datagrams::{Came, MANY, MAX_RUN, Sender, receive},
     door::Ear,
     inbox::Inbox,
-    session::{HANDSHAKE, Opened, Session},
-    tunnel::{Shared, Woken},
+    session::{GREETING, HANDSHAKE, Opened, Session},
+    tunnel::{Heard, Shared, Woken},
     ways::Ways,
     wire::Kind,
 };
@@ -46,7 +47,7 @@ struct Packets {
     places: Vec<(usize, usize)>,
     /// What is to be sent for it, and whether to where it came from.
     answers: Vec<(Vec<u8>, bool)>,
-    heard: bool,
+    heard: Option<Heard>,
     refused: u64,
 }
 
@@ -59,7 +60,7 @@ impl Inward {
                 plain: vec![0; MANY + HANDSHAKE],
                 places: Vec::with_capacity(MANY_DATAGRAMS),
                 answers: Vec::new(),
-                heard: false,
+                heard: None,
                 refused: 0,
             },
             merger: Merger::new(shared.datagrams),
@@ -94,7 +95,7 @@ impl Inward {
         let ear = self.ear.as_ref().map(|ear| ear.socket().as_fd());
         let fds = match &shared.ways {
             Ways::Own(socket) => vec![socket.as_fd()],
-            Ways::Doors(_, inbox) => ear.into_iter().chain([inbox.as_fd()]).collect(),
+            Ways::Doors(_, inbox, _) => ear.into_iter().chain([inbox.as_fd()]).collect(),
         };
         shared.wait(&fds, None)
     }
@@ -113,7 +114,7 @@ impl Inward {
                 let octets = std::mem::take(&mut self.came);
                 match ways {
                     Ways::Own(_) => self.carry(&came, &octets[..came.len]),
-                    Ways::Doors(_, inbox) => self.carry_ours(&came, &octets, ways, inbox),
+                    Ways::Doors(_, inbox, _) => self.carry_ours(&came, &octets, ways, inbox),
                 }
                 self.came = octets;
                 Ok(true)
@@ -136,19 +137,24 @@ impl Inward {
             if ours(datagram) {
                 let (len, each) = (datagram.len(), datagram.len());
                 self.carry(&Came { len, each, ..*came }, datagram);
-            } else if let Some(door) = ways.door_to(came.from) {
-                door.take(came.from, datagram);
+            } else if let Some(door) = ways.door_to(came.from.address()) {
+                door.reception().take(came.from, datagram);
             }
         }
     }
 
     fn empty_inbox(&mut self, ways: &Ways) {
-        let Ways::Doors(_, inbox) = ways else { return };
+        let Ways::Doors(_, inbox, _) = ways else {
+            return;
+        };
         for (from, datagram) in inbox.take() {
             let (len, each) = (datagram.len(), datagram.len().max(1));
             self.carry(&Came { len, each, from }, &datagram);
-            if self.opened.heard {
-                self.settle(from, ways);
+            if let Way::Udp(at) = from
+                && self.opened.heard.is_some()
+                && self.shared.is_at(from)
+            {
+                self.settle(at, ways);
             }
         }
     }
@@ -174,7 +180,7 @@ impl Inward {
         };
         // What came before comes first.
         self.empty_ear(ways);
-        self.shared.meet(peer);
+        self.shared.meet(Way::Udp(peer), Heard::Packet);
         self.ear = Some(ear);
         self.again = Instant::now() + SETTLED;
     }
@@ -194,9 +200,9 @@ impl Inward {
         }
         let tally = &self.shared.tally;
         tally.refused.fetch_add(self.opened.refused, Relaxed);
-        if self.opened.heard {
+        if let Some(heard) = self.opened.heard {
             tally.note_heard();
-            self.shared.meet(came.from);
+            self.shared.meet(came.from, heard);
         }
         for (answer, to_sender) in self.opened.answers.drain(..) {
             let to = to_sender.then_some(came.from);
@@ -246,21 +252,26 @@ impl Device<'_> {
 impl Packets {
     fn open(&mut self, session: &mut Session, came: &Came, octets: &[u8]) {
         self.places.clear();
-        (self.heard, self.refused) = (false, 0);
+        (self.heard, self.refused) = (None, 0);
         let mut at = 0;
         for datagram in octets.chunks(came.each) {
-            let (from, out) = (came.from.ip(), &mut self.plain[at..]);
+            let (from, out) = (came.from.address().ip(), &mut self.plain[at..]);
             match session.open(from, datagram, out) {
                 Opened::Packet(packet) => {
                     self.places.push((at, packet.len()));
                     at += packet.len();
-                    self.heard = true;
+                    self.heard = Some(Heard::Packet);
                 }
-                Opened::Nothing => self.heard = true,
+                Opened::Nothing => self.heard = Some(Heard::Packet),
                 Opened::Challenge(challenge) => self.answers.push((challenge.to_vec(), true)),
                 Opened::Answer(answer) => {
-                    self.heard = true;
-                    self.answers.push((answer.to_vec(), false));
+                    let greeted = datagram.first() == Some(&GREETING);
+                    self.heard = Some(if greeted {
+                        Heard::Greeting
+                    } else {
+                        Heard::Answer
+                    });
+                    self.answers.push((answer.to_vec(), true));
                     self.take_waiting(session);
                 }
                 Opened::Refused => self.refused += 1,

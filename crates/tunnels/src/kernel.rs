@@ -16,7 +16,7 @@ use hextet_kernel::{
     Error,
     wireguard::{Counts, Peer, Standing, Wanted, WireGuard},
 };
-use hextet_types::IfName;
+use hextet_types::{IfName, Way};
 
 use crate::{
     Key, Listen, Mtu, Spec,
@@ -136,7 +136,8 @@ impl Kernel {
         Ok(())
     }
 
-    fn set_endpoint(&mut self, name: &IfName, endpoint: SocketAddr) -> Result<(), String> {
+    fn set_endpoint(&mut self, name: &IfName, endpoint: Way) -> Result<(), String> {
+        let endpoint = by_udp(name, endpoint)?;
         let standing = self.wireguard.look(name).map_err(|e| e.to_string())?;
         let peer = standing.and_then(|standing| standing.device.peer);
         let (peer, _) = peer.ok_or_else(|| format!("there is no tunnel {name}"))?;
@@ -182,6 +183,7 @@ fn wanted(spec: &Spec) -> Result<Wanted, String> {
             listen.ip()
         ));
     }
+    let endpoint = spec.endpoint.map(|at| by_udp(name, at)).transpose()?;
     Ok(Wanted {
         name: name.clone(),
         mtu: spec.mtu.into(),
@@ -191,10 +193,15 @@ fn wanted(spec: &Spec) -> Result<Wanted, String> {
         peer: Peer {
             key: spec.peer_key.octets(),
             preshared_key: spec.preshared_key.as_ref().map(Key::octets),
-            endpoint: spec.endpoint,
+            endpoint,
             keepalive_secs: spec.keepalive_secs,
         },
     })
+}
+
+fn by_udp(name: &IfName, at: Way) -> Result<SocketAddr, String> {
+    let refused = || format!("tunnel {name}: the kernel's tunnels have no streams, as {at} is one");
+    at.udp().ok_or_else(refused)
 }
 
 /// Whether a link is what a tunnel is to be, wherever its peer has gone since, and whatever MTU was found.
@@ -232,7 +239,7 @@ fn status(standing: Standing, tally: &mut Tally, now: Instant, today: Duration) 
         public_key,
         peer_key,
         listen: vec![(Ipv6Addr::UNSPECIFIED, device.port).into()],
-        endpoint,
+        endpoint: endpoint.map(Way::Udp),
         endpoint_proven: counts.handshake.is_some(),
         candidates: Vec::new(),
         searching: false,

@@ -2,7 +2,8 @@
 //! none of them.
 //!
 //! Beside the process's socket there are two of datagrams: `SOCKET.letters`, where the process takes what is to be sent, and
-//! `SOCKET.reader`, where the driver takes what has come. Each datagram is the door's address, the other's, and the letter. What nobody
+//! `SOCKET.reader`, where the driver takes what has come. Each datagram is the door's address, whether the
+//! other is reached by UDP (0) or a stream (1), the other's address, and the letter. What nobody
 //! reads in time is lost, as on any network.
 
 use std::{
@@ -17,12 +18,13 @@ use std::{
     time::Duration,
 };
 
+use hextet_types::Way;
 use nix::sys::socket::{MsgFlags, UnixAddr, recv, sendto};
 
 /// Octets of a letter at most: what passes everywhere in one piece (1,280) without the headers of IPv6 and UDP.
 pub const MAX_LETTER: usize = 1_232;
 const ADDRESS: usize = 18;
-const HEADER: usize = 2 * ADDRESS;
+const HEADER: usize = 2 * ADDRESS + 1;
 /// How long the process may be busy until a letter is given up.
 const BUSY: Duration = Duration::from_millis(50);
 
@@ -31,8 +33,8 @@ const BUSY: Duration = Duration::from_millis(50);
 pub struct Letter {
     /// The door, by its address; `[::]:0`, on the way out, for the first one of the other's family.
     pub door: SocketAddr,
-    /// Who wrote it, or is to read it.
-    pub other: SocketAddr,
+    /// Who wrote it, or is to read it. What came by a stream has no door, and what goes by one takes of a door only its uplink.
+    pub other: Way,
     /// It begins with 0, and has [`MAX_LETTER`] octets at most.
     pub octets: Vec<u8>,
 }
@@ -43,21 +45,22 @@ impl Letter {
             return None;
         }
         let mut datagram = Vec::with_capacity(HEADER + self.octets.len());
-        for address in [self.door, self.other] {
-            let ip = match address {
-                SocketAddr::V4(address) => address.ip().to_ipv6_mapped(),
-                SocketAddr::V6(address) => *address.ip(),
-            };
-            datagram.extend_from_slice(&ip.octets());
-            datagram.extend_from_slice(&address.port().to_be_bytes());
-        }
+        write(&mut datagram, self.door);
+        datagram.push(u8::from(self.other.tls().is_some()));
+        write(&mut datagram, self.other.address());
         datagram.extend_from_slice(&self.octets);
         Some(datagram)
     }
 
     pub(crate) fn decode(datagram: &[u8]) -> Option<Letter> {
         let (door, rest) = address(datagram)?;
+        let (kind, rest) = rest.split_first()?;
         let (other, octets) = address(rest)?;
+        let other = match kind {
+            0 => Way::Udp(other),
+            1 => Way::Tls(other),
+            _ => return None,
+        };
         is_letter(octets).then(|| Letter {
             door,
             other,
@@ -68,6 +71,15 @@ impl Letter {
 
 pub(crate) fn is_letter(octets: &[u8]) -> bool {
     octets.first() == Some(&0) && octets.len() <= MAX_LETTER
+}
+
+fn write(to: &mut Vec<u8>, address: SocketAddr) {
+    let ip = match address {
+        SocketAddr::V4(address) => address.ip().to_ipv6_mapped(),
+        SocketAddr::V6(address) => *address.ip(),
+    };
+    to.extend_from_slice(&ip.octets());
+    to.extend_from_slice(&address.port().to_be_bytes());
 }
 
 fn address(octets: &[u8]) -> Option<(SocketAddr, &[u8])> {
@@ -215,9 +227,13 @@ mod tests {
         let mut octets = [0; HEADER + 2];
         octets[10..12].copy_from_slice(&[0xff, 0xff]);
         octets[16..18].copy_from_slice(&6_697_u16.to_be_bytes());
-        octets[28..36].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1, 1, 2]);
+        octets[29..37].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1, 1, 2]);
         assert_eq!(v4.encode().unwrap(), octets);
-        for one in [v4, letter("[::]:0", "[2001:db8::1]:1", MAX_LETTER)] {
+        for one in [
+            v4,
+            letter("[::]:0", "[2001:db8::1]:1", MAX_LETTER),
+            letter("[::]:0", "tls:192.0.2.1:443", MAX_LETTER),
+        ] {
             assert_eq!(Letter::decode(&one.encode().unwrap()), Some(one));
         }
         assert_eq!(letter("[::]:0", "[::1]:1", 0).encode(), None);
@@ -226,6 +242,8 @@ mod tests {
             assert_eq!(Letter::decode(&octets[..len]), None);
         }
         octets[HEADER] = 4;
+        assert_eq!(Letter::decode(&octets), None);
+        (octets[ADDRESS], octets[HEADER]) = (2, 0);
         assert_eq!(Letter::decode(&octets), None);
     }
 

@@ -10,6 +10,7 @@ use std::{
 use hextet_wg::segment::{Batch, Offload, Room, Split};
 
 use crate::{
+    climb::Climb,
     datagrams::{MANY, MAX_RUN, Sender},
     session::{GREETING, HANDSHAKE, OVERHEAD},
     tunnel::{Shared, Woken},
@@ -29,6 +30,9 @@ pub struct Outward {
     sealed: Vec<u8>,
     lens: Vec<usize>,
     next_tick: Instant,
+    climb: Climb,
+    /// The stream by which the peer was told last where we are.
+    stream: Option<u64>,
 }
 
 impl Outward {
@@ -41,6 +45,8 @@ impl Outward {
             sealed: vec![0; MANY + MAX_RUN * OVERHEAD + HANDSHAKE],
             lens: Vec::with_capacity(MAX_RUN),
             next_tick: Instant::now(),
+            climb: Climb::default(),
+            stream: None,
         }
     }
 
@@ -51,6 +57,8 @@ impl Outward {
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
                 self.tick();
+                self.keep_stream();
+                self.climb(now);
             }
             self.repeat(now);
             match self.shared.tun.recv(&mut self.frame) {
@@ -84,6 +92,44 @@ impl Outward {
                 self.shared.send(&mut self.sender, message, &[len], None);
             }
             _ => {}
+        }
+    }
+
+    /// A stream that broke is opened again, and the peer hears at once by which one we are there now.
+    fn keep_stream(&mut self) {
+        let Some(at) = self.shared.stream_end() else {
+            self.stream = None;
+            return;
+        };
+        let Some(standing) = self.shared.keep_stream(at) else {
+            return;
+        };
+        let before = self.stream.replace(standing);
+        if before.is_none_or(|before| before == standing) {
+            return;
+        }
+        let mut message = [0; HANDSHAKE];
+        let len = self.shared.session().begin_anew(&mut message);
+        if len == HANDSHAKE {
+            self.shared.greet(&mut self.sender, &message);
+        }
+    }
+
+    /// While the peer is heard by a stream alone, a handshake by UDP is tried from time to time.
+    fn climb(&mut self, now: Instant) {
+        let by_stream = self.shared.is_by_stream();
+        if !self.climb.is_due(by_stream, now) {
+            return;
+        }
+        let candidates = self.shared.by_udp();
+        if candidates.is_empty() {
+            return;
+        }
+        let mut message = [0; HANDSHAKE];
+        let len = self.shared.session().begin_anew(&mut message);
+        for to in candidates.into_iter().filter(|_| len == HANDSHAKE) {
+            self.shared
+                .send(&mut self.sender, &message, &[len], Some(to));
         }
     }
 

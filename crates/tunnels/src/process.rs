@@ -50,7 +50,7 @@ struct Table {
 pub fn serve(socket: &Path) -> Result<()> {
     let listener = bind(socket).with_context(|| format!("listen at {}", socket.display()))?;
     let letters = Letters::bind(socket).context("make a socket for letters")?;
-    let doors = Arc::new(Doors::new(letters));
+    let doors = Arc::new(Doors::new(letters).context("set up TLS")?);
     let table = Arc::new(Mutex::new(Table {
         tunnels: BTreeMap::new(),
         doors: Arc::clone(&doors),
@@ -116,7 +116,9 @@ impl Table {
             }
             Request::Doors => {
                 let doors = self.doors.all();
-                return Answer::Doors(doors.iter().map(|door| door.status()).collect());
+                let mut all: Vec<_> = doors.iter().map(|door| door.status()).collect();
+                all.extend(self.doors.streams().status());
+                return Answer::Doors(all);
             }
             Request::Door { listen, uplink } => {
                 return match self.doors.open(listen, uplink) {

@@ -4,10 +4,9 @@
 //! The same octets go out again and again for a second, since the first of them may only open the way for the other end's; an answer to
 //! any is an answer to all. Decides only: time is given, and others send.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use hextet_types::Way;
 
 use crate::session::HANDSHAKE;
 
@@ -23,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Where a peer may be, and what is known about it.
 #[derive(Debug, Default)]
 pub struct Search {
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<Way>,
     found: bool,
     /// Since when it has been asked, and not heard.
     asked: Option<Instant>,
@@ -39,7 +38,7 @@ struct Repeated {
 
 impl Search {
     /// The peer may be at these, and is not found yet.
-    pub fn new(candidates: Vec<SocketAddr>) -> Search {
+    pub fn new(candidates: Vec<Way>) -> Search {
         Search {
             candidates,
             ..Search::default()
@@ -47,13 +46,13 @@ impl Search {
     }
 
     /// It may be elsewhere. One that is there is not disturbed.
-    pub fn replace(&mut self, candidates: Vec<SocketAddr>) {
+    pub fn replace(&mut self, candidates: Vec<Way>) {
         self.candidates = candidates;
         self.repeated = None;
     }
 
     /// Where it may be.
-    pub fn candidates(&self) -> &[SocketAddr] {
+    pub fn candidates(&self) -> &[Way] {
         &self.candidates
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use hextet_types::IfName;
+use hextet_types::{IfName, Way};
 use serde::{Deserialize, Serialize};
 
 use crate::Key;
@@ -27,10 +27,11 @@ pub struct Spec {
     pub uplink: Option<IfName>,
     /// Where the peer is at first; nowhere, if it is to be waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<SocketAddr>,
-    /// Where else it may be, of both families: 8 addresses at most. It is sought at all of them at once, until it is heard.
+    pub endpoint: Option<Way>,
+    /// Where else it may be, of both families: 8 at most. It is sought at all of them at once, until it is heard; one
+    /// that is heard by a stream goes on to be sought by UDP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Way>,
     /// Something is sent at least that often, in seconds, and the peer looked for again and again; 0 for only when there is something to
     /// say.
     #[serde(default)]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use hextet_kernel::tun::{Tun, Whole};
-use hextet_types::IfName;
+use hextet_types::{IfName, Way};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
@@ -46,8 +46,8 @@ pub enum Error {
     #[error("{0} for tunnel {1}: {2}")]
     System(&'static str, String, #[source] io::Error),
     /// The peer is where the socket can't send.
-    #[error("tunnel {0} listens at {1:?}: {2} is of the other family")]
-    Family(String, Vec<SocketAddr>, SocketAddr),
+    #[error("tunnel {0} listens at {1:?}: {2} is of the other family, or a stream without doors")]
+    Family(String, Vec<SocketAddr>, Way),
     /// There are more than it can be sought at.
     #[error("tunnel {0}: {1} candidates, of {MAX_CANDIDATES} at most")]
     Candidates(String, usize),
@@ -70,6 +70,8 @@ pub struct Shared {
     search: Mutex<Search>,
     /// Whether the search is to know when the peer is heard.
     waits: AtomicBool,
+    /// Where the peer was said to be last.
+    given: Mutex<Option<Way>>,
     ending: AtomicBool,
     lost: AtomicBool,
     /// Ends when the tunnel does.
@@ -79,9 +81,32 @@ pub struct Shared {
 /// Where the peer is.
 #[derive(Clone, Copy, Debug)]
 struct Endpoint {
-    at: Option<SocketAddr>,
+    at: Option<Way>,
     /// It has been heard from there.
     proven: bool,
+}
+
+/// What came of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A handshake's first message: it can send by that way.
+    Greeting,
+    /// The answer to ours: the way is good for both.
+    Answer,
+    /// A packet.
+    Packet,
+}
+
+impl Endpoint {
+    /// Whether the peer is followed to where it was heard. From a stream to UDP only if that is known to be good both ways, which for the one
+    /// who answers is the first packet; and from UDP to a stream only by a handshake: packets may still come by the one that was left.
+    fn follows(&self, to: Way, heard: Heard) -> bool {
+        match self.at.filter(|_| self.proven) {
+            Some(Way::Tls(_)) if to.udp().is_some() => heard != Heard::Greeting,
+            Some(Way::Udp(_)) if to.tls().is_some() => heard != Heard::Packet,
+            _ => true,
+        }
+    }
 }
 
 /// Why a thread goes on.
@@ -101,20 +126,64 @@ impl Shared {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn given(&self) -> MutexGuard<'_, Option<Way>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// For a moment.
     pub fn search(&self) -> MutexGuard<'_, Search> {
         self.search.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The peer has proved to be there now.
-    pub fn meet(&self, at: SocketAddr) {
+    pub fn meet(&self, at: Way, heard: Heard) {
         if self.waits.swap(false, SeqCst) {
             self.search().heard();
         }
-        self.move_to(at, true);
+        let follows = self.endpoint().follows(at, heard);
+        if follows {
+            self.move_to(at, true);
+        }
     }
 
-    fn move_to(&self, at: SocketAddr, proven: bool) {
+    /// Whether the peer is there, as far as it is known.
+    pub fn is_at(&self, at: Way) -> bool {
+        self.endpoint().at == Some(at)
+    }
+
+    /// Whether the peer has been heard by a stream last.
+    pub fn is_by_stream(&self) -> bool {
+        let endpoint = *self.endpoint();
+        endpoint.proven && endpoint.at.is_some_and(|at| at.tls().is_some())
+    }
+
+    /// Where it may be by UDP.
+    pub fn by_udp(&self) -> Vec<Way> {
+        let search = self.search();
+        let candidates = search.candidates().iter().copied();
+        candidates.filter(|at| at.udp().is_some()).collect()
+    }
+
+    /// Where the stream ends by which the peer is reached.
+    pub fn stream_end(&self) -> Option<SocketAddr> {
+        self.endpoint().at.and_then(Way::tls)
+    }
+
+    /// Which stream to there stands. One that was given as a way to the peer is opened if it is not there.
+    pub fn keep_stream(&self, at: SocketAddr) -> Option<u64> {
+        self.dial(at);
+        self.ways.streams()?.standing(at)
+    }
+
+    /// Opens a stream to an address that was given as one for streams, unless there is one.
+    fn dial(&self, at: SocketAddr) {
+        let given = Some(Way::Tls(at)) == *self.given();
+        if given || self.search().candidates().contains(&Way::Tls(at)) {
+            self.ways.dial(at);
+        }
+    }
+
+    fn move_to(&self, at: Way, proven: bool) {
         let endpoint = Endpoint {
             at: Some(at),
             proven,
@@ -129,12 +198,12 @@ impl Shared {
     fn expect(&self) {
         if let Some(inbox) = self.ways.inbox() {
             let addresses = self.addresses();
-            inbox.expect(addresses.iter().map(SocketAddr::ip).collect());
+            inbox.expect(addresses.iter().map(|at| at.address().ip()).collect());
         }
     }
 
     /// All addresses where the peer may be, each once.
-    fn addresses(&self) -> Vec<SocketAddr> {
+    fn addresses(&self) -> Vec<Way> {
         let mut addresses = self.search().candidates().to_vec();
         addresses.extend(self.endpoint().at);
         addresses.sort();
@@ -154,6 +223,9 @@ impl Shared {
             self.endpoint().proven = false;
             self.send_to_all(sender, message);
         } else {
+            if let Some(at) = self.stream_end() {
+                self.dial(at);
+            }
             self.send(sender, message, &[message.len()], None);
         }
     }
@@ -161,18 +233,28 @@ impl Shared {
     /// Sends a message to all places where the peer may be.
     pub fn send_to_all(&self, sender: &mut Sender, message: &[u8]) {
         for to in self.addresses() {
+            if let Way::Tls(at) = to {
+                self.dial(at);
+            }
             self.send(sender, message, &[message.len()], Some(to));
         }
     }
 
     /// Sends to an address, or else to the peer.
-    pub fn send(&self, sender: &mut Sender, octets: &[u8], lens: &[usize], to: Option<SocketAddr>) {
+    pub fn send(&self, sender: &mut Sender, octets: &[u8], lens: &[usize], to: Option<Way>) {
         let to = to.or_else(|| self.endpoint().at);
-        let way = to.and_then(|to| Some((to, self.ways.socket_to(to)?)));
-        let unsent = match way {
-            Some((to, socket)) => sender.send(socket, to, octets, lens),
-            None => lens.len() as u64,
+        let unsent = match to {
+            Some(Way::Udp(to)) => {
+                let socket = self.ways.socket_to(to);
+                socket.map(|socket| sender.send(socket, to, octets, lens))
+            }
+            Some(Way::Tls(to)) => {
+                let streams = self.ways.streams();
+                streams.map(|streams| streams.send(to, octets, lens))
+            }
+            None => None,
         };
+        let unsent = unsent.unwrap_or(lens.len() as u64);
         self.tally.unsent.fetch_add(unsent, Relaxed);
     }
 
@@ -236,6 +318,7 @@ impl Tunnel {
             }),
             search: Mutex::new(Search::new(spec.candidates.clone())),
             waits: AtomicBool::new(true),
+            given: Mutex::new(spec.endpoint),
             ending: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             end,
@@ -301,9 +384,10 @@ impl Tunnel {
     /// # Errors
     ///
     /// It is of the other family.
-    pub fn set_endpoint(&mut self, endpoint: SocketAddr) -> Result<(), Error> {
+    pub fn set_endpoint(&mut self, endpoint: Way) -> Result<(), Error> {
         check(&self.spec.name, &self.shared.ways, &[endpoint])?;
         self.spec.endpoint = Some(endpoint);
+        *self.shared.given() = Some(endpoint);
         self.shared.move_to(endpoint, false);
         Ok(())
     }
@@ -313,7 +397,7 @@ impl Tunnel {
     /// # Errors
     ///
     /// They are too many, or one is of a family that the tunnel has not.
-    pub fn set_candidates(&mut self, candidates: Vec<SocketAddr>) -> Result<(), Error> {
+    pub fn set_candidates(&mut self, candidates: Vec<Way>) -> Result<(), Error> {
         check(&self.spec.name, &self.shared.ways, &candidates)?;
         self.spec.candidates.clone_from(&candidates);
         let searching = {
@@ -385,7 +469,10 @@ fn ways(spec: &Spec, index: u32, doors: &Doors) -> Result<Ways, Error> {
     let system = |what| move |error| Error::System(what, spec.name.to_string(), error);
     let wanted = match &spec.listen {
         Listen::Own(listen) => {
-            let other = |endpoint: &SocketAddr| endpoint.is_ipv4() != listen.is_ipv4();
+            let other = |endpoint: &Way| {
+                let udp = endpoint.udp();
+                udp.is_none_or(|udp| udp.is_ipv4() != listen.is_ipv4())
+            };
             if let Some(endpoint) = spec.endpoint.filter(other) {
                 let name = spec.name.to_string();
                 return Err(Error::Family(name, vec![*listen], endpoint));
@@ -406,10 +493,11 @@ fn ways(spec: &Spec, index: u32, doors: &Doors) -> Result<Ways, Error> {
     }
     let inbox = Inbox::new(index, &spec.private_key.public().public_key());
     let inbox = inbox.map_err(|error| system("make an event")(error.into()))?;
-    Ok(Ways::Doors(found, Arc::new(inbox)))
+    let streams = Arc::clone(doors.streams());
+    Ok(Ways::Doors(found, Arc::new(inbox), streams))
 }
 
-fn check(name: &IfName, ways: &Ways, peer: &[SocketAddr]) -> Result<(), Error> {
+fn check(name: &IfName, ways: &Ways, peer: &[Way]) -> Result<(), Error> {
     if peer.len() > MAX_CANDIDATES {
         return Err(Error::Candidates(name.to_string(), peer.len()));
     }

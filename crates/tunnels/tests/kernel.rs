@@ -67,7 +67,7 @@ impl Over {
             preshared_key: Some(Key::from([9; 32])),
             listen: Listen::Own(self.any.parse().unwrap()),
             uplink: None,
-            endpoint: Some(self.end(other)),
+            endpoint: Some(self.end(other).into()),
             candidates: Vec::new(),
             keepalive_secs: 25,
             mtu: Mtu::try_from(1_420).unwrap(),
@@ -293,7 +293,7 @@ fn is_as_it_was_asked_for(world: &World, over: Over) {
     let [ours, theirs] = [HOST, GUEST].map(|side| world.status(side, over).unwrap());
     assert_eq!(theirs.public_key, over.key(GUEST).public());
     assert_eq!(theirs.peer_key, ours.public_key);
-    assert_eq!(theirs.endpoint, Some(over.end(HOST)));
+    assert_eq!(theirs.endpoint, Some(over.end(HOST).into()));
     let port = over.end(GUEST).port();
     assert_eq!(theirs.listen, vec![(Ipv6Addr::UNSPECIFIED, port).into()]);
     assert!(
@@ -368,12 +368,12 @@ fn goes_when_it_is_told_to(world: &World) {
     );
     let endpoint = Request::Endpoint {
         name: other.device.parse().unwrap(),
-        endpoint: BOTH[0].end(HOST),
+        endpoint: BOTH[0].end(HOST).into(),
     };
     assert_eq!(world.ask_guest(&endpoint), Answer::Done);
     assert_eq!(
         world.status(GUEST, other).unwrap().endpoint,
-        Some(BOTH[0].end(HOST)),
+        Some(BOTH[0].end(HOST).into()),
         "the same port has both families"
     );
 }

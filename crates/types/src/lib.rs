@@ -11,6 +11,7 @@ mod mac;
 mod number;
 pub mod octets;
 mod time;
+mod way;
 
 pub use addr::{Family, Prefix, PrefixError};
 pub use bucket::Bucket;
@@ -23,3 +24,4 @@ pub use id::{
 pub use mac::{Mac, MacError};
 pub use number::{Asn, Vni, VniError};
 pub use time::Time;
+pub use way::{Way, WayError};

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use hextet_lab::{Lab, Node, Process};
-use hextet_types::Prefix;
+use hextet_types::{Prefix, Way};
 use serde::Deserialize;
 
 use super::{lan, uplinks};
@@ -66,7 +66,7 @@ pub struct Tunnel {
     /// Whether it carries packets.
     pub up: bool,
     /// Where the other end is.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Way>,
 }
 
 /// A node on the same network.

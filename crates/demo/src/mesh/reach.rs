@@ -119,7 +119,7 @@ fn direct_pair(m: &Mesh) -> Result<(&Member, &Member)> {
 fn direct(status: &Status, to: &Member) -> Result<()> {
     let endpoint = status.tunnel_to(to)?.endpoint;
     expect(
-        endpoint.is_some_and(|at| to.outside.contains(&at.ip())),
+        endpoint.is_some_and(|at| to.outside.contains(&at.address().ip())),
         format!("the tunnel to {} ends at {endpoint:?}", to.name),
     )?;
     expect(
@@ -229,7 +229,7 @@ fn ends_at(m: &Mesh, outside: &str) -> Result<()> {
     let endpoint = p1.status()?.tunnel_to(n1)?.endpoint;
     let outside: IpAddr = outside.parse()?;
     expect(
-        endpoint.is_some_and(|at| at.ip() == outside),
+        endpoint.is_some_and(|at| at.address().ip() == outside),
         format!("p1's tunnel to n1 ends at {endpoint:?}"),
     )
 }

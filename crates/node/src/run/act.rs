@@ -10,7 +10,7 @@ use hextet_mesh::{
     parameters::Change,
 };
 use hextet_tunnels::{Key, Listen, Mtu, Spec, letters::Letter};
-use hextet_types::{IfName, Time};
+use hextet_types::{IfName, Time, Way};
 use tracing::{info, warn};
 
 use super::{Runner, Tunnel};
@@ -62,7 +62,7 @@ impl Runner {
         if let (Some(letters), Some(door)) = (&self.letters, door) {
             letters.send(&Letter {
                 door,
-                other: to,
+                other: Way::Udp(to),
                 octets,
             });
         }
@@ -87,7 +87,7 @@ impl Runner {
             listen: Listen::Doors(self.doors_of(strand)),
             uplink: None,
             endpoint: None,
-            candidates: plan.candidates,
+            candidates: plan.candidates.into_iter().map(Way::Udp).collect(),
             keepalive_secs: plan.keepalive_secs,
             mtu,
             segments: true,

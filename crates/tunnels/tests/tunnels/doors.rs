@@ -13,13 +13,14 @@ use hextet_tunnels::{
     control::{Answer, Request},
     letters::{Letter, MAX_LETTER, Post},
 };
+use hextet_types::Way;
 
 use crate::pair::{DEVICE, PATIENCE, Pair, Side, ip, transfer};
 
 pub const PORT: u16 = 6_697;
 
 impl Side {
-    fn outer(number: u8, over_ipv6: bool) -> SocketAddr {
+    pub fn outer(number: u8, over_ipv6: bool) -> Way {
         let address = if over_ipv6 {
             format!("[2001:db8::{number}]:{PORT}")
         } else {
@@ -34,14 +35,14 @@ impl Side {
             let listen = listen.parse().unwrap();
             let uplink = Some("veth0".parse().unwrap());
             match self.ask(&Request::Door { listen, uplink }) {
-                Answer::Door(door) => door,
+                Answer::Door(door) => door.address(),
                 other => panic!("{other:?}"),
             }
         };
         listen.map(open).to_vec()
     }
 
-    fn letter(&self, to: SocketAddr, octets: &[u8]) -> Letter {
+    pub fn letter(&self, to: Way, octets: &[u8]) -> Letter {
         Letter {
             door: "[::]:0".parse().unwrap(),
             other: to,
@@ -49,7 +50,7 @@ impl Side {
         }
     }
 
-    fn refused_at_doors(&self) -> u64 {
+    pub fn refused_at_doors(&self) -> u64 {
         match self.ask(&Request::Doors) {
             Answer::Doors(doors) => doors.iter().map(|door| door.refused).sum(),
             other => panic!("{other:?}"),
@@ -94,12 +95,12 @@ fn second(pair: &Pair, number: u8) -> String {
     name
 }
 
-fn post(pair: &Pair) -> [Post; 2] {
+pub fn post(pair: &Pair) -> [Post; 2] {
     let post = |side: &Side| Post::bind(&side.socket).unwrap();
     pair.sides.each_ref().map(post)
 }
 
-fn read(post: &Post) -> Letter {
+pub fn read(post: &Post) -> Letter {
     let mut letter = None;
     assert!(wait_until(PATIENCE, || {
         letter = post.try_recv().unwrap();
@@ -158,7 +159,7 @@ fn letters_come_by_the_same_ports_before_and_beside_tunnels() {
     let before = pair.sides[1].refused_at_doors();
     stranger
         .unwrap()
-        .send_to(&too_long, Side::outer(2, false))
+        .send_to(&too_long, Side::outer(2, false).address())
         .unwrap();
     assert!(wait_until(PATIENCE, || pair.sides[1].refused_at_doors() > before));
     assert_eq!(posts[1].try_recv().unwrap(), None);
@@ -208,7 +209,8 @@ fn a_stranger_at_a_door_disturbs_nobody() {
                     .zip(index.to_le_bytes())
                     .for_each(|(to, from)| *to = from);
                 datagram[0] = kind;
-                stranger.send_to(&datagram, Side::outer(1, true)).unwrap();
+                let to = Side::outer(1, true).address();
+                stranger.send_to(&datagram, to).unwrap();
                 sent += u64::from(kind != 0 || len > MAX_LETTER);
             }
         }
@@ -330,7 +332,7 @@ fn what_is_wrong_about_doors_is_said() {
     refused(&door(&taken.to_string()), "in use");
     let opened: BTreeSet<SocketAddr> = (10_000..10_014)
         .map(|port| match a.ask(&door(&format!("[::1]:{port}"))) {
-            Answer::Door(door) => door,
+            Answer::Door(door) => door.address(),
             other => panic!("{other:?}"),
         })
         .collect();

@@ -5,10 +5,11 @@
 mod doors;
 mod nat;
 mod pair;
+mod streams;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{Ipv6Addr, SocketAddrV6, UdpSocket},
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -20,6 +21,7 @@ use hextet_tunnels::{
     Key, Mtu, Spec,
     control::{Answer, Request},
 };
+use hextet_types::Way;
 use nix::{
     net::if_::if_nametoindex,
     sys::socket::{setsockopt, sockopt},
@@ -172,7 +174,7 @@ fn a_peer_is_followed_when_its_address_changes() {
     ip(&format!("-n {netns} address del 192.0.2.1/24 dev veth0"));
     ip(&format!("-n {netns} address add 192.0.2.77/24 dev veth0"));
     transfer(&pair, "[fd00::2]:0", 1_000_000);
-    let now: SocketAddr = "192.0.2.77:5000".parse().unwrap();
+    let now: Way = "192.0.2.77:5000".parse().unwrap();
     assert_eq!(b.status().endpoint, Some(now));
 }
 
@@ -216,7 +218,10 @@ fn a_stranger_is_refused_and_not_followed() {
     let pair = Pair::new("who");
     pair.connect(false, |_| {});
     let [a, b] = &pair.sides;
-    let (before, endpoint) = (a.status().refused, b.spec(false).endpoint.unwrap().port());
+    let (before, endpoint) = (
+        a.status().refused,
+        b.spec(false).endpoint.unwrap().address().port(),
+    );
     let stranger = b.inside(|| UdpSocket::bind("192.0.2.2:0")).unwrap();
     for kind in 0..6 {
         for len in [1, 31, 32, 64, 92, 148, 1_452] {
@@ -226,7 +231,7 @@ fn a_stranger_is_refused_and_not_followed() {
         }
     }
     assert!(wait_until(PATIENCE, || a.status().refused >= before + 42));
-    assert_eq!(a.status().endpoint.unwrap().port(), endpoint);
+    assert_eq!(a.status().endpoint.unwrap().address().port(), endpoint);
     transfer(&pair, "10.9.0.2:0", 1_000_000);
 }
 

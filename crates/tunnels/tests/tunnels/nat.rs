@@ -3,7 +3,7 @@
 
 use std::{
     io::Write as _,
-    net::{SocketAddr, UdpSocket},
+    net::UdpSocket,
     process::{Command, Stdio},
 };
 
@@ -13,6 +13,7 @@ use hextet_tunnels::{
     Listen, Spec,
     control::{Answer, Request},
 };
+use hextet_types::Way;
 
 use crate::{
     doors::PORT,
@@ -42,7 +43,7 @@ impl Drop for Nats {
     }
 }
 
-fn inside(netns: &str, command: &str, input: &str) {
+pub fn inside(netns: &str, command: &str, input: &str) {
     let mut running = Command::new("ip")
         .args(["netns", "exec", netns])
         .args(command.split(' '))
@@ -118,7 +119,7 @@ fn spec(side: &Side, candidates: &[String]) -> Spec {
     }
 }
 
-fn addresses(texts: &[String]) -> Vec<SocketAddr> {
+fn addresses(texts: &[String]) -> Vec<Way> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
@@ -181,7 +182,7 @@ fn who_is_no_longer_heard_is_sought_at_all_its_addresses() {
     up(b, spec(b, &[]));
     assert!(wait_until(PATIENCE, || a.status().endpoint_proven));
     let first = a.status().endpoint.unwrap();
-    let (family, other) = if first.is_ipv4() {
+    let (family, other) = if first.address().is_ipv4() {
         ("ip", 1)
     } else {
         ("ip6", 0)
@@ -192,7 +193,7 @@ fn who_is_no_longer_heard_is_sought_at_all_its_addresses() {
     let chains = chain("input", "iifname") + &chain("output", "oifname");
     let deaf = format!("table {family} deaf {{ {chains} }}");
     inside(&b.netns, "nft -f -", &deaf);
-    let expected: SocketAddr = both(2)[other].parse().unwrap();
+    let expected: Way = both(2)[other].parse().unwrap();
     let sender = a.inside(|| UdpSocket::bind("[fd00::1]:0")).unwrap();
     let found = || {
         // Only who says something misses an answer.

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -45,6 +45,18 @@ pub fn ip(arguments: &str) {
     assert!(output.status.success(), "ip {arguments}: {output:?}");
 }
 
+fn begin(netns: &str, socket: &Path) -> Child {
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", netns, PROGRAM, "serve"])
+        .arg(socket);
+    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let said = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);
+    assert!(said.unwrap() > 0, "the process did not begin");
+    process
+}
+
 impl Pair {
     pub fn new(name: &str) -> Pair {
         let directory = tempfile::tempdir().unwrap();
@@ -66,14 +78,7 @@ impl Pair {
             ));
             ip(&format!("-n {netns} link set veth0 up"));
             let socket = directory.path().join(number.to_string());
-            let mut command = Command::new("ip");
-            command
-                .args(["netns", "exec", netns, PROGRAM, "serve"])
-                .arg(&socket);
-            let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = String::new();
-            let said = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);
-            assert!(said.unwrap() > 0, "the process did not begin");
+            let process = begin(netns, &socket);
             Side {
                 netns: netns.clone(),
                 number,
@@ -119,6 +124,13 @@ impl Drop for Pair {
 }
 
 impl Side {
+    /// The process ends, and another begins.
+    pub fn restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = begin(&self.netns, &self.socket);
+    }
+
     pub fn key(number: u8) -> Key {
         Key::from([number; 32])
     }
