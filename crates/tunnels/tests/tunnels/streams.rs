@@ -171,6 +171,23 @@ fn udp_takes_over_without_loss_once_it_passes() {
 }
 
 #[test]
+fn a_stream_takes_over_where_udp_passes_no_more() {
+    let pair = Pair::new("tlsdown");
+    open(&pair.sides[1]);
+    connect(&pair, false, 1_420);
+    let [a, b] = &pair.sides;
+    // Both ways were tried at once.
+    assert!(wait_until(PATIENCE, || !is_by_stream(a) && !is_by_stream(b)));
+    inside(&a.netns, "nft -f -", WALL);
+    let sender = a.inside(|| UdpSocket::bind("[fd00::1]:0")).unwrap();
+    assert!(wait_until(PATIENCE * 3, || {
+        sender.send_to(b"is anybody there?", "[fd00::2]:9").unwrap();
+        is_by_stream(a) && is_by_stream(b)
+    }));
+    transfer(&pair, "10.9.0.2:0", 1_000_000);
+}
+
+#[test]
 fn a_server_s_process_that_is_replaced_is_found_again() {
     let mut pair = Pair::new("tlsnew");
     part(&pair);
