@@ -23,7 +23,7 @@ use nix::sys::socket::{MsgFlags, UnixAddr, recv, sendto};
 
 /// Octets of a letter at most: what passes everywhere in one piece (1,280) without the headers of IPv6 and UDP.
 pub const MAX_LETTER: usize = 1_232;
-const ADDRESS: usize = 18;
+const ADDRESS: usize = 22;
 const HEADER: usize = 2 * ADDRESS + 1;
 /// How long the process may be busy until a letter is given up.
 const BUSY: Duration = Duration::from_millis(50);
@@ -73,22 +73,25 @@ pub(crate) fn is_letter(octets: &[u8]) -> bool {
     octets.first() == Some(&0) && octets.len() <= MAX_LETTER
 }
 
-fn write(to: &mut Vec<u8>, address: SocketAddr) {
-    let ip = match address {
-        SocketAddr::V4(address) => address.ip().to_ipv6_mapped(),
-        SocketAddr::V6(address) => *address.ip(),
+fn write(datagram: &mut Vec<u8>, address: SocketAddr) {
+    let (ip, link) = match address {
+        SocketAddr::V4(address) => (address.ip().to_ipv6_mapped(), 0),
+        SocketAddr::V6(address) => (*address.ip(), address.scope_id()),
     };
-    to.extend_from_slice(&ip.octets());
-    to.extend_from_slice(&address.port().to_be_bytes());
+    datagram.extend_from_slice(&ip.octets());
+    datagram.extend_from_slice(&address.port().to_be_bytes());
+    datagram.extend_from_slice(&link.to_be_bytes());
 }
 
 fn address(octets: &[u8]) -> Option<(SocketAddr, &[u8])> {
     let (ip, rest) = octets.split_first_chunk::<16>()?;
     let (port, rest) = rest.split_first_chunk()?;
+    let (link, rest) = rest.split_first_chunk()?;
     let (ip, port) = (Ipv6Addr::from(*ip), u16::from_be_bytes(*port));
     let address = match ip.to_ipv4_mapped() {
         Some(ip) => SocketAddr::new(ip.into(), port),
-        None => SocketAddrV6::new(ip, port, 0, 0).into(),
+        // A link-local address means something on its link alone.
+        None => SocketAddrV6::new(ip, port, 0, u32::from_be_bytes(*link)).into(),
     };
     Some((address, rest))
 }
@@ -227,12 +230,13 @@ mod tests {
         let mut octets = [0; HEADER + 2];
         octets[10..12].copy_from_slice(&[0xff, 0xff]);
         octets[16..18].copy_from_slice(&6_697_u16.to_be_bytes());
-        octets[29..37].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1, 1, 2]);
+        octets[33..41].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1, 1, 2]);
         assert_eq!(v4.encode().unwrap(), octets);
         for one in [
             v4,
             letter("[::]:0", "[2001:db8::1]:1", MAX_LETTER),
             letter("[::]:0", "tls:192.0.2.1:443", MAX_LETTER),
+            letter("[::]:6697", "[fe80::1%7]:6697", 9),
         ] {
             assert_eq!(Letter::decode(&one.encode().unwrap()), Some(one));
         }
