@@ -11,9 +11,9 @@ mod said;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use hextet_types::octets::Reader;
+use hextet_types::{Way, octets::Reader};
 
 pub use desk::{Desk, Refusal};
 pub use envelope::Envelope;
@@ -76,7 +76,7 @@ pub enum Said {
     /// "I am", to whoever pinged from that address.
     Pong {
         /// As it was seen here: what a NAT makes of it.
-        observed: SocketAddr,
+        observed: Way,
         /// The writer's.
         card: Card,
     },
@@ -97,7 +97,7 @@ pub enum Said {
     /// "Whom do you know?"
     Introduce,
     /// The answer: nodes that may be reached by anybody, at most [`MAX_INTRODUCED`].
-    Introduced(Vec<(NodeId, SocketAddr)>),
+    Introduced(Vec<(NodeId, Way)>),
     /// About the choice of tunnels.
     Topology(Message),
     /// "I have these documents": at most [`MAX_DOCUMENTS`](crate::gossip::MAX_DOCUMENTS), ascending.
@@ -135,7 +135,7 @@ pub struct Card {
     /// Who can begin to talk to it.
     pub reach: Reach,
     /// Where, the best first; at most [`MAX_CANDIDATES`].
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Way>,
 }
 
 /// A round trip, in microseconds; what is longer than 71 minutes is as long.

@@ -1,8 +1,6 @@
 //! Where a node is, for a registry to tell others.
 
-use std::net::SocketAddr;
-
-use hextet_types::octets::Reader;
+use hextet_types::{Way, octets::Reader};
 
 use super::{MAX_CANDIDATES, said};
 use crate::{
@@ -22,7 +20,7 @@ pub struct Presence {
     /// When it says so, by its clock.
     pub at: UnixTime,
     /// Where anybody can reach it; nowhere, if it only asks. [`MAX_CANDIDATES`] at most.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Way>,
 }
 
 impl Body for Presence {
@@ -35,7 +33,7 @@ impl Body for Presence {
         out.extend_from_slice(&self.at.0.to_be_bytes());
         wire::put_count(out, self.candidates.len());
         for candidate in &self.candidates {
-            said::put_endpoint(out, *candidate);
+            said::put_way(out, *candidate);
         }
     }
 
@@ -44,7 +42,7 @@ impl Body for Presence {
         let node = NodeId(wire::u64_of(reader, "the node")?);
         let at = UnixTime(wire::u64_of(reader, "the time")?);
         let count = wire::count(reader, "the number of addresses", 0, MAX_CANDIDATES)?;
-        let candidates = (0..count).map(|_| said::endpoint(reader));
+        let candidates = (0..count).map(|_| said::way(reader));
         let candidates = candidates.collect::<Result<_, _>>()?;
         Ok(Presence {
             network,

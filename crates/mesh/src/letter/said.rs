@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hextet_types::octets::{Reader, put_u16, put_u32};
+use hextet_types::{
+    Way,
+    octets::{Reader, put_u16, put_u32},
+};
 
 use super::{
     Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, MAX_PIECE, MAX_STRANDS,
@@ -55,7 +58,7 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
         }
         Said::Pong { observed, card } => {
             out.push(PONG);
-            put_endpoint(out, *observed);
+            put_way(out, *observed);
             put_card(out, card);
         }
         Said::Offer(offer) => {
@@ -86,9 +89,9 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
         Said::Introduced(nodes) => {
             out.push(INTRODUCED);
             wire::put_count(out, nodes.len());
-            for (node, endpoint) in nodes {
+            for (node, at) in nodes {
                 put_node(out, *node);
-                put_endpoint(out, *endpoint);
+                put_way(out, *at);
             }
         }
         Said::Topology(message) => put_message(out, message),
@@ -104,15 +107,13 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
 fn put_card(out: &mut Vec<u8>, card: &Card) {
     put_one(out, &REACHES, card.reach);
     wire::put_count(out, card.candidates.len());
-    card.candidates
-        .iter()
-        .for_each(|one| put_endpoint(out, *one));
+    card.candidates.iter().for_each(|one| put_way(out, *one));
 }
 
 fn card(reader: &mut Reader<'_>) -> Result<Card, Malformed> {
     Ok(Card {
         reach: one(reader, "who can reach the writer", &REACHES)?,
-        candidates: many(reader, "the candidates", MAX_CANDIDATES, endpoint)?,
+        candidates: many(reader, "the candidates", MAX_CANDIDATES, way)?,
     })
 }
 
@@ -199,7 +200,7 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
     Ok(match kind {
         PING => Said::Ping(card(reader)?),
         PONG => Said::Pong {
-            observed: endpoint(reader)?,
+            observed: way(reader)?,
             card: card(reader)?,
         },
         OFFER => Said::Offer(Offer {
@@ -222,7 +223,7 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
         INTRODUCE => Said::Introduce,
         INTRODUCED => {
             let nodes = many(reader, "the nodes", MAX_INTRODUCED, |reader| {
-                Ok((node(reader)?, endpoint(reader)?))
+                Ok((node(reader)?, way(reader)?))
             });
             Said::Introduced(nodes?)
         }
@@ -362,32 +363,44 @@ fn many<T>(
     (0..count).map(|_| read(reader)).collect()
 }
 
+/// By a stream.
+const TLS: u8 = 0x80;
+
 /// 4 or 6, the address, the port. An address of IPv4 is never written as one of IPv6.
-pub(super) fn put_endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
-    match endpoint.ip().to_canonical() {
+pub(super) fn put_way(out: &mut Vec<u8>, way: Way) {
+    let kind = match way {
+        Way::Udp(_) => 0,
+        Way::Tls(_) => TLS,
+    };
+    match way.address().ip().to_canonical() {
         IpAddr::V4(addr) => {
-            out.push(4);
+            out.push(4 | kind);
             out.extend(addr.octets());
         }
         IpAddr::V6(addr) => {
-            out.push(6);
+            out.push(6 | kind);
             out.extend(addr.octets());
         }
     }
-    put_u16(out, endpoint.port());
+    put_u16(out, way.address().port());
 }
 
-pub(super) fn endpoint(reader: &mut Reader<'_>) -> Result<SocketAddr, Malformed> {
+pub(super) fn way(reader: &mut Reader<'_>) -> Result<Way, Malformed> {
     const WHAT: &str = "an address with its port";
-    let addr: IpAddr = match reader.u8().need(WHAT)? {
+    let kind = reader.u8().need(WHAT)?;
+    let addr: IpAddr = match kind & !TLS {
         4 => Ipv4Addr::from(reader.array::<4>().need(WHAT)?).into(),
         6 => Ipv6Addr::from(reader.array::<16>().need(WHAT)?).into(),
         _ => return Err(Malformed::Value(WHAT)),
     };
     let port = reader.u16().need(WHAT)?;
     let is_of_use = port != 0 && !addr.is_unspecified() && !addr.is_multicast();
-    match is_of_use && addr.to_canonical() == addr {
-        true => Ok(SocketAddr::new(addr, port)),
-        false => Err(Malformed::Value(WHAT)),
+    if !is_of_use || addr.to_canonical() != addr {
+        return Err(Malformed::Value(WHAT));
     }
+    let at = SocketAddr::new(addr, port);
+    Ok(match kind & TLS {
+        0 => Way::Udp(at),
+        _ => Way::Tls(at),
+    })
 }

@@ -30,7 +30,7 @@ fn any_reach() -> impl Strategy<Value = Reach> {
     select(vec![Reach::Public, Reach::Punchable, Reach::Closed])
 }
 
-fn any_endpoint() -> impl Strategy<Value = SocketAddr> {
+fn any_endpoint() -> impl Strategy<Value = Way> {
     let v4 = (1_u32..0xe000_0000).prop_map(|addr| IpAddr::V4(Ipv4Addr::from(addr)));
     let v6 = (0x2000_u16..0xff00, any::<[u8; 14]>()).prop_map(|(head, tail)| {
         let mut octets = [0; 16];
@@ -38,7 +38,11 @@ fn any_endpoint() -> impl Strategy<Value = SocketAddr> {
         octets[2..].copy_from_slice(&tail);
         IpAddr::V6(Ipv6Addr::from(octets))
     });
-    (prop_oneof![v4, v6], 1_u16..).prop_map(|(addr, port)| SocketAddr::new(addr, port))
+    let parts = (prop_oneof![v4, v6], 1_u16.., any::<bool>());
+    parts.prop_map(|(addr, port, is_stream)| {
+        let at = std::net::SocketAddr::new(addr, port);
+        [Way::Udp(at), Way::Tls(at)][usize::from(is_stream)]
+    })
 }
 
 fn any_message() -> impl Strategy<Value = Message> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use hextet_types::{Prefix, Time};
+use hextet_types::{Prefix, Time, Way};
 
 use super::{Action, Node, PORT, Turn, home_of};
 use crate::{
@@ -31,9 +31,9 @@ const MAX_DOUBLINGS: u32 = 8;
 struct Contact {
     prefixes: Vec<Prefix>,
     reach: Reach,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<Way>,
     /// Outside of the mesh, when last.
-    met: Option<(SocketAddr, Time)>,
+    met: Option<(Way, Time)>,
     /// What the choice of tunnels was told.
     told: Option<(Reach, bool)>,
     heard: Time,
@@ -98,7 +98,7 @@ impl Contacts {
     }
 
     /// It was met outside of the mesh; whether that is news.
-    pub fn meet(&mut self, node: NodeId, at: SocketAddr, now: Time) -> bool {
+    pub fn meet(&mut self, node: NodeId, at: Way, now: Time) -> bool {
         let contact = self.entry(node, now);
         contact.met.replace((at, now)).map(|(at, _)| at) != Some(at)
     }
@@ -111,9 +111,10 @@ impl Contacts {
     }
 
     /// Somebody says that anybody can reach it there; what is known of it by itself is better.
-    pub fn hinted(&mut self, node: NodeId, at: SocketAddr, now: Time) {
+    pub fn hinted(&mut self, node: NodeId, at: Way, now: Time) {
         let contact = self.entry(node, now);
-        if contact.prefixes.is_empty() {
+        let is_worse = contact.met.is_some() && at.udp().is_none();
+        if contact.prefixes.is_empty() && !is_worse {
             contact.reach = Reach::Public;
             contact.met = Some((at, now));
         }
@@ -149,20 +150,20 @@ impl Contacts {
         home_of(*self.prefixes(node)?.first()?)
     }
 
-    pub fn met(&self, node: NodeId) -> Option<SocketAddr> {
+    pub fn met(&self, node: NodeId) -> Option<Way> {
         let contact = self.known.get(&node)?;
         let met = contact.met.map(|(at, _)| at);
         met.or_else(|| contact.candidates.first().copied())
     }
 
     /// Where a handshake with it is worth a try, the surest first.
-    pub fn candidates(&self, node: NodeId) -> Vec<SocketAddr> {
+    pub fn candidates(&self, node: NodeId) -> Vec<Way> {
         let Some(contact) = self.known.get(&node) else {
             return Vec::new();
         };
         let met = contact.met.map(|(at, _)| at);
         let others = contact.candidates.iter().copied();
-        let mut all: Vec<SocketAddr> = met.into_iter().collect();
+        let mut all: Vec<Way> = met.into_iter().collect();
         all.extend(others.filter(|at| Some(*at) != met));
         all.truncate(MAX_CANDIDATES);
         all
@@ -175,26 +176,26 @@ impl Contacts {
     }
 
     /// Nodes that anybody can reach, the last heard of first.
-    fn public(&self) -> Vec<(NodeId, SocketAddr)> {
+    fn public(&self) -> Vec<(NodeId, Way)> {
         let mut all: Vec<_> = self
             .known
             .iter()
             .filter(|(_, contact)| contact.reach == Reach::Public)
             .filter_map(|(node, contact)| Some((contact.heard, *node, contact.met?.0)))
-            .filter(|(_, _, at)| !is_link_local(*at))
+            .filter(|(_, _, at)| !is_link_local(at.address()))
             .collect();
         all.sort_by(|one, other| other.cmp(one));
         all.into_iter().map(|(_, node, at)| (node, at)).collect()
     }
 
-    pub fn introduction(&self, but: NodeId) -> Vec<(NodeId, SocketAddr)> {
+    pub fn introduction(&self, but: NodeId) -> Vec<(NodeId, Way)> {
         let mut all = self.public();
         all.retain(|(node, _)| *node != but);
         all.truncate(MAX_INTRODUCED);
         all
     }
 
-    pub fn remembered(&self) -> Vec<(NodeId, SocketAddr)> {
+    pub fn remembered(&self) -> Vec<(NodeId, Way)> {
         let mut all = self.public();
         all.truncate(MAX_REMEMBERED);
         all
@@ -235,14 +236,14 @@ impl Node {
     pub(super) fn look_for_strangers(&mut self, turn: &mut Turn) {
         for prefix in self.contacts.strangers_due(turn.now) {
             if let Some(home) = home_of(prefix) {
-                let to = SocketAddr::from((home, PORT));
+                let to = Way::Udp(SocketAddr::from((home, PORT)));
                 let said = Said::Ping(self.seen.card());
                 let _ = self.write((None, to), None, said, turn);
             }
         }
     }
 
-    pub(super) fn introduced(&mut self, nodes: Vec<(NodeId, SocketAddr)>, turn: &mut Turn) {
+    pub(super) fn introduced(&mut self, nodes: Vec<(NodeId, Way)>, turn: &mut Turn) {
         for (node, at) in nodes {
             if node == self.desk.node() || !self.is_outside(at) {
                 continue;
@@ -256,7 +257,8 @@ impl Node {
     }
 
     /// Whether an address may be outside of the mesh: nothing of it is ever carried by the mesh itself.
-    pub(super) fn is_outside(&self, at: SocketAddr) -> bool {
+    pub(super) fn is_outside(&self, at: Way) -> bool {
+        let at = at.address();
         let addr = at.ip().to_canonical();
         let network = &self.trust().parameters().body;
         !network.prefix.contains(addr)

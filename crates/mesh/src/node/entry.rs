@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
     time::Duration,
 };
 
-use hextet_types::Time;
+use hextet_types::{Time, Way};
 
 use super::{Action, Node, Turn};
 use crate::{certificate::NodeId, letter::Said, topology::Stage};
@@ -28,8 +27,8 @@ const PRESENCE: Duration = Duration::from_secs(240);
 /// How far it is.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    waiting: VecDeque<(NodeId, SocketAddr)>,
-    written: BTreeMap<NodeId, Time>,
+    waiting: VecDeque<(NodeId, Way)>,
+    written: BTreeMap<(NodeId, Way), Time>,
     next: Time,
     asked: u32,
     registry: Time,
@@ -46,10 +45,10 @@ impl Entry {
         }
     }
 
-    pub fn heard_of(&mut self, node: NodeId, at: SocketAddr, now: Time) {
+    pub fn heard_of(&mut self, node: NodeId, at: Way, now: Time) {
         self.written.retain(|_, at| now < *at + REST);
-        let known = self.waiting.iter().any(|(other, _)| *other == node);
-        if !known && !self.written.contains_key(&node) && self.waiting.len() < MAX_WAITING {
+        let known = self.waiting.contains(&(node, at));
+        if !known && !self.written.contains_key(&(node, at)) && self.waiting.len() < MAX_WAITING {
             self.waiting.push_back((node, at));
         }
     }
@@ -79,7 +78,7 @@ impl Node {
         let count = self.entry.waiting.len().min(AT_ONCE);
         let asked: Vec<_> = self.entry.waiting.drain(..count).collect();
         for (node, at) in &asked {
-            self.entry.written.insert(*node, turn.now);
+            self.entry.written.insert((*node, *at), turn.now);
             let _ = self.write((Some(*node), *at), None, Said::Introduce, turn);
             // What it answers says where we are.
             let said = Said::Ping(self.seen.card());

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use hextet_types::Time;
+use hextet_types::{Time, Way};
 use ring::hmac;
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -161,6 +161,10 @@ pub fn secret((me, own): (NodeId, &Pair), (node, theirs): (NodeId, [u8; 32])) ->
     context.sign().as_ref().first_chunk().copied()
 }
 
+fn on_link(addr: Ipv6Addr, port: u16, link: u32) -> Way {
+    Way::Udp(SocketAddrV6::new(addr, port, 0, link).into())
+}
+
 impl Node {
     /// A segment is there, or is not any more.
     pub(super) fn wire(&mut self, link: u32, wire: Option<Wire>, turn: &mut Turn) {
@@ -215,7 +219,7 @@ impl Node {
         let letter = match self.desk.read(octets, self.gossip.trust(), turn.wall) {
             Ok(letter) => letter,
             Err(refusal) => {
-                let from = SocketAddrV6::new(from, 0, 0, link).into();
+                let from = on_link(from, 0, link);
                 turn.actions.push(Action::Refused { from, refusal });
                 return;
             }
@@ -246,7 +250,7 @@ impl Node {
         self.say_beside(link, Some((node, from, letter.number)), turn);
         self.tell_beside(link, turn);
         if !bare {
-            let at = SocketAddrV6::new(from, port, 0, link).into();
+            let at = on_link(from, port, link);
             self.contacts.meet(node, at, turn.now);
             let said = Said::Ping(self.seen.card());
             let _ = self.write((Some(node), at), None, said, turn);
@@ -272,7 +276,7 @@ impl Node {
                 octets,
             }),
             Err(refusal) => {
-                let from = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, link).into();
+                let from = on_link(Ipv6Addr::UNSPECIFIED, 0, link);
                 turn.actions.push(Action::Refused { from, refusal });
             }
         }

@@ -1,8 +1,8 @@
 //! What is written, what is asked, and who answers what.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use hextet_types::Time;
+use hextet_types::{Time, Way};
 
 use super::{Action, Node, Turn, contacts::is_link_local};
 use crate::{
@@ -25,7 +25,8 @@ const SETTLED: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     at: Time,
-    outside: bool,
+    /// Where to; none, if it went over the mesh.
+    outside: Option<Way>,
 }
 
 /// A wish that nobody has answered.
@@ -71,7 +72,7 @@ impl Node {
     /// Writes to an address; gives the letter's number, if it was written.
     pub(super) fn write(
         &mut self,
-        (node, to): (Option<NodeId>, SocketAddr),
+        (node, to): (Option<NodeId>, Way),
         answers: Option<u64>,
         said: Said,
         turn: &mut Turn,
@@ -89,7 +90,7 @@ impl Node {
         if is_ping {
             let asked = Asked {
                 at: turn.now,
-                outside: self.is_outside(to),
+                outside: self.is_outside(to).then_some(to),
             };
             self.mailbox.ask(number, asked);
         }
@@ -154,7 +155,7 @@ impl Node {
     }
 
     /// One has come.
-    pub(super) fn letter(&mut self, from: SocketAddr, octets: &[u8], turn: &mut Turn) {
+    pub(super) fn letter(&mut self, from: Way, octets: &[u8], turn: &mut Turn) {
         let letter = match self.desk.read(octets, self.gossip.trust(), turn.wall) {
             Ok(letter) => letter,
             Err(refusal) => {
@@ -174,7 +175,7 @@ impl Node {
         self.tell_candidate(node, turn);
     }
 
-    fn answer(&mut self, from: SocketAddr, letter: Letter, turn: &mut Turn) {
+    fn answer(&mut self, from: Way, letter: Letter, turn: &mut Turn) {
         let (node, number) = (letter.from, letter.number);
         match letter.said {
             Said::Ping(card) => {
@@ -221,17 +222,15 @@ impl Node {
         }
     }
 
-    fn ponged(
-        &mut self,
-        node: NodeId,
-        answers: Option<u64>,
-        observed: SocketAddr,
-        turn: &mut Turn,
-    ) {
+    fn ponged(&mut self, node: NodeId, answers: Option<u64>, observed: Way, turn: &mut Turn) {
         let asked = answers.and_then(|number| self.mailbox.asked.remove(&number));
         let Some(asked) = asked else { return };
-        let is_view = asked.outside && !is_link_local(observed);
-        if is_view && self.seen.observed(node, observed) {
+        let news = match (asked.outside, observed) {
+            (Some(Way::Udp(_)), Way::Udp(at)) => !is_link_local(at) && self.seen.observed(node, at),
+            (Some(Way::Tls(_)), _) => self.seen.by_stream(),
+            _ => false,
+        };
+        if news {
             self.tell_reach(turn);
         }
         let round_trip = turn.now.saturating_since(asked.at);

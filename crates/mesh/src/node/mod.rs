@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use hextet_types::{Prefix, Time};
+use hextet_types::{Prefix, Time, Way};
 
 use self::{
     contacts::Contacts, entry::Entry, keys::Keys, lan::Lan, letters::Mailbox, opening::Openings,
@@ -76,7 +76,7 @@ pub enum Event {
     /// A letter has come from there.
     Letter {
         /// Of the writer, as it was seen here.
-        from: SocketAddr,
+        from: Way,
         /// What came.
         octets: Vec<u8>,
     },
@@ -87,6 +87,8 @@ pub enum Event {
         /// The NAT's.
         mapped: Vec<SocketAddr>,
     },
+    /// Anybody who can reach this node by TCP may open a stream of TLS at that port; at none.
+    Streams(Option<u16>),
     /// Where this node listens by each of its further uplinks: there are as many strands of tunnels, up to four with the first's.
     Uplinks(Vec<Vec<SocketAddr>>),
     /// How far it is to a destination by the mesh; not at all, if there is no distance.
@@ -97,7 +99,7 @@ pub enum Event {
         distance: Option<Micros>,
     },
     /// Nodes that may be reached by anybody, as is remembered or the registry says.
-    Introduced(Vec<(NodeId, SocketAddr)>),
+    Introduced(Vec<(NodeId, Way)>),
     /// A tunnel stands that an earlier run made.
     Adopted {
         /// Which.
@@ -144,7 +146,7 @@ pub enum Action {
     /// Send a letter.
     Send {
         /// There.
-        to: SocketAddr,
+        to: Way,
         /// This.
         octets: Vec<u8>,
     },
@@ -206,7 +208,7 @@ pub enum Action {
     /// A letter was not believed; to be counted, and logged at a bounded rate.
     Refused {
         /// From there.
-        from: SocketAddr,
+        from: Way,
         /// Why.
         refusal: Refusal,
     },
@@ -270,6 +272,7 @@ impl Node {
                 self.seen.listens(local, mapped);
                 self.tell_reach(&mut turn);
             }
+            Event::Streams(port) => self.seen.opens(port),
             Event::Uplinks(further) => self.uplinks(further, &mut turn),
             Event::Way { prefix, distance } => self.way(prefix, distance, &mut turn),
             Event::Introduced(nodes) => self.introduced(nodes, &mut turn),
@@ -342,7 +345,7 @@ impl Node {
     }
 
     /// Nodes that may be reached by anybody and where they were met, the latest first.
-    pub fn remembered(&self) -> Vec<(NodeId, SocketAddr)> {
+    pub fn remembered(&self) -> Vec<(NodeId, Way)> {
         self.contacts.remembered()
     }
 
@@ -493,9 +496,9 @@ impl Node {
     }
 
     /// Where letters to a node go: over the mesh, if there is a way, else to where it was met.
-    fn address(&self, node: NodeId) -> Option<SocketAddr> {
+    fn address(&self, node: NodeId) -> Option<Way> {
         match (self.is_routed(node), self.contacts.home(node)) {
-            (true, Some(home)) => Some(SocketAddr::from((home, PORT))),
+            (true, Some(home)) => Some(Way::Udp(SocketAddr::from((home, PORT)))),
             _ => self.contacts.met(node),
         }
     }

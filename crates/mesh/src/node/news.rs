@@ -1,6 +1,8 @@
 //! What registries sign, from neighbours and from registries themselves; and who is out by it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
+
+use hextet_types::Way;
 
 use super::{Action, Node, Turn};
 use crate::{
@@ -17,7 +19,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 impl Node {
     /// A letter came from there that the desk believes.
-    pub(super) fn hear_news(&mut self, from: SocketAddr, letter: &Letter, turn: &mut Turn) {
+    pub(super) fn hear_news(&mut self, from: Way, letter: &Letter, turn: &mut Turn) {
         let actions = self.gossip.handle(gossip::Event::Letter(letter), turn.now);
         self.do_news(actions, Some((letter.from, from)), turn);
     }
@@ -55,7 +57,7 @@ impl Node {
     fn do_news(
         &mut self,
         actions: Vec<gossip::Action>,
-        writer: Option<(NodeId, SocketAddr)>,
+        writer: Option<(NodeId, Way)>,
         turn: &mut Turn,
     ) {
         let mut news = false;

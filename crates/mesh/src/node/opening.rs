@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use hextet_types::Time;
+use hextet_types::{Time, Way};
 
 use super::{Action, Node, Turn, contacts::is_link_local, keys::Pair};
 use crate::{
@@ -53,7 +53,7 @@ pub struct Plan {
     /// The other's, public.
     pub peer_key: [u8; 32],
     /// Where the other end may be, the surest first.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Way>,
     /// Something is sent at least that often; 0 if that is not needed.
     pub keepalive_secs: u16,
     /// Whether this side asked for it.
@@ -238,7 +238,9 @@ impl Node {
         {
             None => first,
             Some(candidates) => Card {
-                candidates: candidates.iter().take(MAX_CANDIDATES).copied().collect(),
+                candidates: (candidates.iter().take(MAX_CANDIDATES))
+                    .map(|at| Way::Udp(*at))
+                    .collect(),
                 ..first
             },
         }
@@ -341,7 +343,7 @@ impl Node {
             node,
             number: offer.strand,
         };
-        let mut candidates: Vec<SocketAddr> = offer.card.candidates.clone();
+        let mut candidates: Vec<Way> = offer.card.candidates.clone();
         if strand.number == 0 {
             self.contacts.shows(node, offer.card.clone(), turn.now);
         }
@@ -351,7 +353,7 @@ impl Node {
             }
         }
         // What is on a segment of ours is the surest.
-        candidates.sort_by_key(|at| !is_link_local(*at));
+        candidates.sort_by_key(|at| !is_link_local(at.address()));
         candidates.retain(|at| self.is_outside(*at));
         candidates.truncate(MAX_CANDIDATES);
         let is_public = self.seen.reach() == Reach::Public && offer.card.reach == Reach::Public;

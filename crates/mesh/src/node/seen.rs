@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use hextet_types::Time;
+use hextet_types::{Time, Way};
 
 use super::{Node, Turn};
 use crate::{
@@ -24,6 +24,8 @@ const MAX_OBSERVERS: usize = 32;
 /// Others are asked again after that; after the longer one, when enough have answered.
 const SOON: Duration = Duration::from_secs(2);
 const LATER: Duration = Duration::from_secs(60);
+/// Addresses of streams that are told.
+const MAX_STREAMS: usize = 2;
 /// As many views make sure that a NAT keeps to one port.
 const ENOUGH: usize = 3;
 
@@ -34,6 +36,10 @@ pub struct Seen {
     local: Vec<SocketAddr>,
     mapped: Vec<SocketAddr>,
     observed: BTreeMap<(NodeId, bool), SocketAddr>,
+    /// Others hear us by a stream.
+    streams: bool,
+    /// The port by which anybody may open one.
+    port: Option<u16>,
     next: Time,
 }
 
@@ -44,6 +50,8 @@ impl Seen {
             local: Vec::new(),
             mapped: Vec::new(),
             observed: BTreeMap::new(),
+            streams: false,
+            port: None,
             next: Time::ZERO,
         }
     }
@@ -52,6 +60,7 @@ impl Seen {
         // Where it stands otherwise now, what others saw is past.
         if local != self.local {
             self.observed.clear();
+            self.streams = false;
         }
         (self.local, self.mapped) = (local, mapped);
     }
@@ -63,6 +72,16 @@ impl Seen {
             self.observed.pop_first();
         }
         self.observed.insert(key, at) != Some(at)
+    }
+
+    /// Somebody has answered by a stream; whether that is news.
+    pub fn by_stream(&mut self) -> bool {
+        !std::mem::replace(&mut self.streams, true)
+    }
+
+    /// Anybody may open a stream at that port.
+    pub const fn opens(&mut self, port: Option<u16>) {
+        self.port = port;
     }
 
     pub fn reach(&self) -> Reach {
@@ -80,6 +99,8 @@ impl Seen {
         match ports.values().map(BTreeSet::len).min() {
             Some(1) => Reach::Punchable,
             Some(_) => Reach::Closed,
+            // Nobody has ever seen a datagram of ours.
+            None if self.streams => Reach::Closed,
             None if self.local.iter().any(|at| is_global(at.ip())) => Reach::Public,
             None => Reach::Punchable,
         }
@@ -90,14 +111,24 @@ impl Seen {
         let mut candidates = Vec::new();
         let all = self.mapped.iter().chain(self.observed.values());
         for at in all.chain(&self.local) {
-            if !candidates.contains(at) && candidates.len() < MAX_CANDIDATES {
-                candidates.push(*at);
+            let at = Way::Udp(*at);
+            if !candidates.contains(&at) && candidates.len() < MAX_CANDIDATES {
+                candidates.push(at);
             }
         }
-        Card {
-            reach: self.reach(),
-            candidates,
+        let reach = self.reach();
+        if let Some(port) = self.port.filter(|_| reach == Reach::Public) {
+            let addresses: Vec<IpAddr> = candidates.iter().map(|at| at.address().ip()).collect();
+            let streams = addresses.into_iter().filter(|ip| is_global(*ip));
+            let streams: Vec<Way> = streams
+                .map(|ip| Way::Tls(SocketAddr::new(ip, port)))
+                .take(MAX_STREAMS)
+                .collect();
+            candidates.truncate(MAX_CANDIDATES - streams.len());
+            candidates.extend(streams);
+            candidates.dedup();
         }
+        Card { reach, candidates }
     }
 
     pub fn due(&self) -> Option<Time> {

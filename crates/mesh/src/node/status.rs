@@ -1,6 +1,8 @@
 //! What a node is like, for people.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
+
+use hextet_types::Way;
 
 use super::Node;
 use crate::{
@@ -16,7 +18,7 @@ pub struct Status {
     /// Who can begin to talk to it.
     pub reach: Reach,
     /// Where, the best first.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Way>,
     /// Others that it knows.
     pub contacts: usize,
     /// Tunnels.

@@ -15,6 +15,9 @@ use super::*;
 use crate::certificate::Class;
 use crate::trust::tests::{Authority, NOW};
 
+/// The port of streams.
+const STREAMS: u16 = 443;
+
 /// One way, of every packet.
 const WAY: Duration = Duration::from_millis(10);
 
@@ -22,6 +25,8 @@ const WAY: Duration = Duration::from_millis(10);
 enum Site {
     Open,
     BehindNat,
+    /// No datagrams pass.
+    Quiet,
 }
 
 struct World {
@@ -42,7 +47,9 @@ struct World {
     /// Who is on the one network segment, and with whom each is in agreement there.
     segment: BTreeMap<u8, BTreeMap<Ipv6Addr, Beside>>,
     bare: BTreeSet<(u8, u8)>,
-    registry: Option<BTreeMap<u8, SocketAddr>>,
+    /// From whom to whom streams were opened.
+    streams: BTreeSet<(u8, u8)>,
+    registry: Option<BTreeMap<u8, Way>>,
     random: u64,
     loss: u64,
     starts: u8,
@@ -64,18 +71,23 @@ fn prefix(number: u8) -> Prefix {
     format!("2001:db8:0:{number:x}::/64").parse().unwrap()
 }
 
-fn outside(number: u8) -> SocketAddr {
-    match number % 2 {
+fn outside(number: u8) -> Way {
+    Way::Udp(match number % 2 {
         0 => SocketAddr::from((Ipv4Addr::new(203, 0, 113, number), PORT)),
         _ => SocketAddr::from((
             Ipv6Addr::new(0x2001, 0xdb9, 0, 0, 0, 0, 0, number.into()),
             PORT,
         )),
-    }
+    })
 }
 
-fn number_at(at: SocketAddr) -> Option<(u8, bool)> {
-    match at.ip() {
+/// Where an open node takes streams.
+fn stream(number: u8) -> Way {
+    Way::Tls(SocketAddr::new(outside(number).address().ip(), STREAMS))
+}
+
+fn number_at(at: Way) -> Option<(u8, bool)> {
+    match at.address().ip() {
         IpAddr::V4(addr) => Some((addr.octets()[3], true)),
         IpAddr::V6(addr) if addr.is_unicast_link_local() => {
             Some((u8::try_from(addr.segments()[7]).ok()?, true))
@@ -104,6 +116,7 @@ impl World {
             holes: BTreeSet::new(),
             segment: BTreeMap::new(),
             bare: BTreeSet::new(),
+            streams: BTreeSet::new(),
             registry: Some(BTreeMap::new()),
             random: 7,
             loss,
@@ -139,7 +152,7 @@ impl World {
         let node = Node::new(setup, self.now, self.wall());
         self.nodes.insert(number, node);
         let local = match site {
-            Site::Open => outside(number),
+            Site::Open | Site::Quiet => outside(number).address(),
             Site::BehindNat => SocketAddr::from((Ipv4Addr::new(192, 168, 7, 7), PORT)),
         };
         self.tell(
@@ -149,6 +162,9 @@ impl World {
                 mapped: Vec::new(),
             },
         );
+        if site == Site::Open {
+            self.tell(number, Event::Streams(Some(STREAMS)));
+        }
         let remembered = remembered.iter().map(|other| (id(*other), outside(*other)));
         self.tell(number, Event::Introduced(remembered.collect()));
     }
@@ -239,7 +255,9 @@ impl World {
             return;
         };
         let others = registry.iter().filter(|(other, _)| **other != number);
-        let others = others.map(|(other, at)| (id(*other), *at)).collect();
+        let others =
+            others.flat_map(|(other, at)| [(id(*other), *at), (id(*other), stream(*other))]);
+        let others = others.collect();
         if reach == Reach::Public {
             registry.insert(number, outside(number));
         }
@@ -254,11 +272,22 @@ impl World {
         (self.random >> 33) % 100 < self.loss
     }
 
-    fn send(&mut self, number: u8, to: SocketAddr, octets: Vec<u8>) {
+    fn send(&mut self, number: u8, to: Way, octets: Vec<u8>) {
         let Some((other, straight)) = number_at(to) else {
             return;
         };
-        let from = if matches!(to, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local()) {
+        let from = if to.tls().is_some() {
+            let Some(from) = self.by_stream(number, other) else {
+                return;
+            };
+            from
+        } else if straight
+            && [number, other]
+                .map(|n| self.sites[&n])
+                .contains(&Site::Quiet)
+        {
+            return;
+        } else if contacts::is_link_local(to.address()) {
             lan::at(number)
         } else if straight {
             self.holes.insert((number, other));
@@ -275,11 +304,27 @@ impl World {
             {
                 return;
             }
-            SocketAddr::from((home_of(prefix(number)).unwrap(), PORT))
+            Way::Udp(SocketAddr::from((home_of(prefix(number)).unwrap(), PORT)))
         };
         if !self.is_lost() {
             self.later(WAY, other, Event::Letter { from, octets });
         }
+    }
+
+    fn is_quiet(&self, one: u8, other: u8) -> bool {
+        let sites = [one, other].map(|n| self.sites.get(&n));
+        sites.contains(&Some(&Site::Quiet))
+    }
+
+    /// As whom the other one sees it, if a stream can be opened there, or stands.
+    fn by_stream(&mut self, from: u8, to: u8) -> Option<Way> {
+        let opens = self.sites.get(&to) == Some(&Site::Open);
+        if opens {
+            self.streams.insert((from, to));
+        }
+        let stands = opens || self.streams.contains(&(to, from));
+        let ip = outside(from).address().ip();
+        stands.then(|| Way::Tls(SocketAddr::new(ip, STREAMS + 1_000 * u16::from(opens))))
     }
 
     /// A tunnel comes up once both ends have the other's key, and know where it is.
@@ -293,8 +338,19 @@ impl World {
         if a.peer_key != public(b) || b.peer_key != public(a) {
             return;
         }
+        let quiet = [one, other].map(|n| self.sites.get(&n) == Some(&Site::Quiet));
+        let leads = |plan: &Plan, with: u8| plan.candidates.contains(&stream(with));
+        match quiet {
+            [true, true] => return,
+            [true, false] if !leads(a, other) => return,
+            [false, true] if !leads(b, one) => return,
+            _ => {}
+        }
         for (plan, with) in [(a, other), (b, one)] {
-            let is_there = |at: &SocketAddr| [outside(with), lan::at(with)].contains(at);
+            if quiet.contains(&true) {
+                continue;
+            }
+            let is_there = |at: &Way| [outside(with), lan::at(with)].contains(at);
             assert!(plan.candidates.iter().any(is_there), "{plan:?}");
         }
         for (at, with) in [(one, other), (other, one)] {
@@ -468,6 +524,37 @@ fn who_is_revoked_has_no_tunnel_and_gets_none() {
 }
 
 #[test]
+fn where_no_datagram_passes_streams_do() {
+    let mut world = World::new(5);
+    for number in 1..=4 {
+        world.start(number, Site::Open, &[]);
+    }
+    world.wait_for_all(Duration::from_secs(30));
+    for number in [5, 6] {
+        world.start(number, Site::Quiet, &[]);
+    }
+    world.wait_for_all(Duration::from_secs(60));
+    world.run(Duration::from_secs(120));
+    assert!(world.all_reach_all());
+    for number in [5, 6] {
+        assert_eq!(world.nodes[&number].card().reach, Reach::Closed);
+        assert!(world.degree(number) > 0);
+        let remembered = world.nodes[&number].remembered();
+        assert!(!remembered.is_empty());
+        assert!(
+            remembered.iter().all(|(_, at)| at.tls().is_some()),
+            "{remembered:?}"
+        );
+    }
+    assert!(!world.up.contains(&(5, 6)));
+    for number in 1..=4 {
+        let card = world.nodes[&number].card();
+        assert_eq!(card.reach, Reach::Public);
+        assert_eq!(card.candidates, [outside(number), stream(number)]);
+    }
+}
+
+#[test]
 fn a_client_has_two_tunnels_and_grants_none() {
     let mut world = World::new(0);
     for number in 1..=5 {
@@ -567,7 +654,7 @@ fn who_can_reach_a_node() {
     assert_eq!(seen.reach(), Reach::Punchable);
     assert_eq!(
         seen.card().candidates,
-        [at("198.51.100.7:6697"), at("192.168.1.2:6697")]
+        [at("198.51.100.7:6697"), at("192.168.1.2:6697")].map(Way::Udp)
     );
     seen.observed(id(2), at("198.51.100.7:40001"));
     assert_eq!(seen.reach(), Reach::Closed, "each sees another port");

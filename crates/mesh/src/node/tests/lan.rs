@@ -14,8 +14,8 @@ fn beside(number: u8) -> Ipv6Addr {
 }
 
 /// Where its tunnels listen on the segment.
-pub fn at(number: u8) -> SocketAddr {
-    std::net::SocketAddrV6::new(beside(number), PORT, 0, LINK).into()
+pub fn at(number: u8) -> Way {
+    Way::Udp(std::net::SocketAddrV6::new(beside(number), PORT, 0, LINK).into())
 }
 
 impl World {

@@ -46,7 +46,7 @@ fn each_tunnel_has_a_strand_by_each_uplink() {
     );
     assert!(world.degree(1) > 0);
     for ((at, with, strand), plan) in &world.plans {
-        let is_there = plan.candidates.contains(&second(1));
+        let is_there = plan.candidates.contains(&Way::Udp(second(1)));
         assert_eq!(is_there, *with == 1 && *strand == 1, "{at}: {plan:?}");
     }
 }
