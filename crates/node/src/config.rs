@@ -14,6 +14,9 @@ use serde::Deserialize;
 /// The port of UDP by which nodes are reached from outside of the mesh.
 pub const PORT: u16 = 6698;
 
+/// The port of TCP by which nodes are reached whose UDP is blocked: that of HTTPS passes nearly everywhere.
+pub const TLS_PORT: u16 = 443;
+
 /// The configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,6 +31,8 @@ pub struct Config {
     pub port: u16,
     /// The interfaces towards the world, if there are several to be used at once: 2 to 4. The second has a port that is ten more, and so on.
     pub uplinks: Vec<IfName>,
+    /// Where streams of TLS are taken, for those whose UDP is blocked, if anybody can reach this node.
+    pub tls: Streams,
     /// Who can reach it; found out if it is left out.
     #[serde(deserialize_with = "reach")]
     pub reach: Option<Reach>,
@@ -53,6 +58,33 @@ pub enum Mode {
     Tunnels,
 }
 
+/// Whether streams are taken, and at which port of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Streams {
+    /// At [`TLS_PORT`], or nowhere.
+    Whether(bool),
+    /// There.
+    At(u16),
+}
+
+impl Default for Streams {
+    fn default() -> Streams {
+        Streams::Whether(true)
+    }
+}
+
+impl Streams {
+    /// The port, if they are.
+    pub const fn port(self) -> Option<u16> {
+        match self {
+            Streams::Whether(true) => Some(TLS_PORT),
+            Streams::Whether(false) => None,
+            Streams::At(port) => Some(port),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -61,6 +93,7 @@ impl Default for Config {
             tunnels: "/run/hextet/tunnels.sock".into(),
             port: PORT,
             uplinks: Vec::new(),
+            tls: Streams::default(),
             reach: None,
             forward: true,
             accept: Vec::new(),
@@ -103,6 +136,10 @@ impl Config {
             config.port != 0,
             "port = 0: others have to know it, 1 to 65535"
         );
+        anyhow::ensure!(
+            config.tls != Streams::At(0),
+            "tls = 0: a port from 1 to 65535, true (443) or false"
+        );
         let most = usize::from(MAX_STRANDS);
         anyhow::ensure!(
             config.uplinks.len() <= most,
@@ -142,11 +179,15 @@ mod tests {
         assert_eq!((config.port, config.reach), (PORT, None));
         let config = Config::parse("reach = \"closed\"\naccept = [\"2001:db8::/32\"]").unwrap();
         assert_eq!(config.reach, Some(Reach::Closed));
+        let port = |text: &str| Config::parse(text).unwrap().tls.port();
+        assert_eq!((port(""), port("tls = 8443")), (Some(443), Some(8_443)));
+        assert_eq!((port("tls = true"), port("tls = false")), (Some(443), None));
         let config = Config::parse("lan.eth0 = \"bare\"\nlan.eth1 = \"tunnels\"").unwrap();
         assert_eq!(config.lan[&"eth0".parse().unwrap()], Mode::Bare);
         for (wrong, named) in [
             ("reach = \"far\"", "far"),
             ("port = 0", "1 to 65535"),
+            ("tls = 0", "tls = 0"),
             ("prot = 1", "prot"),
             ("uplinks = ['a', 'b', 'c', 'd', 'e']", "4 at most"),
             ("uplinks = ['a', 'a']", "twice"),

@@ -5,7 +5,6 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -22,6 +21,7 @@ use hextet_registry::{
     authority::random,
     message::{Blob, Network},
 };
+use hextet_types::Way;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Its directory.
@@ -43,7 +43,7 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Met {
     node: String,
-    at: SocketAddr,
+    at: Way,
 }
 
 /// A tunnel that stands.
@@ -141,7 +141,7 @@ impl Memory {
     }
 
     /// Nodes that were met last. What can't be read is forgotten: the registry knows others.
-    pub fn met(&self) -> Vec<(NodeId, SocketAddr)> {
+    pub fn met(&self) -> Vec<(NodeId, Way)> {
         let all: Vec<Met> = self.read("nodes.json");
         let all = all.into_iter();
         all.filter_map(|met| Some((met.node.parse().ok()?, met.at)))
@@ -153,7 +153,7 @@ impl Memory {
     /// # Errors
     ///
     /// The disk.
-    pub fn keep_met(&self, met: &[(NodeId, SocketAddr)]) -> Result<()> {
+    pub fn keep_met(&self, met: &[(NodeId, Way)]) -> Result<()> {
         let met = met.iter().map(|(node, at)| Met {
             node: node.to_string(),
             at: *at,
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(memory.met(), []);
         let met = vec![
             (NodeId(7), "192.0.2.1:6698".parse().unwrap()),
-            (NodeId(u64::MAX), "[2001:db8::1]:1".parse().unwrap()),
+            (NodeId(u64::MAX), "tls:[2001:db8::1]:1".parse().unwrap()),
         ];
         memory.keep_met(&met).unwrap();
         assert_eq!(memory.met(), met);

@@ -30,11 +30,11 @@ use hextet_mesh::{
     certificate::{Certificate, Class},
     node::{Action, Event, Node, PORT, Setup, Strand, home_of},
     parameters::Parameters,
-    topology,
+    topology::{self, Reach},
 };
 use hextet_registry::clock::now as wall;
 use hextet_tunnels::control::Status as TunnelStatus;
-use hextet_types::{IfName, Prefix, Time};
+use hextet_types::{IfName, Prefix, Time, Way};
 use rand::Rng as _;
 use tokio::{
     net::{UdpSocket, UnixListener},
@@ -147,6 +147,8 @@ struct Runner {
     is_settled: bool,
     /// By uplink.
     addresses: Vec<Vec<SocketAddr>>,
+    /// Streams were asked for.
+    streams: bool,
     to_remember: bool,
     registry: registry::Asker,
     filter: Filter,
@@ -205,6 +207,7 @@ impl Runner {
             echo,
             is_settled: false,
             addresses: Vec::new(),
+            streams: false,
             to_remember: false,
             registry,
             filter: Filter::open(rules::TABLE)?,
@@ -241,6 +244,7 @@ impl Runner {
                 },
                 came = self.inner.recv_from(&mut octets), if self.is_settled => if let Ok((len, from)) = came {
                     let octets = octets.get(..len).unwrap_or_default().to_vec();
+                    let from = Way::Udp(from);
                     self.tell(Event::Letter { from, octets }).await?;
                 },
                 report = inputs.reports.recv() => {
@@ -268,6 +272,7 @@ impl Runner {
                 _ = addresses.tick() => {
                     self.look_at_addresses().await?;
                     if self.is_settled {
+                        self.take_streams();
                         self.look_at_segments().await?;
                     }
                 }
@@ -324,6 +329,17 @@ impl Runner {
         match written {
             Ok(()) => self.rules = Some(table),
             Err(error) => warn!(%error, "enforce the network's rules"),
+        }
+    }
+
+    /// Whoever can be reached by anybody takes streams, too.
+    fn take_streams(&mut self) {
+        let is_public = self.node.card().reach == Reach::Public;
+        if let Some(port) = self.config.tls.port()
+            && is_public
+            && !std::mem::replace(&mut self.streams, true)
+        {
+            let _ = self.wishes.send(Wish::Streams(port));
         }
     }
 
@@ -415,9 +431,9 @@ fn steadily(period: Duration) -> Interval {
     interval
 }
 
-async fn next_letter(letters: Option<&Letters>) -> std::io::Result<(SocketAddr, Vec<u8>)> {
+async fn next_letter(letters: Option<&Letters>) -> std::io::Result<(Way, Vec<u8>)> {
     match letters {
-        Some(letters) => letters.next().await.map(|l| (l.other.address(), l.octets)),
+        Some(letters) => letters.next().await.map(|l| (l.other, l.octets)),
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,6 @@
 //! What people see of a node.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use hextet_types::{Prefix, Way};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct Status {
     /// Who can begin to talk to it: anybody (`public`), whoever is told (`punchable`), or nobody (`closed`).
     pub reach: String,
     /// Where it may be reached from outside, the surest first.
-    pub candidates: Vec<SocketAddr>,
+    pub candidates: Vec<Way>,
     /// Other nodes that it knows.
     pub contacts: usize,
     /// What it shows others.

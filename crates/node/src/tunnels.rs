@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{fd::AsFd as _, unix::process::CommandExt as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -42,6 +42,8 @@ pub enum Wish {
     Up(Box<Spec>),
     /// None of that name.
     Down(IfName),
+    /// Streams of TLS are taken at that port.
+    Streams(u16),
 }
 
 /// What it tells.
@@ -49,6 +51,8 @@ pub enum Wish {
 pub enum Report {
     /// A process is there, with these doors, by uplink: all that stood in another before is gone, unless it is listed.
     Ready(Vec<Vec<SocketAddr>>),
+    /// Streams are taken at that port.
+    Streams(u16),
     /// These stand.
     Standing(Vec<Status>),
     /// It is gone. Another will be ready soon.
@@ -76,6 +80,7 @@ pub fn start(place: Place) -> Result<(Sender<Wish>, mpsc::Receiver<Report>)> {
     let (reports, reported) = mpsc::channel(REPORTS);
     let mut keeper = Keeper {
         place,
+        streams: None,
         child: None,
         wished,
         reports,
@@ -88,6 +93,8 @@ pub fn start(place: Place) -> Result<(Sender<Wish>, mpsc::Receiver<Report>)> {
 
 struct Keeper {
     place: Place,
+    /// Where streams are to be taken.
+    streams: Option<u16>,
     /// The process, if this run started it.
     child: Option<Child>,
     wished: Receiver<Wish>,
@@ -106,6 +113,10 @@ impl Keeper {
             }
         };
         self.reports.blocking_send(Report::Ready(doors)).ok()?;
+        if let Err(error) = self.take_streams(&mut controller)? {
+            warn!(%error, "the process for tunnels is gone");
+            return Some(());
+        }
         let ended = self.serve(&mut controller);
         if let Some(Err(error)) = &ended {
             warn!(%error, "the process for tunnels is gone");
@@ -121,6 +132,10 @@ impl Keeper {
             let asked = match self.wished.recv_timeout(wait) {
                 Ok(Wish::Up(spec)) => up(controller, spec),
                 Ok(Wish::Down(name)) => tell(controller, &Request::Down(name)),
+                Ok(Wish::Streams(port)) => {
+                    self.streams = Some(port);
+                    self.take_streams(controller)?
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + LOOK;
@@ -182,6 +197,41 @@ impl Keeper {
                 Err(_) => thread::sleep(Duration::from_millis(5)),
             }
         }
+    }
+
+    /// Nothing when nobody listens any more.
+    fn take_streams(&self, controller: &mut Controller) -> Option<io::Result<()>> {
+        let Some(port) = self.streams else {
+            return Some(Ok(()));
+        };
+        let mut refused = None;
+        let mut opened = 0;
+        for ip in [
+            Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        ] {
+            let listen = Way::Tls(SocketAddr::new(ip, port));
+            match controller.ask(&Request::Door {
+                listen,
+                uplink: None,
+            }) {
+                Ok(Answer::Door(_)) => opened += 1,
+                Ok(Answer::Error(error)) => refused = Some(error),
+                Ok(answer) => refused = Some(format!("{answer:?}")),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        if let Some(error) = refused {
+            warn!(
+                error,
+                port,
+                "no streams for those whose UDP is blocked: `tls` names another port, or false"
+            );
+        }
+        if opened > 0 {
+            self.reports.blocking_send(Report::Streams(port)).ok()?;
+        }
+        Some(Ok(()))
     }
 
     /// For each uplink one of each family, if the host has it.

@@ -1,6 +1,6 @@
 //! What a node does to be let in and to stay: asks a registry over TLS 1.3, and knows it by its key's hash, whatever its certificate says.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hextet_mesh::{
@@ -14,6 +14,7 @@ use hextet_mesh::{
     token::{Invitation, Pin},
     trust::Trust,
 };
+use hextet_types::Way;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -145,7 +146,7 @@ pub struct Presented {
     /// What it knows of the network.
     pub trust: Trust,
     /// Nodes that anybody can reach, and where.
-    pub others: Vec<(NodeId, SocketAddr)>,
+    pub others: Vec<(NodeId, Way)>,
     /// Whether the registry waited for news, as it was asked to.
     pub waited: bool,
 }
@@ -161,7 +162,7 @@ pub async fn present(
     key: &SigningKey,
     certificate: &Signed<Certificate>,
     root: PublicKey,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<Way>,
     known: Option<Known>,
     now: UnixTime,
 ) -> Result<Presented> {
@@ -178,7 +179,8 @@ pub async fn present(
     };
     let answer: PresenceAnswer = ask(registry, "/mesh/v1/presence", Some(&request)).await?;
     let joined = judge(&answer.network, Some(root), key, now)?;
-    let others = answer.others.into_iter().take(MAX_INTRODUCED);
+    // One by datagrams and one by a stream of each.
+    let others = answer.others.into_iter().take(2 * MAX_INTRODUCED);
     let others = others.filter_map(|other| Some((other.node.parse().ok()?, other.at)));
     Ok(Presented {
         trust: joined.trust,

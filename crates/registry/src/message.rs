@@ -1,6 +1,6 @@
 //! What a registry and its clients say to each other, as JSON around signed octets.
 
-use std::{fmt, net::SocketAddr};
+use std::fmt;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hextet_mesh::{
@@ -8,6 +8,7 @@ use hextet_mesh::{
     label::Label,
     signed::{Body, Malformed, Signed},
 };
+use hextet_types::Way;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::RulesShown;
@@ -101,8 +102,8 @@ pub struct PresenceAnswer {
 pub struct OtherShown {
     /// Which.
     pub node: String,
-    /// Where.
-    pub at: SocketAddr,
+    /// Where, and by what.
+    pub at: Way,
 }
 
 /// `POST /mesh/v1/invite`.

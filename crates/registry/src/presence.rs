@@ -3,15 +3,13 @@
 //! What always holds: others are sent to no address but to one that its node asked from, so that nobody can point them at a third;
 //! at most [`MAX_KNOWN`] nodes are known; what a node said is not changed by whoever hands it in again.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use hextet_mesh::{
     certificate::{NodeId, UnixTime},
     letter::{MAX_INTRODUCED, Presence},
 };
+use hextet_types::Way;
 
 use crate::message::OtherShown;
 
@@ -26,9 +24,41 @@ struct Said {
     at: UnixTime,
     /// By ours.
     heard: UnixTime,
-    /// By each family, the address that it asked from.
-    v4: Option<SocketAddr>,
-    v6: Option<SocketAddr>,
+    /// By each family, ways to the address that it asked from.
+    v4: Ways,
+    v6: Ways,
+}
+
+/// By datagrams, and by a stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ways {
+    udp: Option<Way>,
+    tls: Option<Way>,
+}
+
+impl Ways {
+    /// The first of each kind that is there.
+    fn of(candidates: &[Way], there: IpAddr) -> Ways {
+        let all = candidates.iter().filter(|way| way.address().ip() == there);
+        let (mut udp, mut tls) = (all.clone(), all);
+        Ways {
+            udp: udp.find(|way| way.udp().is_some()).copied(),
+            tls: tls.find(|way| way.tls().is_some()).copied(),
+        }
+    }
+
+    fn is_none(self) -> bool {
+        self.udp.is_none() && self.tls.is_none()
+    }
+
+    /// What is still said of it.
+    fn kept(self, candidates: &[Way]) -> Ways {
+        let is_said = |way: &Way| candidates.contains(way);
+        Ways {
+            udp: self.udp.filter(is_said),
+            tls: self.tls.filter(is_said),
+        }
+    }
 }
 
 /// All of them.
@@ -48,8 +78,8 @@ impl Present {
         let unknown = Said {
             at: presence.at,
             heard: now,
-            v4: None,
-            v6: None,
+            v4: Ways::default(),
+            v6: Ways::default(),
         };
         let mut said = known.unwrap_or(unknown);
         if presence.at < said.at {
@@ -57,41 +87,46 @@ impl Present {
         }
         let is_new = presence.at > said.at;
         let from = from.to_canonical();
-        let mut candidates = presence.candidates.iter();
-        let here = candidates.find(|at| at.ip() == from).copied();
+        let here = Ways::of(&presence.candidates, from);
         if is_new {
             // What it said by the other family counts only as long as it says it still.
-            let is_said = |at: &SocketAddr| presence.candidates.contains(at);
-            (said.v4, said.v6) = (said.v4.filter(is_said), said.v6.filter(is_said));
+            let kept = |ways: Ways| ways.kept(&presence.candidates);
+            (said.v4, said.v6) = (kept(said.v4), kept(said.v6));
             (said.at, said.heard) = (presence.at, now);
         }
         let place = match from {
             IpAddr::V4(_) => &mut said.v4,
             IpAddr::V6(_) => &mut said.v6,
         };
-        if is_new || here.is_some() {
+        if is_new || !here.is_none() {
             *place = here;
         }
         // A node that can be reached no more stays for a while, so that nobody brings back what it said before.
         self.0.insert(presence.node, said);
     }
 
-    /// Others, from `first` on, which is drawn by chance: one address of each, of the family by which it is asked if there is one.
+    /// Others, from `first` on, which is drawn by chance: one address of each and one for streams, of the family by which it is
+    /// asked if there is one.
     pub fn others(&self, but: NodeId, first: NodeId, by: IpAddr, now: UnixTime) -> Vec<OtherShown> {
         let behind = self.0.range(first..).chain(self.0.range(..first));
         let fresh =
             behind.filter(|(node, said)| **node != but && now.since(said.heard) <= FRESH_SECS);
-        let shown = fresh.filter_map(|(node, said)| {
-            let at = match by.to_canonical() {
-                IpAddr::V4(_) => said.v4.or(said.v6),
-                IpAddr::V6(_) => said.v6.or(said.v4),
+        let reached = fresh.filter_map(|(node, said)| {
+            let [first, second] = match by.to_canonical() {
+                IpAddr::V4(_) => [said.v4, said.v6],
+                IpAddr::V6(_) => [said.v6, said.v4],
             };
-            Some(OtherShown {
+            let udp = first.udp.or(second.udp);
+            let tls = first.tls.or(second.tls);
+            (udp.is_some() || tls.is_some()).then_some((node, udp.into_iter().chain(tls)))
+        });
+        let shown = reached.take(MAX_INTRODUCED).flat_map(|(node, ways)| {
+            ways.map(|at| OtherShown {
                 node: node.to_string(),
-                at: at?,
+                at,
             })
         });
-        shown.take(MAX_INTRODUCED).collect()
+        shown.collect()
     }
 }
 
@@ -173,6 +208,28 @@ mod tests {
         // Whoever only asks takes no place.
         present.says(&presence(3, 701, &[]), from("192.0.2.1"), UnixTime(701));
         assert!(!present.0.contains_key(&NodeId(3)));
+    }
+
+    #[test]
+    fn a_stream_s_address_is_told_beside_the_other() {
+        let mut present = Present::default();
+        let v4: IpAddr = "192.0.2.1".parse().unwrap();
+        let said = [
+            "192.0.2.1:1",
+            "tls:192.0.2.1:443",
+            "tls:[2001:db8::1]:443",
+            "tls:198.51.100.9:443",
+        ];
+        present.says(&presence(1, 100, &said), v4, UnixTime(100));
+        let both = vec![
+            (1, "192.0.2.1:1".to_owned()),
+            (1, "tls:192.0.2.1:443".to_owned()),
+        ];
+        assert_eq!(others(&present, 0, 100), both);
+        present.says(&presence(1, 101, &said[1..]), v4, UnixTime(101));
+        assert_eq!(others(&present, 0, 101), both[1..]);
+        present.says(&presence(1, 102, &said[2..]), v4, UnixTime(102));
+        assert_eq!(others(&present, 0, 102), []);
     }
 
     #[test]

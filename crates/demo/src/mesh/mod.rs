@@ -5,6 +5,7 @@ mod direct;
 mod failure;
 mod lan;
 mod member;
+mod quiet;
 mod reach;
 mod registry;
 mod rules;
@@ -30,7 +31,7 @@ use member::Member;
 use registry::Registry;
 
 /// Each member, its groups, and as whom the internet sees it.
-const MEMBERS: [(&str, &[&str], &[&str]); 7] = [
+const MEMBERS: [(&str, &[&str], &[&str]); 8] = [
     ("p1", &[], &["192.0.2.10", "2001:db8:1::2"]),
     ("p2", &[], &["192.0.2.18", "2001:db8:2::2"]),
     ("n1", &["web"], &[NAT1]),
@@ -38,6 +39,7 @@ const MEMBERS: [(&str, &[&str], &[&str]); 7] = [
     ("l1", &["web"], &["198.51.100.18"]),
     ("l2", &[], &["198.51.100.18"]),
     ("two", &["db"], &["203.0.113.2", "203.0.113.10"]),
+    (quiet::HERE, &[], &["198.51.100.34", "2001:db8:31::2"]),
 ];
 /// The address of the first NAT, and the one that it gets later.
 const NAT1: &str = "198.51.100.2";
@@ -87,7 +89,7 @@ pub fn run(checks: &mut Checks, program: &Path, labs: &Path, keep: bool) -> Resu
 impl Mesh {
     fn build(checks: &Checks, program: &Path, labs: &Path) -> Result<Mesh> {
         checks.narrate(
-            "An internet of IPv4, three NATs, seven sites' hosts and a registry: labs/mesh.toml",
+            "An internet of IPv4, three NATs, a firewall, eight sites' hosts and a registry: labs/mesh.toml",
         );
         let lab = Lab::up(LabFile::read(&labs.join("mesh.toml"))?)?.guard();
         let registry = Registry::start_in(&lab, program)?;
@@ -125,6 +127,7 @@ impl Mesh {
         checks.look("enrolled", || reach::enrolled(m));
         checks.look("all-pairs-v6", || reach::all_pairs(m));
         checks.look("nat-to-nat", || reach::nat_to_nat(m));
+        checks.look("udp-blocked-site", || quiet::reached(m));
         checks.look("lan-without-tunnel", || lan::without_tunnel(m));
         checks.look("relay-shown", || reach::relay_shown(m));
         checks.look("roaming", || reach::roaming(m));

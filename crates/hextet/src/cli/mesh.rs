@@ -86,6 +86,7 @@ pub enum Mesh {
         socket = \"/run/hextet/mesh.sock\"     # for `hextet mesh status`\n  \
         tunnels = \"/run/hextet/tunnels.sock\" # of the process that holds tunnels\n  \
         port = 6698                            # of UDP, for others outside of the mesh\n  \
+        tls = 443                              # port of TCP for those whose UDP is blocked, if anybody can reach this node; or false\n  \
         uplinks = []                           # interfaces towards the world, if several are to be used at once\n  \
         reach = \"public\"                     # or punchable, closed; found out without it\n  \
         forward = true                         # packets of others\n  \

@@ -28,6 +28,8 @@ const PRESENCE: Duration = Duration::from_secs(240);
 #[derive(Clone, Debug)]
 pub struct Entry {
     waiting: VecDeque<(NodeId, Way)>,
+    /// By streams, while nobody answers otherwise.
+    streams: VecDeque<(NodeId, Way)>,
     written: BTreeMap<(NodeId, Way), Time>,
     next: Time,
     asked: u32,
@@ -38,6 +40,7 @@ impl Entry {
     pub const fn new(now: Time) -> Entry {
         Entry {
             waiting: VecDeque::new(),
+            streams: VecDeque::new(),
             written: BTreeMap::new(),
             next: now,
             asked: 0,
@@ -47,9 +50,13 @@ impl Entry {
 
     pub fn heard_of(&mut self, node: NodeId, at: Way, now: Time) {
         self.written.retain(|_, at| now < *at + REST);
-        let known = self.waiting.contains(&(node, at));
-        if !known && !self.written.contains_key(&(node, at)) && self.waiting.len() < MAX_WAITING {
-            self.waiting.push_back((node, at));
+        let queue = match at {
+            Way::Udp(_) => &mut self.waiting,
+            Way::Tls(_) => &mut self.streams,
+        };
+        let known = queue.contains(&(node, at)) || self.written.contains_key(&(node, at));
+        if !known && queue.len() < MAX_WAITING {
+            queue.push_back((node, at));
         }
     }
 
@@ -67,6 +74,7 @@ impl Node {
         let peers = self.topology.peers();
         if peers.iter().any(|peer| peer.stage != Stage::Opening) {
             self.entry.waiting.clear();
+            self.entry.streams.clear();
             self.entry.asked = 0;
             self.entry.next = self.entry.registry.max(turn.now + PATIENCE);
             if self.entry.registry <= turn.now {
@@ -75,8 +83,12 @@ impl Node {
             return;
         }
         self.entry.next = turn.now + PATIENCE;
-        let count = self.entry.waiting.len().min(AT_ONCE);
-        let asked: Vec<_> = self.entry.waiting.drain(..count).collect();
+        let queue = match self.entry.waiting.is_empty() {
+            true => &mut self.entry.streams,
+            false => &mut self.entry.waiting,
+        };
+        let count = queue.len().min(AT_ONCE);
+        let asked: Vec<_> = queue.drain(..count).collect();
         for (node, at) in &asked {
             self.entry.written.insert((*node, *at), turn.now);
             let _ = self.write((Some(*node), *at), None, Said::Introduce, turn);

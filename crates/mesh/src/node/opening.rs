@@ -354,7 +354,10 @@ impl Node {
         }
         // What is on a segment of ours is the surest.
         candidates.sort_by_key(|at| !is_link_local(at.address()));
-        candidates.retain(|at| self.is_outside(*at));
+        // Streams are for those whose datagrams nobody hears.
+        let met = self.contacts.met(node);
+        let by_stream = met.is_some_and(|at| at.tls().is_some()) || self.seen.is_by_stream();
+        candidates.retain(|at| self.is_outside(*at) && (by_stream || at.udp().is_some()));
         candidates.truncate(MAX_CANDIDATES);
         let is_public = self.seen.reach() == Reach::Public && offer.card.reach == Reach::Public;
         let Some(opening) = self.openings.all.get_mut(&strand) else {

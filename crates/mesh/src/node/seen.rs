@@ -79,6 +79,11 @@ impl Seen {
         !std::mem::replace(&mut self.streams, true)
     }
 
+    /// Whether nobody hears us otherwise.
+    pub fn is_by_stream(&self) -> bool {
+        self.streams && self.observed.is_empty()
+    }
+
     /// Anybody may open a stream at that port.
     pub const fn opens(&mut self, port: Option<u16>) {
         self.port = port;

@@ -1,6 +1,6 @@
 //! What the node wants done.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use hextet_babel::number::Metric;
@@ -50,19 +50,20 @@ impl Runner {
     }
 
     /// Over the mesh, or by a door of the process for tunnels.
-    fn send(&mut self, to: SocketAddr, octets: Vec<u8>) {
+    fn send(&mut self, to: Way, octets: Vec<u8>) {
         let network = &self.node.trust().parameters().body;
-        if network.prefix.contains(to.ip()) {
+        let at = to.address();
+        if network.prefix.contains(at.ip()) {
             // It is lost where there is no way, as on any network.
-            let _ = self.inner.try_send_to(&octets, to);
+            let _ = self.inner.try_send_to(&octets, at);
             return;
         }
         let mut doors = self.doors_for_letters();
-        let door = doors.find(|door| door.is_ipv4() == to.is_ipv4());
+        let door = doors.find(|door| door.is_ipv4() == at.is_ipv4());
         if let (Some(letters), Some(door)) = (&self.letters, door) {
             letters.send(&Letter {
                 door,
-                other: Way::Udp(to),
+                other: to,
                 octets,
             });
         }
@@ -87,7 +88,7 @@ impl Runner {
             listen: Listen::Doors(self.doors_of(strand)),
             uplink: None,
             endpoint: None,
-            candidates: plan.candidates.into_iter().map(Way::Udp).collect(),
+            candidates: plan.candidates,
             keepalive_secs: plan.keepalive_secs,
             mtu,
             segments: true,
@@ -198,7 +199,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    fn tell(&mut self, from: SocketAddr, refusal: &str, now: Time) {
+    fn tell(&mut self, from: Way, refusal: &str, now: Time) {
         self.count += 1;
         if now >= self.next {
             warn!(%from, refusal, count = self.count, "a letter is not believed");

@@ -46,6 +46,7 @@ impl Runner {
                 }
                 Ok(())
             }
+            Report::Streams(port) => self.tell(Event::Streams(Some(port))).await,
             Report::Lost => {
                 self.letters = None;
                 Ok(())

@@ -1,6 +1,6 @@
 //! What is asked of a registry, while everything else goes on: who is there, and the next certificate.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use hextet_mesh::{
@@ -16,6 +16,7 @@ use hextet_registry::{
     client::{self, ClientError, Joined, Presented},
     clock::now as wall,
 };
+use hextet_types::Way;
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, info, warn};
 
@@ -126,7 +127,7 @@ impl Runner {
     }
 
     /// Where anybody can reach this node, if anybody can.
-    fn reachable(&self) -> Vec<SocketAddr> {
+    fn reachable(&self) -> Vec<Way> {
         let card = self.node.card();
         match card.reach {
             Reach::Public => card.candidates,
@@ -226,7 +227,7 @@ impl Runner {
 async fn present(
     who: &Who,
     registries: Vec<RegistryAt>,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<Way>,
 ) -> Result<(RegistryAt, Box<Presented>), ClientError> {
     let mut refused = nobody();
     for registry in registries {

@@ -1,6 +1,6 @@
 //! Who says where it is, who is believed, and who hears of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hextet_mesh::{
     certificate::{Certificate, NodeId, UnixTime},
@@ -15,8 +15,13 @@ use hextet_registry::{
     clock::now,
     message::{Blob, PresenceAnswer, PresenceRequest},
 };
+use hextet_types::Way;
 
 use crate::bench::{Place, block_on, joined, key, refusal, root_of};
+
+fn way(ip: IpAddr, port: u16) -> Way {
+    Way::Udp(SocketAddr::new(ip, port))
+}
 
 #[test]
 fn nodes_hear_of_others_that_anybody_can_reach() {
@@ -90,7 +95,7 @@ fn others_hear_of_who_waits() {
         let first = joined(&place.invite(&[]).await, 1).await;
         let second = joined(&place.invite(&[]).await, 2).await;
         let root = root_of(&door).await;
-        let (key, at) = (key(1), SocketAddr::new(place.at.ip(), 6698));
+        let (key, at) = (key(1), way(place.at.ip(), 6698));
         let trust = client::present(&door, &key, &first, root, vec![], None, now());
         let known = Some(gossip::known(&trust.await.unwrap().trust));
         let waits = client::present(&door, &key, &first, root, vec![at], known, now());
@@ -117,7 +122,7 @@ async fn hand_in(
     client::ask(door, "/mesh/v1/presence", Some(&request)).await
 }
 
-fn presence_of(certificate: &Signed<Certificate>, at: SocketAddr) -> Presence {
+fn presence_of(certificate: &Signed<Certificate>, at: Way) -> Presence {
     Presence {
         network: certificate.body.network,
         node: certificate.body.node,
@@ -130,7 +135,7 @@ async fn heard(
     door: &Invitation,
     seed: u8,
     certificate: &Signed<Certificate>,
-) -> Vec<(NodeId, SocketAddr)> {
+) -> Vec<(NodeId, Way)> {
     let root = root_of(door).await;
     let key = key(seed);
     let asked = client::present(door, &key, certificate, root, Vec::new(), None, now());
@@ -146,11 +151,11 @@ fn forged_and_old_words_change_nothing_by_either_family() {
             let door = place.door().await;
             let first = joined(&place.invite(&[]).await, 1).await;
             let second = joined(&place.invite(&[]).await, 2).await;
-            let at = SocketAddr::new(place.at.ip(), 6698);
+            let at = way(place.at.ip(), 6698);
             let true_words = Signed::sign(presence_of(&first, at), &key(1));
             assert!(hand_in(&door, &first, &true_words).await.is_ok());
 
-            let elsewhere = presence_of(&first, SocketAddr::new(place.at.ip(), 53));
+            let elsewhere = presence_of(&first, way(place.at.ip(), 53));
             let forged = [
                 (&first, Signed::sign(elsewhere.clone(), &key(2))),
                 (&second, Signed::sign(elsewhere.clone(), &key(2))),
@@ -203,7 +208,7 @@ fn who_asks_too_often_is_refused_and_others_are_not() {
         let door = place.door().await;
         let first = joined(&place.invite(&[]).await, 1).await;
         let second = joined(&place.invite(&[]).await, 2).await;
-        let words = presence_of(&first, SocketAddr::new(place.at.ip(), 6698));
+        let words = presence_of(&first, way(place.at.ip(), 6698));
         let words = Signed::sign(words, &key(1));
         let mut refused = None;
         for _ in 0..60 {
