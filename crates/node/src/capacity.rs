@@ -10,6 +10,8 @@ use hextet_types::Time;
 const WINDOW: Duration = Duration::from_secs(2);
 /// A link is full when a round trip takes so much longer than it may.
 const QUEUE: Duration = Duration::from_millis(5);
+/// Whatever makes round trips long where less than that is sent, in octets per second: it is not what is sent.
+const LEAST: f64 = 64_000.0;
 /// For so long, to twice as long, it counts what was seen.
 const HALF: Duration = Duration::from_secs(1_800);
 /// The best link's weight.
@@ -43,6 +45,9 @@ impl Meter {
             return;
         }
         let rate = octets.saturating_sub(before) as f64 / span.as_secs_f64();
+        if rate < LEAST {
+            return;
+        }
         self.forget(now);
         let since = self.most.map_or(now, |(_, since)| since);
         let most = self.most.map_or(rate, |(most, _)| most.max(rate));
@@ -101,6 +106,10 @@ mod tests {
     fn shares_follow_what_full_links_carry() {
         let (mut one, mut other) = (Meter::default(), Meter::default());
         assert_eq!(both(&one, &other, 1), [16, 16]);
+        // A link that was away: packets are slow, and few.
+        let mut away = Meter::default();
+        run(&mut away, 1_000, SLOW, 0);
+        assert_eq!(away.capacity(Time::from_secs(10)), None);
         // Nothing is known of a link that could carry more.
         run(&mut one, 1_000_000, QUICK, 0);
         assert_eq!(both(&one, &other, 10), [16, 16]);
