@@ -7,7 +7,7 @@ use hextet_mesh::{
     issuers::Issuers,
     key::SigningKey,
     parameters::Parameters,
-    request::{Enrolment, Renewal},
+    request::{Accession, Enrolment, Pull, Renewal},
     revocation::Revocations,
     signed::{Body, Signed},
     token::Invitation,
@@ -26,7 +26,7 @@ fuzz_target!(|octets: &[u8]| {
     let Some((kind, octets)) = octets.split_first() else {
         return;
     };
-    match kind % 7 {
+    match kind % 9 {
         0 => {
             if let Some(certificate) = read::<Certificate>(octets) {
                 assert!(certificate.body.renew_at() <= certificate.body.not_after);
@@ -46,6 +46,12 @@ fuzz_target!(|octets: &[u8]| {
             }
         }
         5 => drop(read::<Renewal>(octets)),
+        6 => {
+            if let Some(accession) = read::<Accession>(octets) {
+                let _ = accession.is_by_its_key();
+            }
+        }
+        7 => drop(read::<Pull>(octets)),
         _ => {
             if let Ok(text) = std::str::from_utf8(octets)
                 && let Ok(invitation) = text.parse::<Invitation>()

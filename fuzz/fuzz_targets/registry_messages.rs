@@ -2,7 +2,11 @@
 
 #![no_main]
 
-use hextet_mesh::{certificate::Certificate, letter::Presence, request::Enrolment};
+use hextet_mesh::{
+    certificate::Certificate,
+    letter::Presence,
+    request::{Accession, Enrolment, Pull},
+};
 use hextet_registry::{
     config::Config,
     mail::mailbox,
@@ -10,6 +14,7 @@ use hextet_registry::{
         EnrolRequest, InviteRequest, Network, ParametersShown, PresenceRequest, RenewRequest,
         TokenRequest,
     },
+    told::{AccessionAnswer, AccessionRequest, PullAnswer, PullRequest, Removal},
 };
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
@@ -26,7 +31,7 @@ fuzz_target!(|octets: &[u8]| {
     let Some((kind, octets)) = octets.split_first() else {
         return;
     };
-    match kind % 8 {
+    match kind % 13 {
         0 => {
             if let Some(request) = read::<EnrolRequest>(octets) {
                 let _ = request.enrolment.read::<Enrolment>();
@@ -52,6 +57,27 @@ fuzz_target!(|octets: &[u8]| {
                 let _ = request.presence.read::<Presence>();
             }
         }
+        7 => {
+            if let Some(request) = read::<AccessionRequest>(octets) {
+                let _ = request.accession.read::<Accession>();
+            }
+        }
+        8 => {
+            if let Some(request) = read::<PullRequest>(octets) {
+                let _ = request.pull.read::<Pull>();
+            }
+        }
+        9 => {
+            if let Some(answer) = read::<PullAnswer>(octets) {
+                let _ = answer.read();
+            }
+        }
+        10 => {
+            if let Some(answer) = read::<AccessionAnswer>(octets) {
+                let _ = answer.plan.communities();
+            }
+        }
+        11 => drop(read::<Removal>(octets)),
         _ => {
             if let Ok(text) = std::str::from_utf8(octets) {
                 let _ = Config::parse(text);

@@ -31,6 +31,10 @@ pub enum Domain {
     Letter,
     /// Where a node is.
     Presence,
+    /// A registry's request to be one of a network.
+    Accession,
+    /// A registry's question for what another one knows.
+    Pull,
 }
 
 impl Domain {
@@ -44,6 +48,8 @@ impl Domain {
             Domain::Renewal => b"hextet mesh renewal\0",
             Domain::Letter => b"hextet mesh letter\0",
             Domain::Presence => b"hextet mesh presence\0",
+            Domain::Accession => b"hextet mesh accession\0",
+            Domain::Pull => b"hextet mesh pull\0",
         }
     }
 }

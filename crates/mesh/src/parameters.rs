@@ -28,6 +28,25 @@ pub struct RegistryAt {
     pub pin: Pin,
 }
 
+impl RegistryAt {
+    /// Octets of the longest.
+    pub(crate) const MAX_LEN: usize = 1 + URL_MAX_LEN + 32;
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        wire::put_text(out, self.url.as_str());
+        out.extend_from_slice(&self.pin.0);
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let url = wire::text(reader, "a registry's URL", URL_MAX_LEN)?;
+        let url = url
+            .parse()
+            .map_err(|_| Malformed::Value("a registry's URL"))?;
+        let pin = Pin(reader.array().need("a registry's key")?);
+        Ok(RegistryAt { url, pin })
+    }
+}
+
 impl From<&RegistryAt> for RegistryAt {
     fn from(registry: &RegistryAt) -> RegistryAt {
         registry.clone()
@@ -180,7 +199,7 @@ impl Body for Parameters {
         + 17
         + 6
         + 1
-        + MAX_REGISTRIES * (1 + URL_MAX_LEN + 32)
+        + MAX_REGISTRIES * RegistryAt::MAX_LEN
         + 14
         + Rules::MAX_LEN
         + TAIL_LEN;
@@ -197,10 +216,9 @@ impl Body for Parameters {
             .iter()
             .for_each(|prefix| wire::put_prefix(out, *prefix));
         wire::put_count(out, self.registries.len());
-        for registry in &self.registries {
-            wire::put_text(out, registry.url.as_str());
-            out.extend_from_slice(&registry.pin.0);
-        }
+        self.registries
+            .iter()
+            .for_each(|registry| registry.put(out));
         put_u32(out, self.lifetime_secs);
         put_u32(out, self.grace_secs);
         put_u16(out, self.hello_secs);
@@ -233,12 +251,7 @@ impl Body for Parameters {
         let count = wire::count(reader, "the number of registries", 1, MAX_REGISTRIES)?;
         let mut registries = Vec::with_capacity(count);
         for _ in 0..count {
-            let url = wire::text(reader, "a registry's URL", URL_MAX_LEN)?;
-            let url = url
-                .parse()
-                .map_err(|_| Malformed::Value("a registry's URL"))?;
-            let pin = Pin(reader.array().need("a registry's key")?);
-            registries.push(RegistryAt { url, pin });
+            registries.push(RegistryAt::read(reader)?);
         }
         let parameters = Parameters {
             network,

@@ -1,4 +1,5 @@
-//! What nodes ask a registry for, signed by their own key: the first certificate, and the next one.
+//! What a registry is asked for, signed by who asks: by nodes the first certificate, and the next one; by other registries to be one of them,
+//! and what it knows.
 
 use std::fmt;
 
@@ -8,6 +9,7 @@ use crate::{
     certificate::{NodeId, UnixTime},
     key::{Domain, NetworkId, PublicKey},
     label::{self, Label},
+    parameters::RegistryAt,
     signed::{Body, Malformed, Signed},
     token::{SECRET_LEN, Secret},
     wire::{self, Field},
@@ -118,6 +120,85 @@ impl Body for Renewal {
     }
 }
 
+/// A registry's request to be one of a network's, signed by the key that it will issue certificates with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Accession {
+    /// What lets it in.
+    pub token: Secret,
+    /// Its issuing key.
+    pub key: PublicKey,
+    /// Where nodes reach it.
+    pub at: RegistryAt,
+}
+
+impl fmt::Debug for Accession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accession")
+            .field("key", &self.key)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Body for Accession {
+    const DOMAIN: Domain = Domain::Accession;
+    const MAX_LEN: usize = 1 + SECRET_LEN + 32 + RegistryAt::MAX_LEN + 72;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.token.0);
+        out.extend_from_slice(&self.key.0);
+        self.at.put(out);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Accession {
+            token: Secret(reader.array().need("the token")?),
+            key: PublicKey(reader.array().need("the key")?),
+            at: RegistryAt::read(reader)?,
+        })
+    }
+}
+
+/// A registry's question for what another one has learned, signed by its issuing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pull {
+    /// The network.
+    pub network: NetworkId,
+    /// When it asks, by its clock.
+    pub at: UnixTime,
+    /// Which run of the other's program the next field is of.
+    pub run: u64,
+    /// All changes up to this one it has heard of.
+    pub heard: u64,
+}
+
+impl Body for Pull {
+    const DOMAIN: Domain = Domain::Pull;
+    const MAX_LEN: usize = 1 + 8 + 8 + 8 + 8 + 72;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        for number in [self.network.0, self.at.0, self.run, self.heard] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Pull {
+            network: NetworkId(wire::u64_of(reader, "the network")?),
+            at: UnixTime(wire::u64_of(reader, "the time")?),
+            run: wire::u64_of(reader, "the run")?,
+            heard: wire::u64_of(reader, "what was heard")?,
+        })
+    }
+}
+
+impl Signed<Accession> {
+    /// Whether the key that it names signed it.
+    pub fn is_by_its_key(&self) -> bool {
+        self.is_by(&self.body.key)
+    }
+}
+
 impl Signed<Enrolment> {
     /// Whether the key that it names signed it.
     pub fn is_by_its_key(&self) -> bool {
@@ -128,7 +209,7 @@ impl Signed<Enrolment> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::SigningKey;
+    use crate::{key::SigningKey, token::Pin};
 
     #[test]
     fn requests_round_trip_and_hide_their_token() {
@@ -159,6 +240,36 @@ mod tests {
         };
         let signed = Signed::sign(renewal, &key);
         assert_eq!(signed.encode().len(), Renewal::MAX_LEN);
+        assert_eq!(Signed::decode(&signed.encode()), Ok(signed));
+    }
+
+    #[test]
+    fn what_registries_ask_round_trips_and_hides_its_token() {
+        let key = SigningKey::from_seed(&[6; 32]).unwrap();
+        let accession = Accession {
+            token: Secret([0x41; SECRET_LEN]),
+            key: key.public(),
+            at: RegistryAt {
+                url: "https://b.example:8443".parse().unwrap(),
+                pin: Pin([7; 32]),
+            },
+        };
+        let signed = Signed::sign(accession, &key);
+        assert!(signed.is_by_its_key());
+        let printed = format!("{signed:?}");
+        assert!(
+            !printed.contains("QUFB") && !printed.contains("65, 65"),
+            "{printed}"
+        );
+        assert_eq!(Signed::decode(&signed.encode()), Ok(signed));
+        let pull = Pull {
+            network: NetworkId(1),
+            at: UnixTime(2),
+            run: 3,
+            heard: 4,
+        };
+        let signed = Signed::sign(pull, &key);
+        assert_eq!(signed.encode().len(), Pull::MAX_LEN);
         assert_eq!(Signed::decode(&signed.encode()), Ok(signed));
     }
 }

@@ -7,7 +7,7 @@ use axum::{
     extract::State as Shared,
     routing::{get, post},
 };
-use hextet_mesh::{certificate::NodeId, label::Label};
+use hextet_mesh::{certificate::NodeId, label::Label, token::RegistryUrl};
 use hextet_store::dump;
 use tracing::info;
 
@@ -16,6 +16,7 @@ use crate::{
     error::{RegistryError, Result},
     http::{App, whole},
     message::{Grant, Named, Nodes, ParametersShown, TokenAnswer, TokenRequest},
+    told::{Registries, RegistryShown, Removal, Removed},
 };
 
 /// The longest that a token counts: 30 days.
@@ -31,6 +32,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/refuse", post(refuse))
         .route("/revoke", post(revoke))
         .route("/parameters", get(parameters).post(change_parameters))
+        .route("/registries", get(registries))
+        .route("/registries/remove", post(remove_registry))
         .route("/backup", get(backup))
         .with_state(app)
 }
@@ -117,6 +120,39 @@ async fn change_parameters(
         let mut book = app.book.lock().await;
         book.change_parameters(&asked, now()).await?;
         Ok(Json(book.parameters()))
+    })
+    .await
+}
+
+async fn registries(Shared(app): Shared<Arc<App>>) -> Json<Registries> {
+    let book = app.book.lock().await;
+    let shown = book.registries().map(|(registry, is_this)| {
+        let state = app.heard.of(registry);
+        RegistryShown {
+            url: registry.url.to_string(),
+            pin: registry.pin.to_string(),
+            is_this,
+            holds_root: is_this.then(|| book.holds_root()),
+            heard: state.heard.map(|at| at.0),
+            away: state.away,
+        }
+    });
+    Json(Registries {
+        registries: shown.collect(),
+    })
+}
+
+async fn remove_registry(
+    Shared(app): Shared<Arc<App>>,
+    Json(asked): Json<Removal>,
+) -> Result<Json<Removed>> {
+    let url = asked.url.parse::<RegistryUrl>();
+    let url = url.map_err(|e| RegistryError::Invalid(e.to_string()))?;
+    whole(async move {
+        let mut book = app.book.lock().await;
+        let is_closed = book.remove(&url, asked.distrust, now()).await?;
+        info!(%url, is_closed, "a registry was taken out");
+        Ok(Json(Removed { is_closed }))
     })
     .await
 }

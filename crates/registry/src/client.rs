@@ -43,6 +43,8 @@ use crate::{
 
 /// For a whole question and its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Until somebody is there at all.
+const CONNECTING: Duration = Duration::from_secs(5);
 /// Octets of an answer: lists of three keys in base64 fit.
 const MAX_ANSWER: usize = 512 * 1024;
 /// Octets of a backup.
@@ -236,12 +238,16 @@ pub async fn ask<A: DeserializeOwned>(
         why: why.to_string(),
     };
     let talk = async {
-        let stream = TcpStream::connect((url.host(), url.port()));
-        let stream = stream.await.map_err(|e| fail(&e))?;
-        let name = ServerName::try_from(url.host().to_owned()).map_err(|e| fail(&e))?;
-        let tls = tls(registry.pin).map_err(|e| fail(&e))?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await;
-        let stream = stream.map_err(|e| fail(&e))?;
+        let connecting = async {
+            let stream = TcpStream::connect((url.host(), url.port()));
+            let stream = stream.await.map_err(|e| fail(&e))?;
+            let name = ServerName::try_from(url.host().to_owned()).map_err(|e| fail(&e))?;
+            let tls = tls(registry.pin).map_err(|e| fail(&e))?;
+            let stream = TlsConnector::from(tls).connect(name, stream).await;
+            stream.map_err(|e| fail(&e))
+        };
+        let stream = timeout(CONNECTING, connecting).await;
+        let stream = stream.map_err(|_| fail(&"no connection within 5 s"))??;
         talk(stream, &url.to_string(), path, body, MAX_ANSWER).await
     };
     let answer = timeout(PATIENCE, talk).await;

@@ -6,11 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hextet_mesh::{allocator::Share, label::Label, token::RegistryUrl};
+use hextet_mesh::token::{Invitation, RegistryUrl};
 use hextet_types::{Family, Prefix};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::error::{RegistryError, Result};
+use crate::{
+    error::{RegistryError, Result},
+    plan::Plan,
+};
 
 /// The configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,20 +32,19 @@ pub struct Config {
     pub socket: PathBuf,
     /// All IPv6 addresses of nodes lie in it. Read at the first start; without it a ULA is drawn (RFC 4193).
     pub prefix: Option<Prefix>,
-    /// Bits of a node's IPv6 prefix.
-    #[serde(default = "prefix_len")]
-    pub prefix_len: u8,
+    /// An invitation to be one more registry of a network that is there. Read at the first start; then `prefix`, `ipv4`, their lengths and
+    /// `communities` are not said here: they are the first registry's.
+    #[serde(default, deserialize_with = "invitation")]
+    pub join: Option<Invitation>,
+    /// Bits of a node's IPv6 prefix; 64 without it.
+    pub prefix_len: Option<u8>,
     /// All IPv4 addresses of nodes lie in it. Read at the first start.
     pub ipv4: Option<Prefix>,
-    /// Bits of a node's IPv4 prefix.
-    #[serde(default = "ipv4_len")]
-    pub ipv4_len: u8,
+    /// Bits of a node's IPv4 prefix; 32 without it.
+    pub ipv4_len: Option<u8>,
     /// Parts of the IPv6 prefix for countries, continents or anything else that nodes name.
     #[serde(default)]
     pub communities: BTreeMap<String, Prefix>,
-    /// Which half of all free addresses this registry gives from.
-    #[serde(default)]
-    pub share: Half,
     /// What becomes of those without a token.
     #[serde(default)]
     pub strangers: Strangers,
@@ -64,19 +66,6 @@ pub enum Strangers {
     Ask,
     /// They are let in, as anonymous.
     Welcome,
-}
-
-/// As [`Share`], in the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Half {
-    /// Both.
-    #[default]
-    Whole,
-    /// The lower.
-    Lower,
-    /// The upper.
-    Upper,
 }
 
 /// How mail leaves.
@@ -114,6 +103,27 @@ pub enum Security {
     None,
 }
 
+/// The line is named, not shown: it may hold a secret.
+fn wrong(text: &str, error: &toml::de::Error) -> RegistryError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| before.matches('\n').count() + 1);
+    let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+    RegistryError::Setup(format!("{line}{}", error.message()))
+}
+
+/// Whatever is wrong with it, the text itself is not printed: it holds a token.
+fn invitation<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Invitation>, D::Error> {
+    let invitation: Invitation = String::deserialize(from)?
+        .parse()
+        .map_err(D::Error::custom)?;
+    match invitation.token {
+        Some(_) => Ok(Some(invitation)),
+        None => Err(D::Error::custom(
+            "`join` takes what `hextet mesh token --class registry` prints beside the other registry",
+        )),
+    }
+}
+
 fn listen() -> SocketAddr {
     SocketAddr::from(([0u16; 8], 8443))
 }
@@ -124,14 +134,6 @@ fn store() -> PathBuf {
 
 fn socket() -> PathBuf {
     "/run/hextet/registry.sock".into()
-}
-
-const fn prefix_len() -> u8 {
-    64
-}
-
-const fn ipv4_len() -> u8 {
-    32
 }
 
 const fn settle_secs() -> u64 {
@@ -156,10 +158,9 @@ impl Config {
     ///
     /// It says what can't be.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Config =
-            toml::from_str(text).map_err(|e| RegistryError::Setup(e.to_string()))?;
+        let config: Config = toml::from_str(text).map_err(|e| wrong(text, &e))?;
         config.url()?;
-        config.communities()?;
+        Plan::of(&config).communities()?;
         let families = [
             (config.prefix, Family::V6, "prefix"),
             (config.ipv4, Family::V4, "ipv4"),
@@ -169,6 +170,16 @@ impl Config {
                 let why = format!("`{field}` is of {family}, and {prefix} is not");
                 return Err(RegistryError::Setup(why));
             }
+        }
+        let is_planned = config.prefix.is_some()
+            || config.ipv4.is_some()
+            || config.prefix_len.is_some()
+            || config.ipv4_len.is_some()
+            || !config.communities.is_empty();
+        if config.join.is_some() && is_planned {
+            return Err(RegistryError::Setup(
+                "a registry with `join` has the first registry's `prefix`, `prefix_len`, `ipv4`, `ipv4_len` and `communities`: leave them out here".into(),
+            ));
         }
         Ok(config)
     }
@@ -182,30 +193,6 @@ impl Config {
         self.url
             .parse()
             .map_err(|e| RegistryError::Setup(format!("`url`: {e}")))
-    }
-
-    /// Labels and their prefixes.
-    ///
-    /// # Errors
-    ///
-    /// A name is no label.
-    pub fn communities(&self) -> Result<Vec<(Label, Prefix)>> {
-        let pair = |(name, prefix): (&String, &Prefix)| {
-            let label = name.parse::<Label>();
-            let label = label.map_err(|e| RegistryError::Setup(format!("`communities`: {e}")))?;
-            Ok((label, *prefix))
-        };
-        self.communities.iter().map(pair).collect()
-    }
-}
-
-impl From<Half> for Share {
-    fn from(half: Half) -> Share {
-        match half {
-            Half::Whole => Share::Whole,
-            Half::Lower => Share::Lower,
-            Half::Upper => Share::Upper,
-        }
     }
 }
 
@@ -224,9 +211,24 @@ mod tests {
             "url = 'https://a'\nipv4 = '2001:db8::/32'",
             "url = 'https://a'\ncommunities = { 'E U' = '2001:db8::/40' }",
             "url = 'https://a'\nunknown = 1",
+            "url = 'https://a'\njoin = 'https://b'",
         ];
         for text in bad {
             assert!(Config::parse(text).is_err(), "{text}");
         }
+        let hash = "A".repeat(43);
+        let (door, invitation) = (
+            format!("https://b#.{hash}"),
+            format!("https://b#{}.{hash}", "B".repeat(32)),
+        );
+        let joins = |invitation: &str, more: &str| {
+            Config::parse(&format!("url = 'https://a'\njoin = '{invitation}'\n{more}"))
+        };
+        assert!(joins(&invitation, "").unwrap().join.is_some());
+        assert!(joins(&door, "").is_err());
+        let planned = joins(&invitation, "prefix_len = 60").unwrap_err();
+        assert!(planned.to_string().contains("leave them out"), "{planned}");
+        let damaged = joins(&invitation.replace("#B", "#?"), "").unwrap_err();
+        assert!(!damaged.to_string().contains("BBBB"), "{damaged}");
     }
 }

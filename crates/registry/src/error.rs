@@ -73,6 +73,22 @@ pub enum RegistryError {
         "this registry was restored a while ago and waits to hear of its nodes: ask again in {0} s"
     )]
     Settling(u64),
+    /// One more registry.
+    #[error(
+        "this registry is new to its network and hears first of the nodes that are there: ask again in some seconds"
+    )]
+    Learning,
+    /// A registry that was taken out.
+    #[error("this registry was taken out of its network: ask {0}")]
+    Out(String),
+    /// What only the root's key can do.
+    #[error(
+        "this takes the network's root key, which is not here: `hextet mesh registries` shows at each registry whether it has it; a backup of the one that had it holds it, too"
+    )]
+    NoRoot,
+    /// A token of the other kind.
+    #[error("this invitation lets in {0}")]
+    TokenFor(&'static str),
     /// Too often.
     #[error("too many requests from there; wait a minute")]
     Pace,
@@ -95,14 +111,18 @@ impl RegistryError {
                 StatusCode::BAD_REQUEST
             }
             RegistryError::Unsigned | RegistryError::Token => StatusCode::UNAUTHORIZED,
-            RegistryError::Closed | RegistryError::Revoked(_) | RegistryError::Certificate(_) => {
-                StatusCode::FORBIDDEN
-            }
+            RegistryError::Closed
+            | RegistryError::Revoked(_)
+            | RegistryError::Certificate(_)
+            | RegistryError::NoRoot
+            | RegistryError::TokenFor(_) => StatusCode::FORBIDDEN,
             RegistryError::Unknown(_) => StatusCode::NOT_FOUND,
             RegistryError::Serial { .. } | RegistryError::Addresses(_) | RegistryError::Full(_) => {
                 StatusCode::CONFLICT
             }
-            RegistryError::Settling(_) => StatusCode::SERVICE_UNAVAILABLE,
+            RegistryError::Settling(_) | RegistryError::Learning | RegistryError::Out(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             RegistryError::Pace => StatusCode::TOO_MANY_REQUESTS,
             RegistryError::Mail(_) => StatusCode::BAD_GATEWAY,
         }

@@ -16,6 +16,7 @@ use hextet_mesh::{
     certificate::{Certificate, Class, NodeId},
     key::PublicKey,
     letter::{Known, Presence},
+    request::{Accession, Pull},
 };
 use tokio::{
     sync::{Mutex, watch},
@@ -25,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::{
     authority::random,
-    book::{Admission, Book},
+    book::{Admission, Book, News},
     clock::now,
     error::{RegistryError, Result},
     listener::Peer,
@@ -36,6 +37,8 @@ use crate::{
     },
     pace::{Pace, source},
     presence::Present,
+    sisters::Heard,
+    told::{AccessionAnswer, AccessionRequest, PullAnswer, PullRequest},
 };
 
 /// Octets of a request's body: a list of revocations fits.
@@ -61,6 +64,8 @@ pub struct App {
     presences: Pace<IpAddr>,
     presenting: Pace<PublicKey>,
     present: StdMutex<Present>,
+    /// How the other registries stand.
+    pub heard: Arc<Heard>,
     /// Who waits for news.
     listening: StdMutex<BTreeSet<NodeId>>,
     mails: Pace<IpAddr>,
@@ -80,6 +85,7 @@ impl App {
             presences: Pace::new(100, secs(1)),
             presenting: Pace::new(20, secs(2)),
             present: StdMutex::default(),
+            heard: Arc::default(),
             listening: StdMutex::default(),
             mails: Pace::new(5, secs(60)),
             mailboxes: Pace::new(3, secs(8 * 3_600)),
@@ -108,6 +114,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/mesh/v1/presence", post(presence))
         .route("/mesh/v1/revocations", post(revocations))
         .route("/mesh/v1/invite", post(invite))
+        .route("/mesh/v1/accede", post(accede))
+        .route("/mesh/v1/pull", post(pull))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app)
 }
@@ -212,11 +220,11 @@ async fn presence(
 }
 
 /// Waits until there is something that the node does not know, if there is a place for one more who waits; says whether there was.
-async fn listen(app: &App, node: NodeId, mut news: watch::Receiver<Known>, known: Known) -> bool {
+async fn listen(app: &App, node: NodeId, mut news: watch::Receiver<News>, known: Known) -> bool {
     let Some(_place) = Place::take(app, node) else {
         return false;
     };
-    let _ = timeout(LISTENING, news.wait_for(|now| *now != known)).await;
+    let _ = timeout(LISTENING, news.wait_for(|now| now.known != known)).await;
     true
 }
 
@@ -247,6 +255,46 @@ async fn revocations(
     check(&app.enrolments, peer)?;
     let list = list.read()?;
     whole(async move { Ok(Json(app.book.lock().await.learn_revocations(list).await?)) }).await
+}
+
+/// A registry asks to be one of the network's.
+async fn accede(
+    Shared(app): Shared<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Json(request): Json<AccessionRequest>,
+) -> Result<Json<AccessionAnswer>> {
+    check(&app.enrolments, peer)?;
+    let accession = request.accession.read::<Accession>()?;
+    whole(async move {
+        let mut book = app.book.lock().await;
+        book.accede(&accession, now()).await?;
+        info!(registry = %accession.body.at.url, peer = %peer.0, "another registry is in");
+        Ok(Json(AccessionAnswer {
+            network: book.network(),
+            plan: book.plan().clone(),
+        }))
+    })
+    .await
+}
+
+/// Another registry asks what is new; the answer waits until something is.
+async fn pull(
+    Shared(app): Shared<Arc<App>>,
+    Json(request): Json<PullRequest>,
+) -> Result<Json<PullAnswer>> {
+    let (pull, parameters) = (request.pull.read::<Pull>()?, request.parameters.read()?);
+    let (asked, asking) = (pull.body, Arc::clone(&app));
+    let (answer, mut news) = whole(async move {
+        let mut book = asking.book.lock().await;
+        book.hear(&pull, parameters, now()).await?;
+        Ok((book.tell(&asked), book.news()))
+    })
+    .await?;
+    if (answer.run, answer.upto) != (asked.run, asked.heard) {
+        return Ok(Json(answer));
+    }
+    let _ = timeout(LISTENING, news.wait_for(|now| now.changes != asked.heard)).await;
+    Ok(Json(app.book.lock().await.tell(&asked)))
 }
 
 /// Whether mail was sent is not told: addresses are nobody's business.

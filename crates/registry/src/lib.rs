@@ -4,8 +4,9 @@
 //!
 //! What always holds: no prefix is given twice; what was answered is in the store; who lost an answer asks again and gets the same.
 //!
-//! [`book`] decides and remembers, [`rules`] are what administrators write of who may talk to whom, `presence` knows where nodes are by now, [`http`] is for nodes, [`admin`] for administrators, [`client`] asks.
+//! [`accession`] makes a registry one of a network that is there, [`sisters`] keeps it up to date with the others. [`book`] decides and remembers, [`rules`] are what administrators write of who may talk to whom, `presence` knows where nodes are by now, [`http`] is for nodes, [`admin`] for administrators, [`client`] asks.
 
+pub mod accession;
 pub mod admin;
 pub mod authority;
 pub mod book;
@@ -18,9 +19,12 @@ pub mod listener;
 pub mod mail;
 pub mod message;
 pub mod pace;
+pub mod plan;
 mod presence;
 mod record;
 pub mod rules;
+pub mod sisters;
+pub mod told;
 
 use std::{io::BufRead, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
@@ -62,6 +66,7 @@ impl Registry {
     /// The store, the configuration, an address that is in use.
     pub async fn open(config: &Config) -> Result<Self> {
         let store = open_store(&config.store)?;
+        accession::join(&store, config).await?;
         let (book, tls) = Book::open(store, config, now()).await?;
         let mailer = config.mail.as_ref().map(Mailer::new).transpose()?;
         let app = App::new(book, mailer);
@@ -90,6 +95,8 @@ impl Registry {
             http::router(Arc::clone(&self.app)),
             stopping.clone(),
         ));
+        let following = sisters::follow(Arc::clone(&book), Arc::clone(&self.app.heard));
+        let following = tokio::spawn(following);
         let admin = admin::router(self.app);
         let admin = tokio::spawn(listener::serve_unix(self.admin, admin, stopping));
         let sweeping = tokio::spawn(async move {
@@ -103,8 +110,9 @@ impl Registry {
         });
         told_to_end.await;
         sweeping.abort();
+        following.abort();
         let _ = stop.send(true);
-        let _ = tokio::join!(public, admin, sweeping);
+        let _ = tokio::join!(public, admin, sweeping, following);
     }
 }
 

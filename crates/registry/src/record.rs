@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hextet_mesh::{
     certificate::{Certificate, Class, NodeId, UnixTime},
-    key::PublicKey,
+    key::{KeyId, PublicKey},
     label::Label,
     request::Enrolment,
     signed::Signed,
@@ -20,8 +20,16 @@ use crate::{
 pub const AUTHORITY: &str = "registry/authority";
 /// The newest parameters.
 pub const PARAMETERS: &str = "registry/parameters";
-/// The newest list of revocations.
+/// The newest list of revocations of our own.
 pub const REVOCATIONS: &str = "registry/revocations";
+/// Under it, the newest lists of other registries.
+pub const LISTS: &str = "registry/list/";
+/// How addresses are cut, as the registry with the root key told.
+pub const PLAN: &str = "registry/plan";
+/// Keys with which this registry asks to be one of a network.
+pub const JOINING: &str = "registry/joining";
+/// Until this registry has heard of all nodes that were there before it.
+pub const LEARNING: &str = "registry/learning";
 /// When this store was filled from a backup.
 pub const RESTORED: &str = "registry/restored";
 /// Under it, nodes.
@@ -51,7 +59,7 @@ pub struct Token {
     pub class: Class,
     /// The groups that its bearer is in.
     pub groups: Vec<Label>,
-    /// Who came by it. Kept to its end, so that whoever lost the answer may ask again.
+    /// Who came by it; a registry by its key's hash. Kept to its end, so that whoever lost the answer may ask again.
     pub used_by: Option<NodeId>,
 }
 
@@ -164,6 +172,11 @@ impl Waiting {
 /// Where a node is stored.
 pub fn node_key(node: NodeId) -> String {
     format!("{NODES}{node}")
+}
+
+/// Where the list of another registry is stored.
+pub fn list_key(signer: KeyId) -> String {
+    format!("{LISTS}{signer}")
 }
 
 /// Where a token is stored: under its hash.

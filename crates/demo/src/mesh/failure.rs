@@ -12,6 +12,7 @@ use super::{
     MEETING, Mesh,
     member::Member,
     reach::{LOOKED, REROUTE, relay_between},
+    registry::Registry,
     silent_pairs,
     wall::Wall,
 };
@@ -146,9 +147,17 @@ fn without_registry(
 
 /// A node that the registry revokes is out everywhere.
 pub fn revoked_node_out(m: &Mesh) -> Result<String> {
-    let revoked = m.member("l2")?;
+    let within = out_everywhere(m, &m.registry, m.member("l2")?)?;
+    Ok(format!(
+        "l2 was revoked: after {:.1} s no node had a tunnel or a way to it; all others reach each other",
+        within.as_secs_f32()
+    ))
+}
+
+/// Revokes a node; says when it was out everywhere.
+pub fn out_everywhere(m: &Mesh, registry: &Registry, revoked: &Member) -> Result<Duration> {
     let others = || m.members().iter().filter(|other| other.id != revoked.id);
-    m.registry.revoke(&revoked.id)?;
+    registry.revoke(&revoked.id)?;
     let begin = Instant::now();
     wait_for(OUT, || {
         for other in others() {
@@ -170,14 +179,11 @@ pub fn revoked_node_out(m: &Mesh) -> Result<String> {
         let ways = silent_pairs(&[other, revoked])?;
         expect(
             ways.len() == 2,
-            format!("l2 and {}: silent are {ways:?}", other.name),
+            format!("{} and {}: silent are {ways:?}", revoked.name, other.name),
         )?;
     }
     let rest: Vec<&Member> = others().collect();
     let silent = silent_pairs(&rest)?;
     expect(silent.is_empty(), format!("no answer: {silent:?}"))?;
-    Ok(format!(
-        "l2 was revoked: after {:.1} s no node had a tunnel or a way to it; all others reach each other",
-        within.as_secs_f32()
-    ))
+    Ok(within)
 }

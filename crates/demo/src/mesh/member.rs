@@ -181,17 +181,41 @@ impl Member {
         };
         let config = member.config();
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-        let directory = member.directory.join("mesh");
+        member.enrol(invitation)?;
+        Ok(member)
+    }
+
+    fn enrol(&self, invitation: &str) -> Result<()> {
+        let directory = self.kept();
         let directory = directory.to_string_lossy();
-        member.hextet(&[
+        self.hextet(&[
             "join",
             invitation,
             "--directory",
             &directory,
             "--name",
-            name,
-        ])?;
-        Ok(member)
+            self.name,
+        ])
+        .map(drop)
+    }
+
+    /// What its program remembers.
+    fn kept(&self) -> PathBuf {
+        self.directory.join("mesh")
+    }
+
+    /// Forgets who it was, joins as somebody new, and runs.
+    ///
+    /// # Errors
+    ///
+    /// The registry refuses, or its program does not answer.
+    pub fn begin_anew(&mut self, lab: &Lab, invitation: &str) -> Result<()> {
+        self.kill_all()?;
+        let kept = self.kept();
+        fs::remove_dir_all(&kept).with_context(|| format!("remove {}", kept.display()))?;
+        self.enrol(invitation)?;
+        self.start(lab)?;
+        self.introduce()
     }
 
     /// Starts its program.

@@ -1,4 +1,4 @@
-//! The mesh: a registry and nodes at sites that have little in common, on an internet of IPv4.
+//! The mesh: two registries and nodes at sites that have little in common, on an internet of IPv4.
 
 mod classes;
 mod direct;
@@ -9,6 +9,7 @@ mod quiet;
 mod reach;
 mod registry;
 mod rules;
+mod second;
 mod uplinks;
 mod wall;
 
@@ -57,8 +58,10 @@ pub struct Mesh {
     pub lab: LabGuard,
     /// What is between the sites.
     pub internet: Node,
-    /// The registry.
+    /// The first registry.
     pub registry: Registry,
+    /// The second one.
+    pub second: Registry,
     /// An invitation that somebody has used.
     used: String,
     members: Vec<Member>,
@@ -89,10 +92,11 @@ pub fn run(checks: &mut Checks, program: &Path, labs: &Path, keep: bool) -> Resu
 impl Mesh {
     fn build(checks: &Checks, program: &Path, labs: &Path) -> Result<Mesh> {
         checks.narrate(
-            "An internet of IPv4, three NATs, a firewall, eight sites' hosts and a registry: labs/mesh.toml",
+            "An internet of IPv4, three NATs, a firewall, eight sites' hosts and two registries: labs/mesh.toml",
         );
         let lab = Lab::up(LabFile::read(&labs.join("mesh.toml"))?)?.guard();
-        let registry = Registry::start_in(&lab, program)?;
+        let registry = Registry::first(&lab, program)?;
+        let second = registry.second(&lab, program)?;
         checks.narrate("Each node joins with an invitation, and runs.");
         let mut members = Vec::new();
         let mut used = String::new();
@@ -111,6 +115,7 @@ impl Mesh {
             internet: lab.node("internet")?,
             lab,
             registry,
+            second,
             used,
             members,
             met: Ok(Duration::ZERO),
@@ -146,6 +151,7 @@ impl Mesh {
             failure::registry_down_node_restart(self)
         });
         checks.look("revoked-node-out", || failure::revoked_node_out(self));
+        checks.look("second-registry", || second::takes_over(self));
     }
 
     /// All members.

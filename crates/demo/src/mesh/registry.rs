@@ -1,4 +1,4 @@
-//! The registry, at a site of its own.
+//! The registries, each at a site of its own.
 
 use std::{
     fs,
@@ -14,11 +14,12 @@ use serde::Deserialize;
 
 use crate::check::{expect, wait_for};
 
-const URL: &str = "https://192.0.2.2:8443";
-const LISTEN: &str = "192.0.2.2:8443";
+/// Their places, and where they listen.
+const FIRST: (&str, &str) = ("registry", "192.0.2.2:8443");
+const SECOND: (&str, &str) = ("registry2", "192.0.2.26:8443");
 const STARTING: Duration = Duration::from_secs(20);
 
-/// The registry.
+/// A registry.
 pub struct Registry {
     place: Node,
     program: PathBuf,
@@ -36,27 +37,50 @@ pub struct Listed {
     pub name: Option<String>,
     /// What it got.
     pub prefixes: Vec<String>,
+    /// Of its newest certificate.
+    pub serial: u32,
     /// Whether it is out.
     pub revoked: bool,
 }
 
 impl Registry {
-    /// Configures it, and starts it for the first time.
+    /// The first of the network.
     ///
     /// # Errors
     ///
     /// It does not answer.
-    pub fn start_in(lab: &Lab, program: &Path) -> Result<Registry> {
-        let dir = lab.node_directory("registry");
+    pub fn first(lab: &Lab, program: &Path) -> Result<Registry> {
+        Registry::start_in(lab, program, FIRST, "")
+    }
+
+    /// One more, invited by the first.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer, or the first refuses.
+    pub fn second(&self, lab: &Lab, program: &Path) -> Result<Registry> {
+        let invitation = self.hextet(&["token", "--class", "registry"])?;
+        let join = format!("join = \"{}\"\n", invitation.trim());
+        Registry::start_in(lab, program, SECOND, &join)
+    }
+
+    /// Configures it, and starts it for the first time.
+    fn start_in(
+        lab: &Lab,
+        program: &Path,
+        (name, listen): (&str, &str),
+        more: &str,
+    ) -> Result<Registry> {
+        let dir = lab.node_directory(name);
         let (config, socket) = (dir.join("registry.toml"), dir.join("registry.sock"));
         let text = format!(
-            "url = \"{URL}\"\nlisten = \"{LISTEN}\"\nstore = \"{}\"\nsocket = \"{}\"\n",
+            "url = \"https://{listen}\"\nlisten = \"{listen}\"\nstore = \"{}\"\nsocket = \"{}\"\n{more}",
             dir.join("registry.redb").display(),
             socket.display()
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let mut registry = Registry {
-            place: lab.node("registry")?,
+            place: lab.node(name)?,
             program: program.to_owned(),
             config,
             socket,
@@ -119,6 +143,26 @@ impl Registry {
         self.hextet(&["params", "--rules", &file]).map(drop)
     }
 
+    /// How long certificates count that it signs from now on.
+    ///
+    /// # Errors
+    ///
+    /// The registry refuses.
+    pub fn lifetime(&self, secs: u32) -> Result<()> {
+        let secs = secs.to_string();
+        self.hextet(&["params", "--lifetime-secs", &secs]).map(drop)
+    }
+
+    /// What it knows of a node.
+    ///
+    /// # Errors
+    ///
+    /// It knows of none, or does not answer.
+    pub fn node(&self, id: &str) -> Result<Listed> {
+        let found = self.nodes()?.into_iter().find(|node| node.node == id);
+        found.with_context(|| format!("the registry knows of no node {id}"))
+    }
+
     /// All nodes that it knows.
     ///
     /// # Errors
@@ -145,6 +189,11 @@ impl Registry {
     /// Where administrators ask it.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Its namespace.
+    pub fn place(&self) -> &str {
+        self.place.name()
     }
 
     fn hextet(&self, words: &[&str]) -> Result<String> {

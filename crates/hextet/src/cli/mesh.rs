@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueHint};
 use hextet_mesh::{
     certificate::{Class, NodeId},
     label::Label,
-    token::Invitation,
+    token::{Invitation, RegistryUrl},
 };
 
 use super::{MAX_TOKEN_MINUTES, Output};
@@ -124,9 +124,9 @@ pub enum Mesh {
     /// Show the ways that this node knows.
     #[command(after_help = "Example:\n  hextet mesh routes")]
     Routes(Question),
-    /// Make an invitation for one node.
+    /// Make an invitation for one node, or one more registry.
     #[command(
-        after_help = "Examples:\n  hextet mesh token --group web\n  hextet mesh token --email anna@example.org"
+        after_help = "Examples:\n  hextet mesh token --group web\n  hextet mesh token --class registry\n  hextet mesh token --email anna@example.org"
     )]
     Token(Token),
     /// Show where nodes ask to be let in without a token.
@@ -180,6 +180,44 @@ pub enum Mesh {
         #[command(flatten)]
         registry: RegistrySocket,
     },
+    /// List the network's registries.
+    #[command(
+        after_help = "Where there are two, each lets nodes in, renews and revokes, and hears of what the other did within a second; \
+        nodes ask the other one when one is lost.\n\n\
+        A second one, on another machine; afterwards `hextet registry` starts it as it does the first:\n  \
+        hextet mesh token --class registry          # beside the first\n  \
+        echo 'url = \"https://second.example:8443\"' > /etc/hextet/registry.toml\n  \
+        echo 'join = \"https://first.example:8443#…\"' >> /etc/hextet/registry.toml\n  \
+        hextet registry\n\n\
+        Examples:\n  hextet mesh registries\n  hextet mesh registries --json | jq -r '.registries[].url'"
+    )]
+    Registries {
+        /// How to answer.
+        #[command(flatten)]
+        output: Output,
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
+    /// Take a registry out of the network, whether it is there or lost for ever.
+    #[command(
+        after_help = "The one that is left has all addresses that are free, after ten minutes in which it lets nobody new in and hears of nodes \
+        that the other let in last.\n\n\
+        Beside the registry that holds the root key this ends the other's key, too: what it signs from then on counts no more.\n\n\
+        Examples:\n  hextet mesh registry-remove https://second.example:8443\n  \
+        hextet mesh registry-remove https://second.example:8443 --distrust"
+    )]
+    RegistryRemove {
+        /// Where nodes reach it, as `hextet mesh registries` shows it.
+        #[arg(value_hint = ValueHint::Url)]
+        url: RegistryUrl,
+        /// Its key is in wrong hands: certificates that it signed count no more, and its nodes come back with new tokens.
+        #[arg(long)]
+        distrust: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        registry: RegistrySocket,
+    },
     /// Show what holds for the whole network, or change it.
     #[command(
         after_help = "Examples:\n  hextet mesh params\n  hextet mesh params --hello-secs 2 --gain 3\n  \
@@ -227,7 +265,7 @@ pub struct Join {
 /// `hextet mesh token`.
 #[derive(Debug, Args)]
 pub struct Token {
-    /// What its bearer becomes: node, client, registry or anonymous.
+    /// What its bearer becomes: node, client, registry (one more, for `join` in its configuration) or anonymous.
     #[arg(long, default_value_t = Class::Node)]
     pub class: Class,
     /// A group that its bearer is in; may be given again.

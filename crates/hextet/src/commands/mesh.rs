@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use hextet_mesh::token::RegistryUrl;
 use hextet_node::memory::Memory;
 use hextet_registry::{
     Registry,
@@ -17,6 +18,7 @@ use hextet_registry::{
     message::{Named, Nodes, ParametersShown, TokenAnswer, TokenRequest},
     restore,
     rules::RulesShown,
+    told::{Registries, Removal, Removed},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -114,6 +116,18 @@ pub fn mesh(mesh: Mesh) -> Result<ExitCode> {
             let name = node.to_string();
             ask::<()>(&registry, "/revoke", Some(&Named { name }))?;
         }
+        Mesh::Registries { output, registry } => {
+            let all: Registries = ask(&registry, "/registries", NOTHING)?;
+            match output.json {
+                true => println!("{}", serde_json::to_string_pretty(&all)?),
+                false => println!("{}", show_registries(&all)),
+            }
+        }
+        Mesh::RegistryRemove {
+            url,
+            distrust,
+            registry,
+        } => remove_registry(&url, distrust, &registry)?,
         Mesh::Params(params) => self::params(&params)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -162,6 +176,45 @@ fn read_rules(path: &Path) -> Result<RulesShown> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let rules = RulesShown::parse(&text);
     rules.with_context(|| format!("understand {}", path.display()))
+}
+
+fn show_registries(all: &Registries) -> String {
+    let mut table = show::table(&["registry", "root key", "heard"]);
+    for registry in &all.registries {
+        let heard = match (registry.is_this, registry.heard, &registry.away) {
+            (true, ..) => "this one".to_owned(),
+            (_, None, None) => "not yet".to_owned(),
+            (_, Some(at), None) => ago(at),
+            (_, None, Some(why)) => format!("never: {why}"),
+            (_, Some(at), Some(why)) => format!("{}: {why}", ago(at)),
+        };
+        let root = match registry.holds_root {
+            Some(true) => "here",
+            Some(false) => "not here",
+            None => "",
+        };
+        table.add_row([registry.url.clone(), root.to_owned(), heard]);
+    }
+    table.to_string()
+}
+
+fn ago(at: u64) -> String {
+    format!("{} s ago", now().0.saturating_sub(at))
+}
+
+fn remove_registry(url: &RegistryUrl, distrust: bool, registry: &RegistrySocket) -> Result<()> {
+    let removal = Removal {
+        url: url.to_string(),
+        distrust,
+    };
+    let removed: Removed = ask(registry, "/registries/remove", Some(&removal))?;
+    match removed.is_closed {
+        true => println!("{url} is no registry of this network any more."),
+        false => println!(
+            "Nodes ask {url} no more. The root key is not here, so that its key counts on: restore a backup of the registry that had it, and take {url} out there, too."
+        ),
+    }
+    Ok(())
 }
 
 fn show_nodes(nodes: &Nodes) -> String {

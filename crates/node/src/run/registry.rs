@@ -65,6 +65,14 @@ impl Asker {
         (asker, answered)
     }
 
+    /// The one that was asked last is away: the next one is asked first.
+    fn turn(&mut self, trust: &Trust) {
+        let all = &trust.parameters().body.registries;
+        let last = all.iter().position(|r| Some(r) == self.last.as_ref());
+        let next = last.map_or(0, |at| at + 1);
+        self.last = all.get(next).or_else(|| all.first()).cloned();
+    }
+
     fn order(&self, trust: &Trust) -> Vec<RegistryAt> {
         let mut all = trust.parameters().body.registries.clone();
         all.sort_by_key(|registry| Some(registry) != self.last.as_ref());
@@ -179,6 +187,7 @@ impl Runner {
                     }
                     Err(error) => {
                         debug!(%error, "wait for news at a registry");
+                        self.registry.turn(self.node.trust());
                         AWAY
                     }
                 };

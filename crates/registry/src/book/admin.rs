@@ -6,7 +6,6 @@ use hextet_mesh::{
     parameters::{Parameters, Tunnels},
     revocation::{MAX_ENTRIES, Revocations},
     signed::Signed,
-    trust::Refusal,
 };
 use hextet_store::Op;
 
@@ -41,6 +40,7 @@ impl Book {
     ///
     /// There is no such node, or the list is full.
     pub async fn revoke(&mut self, id: NodeId, now: UnixTime) -> Result<()> {
+        self.check_in()?;
         let node = self.nodes.get(&id).cloned();
         let node = node.ok_or_else(|| RegistryError::Unknown(id.to_string()))?;
         if node.is_out() {
@@ -58,7 +58,29 @@ impl Book {
         .await?;
         self.trust.offer_revocations(list)?;
         self.tell_news();
-        self.nodes.insert(id, node);
+        self.remember(node);
+        Ok(())
+    }
+
+    /// Takes what other registries revoked into our own list, too: theirs ends with them.
+    pub(super) async fn repeat_revocations(&mut self, now: UnixTime) -> Result<()> {
+        let issuer = self.authority.issuing.public().id();
+        let ours = self.trust.revocations().find(|l| l.signer == issuer);
+        let is_ours = |id, last| ours.is_some_and(|list| list.body.names(id, last));
+        let grace = u64::from(self.trust.parameters().body.grace_secs);
+        let missing = self.nodes.values().find(|node| {
+            let body = &node.certificate.body;
+            let counts = now <= body.not_after.plus(grace);
+            counts && node.revoked.is_some_and(|last| !is_ours(body.node, last))
+        });
+        let Some(missing) = missing else {
+            return Ok(());
+        };
+        let list = self.list_with(missing, now)?;
+        self.write([Op::put(record::REVOCATIONS, list.encode())])
+            .await?;
+        self.trust.offer_revocations(list)?;
+        self.tell_news();
         Ok(())
     }
 
@@ -88,20 +110,22 @@ impl Book {
         Ok(Signed::sign(list, &self.authority.issuing))
     }
 
-    /// Takes a list of our own that is newer than ours: it was made after the backup that we were restored from. Says whether it was.
+    /// Takes a list that is newer than what we have of its signer: another registry's, or our own, made after the backup that we were restored
+    /// from. Says whether it was.
     ///
     /// # Errors
     ///
-    /// It is no list of ours, or the store fails.
+    /// No registry of the network signed it, or the store fails.
     pub async fn learn_revocations(&mut self, list: Signed<Revocations>) -> Result<bool> {
-        if list.signer != self.authority.issuing.public().id() {
-            return Err(Refusal::Signer(list.signer).into());
-        }
         let mut trust = self.trust.clone();
         if !trust.offer_revocations(list.clone())? {
             return Ok(false);
         }
-        let mut ops = vec![Op::put(record::REVOCATIONS, list.encode())];
+        let at = match list.signer == self.authority.issuing.public().id() {
+            true => record::REVOCATIONS.to_owned(),
+            false => record::list_key(list.signer),
+        };
+        let mut ops = vec![Op::put(at, list.encode())];
         let mut out = Vec::new();
         for &(id, last) in list.body.entries() {
             let Some(node) = self.nodes.get(&id).filter(|n| n.revoked < Some(last)) else {
@@ -154,6 +178,7 @@ impl Book {
         asked: &ParametersShown,
         now: UnixTime,
     ) -> Result<()> {
+        self.check_in()?;
         let old = &self.trust.parameters().body;
         let t = old.tunnels;
         let rules = asked.rules.as_ref().map(RulesShown::read).transpose();
@@ -177,16 +202,12 @@ impl Book {
         new.check()?;
         let version = newer(old.version, now);
         let signed = Signed::sign(Parameters { version, ..new }, &self.authority.issuing);
-        let put = Op::put(record::PARAMETERS, signed.encode());
-        self.write([put]).await?;
-        self.trust.offer_parameters(signed)?;
-        self.tell_news();
-        Ok(())
+        self.set_parameters(signed, []).await
     }
 }
 
 /// Counts on by the clock, so that a registry restored from a backup is ahead of what it said after that.
-fn newer(version: u64, now: UnixTime) -> u64 {
+pub(super) fn newer(version: u64, now: UnixTime) -> u64 {
     version.saturating_add(1).max(now.0)
 }
 

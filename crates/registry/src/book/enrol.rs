@@ -48,6 +48,10 @@ impl Book {
     ///
     /// Too many count already, or the store fails.
     pub async fn invite(&mut self, grant: Grant, now: UnixTime) -> Result<Invitation> {
+        self.check_in()?;
+        if grant.class == Class::Registry && !self.holds_root() {
+            return Err(RegistryError::NoRoot);
+        }
         if self.tokens.len() >= MAX_TOKENS {
             return Err(RegistryError::Full(format!("{MAX_TOKENS} tokens")));
         }
@@ -86,6 +90,7 @@ impl Book {
         if !asked.is_by_its_key() {
             return Err(RegistryError::Unsigned);
         }
+        self.check_in()?;
         match &asked.body.token {
             Some(secret) => self.enrol_by_token(&asked, secret.hash(), now).await,
             None => self.enrol_stranger(asked, now).await,
@@ -100,6 +105,11 @@ impl Book {
     ) -> Result<Admission> {
         let token = self.tokens.get(&hash).filter(|t| now <= t.not_after);
         let mut token = token.cloned().ok_or(RegistryError::Token)?;
+        if token.class == Class::Registry {
+            return Err(RegistryError::TokenFor(
+                "a registry: write it as `join` into the configuration of one",
+            ));
+        }
         let known = self.by_key.get(&asked.body.key).copied();
         if token.used_by.is_some() && token.used_by != known {
             return Err(RegistryError::Token);
@@ -211,7 +221,8 @@ impl Book {
     /// The certificate of a key that is in.
     fn standing(&self, key: PublicKey) -> Option<Signed<Certificate>> {
         let node = self.nodes.get(self.by_key.get(&key)?)?;
-        (!node.is_out()).then(|| node.certificate.clone())
+        let counts = !node.is_out() && self.issues(node.certificate.signer);
+        counts.then(|| node.certificate.clone())
     }
 
     /// A node with addresses. One that was revoked keeps its number and addresses.
@@ -235,6 +246,9 @@ impl Book {
                 certificate: self.sign(body, now)?,
                 ..old
             });
+        }
+        if self.is_learning {
+            return Err(RegistryError::Learning);
         }
         if now < self.settled_at {
             return Err(RegistryError::Settling(self.settled_at.since(now)));
@@ -265,8 +279,10 @@ impl Book {
     }
 
     fn give(&mut self, communities: &[Label]) -> Result<(Prefix, Option<Prefix>)> {
-        let ipv6 = self.ipv6.allocate(communities, self.policy.prefix_len)?;
-        let len = self.policy.ipv4_len;
+        let ipv6 = self
+            .ipv6
+            .allocate(communities, self.policy.plan.prefix_len)?;
+        let len = self.policy.plan.ipv4_len;
         let ipv4 = self.ipv4.as_mut().map(|all| all.allocate(&[], len));
         match ipv4.transpose() {
             Ok(ipv4) => Ok((ipv6, ipv4)),

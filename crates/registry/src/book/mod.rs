@@ -4,8 +4,13 @@
 //! asks again and gets the same.
 
 mod admin;
+mod changes;
 mod enrol;
+mod pull;
+mod registries;
 mod renew;
+#[cfg(test)]
+mod sisters;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +18,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use hextet_mesh::{
-    allocator::Allocator,
+    allocator::{Allocator, Share},
     certificate::{Certificate, Class, NodeId, UnixTime},
     gossip,
     key::PublicKey,
@@ -32,11 +37,13 @@ use tokio::sync::watch;
 
 pub use enrol::Admission;
 
+use self::changes::Changes;
 use crate::{
     authority::{self, Authority, Stored},
     config::{Config, Strangers},
     error::{RegistryError, Result},
     message::{Blob, Network},
+    plan::{Plan, share},
     record::{self, Node, Token, Waiting},
 };
 
@@ -58,11 +65,20 @@ const TUNNELS: Tunnels = Tunnels {
 };
 
 /// What the configuration decides.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Policy {
-    prefix_len: u8,
-    ipv4_len: u8,
+    plan: Plan,
     strangers: Strangers,
+    settle_secs: u64,
+}
+
+/// What others wait to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// A digest of what [`Book::network`] tells.
+    pub known: Known,
+    /// The newest change of whatever another registry would be told.
+    pub changes: u64,
 }
 
 /// The registry's knowledge.
@@ -72,8 +88,8 @@ pub struct Book {
     authority: Authority,
     url: RegistryUrl,
     trust: Trust,
-    /// A digest of that.
-    news: watch::Sender<Known>,
+    news: watch::Sender<News>,
+    changes: Changes,
     policy: Policy,
     ipv6: Allocator,
     ipv4: Option<Allocator>,
@@ -81,6 +97,8 @@ pub struct Book {
     by_key: BTreeMap<PublicKey, NodeId>,
     tokens: BTreeMap<[u8; 32], Token>,
     waiting: BTreeMap<PublicKey, Waiting>,
+    /// There were nodes before this registry that it has not heard of.
+    is_learning: bool,
     /// Nobody new before this.
     settled_at: UnixTime,
     /// Until then certificates count that a backup may not know.
@@ -106,35 +124,45 @@ impl Book {
         let authority = Authority::open(&stored)?;
         let trust = read_trust(&*store, &authority).await?;
         let network = trust.parameters().body.clone();
-        let share = config.share.into();
-        let ipv6 = Allocator::new(network.prefix, &config.communities()?, share)?;
-        let ipv4 = network.ipv4.map(|p| Allocator::new(p, &[], share));
+        let plan = match get(&*store, record::PLAN).await? {
+            Some(kv) => record::parse(&kv)?,
+            None => Plan::of(config),
+        };
+        let share = share(&network, authority.pin);
+        let (ipv6, ipv4) = allocators(&network, &plan, share)?;
         let restored: Option<u64> = match get(&*store, record::RESTORED).await? {
             Some(kv) => Some(record::parse(&kv)?),
             None => None,
         };
-        let after = |secs| move |at| UnixTime(at).plus(secs);
-        let longest = u64::from(network.lifetime_secs) + u64::from(network.grace_secs);
+        let is_learning = get(&*store, record::LEARNING).await?.is_some();
         let mut book = Book {
             store,
             authority,
             url,
-            news: watch::Sender::new(gossip::known(&trust)),
+            news: watch::Sender::new(News {
+                known: gossip::known(&trust),
+                changes: 0,
+            }),
+            changes: Changes::new(u64::from_be_bytes(authority::random()?)),
             trust,
             policy: Policy {
-                prefix_len: config.prefix_len,
-                ipv4_len: config.ipv4_len,
+                plan,
                 strangers: config.strangers,
+                settle_secs: config.settle_secs,
             },
             ipv6,
-            ipv4: ipv4.transpose()?,
+            ipv4,
             nodes: BTreeMap::new(),
             by_key: BTreeMap::new(),
             tokens: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            settled_at: restored.map(after(config.settle_secs)).unwrap_or_default(),
-            lost_until: restored.map(after(longest)).unwrap_or_default(),
+            is_learning,
+            settled_at: UnixTime::default(),
+            lost_until: UnixTime::default(),
         };
+        if let Some(restored) = restored {
+            book.settle(UnixTime(restored));
+        }
         book.check(config)?;
         book.read().await?;
         Ok((book, stored.tls()?))
@@ -174,8 +202,31 @@ impl Book {
 
     fn remember(&mut self, node: Node) {
         let body = &node.certificate.body;
-        self.by_key.insert(body.key, body.node);
+        // Where two registries let one key in at the same time, both keep the same.
+        let first = self.by_key.entry(body.key).or_insert(body.node);
+        *first = body.node.min(*first);
+        self.changes.mark(body.node);
         self.nodes.insert(body.node, node);
+        self.tell_changes();
+    }
+
+    /// Since then there may be nodes that this registry does not know.
+    fn settle(&mut self, since: UnixTime) {
+        let network = &self.trust.parameters().body;
+        let longest = u64::from(network.lifetime_secs) + u64::from(network.grace_secs);
+        self.settled_at = since.plus(self.policy.settle_secs);
+        self.lost_until = since.plus(longest);
+    }
+
+    fn set_share(&mut self) {
+        let share = share(&self.trust.parameters().body, self.authority.pin);
+        self.ipv6.set_share(share);
+        self.ipv4.iter_mut().for_each(|all| all.set_share(share));
+    }
+
+    fn allocators(&self, plan: &Plan) -> Result<(Allocator, Option<Allocator>)> {
+        let network = &self.trust.parameters().body;
+        allocators(network, plan, share(network, self.authority.pin))
     }
 
     /// Marks all addresses of a certificate as taken, or none.
@@ -225,13 +276,23 @@ impl Book {
         }
     }
 
-    /// Changes whenever something that [`Book::network`] tells does.
-    pub fn news(&self) -> watch::Receiver<Known> {
+    /// Changes whenever something does that others are told of.
+    pub fn news(&self) -> watch::Receiver<News> {
         self.news.subscribe()
     }
 
-    fn tell_news(&self) {
-        self.news.send_replace(gossip::known(&self.trust));
+    /// Parameters or revocations have changed.
+    fn tell_news(&mut self) {
+        self.changes.tick();
+        self.news.send_replace(News {
+            known: gossip::known(&self.trust),
+            changes: self.changes.last(),
+        });
+    }
+
+    fn tell_changes(&self) {
+        let changes = self.changes.last();
+        self.news.send_modify(|news| news.changes = changes);
     }
 
     /// The store, for a backup.
@@ -277,14 +338,17 @@ impl Book {
             let prefixes: Vec<Prefix> = body.prefixes.into_iter().chain(body.ipv4).collect();
             self.release(&prefixes);
             self.nodes.remove(&body.node);
-            self.by_key.remove(&body.key);
+            self.changes.forget(body.node);
+            if self.by_key.get(&body.key) == Some(&body.node) {
+                self.by_key.remove(&body.key);
+            }
         }
         Ok(())
     }
 }
 
 async fn found(store: &dyn Store, config: &Config, url: &RegistryUrl, now: UnixTime) -> Result<()> {
-    let stored = Stored::make(url)?;
+    let stored = Stored::of_first(url)?;
     let authority = Authority::open(&stored)?;
     let prefix = match config.prefix {
         Some(prefix) => prefix,
@@ -308,8 +372,9 @@ async fn found(store: &dyn Store, config: &Config, url: &RegistryUrl, now: UnixT
     };
     parameters.check()?;
     // Before anything is written: a configuration that can't work leaves no network behind.
-    let mut trial = Allocator::new(prefix, &config.communities()?, config.share.into())?;
-    trial.allocate(&[], config.prefix_len)?;
+    let plan = Plan::of(config);
+    let mut trial = Allocator::new(prefix, &plan.communities()?, Share::Whole)?;
+    trial.allocate(&[], plan.prefix_len)?;
     let list = Revocations::new(authority.network(), 1, Vec::new());
     let list = list.ok_or_else(|| RegistryError::Setup("make a list of revocations".into()))?;
     let parameters = Signed::sign(parameters, &authority.issuing);
@@ -332,7 +397,22 @@ async fn read_trust(store: &dyn Store, authority: &Authority) -> Result<Trust> {
     let list = need(store, record::REVOCATIONS).await?;
     let list = Signed::decode(&list.value).map_err(|e| damaged(&e))?;
     trust.offer_revocations(list).map_err(|e| damaged(&e))?;
+    for kv in scan(store, record::LISTS).await? {
+        let list = Signed::decode(&kv.value).map_err(|e| damaged(&e))?;
+        // Its signer may have been taken out since.
+        let _ = trust.offer_revocations(list);
+    }
     Ok(trust)
+}
+
+fn allocators(
+    network: &Parameters,
+    plan: &Plan,
+    share: Share,
+) -> Result<(Allocator, Option<Allocator>)> {
+    let ipv6 = Allocator::new(network.prefix, &plan.communities()?, share)?;
+    let ipv4 = network.ipv4.map(|p| Allocator::new(p, &[], share));
+    Ok((ipv6, ipv4.transpose()?))
 }
 
 async fn get(store: &dyn Store, key: &'static str) -> Result<Option<KeyValue>> {

@@ -2,6 +2,7 @@
 
 use hextet_mesh::{
     certificate::{Certificate, UnixTime},
+    key::KeyId,
     request::Renewal,
     signed::Signed,
     trust::Refusal,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// How far a node's clock may be off.
-const SKEW_SECS: u64 = 300;
+pub(super) const SKEW_SECS: u64 = 300;
 
 impl Book {
     /// Issues the next certificate: for the same key, with the same addresses. Who lost the answer to the last request gets that one again.
@@ -48,6 +49,10 @@ impl Book {
         }
         if !asked.is_by(&newest.body.key) {
             return Err(RegistryError::Unsigned);
+        }
+        self.check_in()?;
+        if !self.issues(newest.signer) {
+            return Err(Refusal::Signer(newest.signer).into());
         }
         self.learn(newest, now).await?;
         let node = self.nodes.get(&id).cloned();
@@ -131,9 +136,6 @@ impl Book {
             self.admit(node, []).await?;
             return Ok(true);
         }
-        if self.by_key.contains_key(&body.key) {
-            return Err(RegistryError::Invalid("the key is another node's".into()));
-        }
         if self.nodes.len() >= MAX_NODES {
             return Err(RegistryError::Full(format!("{MAX_NODES} nodes")));
         }
@@ -145,5 +147,11 @@ impl Book {
         };
         self.admit(node, []).await?;
         Ok(true)
+    }
+
+    /// Whether certificates that this key signed count.
+    pub(super) fn issues(&self, signer: KeyId) -> bool {
+        let issuers = &self.trust.parameters().body.issuers.body;
+        issuers.find(signer).is_some()
     }
 }

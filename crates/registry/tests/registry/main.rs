@@ -7,6 +7,7 @@ mod doors;
 mod mail;
 mod memory;
 mod presence;
+mod sisters;
 
 /// A registry in a process of its own, to be killed: started by `memory`, with its configuration's path in the environment.
 #[test]
