@@ -33,15 +33,28 @@ pub struct AgentConfig {
     #[serde(default = "default_tcx")]
     pub tcx: bool,
     /// The host's own address of the underlay by which others reach it by tunnels; without one it takes no ports of
-    /// private networks.
+    /// private networks. With the mesh as uplink it is the node's address unless said otherwise.
     pub tunnel_address: Option<IpAddr>,
     /// Whether routers may translate for others on this host.
     #[serde(default = "default_gateway")]
     pub gateway: bool,
     /// What planning needs to know of this host.
     pub host: HostConfig,
-    /// The BGP speaker; without it nothing is announced.
+    /// What makes workloads reachable, where that is not BGP.
+    pub uplink: Option<Uplink>,
+    /// The node's socket, where the mesh is the uplink.
+    #[serde(default = "default_mesh_socket")]
+    pub mesh_socket: PathBuf,
+    /// The BGP speaker; without it, and without another uplink, nothing is announced.
     pub bgp: Option<BgpConfig>,
+}
+
+/// What makes workloads reachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Uplink {
+    /// The node of a mesh on this host (`hextet mesh run`).
+    Mesh,
 }
 
 /// `[bgp]`.
@@ -121,6 +134,10 @@ fn default_control_socket() -> PathBuf {
     "/run/hextet/agent.sock".into()
 }
 
+fn default_mesh_socket() -> PathBuf {
+    "/run/hextet/mesh.sock".into()
+}
+
 fn default_metrics() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 9798))
 }
@@ -171,6 +188,12 @@ impl AgentConfig {
             toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
         check::check(&config).with_context(|| format!("in {}", path.display()))?;
         Ok(config)
+    }
+
+    /// The socket of the node of a mesh, where that is the uplink.
+    pub fn mesh(&self) -> Option<&Path> {
+        let Uplink::Mesh = self.uplink?;
+        Some(&self.mesh_socket)
     }
 
     /// The name of this host.

@@ -33,7 +33,7 @@ use crate::{
     clock::Clock,
     config::PeerConfig,
     reconciler::{Input, Question, Standpoint},
-    report::{ExplainRequest, Explained, PeerStatus, PlannedWrite, Status},
+    report::{ExplainRequest, Explained, MeshStatus, PeerStatus, PlannedWrite, Status},
 };
 
 /// What the answers are made of.
@@ -49,6 +49,8 @@ pub struct Sources {
     pub bgp: Option<watch::Receiver<Option<Arc<SpeakerStatus>>>>,
     /// BFD sessions.
     pub bfd: Option<watch::Receiver<Arc<Sessions>>>,
+    /// The mesh; none where that is not the uplink.
+    pub mesh: Option<watch::Receiver<MeshStatus>>,
     /// Whether this host is drained.
     pub drains: Arc<Drains>,
     /// The engines' clock.
@@ -180,6 +182,7 @@ async fn status(State(sources): State<Sources>) -> Result<Json<Status>, Failure>
         routers: standpoint.routers,
         drain: sources.drains.state(),
         peers: sources.peers(),
+        mesh: sources.mesh.as_ref().map(|mesh| mesh.borrow().clone()),
     }))
 }
 

@@ -37,6 +37,7 @@ mod identity;
 pub mod journal;
 mod lookout;
 mod membership;
+mod mesh;
 mod meters;
 mod metrics;
 mod monitor;
@@ -52,5 +53,6 @@ mod rollcall;
 mod run;
 mod subscription;
 
+pub use mesh::forget as withdraw;
 pub use run::{join, leave, run, run_told};
 pub use subscription::Update;

@@ -35,6 +35,11 @@ impl NextHops {
         next_hops
     }
 
+    /// Whether there is anybody to learn routes from.
+    pub fn are_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// Looks at the host's addresses anew.
     pub fn refresh(&mut self) {
         if !self.wanted {

@@ -41,6 +41,7 @@ use crate::{
     journal::Journal,
     lookout::Lookout,
     membership,
+    mesh::Inside,
     meters::Ledger,
     next_hop::NextHops,
     probe::Watched,
@@ -120,6 +121,8 @@ pub struct Outputs {
     pub joined: watch::Sender<rollcall::Ports>,
     /// What is to be announced.
     pub announce: Option<watch::Sender<Announcements>>,
+    /// What the cloud routes.
+    pub inside: watch::Sender<Inside>,
     /// What the responders answer; the whole, since a port's link may have come or gone.
     pub responders: mpsc::UnboundedSender<ResponderChange>,
     /// What the server is told.
@@ -230,7 +233,7 @@ impl Reconciler {
             next_move: Instant::now(),
         };
         reconciler.adopt()?;
-        if !reconciler.restarting() {
+        if !reconciler.stood_before() {
             reconciler.doubt = Doubt::Alone;
         }
         let ports: Vec<PortId> = reconciler.planner.intent().ports.keys().copied().collect();
@@ -253,6 +256,12 @@ impl Reconciler {
     /// Whether an earlier run left learned routes: then BGP restarts gracefully (RFC 4724).
     pub fn restarting(&self) -> bool {
         !self.adopted.is_empty()
+    }
+
+    /// Whether an earlier run left learned routes, or anything at all where nobody here learns any.
+    fn stood_before(&self) -> bool {
+        let is_known = !self.kernel.known().is_empty();
+        self.restarting() || (!self.next_hops.are_wanted() && is_known)
     }
 
     /// Runs until nobody is left to be heard.
@@ -336,42 +345,6 @@ impl Reconciler {
                 self.answer(question);
             }
         }
-    }
-
-    fn hear_intent(&mut self, update: Update) {
-        self.server_heard = Some(Instant::now());
-        let (changed, revision, kept) = match update {
-            Update::StillAt(revision) => {
-                self.revision = revision;
-                self.set_doubt(Doubt::None);
-                return;
-            }
-            Update::Whole(intent, revision) => {
-                let changed = self.planner.replace_with(*intent);
-                let kept = self.journal.rewrite(self.planner.intent(), revision);
-                (changed, revision, kept)
-            }
-            Update::Group(changes, revision) => {
-                let changed = self.planner.apply_all(changes.iter().cloned());
-                let kept = self
-                    .journal
-                    .append(&changes, revision, self.planner.intent());
-                (changed, revision, kept)
-            }
-        };
-        if let Err(error) = kept {
-            error!(%error, "the intent is not on disk: after a restart without a server an older one counts");
-        }
-        self.revision = revision;
-        debug!(
-            revision,
-            keys = changed.objects.len(),
-            "the intent is another"
-        );
-        self.take(changed);
-        self.set_doubt(Doubt::None);
-        self.tell_watched();
-        self.tell_standbys();
     }
 
     fn take(&mut self, mut changed: Changed) {

@@ -30,6 +30,20 @@ pub struct Status {
     pub drain: Drain,
     /// BGP peers.
     pub peers: Vec<PeerStatus>,
+    /// The mesh, where that is the uplink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<MeshStatus>,
+}
+
+/// How the node of a mesh on this host carries for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshStatus {
+    /// The node's first address.
+    pub home: Option<std::net::Ipv6Addr>,
+    /// Whether it hears of any other node.
+    pub is_connected: bool,
+    /// Why it does not answer.
+    pub away: Option<String>,
 }
 
 /// How the kernel compares with the plan.

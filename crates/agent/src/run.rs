@@ -29,12 +29,14 @@ use crate::{
     herald,
     identity::Identity,
     journal::Journal,
+    mesh,
     meters::{self, Ledger},
     metrics, monitor,
     next_hop::NextHops,
     probe,
     reconciler::{Input, Outputs, Reconciler},
     relay::{self, Relay},
+    report::MeshStatus,
     reporter, responder, rollcall,
     subscription::{self, Update},
 };
@@ -95,12 +97,13 @@ pub fn leave(config: &AgentConfig) -> Result<usize> {
 /// # Errors
 ///
 /// The host has not joined, or something can't be started. Nothing is left half-started.
-pub async fn run(config: AgentConfig) -> Result<()> {
-    let config = Arc::new(config);
+pub async fn run(mut config: AgentConfig) -> Result<()> {
     let identity = Identity::in_dir(&config.state_dir);
     if !identity.exists() {
         bail!("this host has not joined: hextet agent join --token …");
     }
+    config.tunnel_address = mesh::tunnel_address(&config).await?;
+    let config = Arc::new(config);
     let mut agent = start(&config).await?;
     let told = reporter::Host {
         gateway_mac: config.host.gateway_mac,
@@ -187,6 +190,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let (joined, joined_told) = watch::channel(rollcall::Ports::new());
     let (responders, responders_told) = async_mpsc::unbounded_channel();
     let (announce, announcements) = watch::channel(bgp::Announcements::new());
+    let (inside, inside_told) = watch::channel(mesh::Inside::new());
     let (watched, whom) = watch::channel(probe::Watched::new());
     let (standbys, standbys_told) = watch::channel(arrival::Standbys::new());
 
@@ -194,6 +198,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let ledger = hear_kernel(&mut kernel, inputs.clone(), config)?;
     let outputs = Outputs {
         announce: Some(announce),
+        inside,
         responders,
         standing,
         watched,
@@ -219,20 +224,17 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         nova,
     )?;
     let drains = Arc::new(bgp::Drains::open(&config.state_dir)?);
-    let told = (announcements, drains.hear());
-    let speaker = start_bgp(config, clock, restarting, told, &inputs)?;
+    let wanted = mesh::Wanted {
+        announcements,
+        inside: inside_told,
+        drain: drains.hear(),
+    };
     let reach = Arc::new(Notify::new());
-    if let Some(speaker) = &speaker {
-        tokio::spawn(tell_peers(
-            speaker.bgp.clone(),
-            inputs.clone(),
-            reach.clone(),
-        ));
-    }
+    let (speaker, mesh) = start_uplink(config, clock, restarting, wanted, (&inputs, &reach))?;
     let pulses = start_probe(config, clock, whom)?;
     control::serve(
         &config.control_socket,
-        sources(config, &inputs, speaker.as_ref(), drains, clock),
+        sources(config, &inputs, (speaker.as_ref(), mesh), drains, clock),
     )?;
     metrics::serve(config.metrics, inputs.clone()).await?;
     let reconciling = begin(reconciler, heard)?;
@@ -329,6 +331,35 @@ struct SpeakerStatus {
     end: bgp::End,
 }
 
+/// BGP, or the mesh, or neither.
+fn start_uplink(
+    config: &AgentConfig,
+    clock: Clock,
+    restarting: bool,
+    wanted: mesh::Wanted,
+    (inputs, reach): (&mpsc::SyncSender<Input>, &Arc<Notify>),
+) -> Result<(Option<SpeakerStatus>, Option<watch::Receiver<MeshStatus>>)> {
+    let told = (wanted.announcements.clone(), wanted.drain.clone());
+    let mesh = start_mesh(config, wanted, inputs);
+    let speaker = start_bgp(config, clock, restarting, told, inputs)?;
+    if let Some(speaker) = &speaker {
+        let (bgp, reach) = (speaker.bgp.clone(), Arc::clone(reach));
+        tokio::spawn(tell_peers(bgp, inputs.clone(), reach));
+    }
+    Ok((speaker, mesh))
+}
+
+fn start_mesh(
+    config: &AgentConfig,
+    wanted: mesh::Wanted,
+    inputs: &mpsc::SyncSender<Input>,
+) -> Option<watch::Receiver<MeshStatus>> {
+    let socket = config.mesh()?.to_owned();
+    let (status, told) = watch::channel(MeshStatus::default());
+    tokio::spawn(mesh::run(socket, wanted, inputs.clone(), status));
+    Some(told)
+}
+
 fn start_bgp(
     config: &AgentConfig,
     clock: Clock,
@@ -390,7 +421,7 @@ async fn tell_peers(
 fn sources(
     config: &AgentConfig,
     inputs: &mpsc::SyncSender<Input>,
-    speaker: Option<&SpeakerStatus>,
+    (speaker, mesh): (Option<&SpeakerStatus>, Option<watch::Receiver<MeshStatus>>),
     drains: Arc<bgp::Drains>,
     clock: Clock,
 ) -> control::Sources {
@@ -400,6 +431,7 @@ fn sources(
         reconciler: inputs.clone(),
         bgp: speaker.map(|s| s.bgp.clone()),
         bfd: speaker.and_then(|s| s.bfd.clone()),
+        mesh,
         drains,
         clock,
     }

@@ -97,14 +97,34 @@ impl Hypervisor {
         tunnels: Option<Family>,
     ) -> Result<Hypervisor> {
         let name = format!("h{number}");
-        let dir = lab.node_directory(&name);
-        let (config, socket) = (dir.join("agent.toml"), dir.join("agent.sock"));
         let tunnel = tunnels.map(|family| tunnel_address(number, family));
-        let text = configuration(number, tunnel, server.agents_address(), &dir);
+        let uplink = by_bgp(number, tunnel);
+        Hypervisor::with_uplink(lab, program, server, &name, &uplink)
+    }
+
+    /// The same, with these lines on what makes workloads reachable; the node and the host have one name.
+    ///
+    /// # Errors
+    ///
+    /// There is no such node.
+    pub fn with_uplink(
+        lab: &Lab,
+        program: &Path,
+        server: &Server,
+        name: &str,
+        uplink: &str,
+    ) -> Result<Hypervisor> {
+        let dir = lab.node_directory(name);
+        let (config, socket) = (dir.join("agent.toml"), dir.join("agent.sock"));
+        let text = format!(
+            "server = \"{1}\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/agent.sock\"\n{uplink}",
+            dir.display(),
+            server.agents_address(),
+        );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         Ok(Hypervisor {
-            place: lab.node(&name)?,
-            name,
+            place: lab.node(name)?,
+            name: name.to_owned(),
             program: program.to_owned(),
             config,
             socket,
@@ -246,13 +266,12 @@ impl Hypervisor {
     }
 }
 
-fn configuration(number: u8, tunnel: Option<IpAddr>, server: &str, dir: &Path) -> String {
+fn by_bgp(number: u8, tunnel: Option<IpAddr>) -> String {
     let tunnel = tunnel.map(|address| format!("tunnel_address = \"{address}\"\n"));
     let mut text = format!(
-        "server = \"{server}\"\nstate_dir = \"{0}/state\"\ncontrol_socket = \"{0}/agent.sock\"\n{1}\n\
+        "{}\n\
          [host]\nhost = \"h{number}\"\nuplinks = [\"up1\", \"up2\"]\nblackhole_inside = true\n\n\
          [bgp]\nasn = 64512\nrouter_id = \"10.255.0.{number}\"\nhold_time_secs = 30\n",
-        dir.display(),
         tunnel.unwrap_or_default(),
     );
     for spine in SPINES {

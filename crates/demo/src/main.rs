@@ -11,6 +11,7 @@ mod probe;
 mod rest;
 mod server;
 mod tenant;
+mod workload;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv6Addr,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -16,13 +17,16 @@ use crate::{
     rest::{Cloud, Login},
 };
 
-const CLIENTS: &str = "[fd00:10::100]:9796";
-const AGENTS: &str = "[fd00:10::100]:9797";
+/// Of labs with a controller.
+const CONTROLLER: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, 0x100);
+const CLIENTS: u16 = 9796;
+const AGENTS: u16 = 9797;
 const STARTING: Duration = Duration::from_secs(20);
 
 /// The server, on the controller.
 pub struct Server {
     place: Node,
+    address: Ipv6Addr,
     program: PathBuf,
     config: PathBuf,
     clouds_yaml: PathBuf,
@@ -36,17 +40,32 @@ impl Server {
     ///
     /// It does not answer.
     pub fn start_in(lab: &Lab, program: &Path, settings: &str) -> Result<Server> {
-        let place = lab.node("controller")?;
-        let dir = lab.node_directory("controller");
+        Server::start_at(lab, program, ("controller", CONTROLLER), settings)
+    }
+
+    /// The same on that node, at that address of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Server::start_in`].
+    pub fn start_at(
+        lab: &Lab,
+        program: &Path,
+        (node, address): (&str, Ipv6Addr),
+        settings: &str,
+    ) -> Result<Server> {
+        let place = lab.node(node)?;
+        let dir = lab.node_directory(node);
         let (config, clouds_yaml) = (dir.join("server.toml"), dir.join("clouds.yaml"));
         let text = format!(
-            "listen = \"{CLIENTS}\"\nagents = \"{AGENTS}\"\ndata_dir = \"{0}/data\"\n\
+            "listen = \"[{address}]:{CLIENTS}\"\nagents = \"[{address}]:{AGENTS}\"\ndata_dir = \"{0}/data\"\n\
              clouds_yaml = \"{0}/clouds.yaml\"\nadmin_socket = \"{0}/server.sock\"\n{settings}",
             dir.display()
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let mut server = Server {
             place,
+            address,
             program: program.to_owned(),
             config,
             clouds_yaml,
@@ -100,7 +119,11 @@ impl Server {
     ///
     /// There is no server, or it refuses.
     pub fn login_as(&self, login: &Login) -> Result<Cloud> {
-        Cloud::login(&self.place, &format!("http://{CLIENTS}"), login)
+        Cloud::login(
+            &self.place,
+            &format!("http://[{}]:{CLIENTS}", self.address),
+            login,
+        )
     }
 
     /// A one-time token for a host.
@@ -126,8 +149,8 @@ impl Server {
     }
 
     /// Where agents find it.
-    pub fn agents_address(&self) -> &'static str {
-        AGENTS
+    pub fn agents_address(&self) -> String {
+        format!("[{}]:{AGENTS}", self.address)
     }
 
     /// The administrator's client configuration.

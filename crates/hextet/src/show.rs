@@ -5,7 +5,7 @@ use std::{io::IsTerminal, net::IpAddr};
 use comfy_table::{ContentArrangement, Table, presets};
 use hextet_agent::{
     bgp::Drain,
-    report::{PeerStatus, PlannedWrite, PortStatus, RouterStatus, Status},
+    report::{MeshStatus, PeerStatus, PlannedWrite, PortStatus, RouterStatus, Status},
 };
 use hextet_model::neutron::Direction;
 use hextet_server::admin::Metered;
@@ -49,6 +49,9 @@ pub fn status(status: &Status) -> String {
     for failure in &kernel.failed {
         text.push_str(&format!("failed    {failure}\n"));
     }
+    if let Some(mesh) = &status.mesh {
+        text.push_str(&format!("mesh      {}\n", self::mesh(mesh)));
+    }
     if !status.peers.is_empty() {
         text.push_str(&format!("\n{}\n", peers(&status.peers)));
     }
@@ -59,6 +62,18 @@ pub fn status(status: &Status) -> String {
         text.push_str(&format!("\n{}\n", routers(&status.routers)));
     }
     text
+}
+
+fn mesh(mesh: &MeshStatus) -> String {
+    let home = mesh
+        .home
+        .map(|home| format!("{home}, "))
+        .unwrap_or_default();
+    match (&mesh.away, mesh.is_connected) {
+        (Some(why), _) => format!("{home}the node is away: {why}; what runs goes on"),
+        (None, true) => format!("{home}connected"),
+        (None, false) => format!("{home}no other node is heard"),
+    }
 }
 
 fn peers(peers: &[PeerStatus]) -> Table {

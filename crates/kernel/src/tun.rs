@@ -133,7 +133,7 @@ impl Tun {
         let mut batch = Batch::default();
         link::prepare_tunnel(&mut batch, index, mtu, queue);
         link::set_up(&mut batch, index, true);
-        address::add(&mut batch, index, link_local.into(), 64);
+        address::add_for_good(&mut batch, index, link_local.into(), 64);
         self.request(&mut batch, "set up")
     }
 

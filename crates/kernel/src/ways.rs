@@ -29,6 +29,7 @@ const RTM_GETROUTE: u16 = 26;
 const RTM_NEWRULE: u16 = 32;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
@@ -61,9 +62,11 @@ const LOOPBACK: u32 = 1;
 
 /// Of packets that are many: the bit of their marks, and the table of their routes. Who is in that class is said by who marks them.
 pub const MANY: u32 = 0x0200_0000;
-const MANY_TABLE: u32 = 0x6878;
-/// Of the rule that leads there, before the main table's.
-const MANY_RULE: u32 = 32_000;
+/// Of packets that have come by the mesh: the same. What goes on by the mesh to destinations that this host itself does not go to by it has
+/// routes of its own.
+pub const CARRIED: u32 = 0x0400_0000;
+/// Of the rules, before the main table's.
+const FIRST_RULE: u32 = 32_000;
 
 /// For which packets a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,16 +75,35 @@ pub enum Table {
     Main,
     /// Those that bear the mark [`MANY`].
     Many,
+    /// Those that bear the mark [`CARRIED`], where the host has no route but a default one.
+    Carried,
+    /// Of these, those that bear the other mark, too.
+    CarriedMany,
 }
 
 impl Table {
+    const ALL: [Table; 4] = [Table::Main, Table::Many, Table::Carried, Table::CarriedMany];
+
     const fn number(self) -> u32 {
         match self {
             Table::Main => RT_TABLE_MAIN as u32,
-            Table::Many => MANY_TABLE,
+            Table::Many => 0x6878,
+            Table::Carried => 0x6879,
+            Table::CarriedMany => 0x687a,
         }
     }
 }
+
+/// A rule: for packets with all of these marks, in that table; any route there, or none but default ones.
+struct Lookup(u32, Table, bool);
+
+/// In their order. What the host itself has a route to, a workload of its own for example, goes there and is not carried on.
+const LOOKUPS: [Lookup; 4] = [
+    Lookup(MANY, Table::Many, true),
+    Lookup(CARRIED, Table::Main, false),
+    Lookup(MANY | CARRIED, Table::CarriedMany, true),
+    Lookup(CARRIED, Table::Carried, true),
+];
 
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -250,7 +272,7 @@ impl Ways {
         })
     }
 
-    /// Packets that bear the mark [`MANY`] go by the routes of [`Table::Many`], where there are such.
+    /// Packets that bear the marks [`MANY`] and [`CARRIED`] go by the routes of their tables, where there are such.
     ///
     /// # Errors
     ///
@@ -258,16 +280,21 @@ impl Ways {
     pub fn part(&mut self) -> Result<(), Error> {
         let mut batch = Batch::default();
         for family in Family::BOTH {
-            let mut header = [0; ROUTE_HEADER];
-            (header[0], header[7]) = (af(family), FR_ACT_TO_TBL);
-            let how = flags::CREATE | flags::EXCL;
-            let mut message = batch.message(RTM_NEWRULE, how, &header);
-            message
-                .ne32(FRA_PRIORITY, MANY_RULE)
-                .ne32(FRA_FWMARK, MANY)
-                .ne32(FRA_FWMASK, MANY)
-                .ne32(FRA_TABLE, MANY_TABLE)
-                .octet(FRA_PROTOCOL, MESH_PROTOCOL);
+            for (priority, Lookup(mark, table, default)) in (FIRST_RULE..).zip(LOOKUPS) {
+                let mut header = [0; ROUTE_HEADER];
+                (header[0], header[7]) = (af(family), FR_ACT_TO_TBL);
+                let how = flags::CREATE | flags::EXCL;
+                let mut message = batch.message(RTM_NEWRULE, how, &header);
+                message
+                    .ne32(FRA_PRIORITY, priority)
+                    .ne32(FRA_FWMARK, mark)
+                    .ne32(FRA_FWMASK, mark)
+                    .ne32(FRA_TABLE, table.number())
+                    .octet(FRA_PROTOCOL, MESH_PROTOCOL);
+                if !default {
+                    message.ne32(FRA_SUPPRESS_PREFIXLEN, 0);
+                }
+            }
         }
         let outcome = self.0.request(&mut batch)?;
         let refused = outcome
@@ -373,7 +400,7 @@ fn read_route(answer: &Answer<'_>) -> Option<Route> {
     let family = family(head[0])?;
     let attrs = Attrs::after(answer.payload, ROUTE_HEADER);
     let number = attrs.get(RTA_TABLE).and_then(ne32)?;
-    let mut tables = [Table::Main, Table::Many].into_iter();
+    let mut tables = Table::ALL.into_iter();
     let table = tables.find(|table| table.number() == number)?;
     let prefix = |attr: u16, len: u8| {
         let address = match attrs.get(attr) {

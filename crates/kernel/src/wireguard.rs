@@ -166,7 +166,7 @@ impl WireGuard {
         let mut batch = Batch::default();
         link::prepare_tunnel(&mut batch, index, wanted.mtu, QUEUE);
         link::set_up(&mut batch, index, true);
-        address::add(&mut batch, index, wanted.link_local.into(), 64);
+        address::add_for_good(&mut batch, index, wanted.link_local.into(), 64);
         done(self.route.request(&mut batch)?, operation)
     }
 

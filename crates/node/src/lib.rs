@@ -18,6 +18,7 @@ mod lan;
 pub mod memory;
 mod rules;
 mod run;
+pub mod served;
 pub mod status;
 mod tunnels;
 mod ways;

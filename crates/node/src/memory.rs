@@ -24,6 +24,8 @@ use hextet_registry::{
 use hextet_types::Way;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::served::Served;
+
 /// Its directory.
 #[derive(Clone, Debug)]
 pub struct Memory(PathBuf);
@@ -181,6 +183,20 @@ impl Memory {
             ours: *ours,
         });
         self.write("tunnels.json", &had.collect::<Vec<Had>>())
+    }
+
+    /// What another program on this host has the node do.
+    pub fn served(&self) -> Served {
+        self.read("served.json")
+    }
+
+    /// Writes that down.
+    ///
+    /// # Errors
+    ///
+    /// The disk.
+    pub fn keep_served(&self, served: &Served) -> Result<()> {
+        self.write("served.json", served)
     }
 
     fn read<T: DeserializeOwned + Default>(&self, name: &str) -> T {

@@ -1,18 +1,19 @@
 //! The task that owns the node: what happens goes to [`Node`], and what follows is done.
 //!
 //! [`act`] does what the node wants, [`strands`] shares flows out over several uplinks, [`hear`] tells it of tunnels and of Babel's ways, [`lan`] of who is on the same
-//! network, [`direct`] watches routes that are not the mesh's, [`registry`] asks for it, [`tell`] answers people.
+//! network, [`direct`] watches routes that are not the mesh's, [`registry`] asks for it, [`serve`] announces for another program, [`tell`] answers people.
 
 mod act;
 mod direct;
 mod hear;
 mod lan;
 mod registry;
+mod serve;
 mod strands;
 mod tell;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr, SocketAddrV6},
     sync::{Arc, mpsc::Sender},
     time::Duration,
@@ -37,8 +38,8 @@ use hextet_tunnels::control::Status as TunnelStatus;
 use hextet_types::{IfName, Prefix, Time, Way};
 use rand::Rng as _;
 use tokio::{
-    net::{UdpSocket, UnixListener},
-    sync::mpsc,
+    net::UdpSocket,
+    sync::{mpsc, watch},
     time::{Interval, MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
@@ -50,7 +51,7 @@ use crate::{
     classes,
     clock::Clock,
     config::{Config, port_of},
-    control,
+    control::{self, Asked},
     direct::{
         Direct,
         echo::{Echo, Reply},
@@ -59,6 +60,7 @@ use crate::{
     lan::{Beacon, Segments},
     memory::{Identity, Memory},
     rules,
+    served::{Served, Serving},
     tunnels::{self, Letters, Place, Report, Wish},
     ways::{Sources, Ways},
 };
@@ -70,6 +72,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const REMEMBER: Duration = Duration::from_secs(1);
 /// How often it is asked whether the certificate is to be renewed.
 const RENEWAL: Duration = Duration::from_secs(60);
+/// Questions of people that wait.
+const ASKED: usize = 16;
 /// Octets of a letter that comes by the mesh.
 const MAX_LETTER: usize = 2_048;
 
@@ -83,12 +87,16 @@ pub async fn run(config: Config, told_to_end: impl Future<Output = ()>) -> Resul
     let identity = memory.identity()?;
     let listener = control::bind(&config.socket).await?;
     let (mut runner, inputs) = Runner::start(config, memory, identity).await?;
+    let (asked, asking) = mpsc::channel(ASKED);
+    let listening = tokio::spawn(control::listen(listener, asked));
     let body = &runner.node.certificate().body;
     info!(node = %body.node, network = %body.network, "a node of the mesh runs");
-    tokio::select! {
-        done = runner.live(listener, inputs) => done,
+    let done = tokio::select! {
+        done = runner.live(asking, inputs) => done,
         () = told_to_end => Ok(()),
-    }
+    };
+    listening.abort();
+    done
 }
 
 /// A tunnel, from the moment that it is asked for.
@@ -155,6 +163,9 @@ struct Runner {
     /// As the filter has it, once it has been written.
     rules: Option<Option<Table>>,
     refusals: act::Refusals,
+    served: Served,
+    /// Once somebody has asked.
+    serving: Option<watch::Sender<Serving>>,
 }
 
 impl Runner {
@@ -165,28 +176,20 @@ impl Runner {
             host::forward()?;
         }
         let network = identity.trust.parameters().body.clone();
-        let (ways, start) = open_ways(&certificate, &network, &config.accept)?;
-        let babel = start_babel(clock, &certificate, start, &config.announce).await?;
-        let inner = listen_inside(&certificate).await?;
-        let place = Place {
-            socket: config.tunnels.clone(),
-            port: config.port,
-            uplinks: config.uplinks.clone(),
-        };
-        let (wishes, reports) = tunnels::start(place.clone())?;
+        let served = memory.served();
         let (segments, beacons) = Segments::new(config.lan.clone(), config.port);
+        let accept = (&config.accept[..], &served);
+        let (ways, start) = open_ways(&certificate, &network, accept, &segments.bare())?;
+        let announce = config.announce.iter().chain(&served.announce);
+        let announce = announce.copied().collect();
+        let babel = start_babel(clock, &certificate, start, announce).await?;
+        let inner = listen_inside(&certificate).await?;
+        let place = Place::of(&config);
+        let (wishes, reports) = tunnels::start(place.clone())?;
         let (echo, echoes) = Echo::new(Sources::of(&certificate), rand::rng().random());
         let (registry, answers) = registry::Asker::new(memory.key()?);
-        let setup = Setup {
-            certificate: identity.certificate,
-            key: identity.key,
-            config: topology::Config::default().with(certificate.class, &network.tunnels),
-            trust: identity.trust,
-            reach: config.reach,
-            seed: rand::rng().random(),
-        };
         let runner = Runner {
-            node: Node::new(setup, clock.now(), wall()),
+            node: Node::new(setup(identity, config.reach), clock.now(), wall()),
             config,
             clock,
             memory,
@@ -213,6 +216,8 @@ impl Runner {
             filter: Filter::open(rules::TABLE)?,
             rules: None,
             refusals: act::Refusals::default(),
+            served,
+            serving: None,
         };
         let inputs = Inputs {
             reports,
@@ -226,7 +231,7 @@ impl Runner {
         Ok((runner, inputs))
     }
 
-    async fn live(&mut self, listener: UnixListener, mut inputs: Inputs) -> Result<()> {
+    async fn live(&mut self, mut asking: mpsc::Receiver<Asked>, mut inputs: Inputs) -> Result<()> {
         let mut addresses = steadily(ADDRESSES);
         let mut look = steadily(LOOK);
         let mut remember = steadily(REMEMBER);
@@ -262,8 +267,8 @@ impl Runner {
                 answer = inputs.answers.recv() => if let Some(answer) = answer {
                     self.registry_answers(answer).await?;
                 },
-                asked = listener.accept() => if let Ok((stream, _)) = asked {
-                    tokio::spawn(control::answer(stream, self.status()));
+                asked = asking.recv() => if let Some(asked) = asked {
+                    self.asked(asked).await?;
                 },
                 beacon = inputs.beacons.recv(), if self.is_settled => if let Some(beacon) = beacon {
                     let Beacon { link, from, octets } = beacon;
@@ -346,8 +351,9 @@ impl Runner {
     async fn look_at_addresses(&mut self) -> Result<()> {
         let network = self.node.trust().parameters().body.clone();
         let is_inside = |address: IpAddr| {
-            network.prefix.contains(address)
-                || network.ipv4.is_some_and(|ipv4| ipv4.contains(address))
+            let served = self.served.announce.iter().chain(&self.served.accept);
+            let mut inside = served.chain(&network.ipv4).chain([&network.prefix]);
+            inside.any(|prefix| prefix.contains(address))
         };
         let uplinks = self.config.uplinks.iter().map(Some);
         let uplinks: Vec<Option<&IfName>> = match self.config.uplinks.len() {
@@ -377,14 +383,29 @@ impl Runner {
     }
 }
 
+fn setup(identity: Identity, reach: Option<Reach>) -> Setup {
+    let class = identity.certificate.body.class;
+    let tunnels = &identity.trust.parameters().body.tunnels;
+    Setup {
+        config: topology::Config::default().with(class, tunnels),
+        certificate: identity.certificate,
+        key: identity.key,
+        trust: identity.trust,
+        reach,
+        seed: rand::rng().random(),
+    }
+}
+
 /// The kernel's part, and whether an earlier run left something there.
 fn open_ways(
     certificate: &Certificate,
     network: &Parameters,
-    accept: &[Prefix],
+    (accept, served): (&[Prefix], &Served),
+    bare: &[IfName],
 ) -> Result<(Ways, Start)> {
-    let ways = Ways::open(certificate, network, accept)?;
-    Filter::open(classes::TABLE)?.replace(&classes::table())?;
+    let mut ways = Ways::open(certificate, network, accept)?;
+    ways.accept(&served.accept);
+    Filter::open(classes::TABLE)?.replace(&classes::table(bare))?;
     let start = match ways.has_earlier() {
         true => Start::Resumed,
         false => Start::Fresh,
@@ -406,7 +427,7 @@ async fn start_babel(
     clock: Clock,
     certificate: &Certificate,
     start: Start,
-    announce: &[Prefix],
+    announce: BTreeSet<Prefix>,
 ) -> Result<babel::Handle> {
     let number = u32::try_from(certificate.node.0 >> 32).unwrap_or_default();
     let role = babel::Role {
@@ -415,9 +436,9 @@ async fn start_babel(
     };
     let babel = babel::start(clock, babel::router_id(number), role)?;
     let own = certificate.prefixes.iter().chain(&certificate.ipv4);
-    for prefix in own.chain(announce) {
+    for prefix in own.copied().chain(announce).collect::<BTreeSet<_>>() {
         for class in [PacketClass::Latency, PacketClass::Throughput] {
-            let to = Destination::of(*prefix).in_class(class);
+            let to = Destination::of(prefix).in_class(class);
             let order = babel::Order::Originate(to, Metric::ZERO);
             babel.orders.send(order).await?;
         }

@@ -24,7 +24,7 @@ use hextet_types::{IfName, Way};
 use tokio::{io::Interest, net::UnixDatagram, sync::mpsc};
 use tracing::{info, warn};
 
-use crate::config::port_of;
+use crate::config::{Config, port_of};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
@@ -68,6 +68,17 @@ pub struct Place {
     pub port: u16,
     /// Which are to be used at once, if several.
     pub uplinks: Vec<IfName>,
+}
+
+impl Place {
+    /// As an operator says.
+    pub fn of(config: &Config) -> Place {
+        Place {
+            socket: config.tunnels.clone(),
+            port: config.port,
+            uplinks: config.uplinks.clone(),
+        }
+    }
 }
 
 /// Begins to look after the process. Ends when nobody listens any more; the process goes on.

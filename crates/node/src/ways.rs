@@ -1,10 +1,11 @@
 //! Babel's ways as routes of the kernel, and the node's own addresses.
 //!
-//! What always holds: no way is taken to a destination that is none of the network's and that nobody has said to accept; while Babel has
+//! What always holds: this host itself takes no way to a destination that is none of the network's and that nobody has said to accept, but carries
+//! on what others send there, since it has told them that it leads there; while Babel has
 //! not learnt again what an earlier run knew, that one's routes stand.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -16,17 +17,21 @@ use hextet_babel::{
 use hextet_kernel::ways::{
     FIRST, Hop, Key, LAST, METRIC, Route, Share, Table, Taken, Ways as Kernel,
 };
-use hextet_mesh::{certificate::Certificate, node::home_of, parameters::Parameters};
+use hextet_mesh::{
+    certificate::{Certificate, Class as CertificateClass},
+    node::home_of,
+    parameters::Parameters,
+};
 use hextet_types::{Family, Prefix};
 use tracing::warn;
 
-use crate::{babel::Changes, direct};
+use crate::{babel::Changes, direct, served::leads_nowhere};
 
 /// The kernel's routes of this node.
 #[derive(Debug)]
 pub struct Ways {
     kernel: Kernel,
-    /// As Babel has chosen them.
+    /// As Babel has chosen them, those that are not let in, too.
     chosen: BTreeMap<Destination, Way>,
     /// Links that lead to the same neighbour, each with all of them.
     bundles: BTreeMap<LinkId, Vec<Share>>,
@@ -34,8 +39,14 @@ pub struct Ways {
     wanted: BTreeMap<Key, Route>,
     /// As they were found, or set.
     standing: BTreeMap<Key, Route>,
-    /// What is let in; the default route only if it is named.
+    /// What is let in, of the network's own and what the operator says; the default route only if it is named.
     welcome: Vec<Prefix>,
+    /// What else is let in, as another program says.
+    served: BTreeSet<Prefix>,
+    /// The network's own prefixes.
+    own: Vec<Prefix>,
+    /// Whether packets of others are forwarded.
+    carries: bool,
     sources: Sources,
     /// Destinations of direct routes that have failed: the way that is taken in their place, and the link that was theirs.
     taken_over: BTreeMap<Prefix, (Prefix, u32)>,
@@ -135,6 +146,9 @@ impl Ways {
             wanted: wanted.collect(),
             standing,
             welcome: welcome(network, accept),
+            served: BTreeSet::new(),
+            own: welcome(network, &[]),
+            carries: certificate.class != CertificateClass::Client,
             sources,
             taken_over: BTreeMap::new(),
             keeps: true,
@@ -154,23 +168,36 @@ impl Ways {
         let mut set = Vec::new();
         let mut gone = Vec::new();
         for (to, way) in changes {
-            if !self.is_welcome(to) {
-                continue;
-            }
-            let key = (table(to), to.prefix(), to.source(), METRIC);
             match way {
-                Some(way) => {
-                    self.chosen.insert(to, way);
-                    self.want(self.route(to, way), &mut set);
-                }
-                None => {
-                    self.chosen.remove(&to);
-                    self.leave(key, &mut gone);
-                }
+                Some(way) => drop(self.chosen.insert(to, way)),
+                None => drop(self.chosen.remove(&to)),
             }
-            if to == Destination::of(to.prefix()) {
-                self.follow(to.prefix(), &mut set, &mut gone);
+            self.choose(to, &mut set, &mut gone);
+        }
+        self.apply(&set, &gone);
+    }
+
+    fn choose(&mut self, to: Destination, set: &mut Vec<Route>, gone: &mut Vec<Key>) {
+        let way = self.chosen.get(&to).copied();
+        let place = self.place(to);
+        for table in tables(to) {
+            match way.filter(|_| place == Some(table)) {
+                Some(way) => self.want(self.route(to, way, table), set),
+                None => self.leave((table, to.prefix(), to.source(), METRIC), gone),
             }
+        }
+        if to == Destination::of(to.prefix()) {
+            self.follow(to.prefix(), set, gone);
+        }
+    }
+
+    /// From now on ways to what lies in these are taken, too, and to nothing else that was named so before.
+    pub fn accept(&mut self, served: &BTreeSet<Prefix>) {
+        self.served.clone_from(served);
+        let (mut set, mut gone) = (Vec::new(), Vec::new());
+        let chosen: Vec<Destination> = self.chosen.keys().copied().collect();
+        for to in chosen {
+            self.choose(to, &mut set, &mut gone);
         }
         self.apply(&set, &gone);
     }
@@ -260,7 +287,9 @@ impl Ways {
         let mut ways: Vec<(Prefix, IpAddr)> = Vec::new();
         for ((table, to, from, metric), route) in &self.wanted {
             let is_plain = (*table, *from, *metric) == (Table::Main, None, METRIC);
-            let is_way = is_plain && route.hop != Hop::Unreachable;
+            // Workloads' addresses are no nodes': their hosts' own routes to them are as good as they are.
+            let is_node = self.own.iter().any(|own| own.covers(*to));
+            let is_way = is_plain && is_node && route.hop != Hop::Unreachable;
             if is_way && let Some(first) = first(*to) {
                 ways.push((*to, first));
             }
@@ -324,7 +353,7 @@ impl Ways {
         }
     }
 
-    fn route(&self, to: Destination, way: Way) -> Route {
+    fn route(&self, to: Destination, way: Way, table: Table) -> Route {
         let hop = match way {
             Way::Via { link, next_hop } => match self.bundles.get(&link) {
                 Some(shares) if shares.len() > 1 => Hop::Shared(shares.clone()),
@@ -336,26 +365,44 @@ impl Ways {
             Way::Unreachable => Hop::Unreachable,
         };
         let source = self.sources.for_family(to.prefix().family());
+        let is_own = matches!(table, Table::Main | Table::Many);
         Route {
-            table: table(to),
+            table,
             to: to.prefix(),
             from: to.source(),
             metric: METRIC,
-            source: source.filter(|_| hop != Hop::Unreachable),
+            source: source.filter(|_| is_own && hop != Hop::Unreachable),
             hop,
+        }
+    }
+
+    /// In which table it belongs; none, where nothing may lead.
+    fn place(&self, to: Destination) -> Option<Table> {
+        let [own, carried] = tables(to);
+        match self.is_welcome(to) {
+            true => Some(own),
+            false => (self.carries && !leads_nowhere(to.prefix())).then_some(carried),
         }
     }
 
     fn is_welcome(&self, to: Destination) -> bool {
         let mut welcome = self.welcome.iter();
-        welcome.any(|prefix| prefix.covers(to.prefix()))
+        welcome.any(|prefix| prefix.covers(to.prefix())) || covers(&self.served, to.prefix())
     }
 }
 
-const fn table(to: Destination) -> Table {
+/// Whether one of these covers it, in as many steps as a prefix has bits.
+fn covers(all: &BTreeSet<Prefix>, prefix: Prefix) -> bool {
+    let wider = (0..=prefix.len()).filter_map(|len| Prefix::new(prefix.addr(), len).ok());
+    let mut wider = wider;
+    wider.any(|wider| all.contains(&wider))
+}
+
+/// For all packets, and for those alone that have come by the mesh.
+const fn tables(to: Destination) -> [Table; 2] {
     match to.class() {
-        Class::Latency => Table::Main,
-        Class::Throughput => Table::Many,
+        Class::Latency => [Table::Main, Table::Carried],
+        Class::Throughput => [Table::Many, Table::CarriedMany],
     }
 }
 

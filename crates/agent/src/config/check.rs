@@ -26,6 +26,11 @@ pub fn check(config: &AgentConfig) -> Result<()> {
     check_socket("control_socket", &config.control_socket)?;
     check_host(&config.host)?;
     check_tunnel(config.tunnel_address)?;
+    check_socket("mesh_socket", &config.mesh_socket)?;
+    ensure!(
+        config.uplink.is_none() || config.bgp.is_none(),
+        "uplink = \"mesh\" and [bgp]: a host has one uplink; leave one of them out"
+    );
     match &config.bgp {
         Some(bgp) => check_bgp(bgp),
         None => Ok(()),

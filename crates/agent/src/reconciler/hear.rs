@@ -1,9 +1,10 @@
-//! What the kernel says has changed, in the main namespace and in those that are ours: what was lost is made anew at
-//! once, anything else is looked for.
+//! What the server wants to be otherwise; and what the kernel says has changed, in the main namespace and in those that are ours: what was lost is
+//! made anew at once, anything else is looked for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Instant,
 };
 
 use hextet_kernel::netlink::{Heard, LinkSettings, Wake};
@@ -14,10 +15,10 @@ use hextet_model::{
     state::{Key, Netns, Object, Veth},
 };
 use hextet_types::{IfName, Mac, PortId};
-use tracing::error;
+use tracing::{debug, error};
 
-use super::Reconciler;
-use crate::announcement::Announcement;
+use super::{Reconciler, tell};
+use crate::{announcement::Announcement, doubt::Doubt, subscription::Update};
 
 /// The links concerned, by namespace.
 type Links = BTreeMap<Netns, BTreeSet<IfName>>;
@@ -42,6 +43,46 @@ fn news(intent: &Intent, port: &Port, said: &Announcement) -> Option<BTreeSet<Ip
 }
 
 impl Reconciler {
+    pub(super) fn hear_intent(&mut self, update: Update) {
+        self.server_heard = Some(Instant::now());
+        let changes_inside = tell::changes_inside(&update);
+        let (changed, revision, kept) = match update {
+            Update::StillAt(revision) => {
+                self.revision = revision;
+                self.set_doubt(Doubt::None);
+                return;
+            }
+            Update::Whole(intent, revision) => {
+                let changed = self.planner.replace_with(*intent);
+                let kept = self.journal.rewrite(self.planner.intent(), revision);
+                (changed, revision, kept)
+            }
+            Update::Group(changes, revision) => {
+                let changed = self.planner.apply_all(changes.iter().cloned());
+                let kept = self
+                    .journal
+                    .append(&changes, revision, self.planner.intent());
+                (changed, revision, kept)
+            }
+        };
+        if let Err(error) = kept {
+            error!(%error, "the intent is not on disk: after a restart without a server an older one counts");
+        }
+        self.revision = revision;
+        debug!(
+            revision,
+            keys = changed.objects.len(),
+            "the intent is another"
+        );
+        self.take(changed);
+        self.set_doubt(Doubt::None);
+        if changes_inside {
+            self.tell_inside();
+        }
+        self.tell_watched();
+        self.tell_standbys();
+    }
+
     /// A workload says that it is there, or that it has addresses: what of that is news goes to the server.
     pub(super) fn hear_announcement(&mut self, id: PortId, said: &Announcement) {
         let intent = self.planner.intent();

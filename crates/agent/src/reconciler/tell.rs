@@ -8,7 +8,7 @@ use std::{
 use hextet_api::agent::PortState;
 use hextet_kernel::Standing;
 use hextet_model::{
-    intent::{Router, RouterInterface},
+    intent::{Change, Router, RouterInterface},
     neutron::Port,
     plan::{PORT_METRIC, Realm, outer_end},
     state::{Key, Netns, RouteKey},
@@ -24,16 +24,28 @@ use crate::{
     doubt::{Doubt, announced_for_routers},
     report::{PortStatus, RouterStatus},
     reporter::Plug,
+    subscription::Update,
 };
 
 impl Reconciler {
     /// Everything, as after a start.
     pub(super) fn tell_all(&mut self) {
         self.tell_announcements(&self.planner.state().announce.keys().copied().collect());
+        self.tell_inside();
         self.tell_watched();
         self.tell_standbys();
         let ports: Vec<PortId> = self.planner.intent().ports.keys().copied().collect();
         ports.into_iter().for_each(|port| self.tell_responder(port));
+    }
+
+    /// What the cloud routes.
+    pub(super) fn tell_inside(&self) {
+        let wanted = self.planner.inside();
+        self.outputs.inside.send_if_modified(|told| {
+            let news = *told != wanted;
+            *told = wanted;
+            news
+        });
     }
 
     /// Which hosts' kernels are watched.
@@ -293,5 +305,22 @@ impl Reconciler {
                 PortState::Down { reason } => Some(reason),
             },
         }
+    }
+}
+
+/// Whether the prefixes that the cloud routes may be others then.
+pub(super) fn changes_inside(update: &Update) -> bool {
+    match update {
+        Update::Whole(..) => true,
+        Update::StillAt(_) => false,
+        Update::Group(changes, _) => changes.iter().any(|change| {
+            matches!(
+                change,
+                Change::PutNetwork(_)
+                    | Change::RemoveNetwork(_)
+                    | Change::PutSubnet(_)
+                    | Change::RemoveSubnet(_)
+            )
+        }),
     }
 }

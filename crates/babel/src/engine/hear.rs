@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Who promises no Hellos has so long to say that it hears us.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A Hello, as far as a round trip's time needs it.
 type Answered = Option<u32>;
@@ -64,6 +64,7 @@ impl Engine {
             self.refuse(Refusal::Malformed { peer, why });
         }
         self.heard_on(link, now);
+        self.found_again(peer, now);
         self.hear(peer, &said.tlvs, now);
     }
 

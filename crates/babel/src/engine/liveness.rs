@@ -38,6 +38,7 @@ impl Engine {
         if let Some(running) = self.links.get_mut(&id) {
             running.is_watched = true;
         }
+        self.hears_lost(id, heard, now);
         // Who is no neighbour yet, or none any more, can't be lost.
         let peer = (self.only_peer(id)).filter(|peer| !self.cost(*peer).is_infinite());
         let Some(patience) = peer.map(|peer| self.patience(peer)) else {

@@ -8,6 +8,7 @@ mod auth;
 mod hear;
 mod lasting;
 mod liveness;
+mod lost;
 mod requests;
 mod routes;
 mod send;
@@ -38,6 +39,7 @@ use crate::{
 use auth::{Auth, Counter};
 use lasting::Stage;
 use liveness::Traffic;
+use lost::Lost;
 use requests::Pending;
 use send::{Outbox, Queue, Unconfirmed};
 pub use status::{LinkStatus, NeighbourStatus, RouteStatus, Status};
@@ -160,6 +162,8 @@ enum Due {
     Update(LinkId),
     /// What was sent over a link should have been answered.
     Probe(LinkId),
+    /// One that was lost is asked whether it is there.
+    Ask(LinkId),
     /// A neighbour's Hello.
     Heard(Peer),
     /// A neighbour's IHU.
@@ -231,6 +235,8 @@ pub struct Engine {
     dumped: BTreeMap<Peer, Time>,
     stage: Stage,
     pings: BTreeSet<Peer>,
+    /// By their links.
+    lost: BTreeMap<LinkId, Lost>,
     timers: Timers<Due>,
     actions: Vec<Action>,
 }
@@ -244,6 +250,7 @@ impl Engine {
             random: Random::new(&config.seed),
             stage: Stage::of(config.lasting),
             pings: BTreeSet::new(),
+            lost: BTreeMap::new(),
             config,
             seqno: Seqno(1),
             seqno_since: Time::ZERO,
@@ -297,6 +304,7 @@ impl Engine {
             Due::Hello(link) => self.say_hello(link, now),
             Due::Update(link) => self.update_everything(link, now),
             Due::Probe(link) => self.probe(link, now),
+            Due::Ask(link) => self.ask_lost(link, now),
             Due::Heard(peer) => self.miss(peer, now),
             Due::HeardUs(peer) => self.forget_us(peer, now),
             Due::Route(to, peer) => self.route_is_late(to, peer, now),
@@ -358,6 +366,7 @@ impl Engine {
 
     fn link_down(&mut self, id: LinkId, now: Time) {
         self.links.remove(&id);
+        self.forget_lost(id);
         let flush = Due::Flush(Queue::All(id));
         for due in [Due::Hello(id), Due::Update(id), Due::Probe(id), flush] {
             self.timers.cancel(due);
@@ -370,6 +379,7 @@ impl Engine {
     }
 
     fn link_dead(&mut self, id: LinkId, now: Time) {
+        self.lose(id, now);
         for peer in self.peers_on(id) {
             if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.is_lost();

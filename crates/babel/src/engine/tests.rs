@@ -2,6 +2,7 @@
 
 mod classes;
 mod lasting;
+mod lost;
 mod pairs;
 
 use std::net::IpAddr;

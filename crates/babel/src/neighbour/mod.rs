@@ -147,6 +147,17 @@ impl Neighbour {
         (self.lasting, self.stale) = (false, false);
     }
 
+    /// The same, but for what it has told of and whether it can be reached.
+    pub fn as_it_was(&self) -> Neighbour {
+        Neighbour {
+            cost: Metric::INFINITE,
+            destinations: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            stale: false,
+            ..self.clone()
+        }
+    }
+
     /// It has, but forwards what it has told of: whether it hears us is open, and all else stays until it has told of it again.
     pub fn begins_anew(&mut self) {
         self.txcost = Metric::INFINITE;

@@ -4,7 +4,6 @@ mod cloud;
 mod failure;
 mod reach;
 mod vm;
-mod workload;
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +25,10 @@ use crate::{
     leftovers::Leftovers,
     rest::Cloud,
     server::Server,
+    workload::{Clients, Workload},
 };
 use failure::SpineLoss;
 use vm::Vm;
-use workload::{Clients, Workload};
 
 /// The host that stands for the internet.
 pub const INTERNET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);

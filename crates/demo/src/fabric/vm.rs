@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use hextet_lab::guest::{Guest, GuestSpec, Kernel, PORT};
 use hextet_types::{Family, IfName};
 
-use super::{Fabric, INTERNET_V6, workload::Workload};
+use super::{Fabric, INTERNET_V6};
 use crate::{
     check::expect,
     probe::{Reach, greeting},
+    workload::Workload,
 };
 
 /// An emulated machine on a busy one.

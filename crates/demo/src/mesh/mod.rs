@@ -1,6 +1,7 @@
 //! The mesh: two registries and nodes at sites that have little in common, on an internet of IPv4.
 
 mod classes;
+mod cloud;
 mod direct;
 mod failure;
 mod lan;
@@ -78,7 +79,7 @@ pub fn run(checks: &mut Checks, program: &Path, labs: &Path, keep: bool) -> Resu
     let before = Leftovers::look()?;
     let name = {
         let mut mesh = Mesh::build(checks, program, labs)?;
-        mesh.check(checks);
+        mesh.check(checks, program);
         if keep {
             return mesh.keep(checks, program);
         }
@@ -126,7 +127,7 @@ impl Mesh {
         Ok(mesh)
     }
 
-    fn check(&mut self, checks: &mut Checks) {
+    fn check(&mut self, checks: &mut Checks, program: &Path) {
         let m = &*self;
         checks.narrate("Who reaches whom, and how:");
         checks.look("enrolled", || reach::enrolled(m));
@@ -152,6 +153,7 @@ impl Mesh {
         });
         checks.look("revoked-node-out", || failure::revoked_node_out(self));
         checks.look("second-registry", || second::takes_over(self));
+        checks.look("cloud-over-mesh", || cloud::over_mesh(self, program));
     }
 
     /// All members.

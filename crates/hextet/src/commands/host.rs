@@ -56,7 +56,12 @@ pub fn agent(agent: Agent) -> Result<ExitCode> {
             println!("This host is in service.");
         }
         Some(AgentCommand::Leave { config }) => {
-            let writes = hextet_agent::leave(&load(&config)?)?;
+            let config = load(&config)?;
+            let writes = hextet_agent::leave(&config)?;
+            block_on(async {
+                hextet_agent::withdraw(&config).await;
+                Ok(())
+            })?;
             println!("{writes} objects removed or restored.");
         }
     }

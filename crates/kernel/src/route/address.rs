@@ -54,15 +54,25 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
 
 /// Adds an address; one that stands is left as it is but for our number on it.
 pub fn add(batch: &mut Batch, index: u32, address: IpAddr, prefix_len: u8) {
+    put(batch, index, (address, prefix_len), Some(PROTOCOL));
+}
+
+/// Adds an address to a link that goes with it: it bears no number, so that nobody who keeps addresses takes it for his.
+pub fn add_for_good(batch: &mut Batch, index: u32, address: IpAddr, prefix_len: u8) {
+    put(batch, index, (address, prefix_len), None);
+}
+
+fn put(batch: &mut Batch, index: u32, (address, prefix_len): (IpAddr, u8), protocol: Option<u8>) {
     let scope = match address {
         IpAddr::V4(v4) if v4.is_loopback() => SCOPE_HOST,
         _ => SCOPE_UNIVERSE,
     };
     let header = header(index, address, prefix_len, scope);
     let mut m = batch.message(RTM_NEWADDR, flags::CREATE | flags::REPLACE, &header);
-    m.addr(IFA_LOCAL, address)
-        .addr(IFA_ADDRESS, address)
-        .octet(IFA_PROTO, PROTOCOL);
+    m.addr(IFA_LOCAL, address).addr(IFA_ADDRESS, address);
+    if let Some(protocol) = protocol {
+        m.octet(IFA_PROTO, protocol);
+    }
     if address.is_ipv6() {
         m.ne32(IFA_FLAGS, IFA_F_NODAD);
     }

@@ -41,10 +41,10 @@ use std::{
 
 use crate::{
     intent::{Change, Intent, Router, RoutingDomain},
-    neutron::Port,
+    neutron::{Port, Subnet},
     state::{Changed, HostState, Netns},
 };
-use hextet_types::{NetworkId, RouterId};
+use hextet_types::{NetworkId, Prefix, RouterId};
 
 pub use address::{
     BLACKHOLE_METRIC, DEFAULT_METRIC, EXTRA_METRIC, GATEWAY_METRIC, OUTSIDE_METRIC, PORT_METRIC,
@@ -207,6 +207,17 @@ impl Planner {
     /// The intent.
     pub fn intent(&self) -> &Intent {
         &self.intent
+    }
+
+    /// The prefixes that the cloud routes: those of subnets that are no private network's.
+    pub fn inside(&self) -> BTreeSet<Prefix> {
+        let networks = &self.intent.networks;
+        let is_main = |subnet: &&Subnet| {
+            let network = networks.get(&subnet.network_id);
+            Place::of(network) == Place::Main
+        };
+        let subnets = self.intent.subnets.values().filter(is_main);
+        subnets.map(|subnet| subnet.cidr).collect()
     }
 
     /// The configuration.

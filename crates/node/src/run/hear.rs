@@ -178,6 +178,7 @@ impl Runner {
             self.ways.look(false);
         }
         self.babel = Arc::clone(&status);
+        self.tell_serving();
         let by_link: BTreeMap<LinkId, Strand> = (self.tunnels.iter())
             .filter_map(|(strand, tunnel)| Some((tunnel.link?, *strand)))
             .collect();
