@@ -1,10 +1,13 @@
-//! What a process asks of UDP sockets that share a port.
+//! What a process asks of UDP sockets: that they share a port, and who may fragment what they send.
 
 use std::{
+    ffi::c_int,
     io,
     mem::size_of,
     os::fd::{AsRawFd, BorrowedFd},
 };
+
+use hextet_types::Family;
 
 /// `BPF_RET | BPF_K` of linux/bpf_common.h.
 const RETURN: u16 = 0x06;
@@ -27,6 +30,60 @@ pub fn first_gets_all(fd: BorrowedFd<'_>) -> io::Result<()> {
         filter: program.as_mut_ptr(),
     };
     attach(fd, &program)
+}
+
+/// Who may fragment what a socket sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragments {
+    /// Whoever has to: this kernel, and, of IPv4, any router.
+    Allowed,
+    /// Nobody, whatever is known of the path: what is too large for the interface is refused (`EMSGSIZE`), what is for a router is lost.
+    Never,
+}
+
+/// Decides that, of all that a socket sends from now on.
+///
+/// # Errors
+///
+/// It is no socket of that family.
+pub fn fragments(fd: BorrowedFd<'_>, family: Family, who: Fragments) -> io::Result<()> {
+    let (level, option, value) = match (family, who) {
+        (Family::V4, Fragments::Allowed) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DONT,
+        ),
+        (Family::V4, Fragments::Never) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_PROBE,
+        ),
+        (Family::V6, Fragments::Allowed) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DONT,
+        ),
+        (Family::V6, Fragments::Never) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_PROBE,
+        ),
+    };
+    set(fd, level, option, value)
+}
+
+#[allow(unsafe_code)]
+fn set(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+    let length =
+        libc::socklen_t::try_from(size_of::<c_int>()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let pointer = std::ptr::from_ref(&value).cast();
+    // SAFETY: the pointer is a live reference to `length` octets, which the kernel copies.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, length) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[allow(unsafe_code)]
@@ -98,6 +155,26 @@ mod tests {
             known.send_to(b"known", at).unwrap();
             let connected = UdpSocket::from(connected.try_clone().unwrap());
             assert_eq!(hears(&connected), b"known");
+        }
+    }
+
+    #[test]
+    fn what_nobody_may_fragment_is_refused_where_it_is_too_large() {
+        for (loopback, family) in [("127.0.0.1:0", Family::V4), ("[::1]:0", Family::V6)] {
+            let from = UdpSocket::bind(loopback).unwrap();
+            // An MTU of 65,536 less what goes around it.
+            let octets = vec![0; 65_500 + if family == Family::V4 { 7 } else { 27 }];
+            let at = from.local_addr().unwrap();
+            fragments(from.as_fd(), family, Fragments::Allowed).unwrap();
+            assert_eq!(from.send_to(&octets, at).unwrap(), octets.len());
+            fragments(from.as_fd(), family, Fragments::Never).unwrap();
+            let least = from.send_to(&octets[..1_400], at).unwrap();
+            assert_eq!(least, 1_400);
+            let other = match family {
+                Family::V4 => Family::V6,
+                Family::V6 => Family::V4,
+            };
+            let _ = fragments(from.as_fd(), other, Fragments::Never);
         }
     }
 

@@ -4,11 +4,12 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use hextet_kernel::udp;
-use hextet_types::{IfName, Way};
+use hextet_kernel::udp::{self, Fragments};
+use hextet_types::{Family, IfName, Way};
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -75,6 +76,7 @@ fn prepare(address: SocketAddr, uplink: Option<&IfName>) -> io::Result<Socket> {
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
     let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
     socket.set_write_timeout(Some(STUCK))?;
+    udp::fragments(socket.as_fd(), Family::of(address.ip()), Fragments::Allowed)?;
     Ok(socket)
 }
 
@@ -82,6 +84,19 @@ fn prepare(address: SocketAddr, uplink: Option<&IfName>) -> io::Result<Socket> {
 pub fn try_send(socket: &UdpSocket, to: SocketAddr, octets: &[u8]) -> nix::Result<usize> {
     let to = SockaddrStorage::from(to);
     sendto(socket.as_raw_fd(), octets, &to, MsgFlags::MSG_DONTWAIT)
+}
+
+/// One at a time, as others send by the same socket.
+static WHOLE: Mutex<()> = Mutex::new(());
+
+/// Sends one datagram that nobody may fragment; others that leave at the same moment are not, either.
+pub fn send_whole(socket: &UdpSocket, to: SocketAddr, octets: &[u8]) -> io::Result<()> {
+    let _one = WHOLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (fd, family) = (socket.as_fd(), Family::of(to.ip()));
+    udp::fragments(fd, family, Fragments::Never)?;
+    let sent = try_send(socket, to, octets);
+    udp::fragments(fd, family, Fragments::Allowed)?;
+    Ok(sent.map(drop)?)
 }
 
 /// Sends what was sealed.

@@ -127,6 +127,7 @@ fn session(own: u8, peer: u8) -> Option<Session> {
         candidates: Vec::new(),
         keepalive_secs: 0,
         mtu: Mtu::try_from(1_420).ok()?,
+        most_mtu: None,
         segments: true,
     };
     Some(Session::new(&spec, u32::from(own)))

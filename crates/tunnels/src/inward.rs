@@ -15,7 +15,7 @@ use crate::{
     datagrams::{Came, MANY, MAX_RUN, Sender, receive},
     door::Ear,
     inbox::Inbox,
-    session::{GREETING, HANDSHAKE, Opened, Session},
+    session::{GREETING, HANDSHAKE, OVERHEAD, Opened, Session},
     tunnel::{Heard, Shared, Woken},
     ways::Ways,
     wire::Kind,
@@ -36,6 +36,8 @@ pub struct Inward {
     merger: Merger,
     frame: Vec<u8>,
     ear: Option<Ear>,
+    /// Of the answer to a probe whose first fragment has come.
+    rest: Option<[u8; 4]>,
     /// When it is to be looked at again, should the peer be heard at the door itself.
     again: Instant,
 }
@@ -66,6 +68,7 @@ impl Inward {
             merger: Merger::new(shared.datagrams),
             frame: Vec::new(),
             ear: None,
+            rest: None,
             again: Instant::now(),
             shared,
         }
@@ -204,14 +207,42 @@ impl Inward {
             tally.note_heard();
             self.shared.meet(came.from, heard);
         }
+        self.take_probes();
         for (answer, to_sender) in self.opened.answers.drain(..) {
             let to = to_sender.then_some(came.from);
             let len = answer.len();
             self.shared.send(&mut self.sender, &answer, &[len], to);
         }
         let octets: usize = self.opened.places.iter().map(|(_, len)| len).sum();
+        let tally = &self.shared.tally;
         tally.octets_in.fetch_add(octets as u64, Relaxed);
         self.give();
+    }
+
+    /// Probes and their answers are nobody else's business; nor is the rest of an answer that came in fragments.
+    fn take_probes(&mut self) {
+        let (shared, rest) = (&self.shared, &mut self.rest);
+        let (plain, answers) = (&self.opened.plain, &mut self.opened.answers);
+        let expects_answers = shared.expects_answers();
+        self.opened.places.retain(|&(at, len)| {
+            let packet = &plain[at..at + len];
+            if let Some(reply) = shared.ends.reply(packet) {
+                let mut sealed = vec![0; reply.len() + OVERHEAD + HANDSHAKE];
+                let len = shared.session().seal(&reply, &mut sealed);
+                sealed.truncate(len);
+                answers.push((sealed, false));
+                return false;
+            }
+            if !expects_answers {
+                return true;
+            }
+            if let Some((number, fragment)) = shared.ends.answered(packet) {
+                shared.answered(number);
+                *rest = fragment;
+                return false;
+            }
+            !rest.is_some_and(|rest| shared.ends.is_fragment(packet, rest))
+        });
     }
 
     fn give(&mut self) {

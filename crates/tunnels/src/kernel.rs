@@ -186,7 +186,7 @@ fn wanted(spec: &Spec) -> Result<Wanted, String> {
     let endpoint = spec.endpoint.map(|at| by_udp(name, at)).transpose()?;
     Ok(Wanted {
         name: name.clone(),
-        mtu: spec.mtu.into(),
+        mtu: mtu_of(spec).into(),
         link_local: spec.private_key.public().link_local(),
         private_key: spec.private_key.octets(),
         port: listen.port(),
@@ -257,6 +257,13 @@ fn status(standing: Standing, tally: &mut Tally, now: Instant, today: Duration) 
 }
 
 /// The nearest that a tunnel may have: somebody else may have set another.
+/// The kernel's tunnels find nothing out, but let others fragment what is too large: where more may be tried, it is what usual paths carry.
+fn mtu_of(spec: &Spec) -> Mtu {
+    let usual = Mtu::try_from(1_420).unwrap_or(spec.mtu);
+    spec.most_mtu
+        .map_or(spec.mtu, |most| usual.min(most).max(spec.mtu))
+}
+
 fn mtu(octets: u32) -> Option<Mtu> {
     let octets = u16::try_from(octets.clamp(1_280, 9_000)).ok()?;
     Mtu::try_from(octets).ok()
@@ -325,6 +332,7 @@ mod tests {
             candidates: Vec::new(),
             keepalive_secs: 20,
             mtu: Mtu::try_from(1_420).unwrap(),
+            most_mtu: None,
             segments: true,
         }
     }

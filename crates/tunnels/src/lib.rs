@@ -22,6 +22,7 @@ pub mod kernel;
 mod key;
 pub mod letters;
 mod outward;
+mod path;
 pub mod process;
 mod reception;
 mod search;

@@ -59,6 +59,7 @@ impl Outward {
                 self.tick();
                 self.keep_stream();
                 self.climb(now);
+                self.probe();
             }
             self.repeat(now);
             match self.shared.tun.recv(&mut self.frame) {
@@ -90,6 +91,28 @@ impl Outward {
             }
             Some(message) if !message.is_empty() => {
                 self.shared.send(&mut self.sender, message, &[len], None);
+            }
+            _ => {}
+        }
+    }
+
+    /// How much the way to the peer carries.
+    fn probe(&mut self) {
+        let Some(probe) = self.shared.probe() else {
+            return;
+        };
+        let packet = self.shared.ends.request(probe);
+        let len = {
+            let mut session = self.shared.session();
+            // What has no keys yet would wait, and be sent as others are.
+            match session.since_handshake() {
+                Some(_) => session.seal(&packet, &mut self.sealed),
+                None => 0,
+            }
+        };
+        match self.sealed.get(..len) {
+            Some(sealed) if len > 0 && sealed.first() != Some(&GREETING) => {
+                self.shared.send_probe(probe, sealed);
             }
             _ => {}
         }

@@ -231,6 +231,7 @@ mod tests {
             candidates: Vec::new(),
             keepalive_secs: 0,
             mtu: Mtu::try_from(1_420).unwrap(),
+            most_mtu: None,
             segments: true,
         };
         Session::new(&spec, u32::from(own))

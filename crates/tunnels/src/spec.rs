@@ -38,6 +38,9 @@ pub struct Spec {
     pub keepalive_secs: u16,
     /// Of the interface.
     pub mtu: Mtu,
+    /// Up to that much is tried, and what the path carries becomes the interface's; without it, the MTU stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_mtu: Option<Mtu>,
     /// Whether packets come and go in pieces of up to 64 KiB: some drivers can't.
     #[serde(default = "yes")]
     pub segments: bool,
@@ -58,7 +61,7 @@ const fn yes() -> bool {
 }
 
 /// Octets of an inner packet at most: 1,280 to 9,000.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct Mtu(u16);
 

@@ -22,17 +22,20 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::{
     Listen, Mtu, Spec,
     control::Status,
-    datagrams::{self, Sender},
+    datagrams::{self, Sender, send_whole},
     door::Doors,
     inbox::Inbox,
     inward::Inward,
     outward::Outward,
+    path::{Ends, Path, Probe},
     search::{MAX_CANDIDATES, Search},
     session::{HANDSHAKE, Session},
     tally::Tally,
     ways::Ways,
 };
 
+/// Who has sent a packet in that time sends.
+const ACTIVE_MILLIS: u64 = 15_000;
 /// Packets that wait in the device: fewer throttle TCP at a distance.
 const QUEUE: u32 = 2_000;
 
@@ -63,11 +66,16 @@ pub struct Shared {
     pub tun: Tun,
     pub ways: Ways,
     pub tally: Tally,
+    /// Of probes.
+    pub ends: Ends,
     pub segments: bool,
     pub datagrams: bool,
     session: Mutex<Session>,
     endpoint: Mutex<Endpoint>,
     search: Mutex<Search>,
+    path: Mutex<Path>,
+    /// Whether the path is to know what comes.
+    probes: AtomicBool,
     /// Whether the search is to know when the peer is heard.
     waits: AtomicBool,
     /// Where the peer was said to be last.
@@ -128,6 +136,10 @@ impl Shared {
 
     fn given(&self) -> MutexGuard<'_, Option<Way>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self) -> MutexGuard<'_, Path> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a moment.
@@ -191,6 +203,7 @@ impl Shared {
         let before = std::mem::replace(&mut *self.endpoint(), endpoint);
         if before.at != Some(at) {
             self.expect();
+            self.path().has_moved(Instant::now());
         }
     }
 
@@ -258,6 +271,56 @@ impl Shared {
         self.tally.unsent.fetch_add(unsent, Relaxed);
     }
 
+    /// A probe that is to be sent now.
+    pub fn probe(&self) -> Option<Probe> {
+        let endpoint = *self.endpoint();
+        let is_there = endpoint.proven && endpoint.at.is_some_and(|at| at.udp().is_some());
+        if !is_there {
+            return None;
+        }
+        let sends = (self.tally.since_sent()).is_some_and(|millis| millis < ACTIVE_MILLIS);
+        let (probe, mtu, is_asking) = {
+            let mut path = self.path();
+            let probe = path.due(sends, Instant::now());
+            (probe, path.mtu(), path.is_asking())
+        };
+        self.probes.store(is_asking, SeqCst);
+        self.carry_up_to(mtu);
+        probe
+    }
+
+    /// Sends a probe that was sealed.
+    pub fn send_probe(&self, probe: Probe, sealed: &[u8]) {
+        let to = self.endpoint().at.and_then(Way::udp);
+        let Some((to, socket)) = to.and_then(|to| Some((to, self.ways.socket_to(to)?))) else {
+            return;
+        };
+        if send_whole(socket, to, sealed).is_err() {
+            self.path().is_too_large(probe.number, Instant::now());
+        }
+    }
+
+    /// Whether answers to probes are to be looked for in what comes.
+    pub fn expects_answers(&self) -> bool {
+        self.probes.load(Relaxed)
+    }
+
+    /// The answer to a probe has come.
+    pub fn answered(&self, number: u16) {
+        let mut path = self.path();
+        path.hears(number, Instant::now());
+        let mtu = path.mtu();
+        drop(path);
+        self.carry_up_to(mtu);
+    }
+
+    /// Gives the interface another MTU, if it is another.
+    fn carry_up_to(&self, mtu: u16) {
+        if self.tally.mtu.swap(mtu, Relaxed) != mtu && self.tun.set_mtu(mtu).is_err() {
+            self.lost.store(!self.is_ending(), Relaxed);
+        }
+    }
+
     /// Until one of these has something to read, the tunnel ends, or it takes too long.
     pub fn wait(&self, what: &[BorrowedFd<'_>], limit: Option<Duration>) -> Woken {
         let mut fds = vec![PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
@@ -306,6 +369,7 @@ impl Tunnel {
         let tun = Tun::create(&spec.name, most)?;
         let mtu = u16::from(spec.mtu);
         let (end, writer) = io::pipe().map_err(system("make a pipe"))?;
+        let link_local = spec.private_key.public().link_local();
         let shared = Arc::new(Shared {
             ways,
             tally: Tally::new(mtu),
@@ -317,6 +381,13 @@ impl Tunnel {
                 proven: false,
             }),
             search: Mutex::new(Search::new(spec.candidates.clone())),
+            path: Mutex::new(path(&spec)),
+            probes: AtomicBool::new(false),
+            ends: Ends {
+                own: link_local,
+                peer: spec.peer_key.link_local(),
+                identifier: index as u16,
+            },
             waits: AtomicBool::new(true),
             given: Mutex::new(spec.endpoint),
             ending: AtomicBool::new(false),
@@ -324,7 +395,6 @@ impl Tunnel {
             end,
             tun,
         });
-        let link_local = spec.private_key.public().link_local();
         shared.tun.set_up(mtu, QUEUE, link_local)?;
         let failed = system("start a thread");
         let mut tunnel = Tunnel {
@@ -421,6 +491,7 @@ impl Tunnel {
         self.shared.tun.set_mtu(mtu.into())?;
         self.shared.tally.mtu.store(mtu.into(), Relaxed);
         self.spec.mtu = mtu;
+        *self.shared.path() = path(&self.spec);
         Ok(())
     }
 
@@ -440,7 +511,7 @@ impl Tunnel {
             endpoint_proven: endpoint.proven,
             candidates: self.spec.candidates.clone(),
             searching: self.shared.search().is_on(),
-            mtu: self.spec.mtu,
+            mtu: Mtu::try_from(tally.mtu.load(Relaxed)).unwrap_or(self.spec.mtu),
             device_lost: self.shared.lost.load(Relaxed),
             handshake_secs: self.shared.session().since_handshake(),
             sent_millis: tally.since_sent(),
@@ -463,6 +534,11 @@ impl Drop for Tunnel {
             let _ = thread.join();
         }
     }
+}
+
+fn path(spec: &Spec) -> Path {
+    let most = spec.most_mtu.unwrap_or(spec.mtu);
+    Path::new(spec.mtu.into(), most.into(), Instant::now())
 }
 
 fn ways(spec: &Spec, index: u32, doors: &Doors) -> Result<Ways, Error> {

@@ -16,8 +16,9 @@ use tracing::{info, warn};
 use super::{Runner, Tunnel};
 use crate::{babel::Order, capacity::Meter, host::TUNNEL, tunnels::Wish};
 
-/// Of a tunnel's interface, in octets: with everything around it, nearly every path carries that, and a private network's packets fit in.
-const MTU: u16 = 1_380;
+/// Of a tunnel's interface, in octets: what every link of IPv6 carries (RFC 8200 §5); what else its path carries is found out.
+const MTU: u16 = 1_280;
+const MOST_MTU: u16 = 9_000;
 /// Letters that are not believed are told at most this often.
 const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 
@@ -91,6 +92,7 @@ impl Runner {
             candidates: plan.candidates,
             keepalive_secs: plan.keepalive_secs,
             mtu,
+            most_mtu: Mtu::try_from(MOST_MTU).ok(),
             segments: true,
         };
         let _ = self.wishes.send(Wish::Up(Box::new(spec)));

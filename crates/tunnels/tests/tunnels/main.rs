@@ -5,6 +5,7 @@
 mod doors;
 mod nat;
 mod pair;
+mod path;
 mod streams;
 
 use std::{

@@ -160,6 +160,7 @@ impl Side {
             candidates: Vec::new(),
             keepalive_secs: 25,
             mtu: Mtu::try_from(1_420).unwrap(),
+            most_mtu: None,
             segments: true,
         }
     }
