@@ -237,12 +237,17 @@ impl Node {
             .and_then(|place| self.uplinks.get(place))
         {
             None => first,
-            Some(candidates) => Card {
-                candidates: (candidates.iter().take(MAX_CANDIDATES))
-                    .map(|at| Way::Udp(*at))
-                    .collect(),
-                ..first
-            },
+            Some(candidates) => {
+                let candidates = candidates.iter().take(MAX_CANDIDATES);
+                let candidates: Vec<Way> = candidates.map(|at| Way::Udp(*at)).collect();
+                Card {
+                    candidates: match first.reach {
+                        Reach::Public => self.seen.with_streams(candidates),
+                        Reach::Punchable | Reach::Closed => candidates,
+                    },
+                    ..first
+                }
+            }
         }
     }
 
@@ -347,8 +352,11 @@ impl Node {
         if strand.number == 0 {
             self.contacts.shows(node, offer.card.clone(), turn.now);
         }
+        // A stream to another uplink would be that one's: both would be lost with it.
+        let has_streams = strand.number > 0 && candidates.iter().any(|at| at.tls().is_some());
         for at in self.contacts.candidates(node) {
-            if !candidates.contains(&at) {
+            let is_another_s = has_streams && at.tls().is_some();
+            if !is_another_s && !candidates.contains(&at) {
                 candidates.push(at);
             }
         }

@@ -122,18 +122,27 @@ impl Seen {
             }
         }
         let reach = self.reach();
-        if let Some(port) = self.port.filter(|_| reach == Reach::Public) {
-            let addresses: Vec<IpAddr> = candidates.iter().map(|at| at.address().ip()).collect();
-            let streams = addresses.into_iter().filter(|ip| is_global(*ip));
-            let streams: Vec<Way> = streams
-                .map(|ip| Way::Tls(SocketAddr::new(ip, port)))
-                .take(MAX_STREAMS)
-                .collect();
-            candidates.truncate(MAX_CANDIDATES - streams.len());
-            candidates.extend(streams);
-            candidates.dedup();
+        if reach == Reach::Public {
+            candidates = self.with_streams(candidates);
         }
         Card { reach, candidates }
+    }
+
+    /// The same addresses, and behind them streams to them, if such are taken.
+    pub fn with_streams(&self, mut candidates: Vec<Way>) -> Vec<Way> {
+        let Some(port) = self.port else {
+            return candidates;
+        };
+        let addresses: Vec<IpAddr> = candidates.iter().map(|at| at.address().ip()).collect();
+        let streams = addresses.into_iter().filter(|ip| is_global(*ip));
+        let streams: Vec<Way> = streams
+            .map(|ip| Way::Tls(SocketAddr::new(ip, port)))
+            .take(MAX_STREAMS)
+            .collect();
+        candidates.truncate(MAX_CANDIDATES - streams.len());
+        candidates.extend(streams);
+        candidates.dedup();
+        candidates
     }
 
     pub fn due(&self) -> Option<Time> {

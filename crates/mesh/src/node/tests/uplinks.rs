@@ -122,3 +122,21 @@ fn nobody_gets_a_strand_without_a_tunnel() {
     let opens = |action: &Action| matches!(action, Action::Open(_));
     assert!(!actions.iter().any(opens), "{actions:?}");
 }
+
+#[test]
+fn where_no_datagram_passes_each_strand_has_a_stream_of_its_own() {
+    let mut world = World::new(0);
+    world.start_with_two(1);
+    world.start(2, Site::Open, &[]);
+    world.wait_for_all(Duration::from_secs(20));
+    world.start(3, Site::Quiet, &[]);
+    world.wait_for_all(Duration::from_secs(60));
+    world.run(Duration::from_secs(120));
+    let streams = |strand: u8| -> Vec<Way> {
+        let plan = &world.plans[&(3, 1, strand)];
+        let all = plan.candidates.iter().copied();
+        all.filter(|at| at.tls().is_some()).collect()
+    };
+    let other = Way::Tls(SocketAddr::new(second(1).ip(), STREAMS));
+    assert_eq!((streams(0), streams(1)), (vec![stream(1)], vec![other]));
+}
