@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub lan: BTreeMap<IfName, Mode>,
     /// Interfaces whose addresses are told to nobody.
     pub hide: Vec<IfName>,
+    /// Where `/metrics` is served, without any authentication; nowhere if it is left out.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// How packets go on a segment.
@@ -100,6 +103,7 @@ impl Default for Config {
             announce: Vec::new(),
             lan: BTreeMap::new(),
             hide: Vec::new(),
+            metrics: None,
         }
     }
 }
@@ -191,6 +195,7 @@ mod tests {
             ("prot = 1", "prot"),
             ("uplinks = ['a', 'b', 'c', 'd', 'e']", "4 at most"),
             ("uplinks = ['a', 'a']", "twice"),
+            ("metrics = 'here'", "socket address"),
             ("uplinks = ['a', 'b']\nport = 65530", "beyond 65535"),
             ("lan.eth0 = \"naked\"", "naked"),
             ("lan.\"a/b\" = \"bare\"", "a/b"),

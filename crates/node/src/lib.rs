@@ -16,6 +16,7 @@ mod direct;
 mod host;
 mod lan;
 pub mod memory;
+mod metrics;
 mod rules;
 mod run;
 pub mod served;

@@ -59,7 +59,7 @@ use crate::{
     host,
     lan::{Beacon, Segments},
     memory::{Identity, Memory},
-    rules,
+    metrics, rules,
     served::{Served, Serving},
     tunnels::{self, Letters, Place, Report, Wish},
     ways::{Sources, Ways},
@@ -86,8 +86,13 @@ pub async fn run(config: Config, told_to_end: impl Future<Output = ()>) -> Resul
     let memory = Memory::open(&config.directory)?;
     let identity = memory.identity()?;
     let listener = control::bind(&config.socket).await?;
+    let scrapes = match config.metrics {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let (mut runner, inputs) = Runner::start(config, memory, identity).await?;
     let (asked, asking) = mpsc::channel(ASKED);
+    let scraped = scrapes.map(|scrapes| tokio::spawn(metrics::serve(scrapes, asked.clone())));
     let listening = tokio::spawn(control::listen(listener, asked));
     let body = &runner.node.certificate().body;
     info!(node = %body.node, network = %body.network, "a node of the mesh runs");
@@ -96,6 +101,9 @@ pub async fn run(config: Config, told_to_end: impl Future<Output = ()>) -> Resul
         () = told_to_end => Ok(()),
     };
     listening.abort();
+    if let Some(scraped) = scraped {
+        scraped.abort();
+    }
     done
 }
 

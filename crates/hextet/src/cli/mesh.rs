@@ -93,6 +93,7 @@ pub enum Mesh {
         accept = []                            # destinations besides the network's own\n  \
         announce = []                          # prefixes besides the node's own\n  \
         hide = []                              # interfaces whose addresses nobody is told\n  \
+        metrics = \"127.0.0.1:9469\"           # where /metrics is scraped, by anybody who gets there; nowhere without it\n  \
         lan = {}                               # interfaces on whose networks others are looked for: eth0 = \"tunnels\",\n                                         # or \"bare\", by which packets go to them as they are\n\n\
         Example:\n  hextet mesh run"
     )]
