@@ -53,6 +53,8 @@ pub enum Order {
     Down(LinkId),
     /// Nothing comes through it, as is known from elsewhere.
     Dead(LinkId),
+    /// The other end hears nothing through it.
+    Suspect(LinkId),
     /// It costs so much more than its kind does, from now on.
     Cost(LinkId, Metric),
     /// For packets that are many it costs so much.
@@ -242,6 +244,7 @@ impl Driver {
                 Event::LinkDown(id)
             }
             Order::Dead(id) => Event::LinkDead(id),
+            Order::Suspect(id) => Event::LinkSuspect(id),
             Order::Cost(id, extra) => Event::LinkCost(id, extra),
             Order::Carries(id, cost) => Event::LinkCarries(id, cost),
             Order::Traffic(id, sent, heard) => Event::Traffic(id, sent, heard),

@@ -289,6 +289,7 @@ impl Runner {
                         self.look_at_segments().await?;
                     }
                 }
+                () = self.clock.sleep_until(self.sharing.next_wakeup()) => self.tell_silent().await?,
                 () = self.clock.sleep_until(self.direct.next_wakeup()) => self.ask_direct(),
                 reply = inputs.echoes.recv() => if let Some(reply) = reply {
                     self.direct_answers(reply);

@@ -60,6 +60,21 @@ impl Engine {
         }
     }
 
+    /// It has so long to answer as one that is nearly lost: an answer must be able to come in time.
+    pub(super) fn suspect_link(&mut self, id: LinkId, now: Time) {
+        let peer = (self.only_peer(id)).filter(|peer| !self.cost(*peer).is_infinite());
+        let Some(peer) = peer else { return };
+        let rtt = self.neighbours.get(&peer).map(|neighbour| neighbour.rtt());
+        let mean = rtt.and_then(|rtt| rtt.mean()).unwrap_or_default();
+        let left = (mean * 2).max(PATIENCE);
+        let waited = self.endurance(peer).saturating_sub(left);
+        let since = now.saturating_since(Time::ZERO).saturating_sub(waited);
+        if let Some(running) = self.links.get_mut(&id) {
+            running.traffic.since = Some(Time::ZERO + since);
+            self.timers.set(Due::Probe(id), now);
+        }
+    }
+
     /// Something has waited for an answer for too long: it is asked for one, or is taken for dead.
     pub(super) fn probe(&mut self, id: LinkId, now: Time) {
         let since = self

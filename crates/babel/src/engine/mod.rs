@@ -5,6 +5,7 @@
 //! feasible, and whatever is told of one has been noted in [`Sources`] before it leaves.
 
 mod auth;
+mod doubt;
 mod hear;
 mod lasting;
 mod liveness;
@@ -32,7 +33,7 @@ use crate::{
     packet::{Class, Destination},
     random::Random,
     source::Sources,
-    table::{Entry, Way},
+    table::{Entry, Route, Way},
     timers::Timers,
 };
 
@@ -56,6 +57,8 @@ pub enum Event {
     LinkDown(LinkId),
     /// Nothing comes through it, as is known from elsewhere (BFD, probes of a tunnel). It goes on, and is taken again when Hellos come.
     LinkDead(LinkId),
+    /// The other end says that nothing comes through it: it is dead unless it answers at once.
+    LinkSuspect(LinkId),
     /// It costs so much more than its kind does, for both ends, from now on: nothing again, at 0. What is to be closed is left by all that
     /// has another way first ([`Metric::DRAIN`], [`LinkStatus::routes`]).
     LinkCost(LinkId, Metric),
@@ -170,6 +173,8 @@ enum Due {
     HeardUs(Peer),
     /// A neighbour's route.
     Route(Destination, Peer),
+    /// A neighbour that tells of more than may be is believed.
+    Doubt(Destination, Peer),
     /// Others have had time enough to learn that a destination is gone.
     Hold(Destination),
     /// A request was not answered, or an answer is not waited for any more.
@@ -235,6 +240,8 @@ pub struct Engine {
     dumped: BTreeMap<Peer, Time>,
     stage: Stage,
     pings: BTreeSet<Peer>,
+    /// What neighbours that are gone by tell of late, if that may not be.
+    doubted: BTreeMap<(Destination, Peer), Route>,
     /// By their links.
     lost: BTreeMap<LinkId, Lost>,
     timers: Timers<Due>,
@@ -250,6 +257,7 @@ impl Engine {
             random: Random::new(&config.seed),
             stage: Stage::of(config.lasting),
             pings: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             lost: BTreeMap::new(),
             config,
             seqno: Seqno(1),
@@ -275,6 +283,7 @@ impl Engine {
             Event::LinkUp(id, link) => self.link_up(id, link, now),
             Event::LinkDown(id) => self.link_down(id, now),
             Event::LinkDead(id) => self.link_dead(id, now),
+            Event::LinkSuspect(id) => self.suspect_link(id, now),
             Event::LinkCost(id, extra) => self.link_cost(id, extra, now),
             Event::LinkCarries(id, cost) => self.link_carries(id, cost, now),
             Event::Datagram {
@@ -308,6 +317,7 @@ impl Engine {
             Due::Heard(peer) => self.miss(peer, now),
             Due::HeardUs(peer) => self.forget_us(peer, now),
             Due::Route(to, peer) => self.route_is_late(to, peer, now),
+            Due::Doubt(to, peer) => self.believe(to, peer, now),
             Due::Hold(to) => self.release(to, now),
             Due::Request(to, router_id) => self.ask_again(to, router_id, now),
             Due::Flush(queue) => self.flush(queue, now),

@@ -80,7 +80,6 @@ impl Engine {
             self.refuse(Refusal::Destination { peer, to });
             return;
         }
-        let before = self.before(to);
         let is_feasible = self
             .sources
             .is_feasible(to, route.router_id, route.distance);
@@ -88,10 +87,21 @@ impl Engine {
         let is_chosen = entry.choice == Some(Choice::Via(peer));
         let same_origin = (entry.routes.get(&peer)).is_some_and(|r| r.router_id == route.router_id);
         if is_chosen && same_origin && !is_feasible {
-            // It stays what it was until it expires, or the origin says something newer (RFC 8966 §3.5.4).
+            self.doubt(to, peer, route, now);
             self.ask_newer(to, peer, route.router_id, now);
             return;
         }
+        self.trust(to, peer);
+        self.put_route(to, peer, route, now);
+        if !is_feasible && self.is_better(to, peer, route) {
+            self.ask_newer(to, peer, route.router_id, now);
+        }
+    }
+
+    /// From now on that is what the neighbour tells.
+    pub(super) fn put_route(&mut self, to: Destination, peer: Peer, route: Route, now: Time) {
+        let before = self.before(to);
+        let entry = self.table.entry(to).or_default();
         entry.routes.insert(peer, route);
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.destinations.insert(to);
@@ -101,9 +111,6 @@ impl Engine {
         self.timers.set(Due::Route(to, peer), late);
         self.settle(to, &before, now);
         self.answer_askers(to, now);
-        if !is_feasible && self.is_better(to, peer, route) {
-            self.ask_newer(to, peer, route.router_id, now);
-        }
     }
 
     /// Whether a route that may not be taken would be worth it.
@@ -115,6 +122,7 @@ impl Engine {
 
     pub(super) fn remove_route(&mut self, to: Destination, peer: Peer, now: Time) {
         self.timers.cancel(Due::Route(to, peer));
+        self.trust(to, peer);
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.destinations.remove(&to);
             neighbour.kept.remove(&to);

@@ -1,6 +1,7 @@
 //! A node among others, who say what the test wants.
 
 mod classes;
+mod doubt;
 mod lasting;
 mod lost;
 mod pairs;

@@ -109,6 +109,11 @@ pub enum Said {
         /// The port of UDP where the writer's tunnels listen.
         port: u16,
     },
+    /// "Nothing of you comes by that strand of our tunnel any more."
+    Silent {
+        /// Below [`MAX_STRANDS`].
+        strand: u8,
+    },
     /// "Let me have these octets of that document."
     Wanted {
         /// Which.

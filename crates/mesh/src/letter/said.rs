@@ -36,6 +36,7 @@ const HOLDINGS: u8 = 13;
 const WANTED: u8 = 14;
 const PIECE: u8 = 15;
 const BESIDE: u8 = 16;
+const SILENT: u8 = 17;
 
 const PARAMETERS: u8 = 0;
 const REVOCATIONS: u8 = 1;
@@ -100,6 +101,7 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
             out.extend(key);
             put_u16(out, *port);
         }
+        Said::Silent { strand } => out.extend([SILENT, *strand]),
         Said::Holdings(_) | Said::Wanted { .. } | Said::Piece { .. } => put_gossip(out, said),
     }
 }
@@ -231,6 +233,9 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
         BESIDE => Said::Beside {
             key: reader.array().need("the key for a segment")?,
             port: port(reader)?,
+        },
+        SILENT => Said::Silent {
+            strand: strand(reader)?,
         },
         kind => Said::Topology(message(kind, reader)?),
     })

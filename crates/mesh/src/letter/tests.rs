@@ -135,6 +135,7 @@ fn any_said() -> impl Strategy<Value = Said> {
         any_message().prop_map(Said::Topology),
         any_holdings().prop_map(Said::Holdings),
         (any::<[u8; 32]>(), 1_u16..).prop_map(|(key, port)| Said::Beside { key, port }),
+        (0..MAX_STRANDS).prop_map(|strand| Said::Silent { strand }),
         (any_digest(), any::<u32>(), 1..=MAX_PIECE).prop_map(|(digest, offset, len)| {
             let len = u16::try_from(len).expect("short");
             Said::Wanted {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hextet_types::{Time, Way};
 
-use super::{Action, Node, Turn, contacts::is_link_local};
+use super::{Action, Node, Strand, Turn, contacts::is_link_local};
 use crate::{
     certificate::NodeId,
     letter::{Letter, MAX_DESTINATIONS, Said},
@@ -126,6 +126,12 @@ impl Node {
         self.say(node, None, Said::Question { destinations }, turn);
     }
 
+    /// By whatever way there is.
+    pub(super) fn tell_silent(&mut self, strand: Strand, turn: &mut Turn) {
+        let Strand { node, number } = strand;
+        self.say(node, None, Said::Silent { strand: number }, turn);
+    }
+
     pub(super) fn send_choice(&mut self, to: NodeId, message: Message, turn: &mut Turn) {
         if let Message::Ask { nonce, .. } = message {
             let wish = Wish {
@@ -217,6 +223,10 @@ impl Node {
             Said::Topology(message) => self.heard(node, message, turn),
             // That was seen to before.
             Said::Holdings(_) | Said::Wanted { .. } | Said::Piece { .. } => {}
+            Said::Silent { strand: number } => {
+                let strand = Strand { node, number };
+                turn.actions.push(Action::Suspect(strand));
+            }
             // Only from a segment does that mean something.
             Said::Beside { .. } => {}
         }

@@ -115,6 +115,8 @@ pub enum Event {
     Down(Strand),
     /// A packet went through a tunnel and was answered so much later.
     RoundTrip(NodeId, Duration),
+    /// Nothing comes through a strand any more, as Babel found: the other end may not know yet.
+    Silent(Strand),
     /// So many routes leave by a tunnel.
     Routes(NodeId, usize),
     /// So many octets went to a destination since this was said last.
@@ -175,6 +177,8 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+    /// The other end hears nothing by a strand: does this one?
+    Suspect(Strand),
     /// No route is to use a tunnel where there is another way.
     Drain {
         /// With whom.
@@ -286,6 +290,7 @@ impl Node {
             Event::RoundTrip(node, round_trip) => {
                 self.choose(topology::Event::Measured { node, round_trip }, &mut turn);
             }
+            Event::Silent(strand) => self.tell_silent(strand, &mut turn),
             Event::Routes(node, count) => {
                 self.choose(topology::Event::Routes { node, count }, &mut turn);
             }

@@ -39,6 +39,8 @@ struct World {
     now: Time,
     plans: BTreeMap<(u8, u8, u8), Plan>,
     /// Strands that stand besides the first.
+    /// Strands of which the other end has said that they are silent.
+    suspected: BTreeSet<(u8, (u8, u8))>,
     further: BTreeSet<(u8, u8, u8)>,
     up: BTreeSet<(u8, u8)>,
     ways: BTreeMap<u8, BTreeSet<u8>>,
@@ -110,6 +112,7 @@ impl World {
             number: 0,
             now: Time::ZERO,
             plans: BTreeMap::new(),
+            suspected: BTreeSet::new(),
             further: BTreeSet::new(),
             up: BTreeSet::new(),
             ways: BTreeMap::new(),
@@ -209,6 +212,7 @@ impl World {
 
     fn act(&mut self, number: u8, action: Action) {
         match action {
+            Action::Suspect(strand) => drop(self.suspected.insert((number, named(strand)))),
             Action::Send { to, octets } => self.send(number, to, octets),
             Action::Open(plan) => {
                 let (other, strand) = named(plan.strand);

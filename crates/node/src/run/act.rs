@@ -36,6 +36,12 @@ impl Runner {
                 }
                 self.close(strand).await?;
             }
+            Action::Suspect(strand) => {
+                let link = self.tunnels.get(&strand).and_then(|tunnel| tunnel.link);
+                if let Some(link) = link {
+                    self.order(Order::Suspect(link)).await?;
+                }
+            }
             Action::Drain { node, reason } => self.cost(node, Metric::DRAIN, &reason).await?,
             Action::Resume { node, reason } => self.cost(node, Metric::ZERO, &reason).await?,
             Action::AskRegistry => self.ask_registry(),

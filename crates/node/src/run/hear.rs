@@ -182,6 +182,7 @@ impl Runner {
         let by_link: BTreeMap<LinkId, Strand> = (self.tunnels.iter())
             .filter_map(|(strand, tunnel)| Some((tunnel.link?, *strand)))
             .collect();
+        self.note_silent(&status, &by_link);
         let mut routes: BTreeMap<NodeId, usize> = BTreeMap::new();
         for link in &status.links {
             let Some(strand) = by_link.get(&link.link).copied() else {

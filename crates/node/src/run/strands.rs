@@ -7,9 +7,16 @@ use std::{
 };
 
 use anyhow::Result;
-use hextet_babel::{LinkId, engine::Status as BabelStatus, number::Metric};
+use hextet_babel::{
+    LinkId,
+    engine::{LinkStatus, Status as BabelStatus},
+    number::Metric,
+};
 use hextet_kernel::ways::Share;
-use hextet_mesh::{certificate::NodeId, node::Strand};
+use hextet_mesh::{
+    certificate::NodeId,
+    node::{Event, Strand},
+};
 use hextet_types::Time;
 use tracing::{info, warn};
 
@@ -41,11 +48,54 @@ pub(super) struct Sharing {
     weights: BTreeMap<NodeId, (Vec<u8>, Time)>,
     bundles: BTreeMap<LinkId, Vec<Share>>,
     tells_apart: bool,
+    /// Strands by which the other end is heard, and hears us.
+    carrying: BTreeSet<Strand>,
+    /// Those by which it is not heard any more, and when it is told.
+    silent: Option<(Time, BTreeSet<Strand>)>,
     /// How many routes leave by tunnels with a node, as the node was told.
     pub(super) routes: BTreeMap<NodeId, usize>,
 }
 
+/// The way to tell the other end goes by another strand, or by others: these routes come first.
+const ROUTED: Duration = Duration::from_millis(10);
+
+impl Sharing {
+    /// When somebody is to be told that nothing comes.
+    pub(super) fn next_wakeup(&self) -> Option<Time> {
+        self.silent.as_ref().map(|(at, _)| *at)
+    }
+}
+
 impl Runner {
+    /// Who is lost by a strand may still think that it carries: its own packets were answered by others.
+    pub(super) fn note_silent(&mut self, status: &BabelStatus, by_link: &BTreeMap<LinkId, Strand>) {
+        let carries = |link: &&LinkStatus| {
+            let mut peers = link.neighbours.iter();
+            peers.any(|peer| !peer.cost.is_infinite() && !peer.is_stale)
+        };
+        let carrying = status.links.iter().filter(carries);
+        let carrying = carrying.filter_map(|link| by_link.get(&link.link).copied());
+        let before = std::mem::replace(&mut self.sharing.carrying, carrying.collect());
+        let is_there = |strand: &&Strand| by_link.values().any(|there| there == *strand);
+        let lost = before.difference(&self.sharing.carrying).filter(is_there);
+        let lost: BTreeSet<Strand> = lost.copied().collect();
+        if lost.is_empty() {
+            return;
+        }
+        let at = self.clock.now() + ROUTED;
+        let (_, silent) = self.sharing.silent.get_or_insert((at, BTreeSet::new()));
+        silent.extend(lost);
+    }
+
+    pub(super) async fn tell_silent(&mut self) -> Result<()> {
+        let silent = self.sharing.silent.take();
+        for strand in silent.into_iter().flat_map(|(_, silent)| silent) {
+            info!(node = %strand.node, strand = strand.number, "nothing comes through a tunnel");
+            self.tell(Event::Silent(strand)).await?;
+        }
+        Ok(())
+    }
+
     /// Of the uplink of that strand; of the first, if it is the other end that has several.
     pub(super) fn doors_of(&self, strand: Strand) -> Vec<SocketAddr> {
         let uplink = usize::from(strand.number) % self.doors.len().max(1);

@@ -81,3 +81,21 @@ fn a_link_that_is_taken_down_has_nobody_to_ask() {
     bench.wait_and(Duration::from_secs(70), NEVER);
     assert_eq!(probes(&bench), 0);
 }
+
+#[test]
+fn a_link_of_which_the_other_end_hears_nothing_is_dead_unless_it_answers_at_once() {
+    let mut bench = Bench::new();
+    bench.tell(12, NET, (5, 1, 100));
+    bench.wait(SOON);
+    bench.sent.clear();
+    bench.event(Event::LinkSuspect(OTHER));
+    bench.wait(Duration::from_secs(1));
+    assert_eq!((probes(&bench), bench.way(NET)), (1, Some(12)));
+    bench.event(Event::LinkSuspect(OTHER));
+    bench.wait_and(Duration::from_millis(99), NEVER);
+    assert_eq!(bench.way(NET), Some(12));
+    bench.wait_and(Duration::from_millis(2), NEVER);
+    assert_eq!(bench.way(NET), Some(0));
+    bench.event(Event::LinkSuspect(OTHER));
+    bench.event(Event::LinkSuspect(LinkId(99)));
+}

@@ -140,3 +140,13 @@ fn where_no_datagram_passes_each_strand_has_a_stream_of_its_own() {
     let other = Way::Tls(SocketAddr::new(second(1).ip(), STREAMS));
     assert_eq!((streams(0), streams(1)), (vec![stream(1)], vec![other]));
 }
+
+#[test]
+fn who_is_heard_no_more_by_a_strand_is_told_so() {
+    let mut world = three();
+    let other = world.up.iter().find(|(one, _)| *one == 1).unwrap().1;
+    let node = id(other);
+    world.tell(1, Event::Silent(Strand { node, number: 1 }));
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.suspected, BTreeSet::from([(other, (1, 1))]));
+}
