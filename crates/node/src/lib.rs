@@ -21,6 +21,7 @@ mod rules;
 mod run;
 pub mod served;
 pub mod status;
+pub mod trace;
 mod tunnels;
 mod ways;
 

@@ -22,6 +22,8 @@ pub struct Status {
     pub candidates: Vec<Way>,
     /// Other nodes that it knows.
     pub contacts: usize,
+    /// Those whose certificates it has seen, with what they got.
+    pub nodes: Vec<Known>,
     /// What it shows others.
     pub certificate: Shown,
     /// The version of what holds for the whole network.
@@ -38,6 +40,15 @@ pub struct Status {
     pub direct: Vec<Direct>,
     /// What Babel knows, the chosen one of each destination first.
     pub routes: Vec<Route>,
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its number.
+    pub node: String,
+    /// Its prefixes, of both families.
+    pub prefixes: Vec<Prefix>,
 }
 
 /// A certificate.

@@ -125,6 +125,18 @@ pub enum Mesh {
     /// Show the ways that this node knows.
     #[command(after_help = "Example:\n  hextet mesh routes")]
     Routes(Question),
+    /// Show by whom packets go to an address, or to a node.
+    #[command(
+        after_help = "Each hop is asked three times. As routes follow what is best now, the next trace may be another.\n\n\
+        Examples:\n  hextet mesh trace fd2a:748d:f458::1\n  hextet mesh trace 67c0dcc28a50b0a8\n  hextet mesh trace 10.9.0.7 --json"
+    )]
+    Trace {
+        /// An address of either family, or a node's number as `hextet mesh peers` shows it.
+        to: String,
+        /// The node to ask who is who.
+        #[command(flatten)]
+        question: Question,
+    },
     /// Make an invitation for one node, or one more registry.
     #[command(
         after_help = "Examples:\n  hextet mesh token --group web\n  hextet mesh token --class registry\n  hextet mesh token --email anna@example.org"

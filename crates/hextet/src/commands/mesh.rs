@@ -84,6 +84,7 @@ pub fn mesh(mesh: Mesh) -> Result<ExitCode> {
         Mesh::Status(question) => node::status(&question)?,
         Mesh::Peers(question) => node::peers(&question)?,
         Mesh::Routes(question) => node::routes(&question)?,
+        Mesh::Trace { to, question } => node::trace(&to, &question)?,
         Mesh::Token(token) => {
             let request = TokenRequest {
                 class: token.class.to_string(),

@@ -1,10 +1,16 @@
-//! `hextet mesh status|peers|routes`: how this machine's node stands.
+//! `hextet mesh status|peers|routes|trace`: how this machine's node stands.
 
-use anyhow::Result;
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use hextet_mesh::node::home_of;
 use hextet_node::{
     control,
     status::{Beside, Direct, Route, Status, Tunnel},
+    trace::{self, Hop, Said},
 };
+use hextet_types::{Family, Prefix};
+use serde::Serialize;
 
 use super::block_on;
 use crate::{cli::MeshQuestion, show};
@@ -72,6 +78,114 @@ pub fn routes(question: &MeshQuestion) -> Result<()> {
         false => println!("{}", ways(&status.routes)),
     }
     Ok(())
+}
+
+/// A hop, and who that is.
+#[derive(Serialize)]
+struct Named {
+    #[serde(flatten)]
+    hop: Hop,
+    /// The node's number.
+    node: Option<String>,
+    /// Of the first hop: by what.
+    by: Option<String>,
+}
+
+/// `hextet mesh trace`.
+pub fn trace(to: &str, question: &MeshQuestion) -> Result<()> {
+    let status = ask(question)?;
+    let address = destination(to, &status)?;
+    let json = question.output.json;
+    let mut hops = Vec::new();
+    trace::trace(address, |hop| {
+        let named = named(hop, &status);
+        if !json {
+            println!("{}", line(&named));
+        }
+        hops.push(named);
+        Ok(())
+    })?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&hops)?);
+        return Ok(());
+    }
+    match hops.last().map(|last| last.hop.said) {
+        Some(Said::Here) => {}
+        Some(Said::NoFurther) => {
+            println!("From there it goes no further: no route, or it is not let through.")
+        }
+        _ => println!(
+            "Nothing more was heard: no route back, or echo requests are not answered there."
+        ),
+    }
+    Ok(())
+}
+
+fn destination(to: &str, status: &Status) -> Result<IpAddr> {
+    if let Ok(address) = to.parse() {
+        return Ok(address);
+    }
+    let mut nodes = status.nodes.iter();
+    let known = nodes.find(|known| known.node == to);
+    let prefix = known.and_then(|known| {
+        known
+            .prefixes
+            .iter()
+            .find(|prefix| prefix.family() == Family::V6)
+    });
+    let home = prefix.and_then(|prefix| home_of(*prefix)).map(IpAddr::V6);
+    home.with_context(|| {
+        format!("'{to}' is no address, and no node that this one has heard of: `hextet mesh peers` and `hextet mesh routes` show some")
+    })
+}
+
+fn named(hop: Hop, status: &Status) -> Named {
+    let holds = |prefixes: &[Prefix]| {
+        let mut prefixes = prefixes.iter();
+        hop.address
+            .is_some_and(|at| prefixes.any(|prefix| prefix.contains(at)))
+    };
+    let mut nodes = status.nodes.iter();
+    let node = match holds(&status.prefixes) {
+        true => Some(status.node.clone()),
+        false => nodes
+            .find(|known| holds(&known.prefixes))
+            .map(|known| known.node.clone()),
+    };
+    let by = node.as_ref().filter(|_| hop.number == 1).and_then(|node| {
+        let mut tunnels = status
+            .tunnels
+            .iter()
+            .filter(|tunnel| tunnel.up && tunnel.node == *node);
+        let tunnel = tunnels.next().map(|tunnel| match tunnel.endpoint {
+            Some(at) => format!("{} to {at}", tunnel.interface),
+            None => tunnel.interface.clone(),
+        });
+        let beside = status.lan.iter().find(|beside| beside.node == *node);
+        let beside = beside.map(|beside| match &beside.interface {
+            Some(interface) => format!("{interface}, without a tunnel"),
+            None => "without a tunnel".to_owned(),
+        });
+        beside.or(tunnel)
+    });
+    Named { hop, node, by }
+}
+
+fn line(named: &Named) -> String {
+    let Named { hop, node, by } = named;
+    let address = hop
+        .address
+        .map_or_else(|| "*".to_owned(), |at| at.to_string());
+    let millis = hop
+        .round_trip_ms
+        .map_or_else(String::new, |ms| format!("{ms:.1} ms"));
+    let node = node.as_deref().unwrap_or_default();
+    let by = by.as_deref().unwrap_or_default();
+    let line = format!(
+        "{:>2}  {address:<39}  {millis:>10}  {node:<16}  {by}",
+        hop.number
+    );
+    line.trim_end().to_owned()
 }
 
 fn tunnels(tunnels: &[Tunnel]) -> String {

@@ -359,6 +359,11 @@ impl Node {
         self.seen.card()
     }
 
+    /// Of other nodes, those that letters have brought.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.desk.certificates()
+    }
+
     /// What is to be let in from the mesh, as far as certificates are known by now. It changes by [`Action::Learned`], and with each new letter.
     pub fn filter(&self) -> Filter {
         let rules = &self.trust().parameters().body.rules;

@@ -27,6 +27,7 @@ impl Runner {
             reach: word(node.reach).to_owned(),
             candidates: node.candidates,
             contacts: node.contacts,
+            nodes: self.known_status(),
             certificate: status::Shown {
                 serial: body.serial,
                 not_after: body.not_after.0,
@@ -42,6 +43,14 @@ impl Runner {
             direct: self.direct_status(),
             routes: self.route_status(),
         }
+    }
+
+    fn known_status(&self) -> Vec<status::Known> {
+        let known = self.node.certificates().map(|body| status::Known {
+            node: body.node.to_string(),
+            prefixes: body.prefixes.iter().chain(&body.ipv4).copied().collect(),
+        });
+        known.collect()
     }
 
     /// A line for each strand; one, if there is none yet.
