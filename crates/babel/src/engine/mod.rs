@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use hextet_types::Time;
+use hextet_types::{Bucket, Time};
 
 use crate::{
     config::{Config, Link, LinkError, LinkId},
@@ -42,7 +42,7 @@ use lasting::Stage;
 use liveness::Traffic;
 use lost::Lost;
 use requests::Pending;
-use send::{Outbox, Queue, Unconfirmed};
+use send::{EAGER, EAGER_REFILL, Outbox, Queue, Unconfirmed};
 pub use status::{LinkStatus, NeighbourStatus, RouteStatus, Status};
 
 /// How often what counts no more is forgotten.
@@ -203,6 +203,8 @@ struct Running {
     counter: Counter,
     /// When the last one was sent.
     hello_at: Option<Time>,
+    /// For those out of turn.
+    eager: Bucket,
     /// How many Hellos follow quickly, so that neighbours need not wait to be sure of us.
     greetings: u8,
     traffic: Traffic,
@@ -346,6 +348,7 @@ impl Engine {
             hello,
             counter: Counter::new(index),
             hello_at: None,
+            eager: Bucket::new(EAGER, EAGER_REFILL, now),
             greetings: 0,
             traffic: Traffic::default(),
             is_watched: false,

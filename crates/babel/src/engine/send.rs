@@ -28,6 +28,10 @@ const GREETINGS: u8 = 2;
 const GREETING: u64 = 20;
 /// Between any two Hellos.
 const HELLO_PACE: Duration = Duration::from_millis(10);
+/// So many may come out of turn at once, and one more in that time: where Hellos are lost and overtaken, each that comes may change who is heard, and
+/// be answered by another.
+pub const EAGER: u32 = 16;
+pub const EAGER_REFILL: Duration = Duration::from_millis(250);
 /// For so many Hellos, one IHU is promised.
 const IHU: u16 = 3;
 /// How often something is sent until it is acknowledged.
@@ -108,9 +112,15 @@ impl Engine {
 
     /// Whoever is to know sooner than by the next Hello does, but nobody makes us send them without end.
     pub(super) fn hello_soon(&mut self, id: LinkId, now: Time) {
-        let last = self.links.get(&id).and_then(|running| running.hello_at);
+        let Some(running) = self.links.get_mut(&id) else {
+            return;
+        };
+        let last = running.hello_at;
         let at = last.map_or(now, |last| now.max(last + HELLO_PACE));
-        self.timers.hasten(Due::Hello(id), at);
+        let is_sooner = self.timers.at(Due::Hello(id)).is_none_or(|due| due > at);
+        if is_sooner && running.eager.take(now) {
+            self.timers.hasten(Due::Hello(id), at);
+        }
     }
 
     pub(super) fn say_hello(&mut self, id: LinkId, now: Time) {

@@ -47,6 +47,7 @@ fn status() -> Status {
         prefixes: Vec::new(),
         reach: "public".to_owned(),
         candidates: Vec::new(),
+        nodes: Vec::new(),
         contacts: 5,
         certificate: Shown {
             serial: 1,
