@@ -284,6 +284,7 @@ impl Topology {
             if self.me < from && !tunnel.ours && tunnel.stage != Stage::Draining {
                 (tunnel.kind, tunnel.ours, tunnel.nonce) = (wish.kind, true, nonce);
                 (tunnel.reason, tunnel.replaces) = (wish.reason, wish.replaces);
+                self.leave_beside(from, now, actions);
             }
             return;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hextet_types::Time;
 
 use super::{
-    Action, Kind, Message, Node, Reach, Reason, Stage, Topology, candidate::Candidate,
+    Action, Config, Kind, Message, Node, Reach, Reason, Stage, Topology, candidate::Candidate,
     linking::Wish, tunnel::Tunnel,
 };
 
@@ -205,6 +205,12 @@ impl Topology {
             (known.gainful, known.nearer, known.hinted) = (None, None, false);
         }
         actions.push(Action::Measure { node });
+        if !tunnel.ours {
+            // Where both granted each other one, the first time was perhaps lost, and nobody would have asked for it.
+            let (nonce, reach) = (tunnel.nonce, self.reach);
+            let message = Message::Grant { nonce, reach };
+            actions.push(Action::Send { to: node, message });
+        }
         if let Some(old) = replaced
             && self
                 .tunnels
@@ -234,7 +240,7 @@ impl Topology {
     }
 
     /// Our tunnel with who is reached without.
-    fn leave_beside(&mut self, node: Node, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn leave_beside(&mut self, node: Node, now: Time, actions: &mut Vec<Action>) {
         let tunnel = self.tunnels.get(&node);
         let is_needless = tunnel.is_some_and(|tunnel| tunnel.ours && tunnel.is_up());
         if is_needless && self.beside.contains(&node) {
@@ -326,14 +332,7 @@ impl Topology {
                 actions.push(Action::Send { to: node, message });
             }
         }
-        let is_old = |tunnel: &Tunnel| now.saturating_since(tunnel.settled) >= self.config.min_life;
-        let beside = self.beside.iter().copied();
-        let beside: Vec<Node> = beside
-            .filter(|node| self.tunnels.get(node).is_some_and(is_old))
-            .collect();
-        for node in beside {
-            self.leave_beside(node, now, actions);
-        }
+        self.settle_beside(now, actions);
         let have = self.random_links();
         if have < self.config.random || self.config.random == 0 {
             return;
@@ -347,6 +346,27 @@ impl Topology {
             .collect();
         for node in entries {
             self.drain(node, Reason::Settled { have }, now, actions);
+        }
+    }
+
+    /// Tunnels with who is reached without are needless, also those of which each end thinks that the other one asked for it.
+    fn settle_beside(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let Config { open, min_life, .. } = self.config;
+        let mut needless = Vec::new();
+        for node in &self.beside {
+            let Some(tunnel) = self.tunnels.get_mut(node) else {
+                continue;
+            };
+            let age = now.saturating_since(tunnel.settled);
+            let is_granted = matches!(tunnel.reason, Reason::Granted { .. });
+            let is_nobodys = is_granted && !tunnel.ours && tunnel.is_up() && age >= open * 2;
+            tunnel.ours |= is_nobodys;
+            if is_nobodys || age >= min_life {
+                needless.push(*node);
+            }
+        }
+        for node in needless {
+            self.leave_beside(node, now, actions);
         }
     }
 

@@ -102,6 +102,83 @@ fn two_that_ask_at_once_have_one_tunnel_and_the_lower_number_owns_it() {
     }
 }
 
+/// Two whose walks ended at each other, and the grants were lost; with what each writes to the other when the tunnel is up.
+fn granted_by_both() -> [(Topology, Vec<Message>); 2] {
+    let mut pair = [1, 2].map(|number| node(number, Reach::Public));
+    let walks = pair.each_mut().map(|topology| {
+        let linked = Event::Adopted {
+            node: Node(3),
+            kind: Kind::Random,
+            ours: true,
+            reach: Reach::Public,
+        };
+        topology.handle(linked, Time::ZERO);
+        let sent = topology.handle(Event::Timer, Time::ZERO);
+        let walk = sent.into_iter().find_map(|action| match action {
+            Action::Send {
+                message: Message::Walk(walk),
+                ..
+            } => Some(Walk { hops: 0, ..walk }),
+            _ => None,
+        });
+        walk.expect("random links are missing")
+    });
+    let [one, two] = &mut pair;
+    let ends = [(one, walks[1]), (two, walks[0])];
+    let written = ends.map(|(topology, walk)| {
+        let other = walk.origin;
+        let heard = Event::Heard {
+            from: Node(3),
+            message: Message::Walk(walk),
+        };
+        topology.handle(heard, Time::ZERO);
+        let done = topology.handle(Event::Up { node: other }, Time::ZERO);
+        let written = done.into_iter().filter_map(|action| match action {
+            Action::Send { to, message } if to == other => Some(message),
+            _ => None,
+        });
+        written.collect::<Vec<_>>()
+    });
+    let [one, two] = pair;
+    let [says, answers] = written;
+    [(one, says), (two, answers)]
+}
+
+fn ours(topology: &Topology, node: u64) -> Option<(bool, Stage)> {
+    let peers = topology.peers();
+    let peer = peers.iter().find(|peer| peer.node.0 == node);
+    peer.map(|peer| (peer.ours, peer.stage))
+}
+
+#[test]
+fn who_granted_says_so_again_once_the_tunnel_is_up_and_the_lower_number_owns_it() {
+    let [(mut one, says), (mut two, answers)] = granted_by_both();
+    assert_eq!(ours(&one, 2), Some((false, Stage::Up)));
+    assert_eq!(ours(&two, 1), Some((false, Stage::Up)));
+    for (to, from, messages) in [(&mut two, 1, says), (&mut one, 2, answers)] {
+        for message in messages {
+            let from = Node(from);
+            to.handle(Event::Heard { from, message }, Time::ZERO);
+        }
+    }
+    assert_eq!(ours(&one, 2), Some((true, Stage::Up)));
+    assert_eq!(ours(&two, 1), Some((false, Stage::Up)));
+}
+
+#[test]
+fn a_needless_tunnel_that_nobody_takes_for_his_own_is_drained_all_the_same() {
+    let [(mut one, _), _] = granted_by_both();
+    let beside = Event::Beside {
+        node: Node(2),
+        is_beside: true,
+    };
+    one.handle(beside, Time::ZERO);
+    one.handle(Event::Timer, Time::from_secs(19));
+    assert_eq!(ours(&one, 2), Some((false, Stage::Up)));
+    one.handle(Event::Timer, Time::from_secs(21));
+    assert_eq!(ours(&one, 2), Some((true, Stage::Draining)));
+}
+
 /// A chain of nodes that are linked at random, and what the first does with a walk.
 fn at_the_end(reach: Reach, walk: Walk) -> Vec<Action> {
     walked(node(5, reach), walk)
