@@ -3,7 +3,9 @@
 //! Both have a protocol number of their own ([`MESH_PROTOCOL`]), so that whoever else keeps routes on this host takes none of them for his,
 //! nor a node theirs. Addresses are told by it from Linux 5.18 on.
 
-use std::net::IpAddr;
+mod rules;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hextet_types::{Family, Prefix};
 
@@ -12,6 +14,8 @@ use crate::{
     netlink::{Answer, Attrs, Batch, Message, Socket, addr, flags, ne16, ne32, octet},
     route::{MESH_PROTOCOL, af, family},
 };
+
+pub use rules::{CARRIED, MANY, Out, UNDERLAY};
 
 /// Of a way that a neighbour told: what is on a link itself, and what an operator sets without a metric for IPv4, comes first.
 pub const METRIC: u32 = 300;
@@ -26,14 +30,6 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
-const RTM_NEWRULE: u16 = 32;
-const FRA_PRIORITY: u16 = 6;
-const FRA_FWMARK: u16 = 10;
-const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
-const FRA_TABLE: u16 = 15;
-const FRA_FWMASK: u16 = 16;
-const FRA_PROTOCOL: u16 = 21;
-const FR_ACT_TO_TBL: u8 = 1;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const NEXT_HOP_HEADER: usize = 8;
@@ -50,6 +46,7 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
+const RTA_MARK: u16 = 16;
 const RTA_VIA: u16 = 18;
 /// The route itself is told, not what it does with one packet.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
@@ -59,14 +56,14 @@ const RT_SCOPE_NOWHERE: u8 = 255;
 const RT_TABLE_MAIN: u8 = 254;
 /// The loopback interface, in every namespace.
 const LOOPBACK: u32 = 1;
-
-/// Of packets that are many: the bit of their marks, and the table of their routes. Who is in that class is said by who marks them.
-pub const MANY: u32 = 0x0200_0000;
-/// Of packets that have come by the mesh: the same. What goes on by the mesh to destinations that this host itself does not go to by it has
-/// routes of its own.
-pub const CARRIED: u32 = 0x0400_0000;
-/// Of the rules, before the main table's.
-const FIRST_RULE: u32 = 32_000;
+/// To nobody's addresses in the world leads what leads to the world: those for benchmarks (RFC 2544, RFC 5180).
+const WORLD: [(Family, IpAddr); 2] = [
+    (Family::V4, IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1))),
+    (
+        Family::V6,
+        IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1)),
+    ),
+];
 
 /// For which packets a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,10 +76,19 @@ pub enum Table {
     Carried,
     /// Of these, those that bear the other mark, too.
     CarriedMany,
+    /// Those from the network's own addresses, and perhaps others ([`Out`]), where the host has no route but a default one: the way out of the
+    /// network.
+    Out,
 }
 
 impl Table {
-    const ALL: [Table; 4] = [Table::Main, Table::Many, Table::Carried, Table::CarriedMany];
+    const ALL: [Table; 5] = [
+        Table::Main,
+        Table::Many,
+        Table::Carried,
+        Table::CarriedMany,
+        Table::Out,
+    ];
 
     const fn number(self) -> u32 {
         match self {
@@ -90,20 +96,10 @@ impl Table {
             Table::Many => 0x6878,
             Table::Carried => 0x6879,
             Table::CarriedMany => 0x687a,
+            Table::Out => 0x687b,
         }
     }
 }
-
-/// A rule: for packets with all of these marks, in that table; any route there, or none but default ones.
-struct Lookup(u32, Table, bool);
-
-/// In their order. What the host itself has a route to, a workload of its own for example, goes there and is not carried on.
-const LOOKUPS: [Lookup; 4] = [
-    Lookup(MANY, Table::Many, true),
-    Lookup(CARRIED, Table::Main, false),
-    Lookup(MANY | CARRIED, Table::CarriedMany, true),
-    Lookup(CARRIED, Table::Carried, true),
-];
 
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,6 +156,17 @@ pub struct Taken {
     pub metric: u32,
     /// Whether it is one of ours.
     pub is_ours: bool,
+}
+
+/// The host's own way to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Of what.
+    pub family: Family,
+    /// By which link.
+    pub link: u32,
+    /// To whom; the link itself leads there, if to nobody.
+    pub gateway: Option<IpAddr>,
 }
 
 /// What tells one route from another.
@@ -272,38 +279,37 @@ impl Ways {
         })
     }
 
-    /// Packets that bear the marks [`MANY`] and [`CARRIED`] go by the routes of their tables, where there are such.
+    /// Packets go by the routes of the tables that are for them, where there are such. `out` says what goes by [`Table::Out`].
     ///
     /// # Errors
     ///
     /// The kernel refuses.
-    pub fn part(&mut self) -> Result<(), Error> {
+    pub fn part(&mut self, out: &Out) -> Result<(), Error> {
+        rules::set(&mut self.0, out)
+    }
+
+    /// How what is for the world leaves this host without the mesh, by family; by that link alone, if one is named.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not answer.
+    pub fn leaving(&mut self, link: Option<u32>) -> Result<Vec<Leaving>, Error> {
         let mut batch = Batch::default();
-        for family in Family::BOTH {
-            for (priority, Lookup(mark, table, default)) in (FIRST_RULE..).zip(LOOKUPS) {
-                let mut header = [0; ROUTE_HEADER];
-                (header[0], header[7]) = (af(family), FR_ACT_TO_TBL);
-                let how = flags::CREATE | flags::EXCL;
-                let mut message = batch.message(RTM_NEWRULE, how, &header);
-                message
-                    .ne32(FRA_PRIORITY, priority)
-                    .ne32(FRA_FWMARK, mark)
-                    .ne32(FRA_FWMASK, mark)
-                    .ne32(FRA_TABLE, table.number())
-                    .octet(FRA_PROTOCOL, MESH_PROTOCOL);
-                if !default {
-                    message.ne32(FRA_SUPPRESS_PREFIXLEN, 0);
-                }
+        for (family, target) in WORLD {
+            let mut header = [0; ROUTE_HEADER];
+            (header[0], header[1]) = (af(family), family.bits());
+            header[8..].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
+            let mut message = batch.message(RTM_GETROUTE, 0, &header);
+            message.addr(RTA_DST, target).ne32(RTA_MARK, UNDERLAY);
+            if let Some(link) = link {
+                message.ne32(RTA_OIF, link);
             }
         }
-        let outcome = self.0.request(&mut batch)?;
-        let refused = outcome
-            .into_iter()
-            .find(|(_, refusal)| refusal.errno != libc::EEXIST);
-        match refused {
-            Some((_, refusal)) => Err(refusal.of("part packets by their mark")),
-            None => Ok(()),
-        }
+        let mut found = Vec::new();
+        self.0.query(&mut batch, |_, answer| {
+            found.extend(read_leaving(answer));
+        })?;
+        Ok(found)
     }
 
     /// The loopback interface has these addresses, and no others with the number.
@@ -389,6 +395,27 @@ fn read_taken(answer: &Answer<'_>) -> Option<Taken> {
             .filter(|_| head[7] == RTN_UNICAST),
         metric: attrs.get(RTA_PRIORITY).and_then(ne32).unwrap_or(0),
         is_ours: head[5] == MESH_PROTOCOL,
+    })
+}
+
+fn read_leaving(answer: &Answer<'_>) -> Option<Leaving> {
+    let head = answer.payload.get(..ROUTE_HEADER)?;
+    let is_of_host = head[5] != MESH_PROTOCOL && head[7] == RTN_UNICAST;
+    let family = family(head[0]).filter(|_| answer.kind == RTM_NEWROUTE && is_of_host)?;
+    let attrs = Attrs::after(answer.payload, ROUTE_HEADER);
+    let several = attrs.get(RTA_MULTIPATH).and_then(shares);
+    let first = several.and_then(|shares| shares.first().copied());
+    Some(match first {
+        Some(share) => Leaving {
+            family,
+            link: share.link,
+            gateway: Some(share.next_hop),
+        },
+        None => Leaving {
+            family,
+            link: attrs.get(RTA_OIF).and_then(ne32)?,
+            gateway: next_hop(attrs),
+        },
     })
 }
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub uplinks: Vec<IfName>,
     /// Where streams of TLS are taken, for those whose UDP is blocked, if anybody can reach this node.
     pub tls: Streams,
+    /// Whether the gateway in front of this host is asked to let others reach this node: by PCP, NAT-PMP or UPnP.
+    pub port_mapping: bool,
     /// Who can reach it; found out if it is left out.
     #[serde(deserialize_with = "reach")]
     pub reach: Option<Reach>,
@@ -43,6 +45,10 @@ pub struct Config {
     pub accept: Vec<Prefix>,
     /// Prefixes besides its own to which others are shown the way.
     pub announce: Vec<Prefix>,
+    /// Whether others leave the network by this host.
+    pub gateway: bool,
+    /// Whether what this host sends leaves the network by others, where it has the network's addresses or no other way.
+    pub default: bool,
     /// Interfaces on whose networks other nodes are looked for, and how packets go to those.
     pub lan: BTreeMap<IfName, Mode>,
     /// Interfaces whose addresses are told to nobody.
@@ -97,10 +103,13 @@ impl Default for Config {
             port: PORT,
             uplinks: Vec::new(),
             tls: Streams::default(),
+            port_mapping: true,
             reach: None,
             forward: true,
             accept: Vec::new(),
             announce: Vec::new(),
+            gateway: false,
+            default: false,
             lan: BTreeMap::new(),
             hide: Vec::new(),
             metrics: None,
@@ -150,6 +159,10 @@ impl Config {
             "uplinks names {} interfaces: {most} at most are used at once",
             config.uplinks.len()
         );
+        anyhow::ensure!(
+            !(config.gateway && config.default),
+            "gateway and default are both true: who leads others out does not leave by others"
+        );
         let mut names = config.uplinks.clone();
         names.sort_unstable();
         names.dedup();
@@ -190,6 +203,7 @@ mod tests {
         assert_eq!(config.lan[&"eth0".parse().unwrap()], Mode::Bare);
         for (wrong, named) in [
             ("reach = \"far\"", "far"),
+            ("gateway = true\ndefault = true", "leads others out"),
             ("port = 0", "1 to 65535"),
             ("tls = 0", "tls = 0"),
             ("prot = 1", "prot"),

@@ -1,12 +1,12 @@
 //! Where others on this host talk to a node: a Unix socket, lines of JSON.
 //!
-//! Who asks for the status gets it, and the connection ends. Who has the node serve something ([`Served`]) hears what that came to, and again
+//! Who asks for the status, or for the map, gets it, and the connection ends. Who has the node serve something ([`Served`]) hears what that came to, and again
 //! whenever it is different, as long as it listens.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    map::Map,
     served::{Served, Serving},
     status::Status,
 };
@@ -37,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Request {
     /// How it stands.
     Status,
+    /// Who is next to whom in the whole mesh: all nodes are asked, which takes up to a few seconds.
+    Map,
     /// It serves this from now on, and nothing that was served before.
     Serve(Served),
 }
@@ -46,6 +49,8 @@ pub enum Request {
 pub enum Asked {
     /// How it stands.
     Status(oneshot::Sender<Status>),
+    /// The whole mesh.
+    Map(oneshot::Sender<Map>),
     /// To serve this; the answer says how that stands from then on.
     Serve(Served, oneshot::Sender<Result<watch::Receiver<Serving>>>),
 }
@@ -113,6 +118,11 @@ async fn talk(stream: UnixStream, asked: mpsc::Sender<Asked>) -> Result<()> {
             Request::Status => {
                 let (answer, answered) = oneshot::channel();
                 asked.send(Asked::Status(answer)).await?;
+                return write(&mut output, &answered.await?).await;
+            }
+            Request::Map => {
+                let (answer, answered) = oneshot::channel();
+                asked.send(Asked::Map(answer)).await?;
                 return write(&mut output, &answered.await?).await;
             }
             Request::Serve(served) => asked.send(Asked::Serve(served, answer)).await?,
@@ -186,9 +196,22 @@ async fn connect(path: &Path) -> Result<UnixStream> {
 ///
 /// None runs.
 pub async fn ask(path: &Path) -> Result<Status> {
+    question(path, &Request::Status).await
+}
+
+/// Has the node at this socket ask all others who is next to whom.
+///
+/// # Errors
+///
+/// None runs.
+pub async fn map(path: &Path) -> Result<Map> {
+    question(path, &Request::Map).await
+}
+
+async fn question<A: DeserializeOwned>(path: &Path, request: &Request) -> Result<A> {
     let stream = connect(path).await.context("--socket names another")?;
     let (input, mut output) = stream.into_split();
-    write(&mut output, &Request::Status).await?;
+    write(&mut output, request).await?;
     let mut text = Vec::new();
     input.take(MAX_ANSWER).read_to_end(&mut text).await?;
     serde_json::from_slice(&text).context("understand the node's answer")

@@ -1,4 +1,4 @@
-//! `/metrics`, in the OpenMetrics text format.
+//! `/metrics`, in the OpenMetrics text format, and `/map`, the whole mesh as a page.
 //!
 //! A scrape asks the node how it stands, so nothing here has to be kept up to date in between. There is a series for each strand of a tunnel,
 //! of which a node has few, and none for each node or address that it knows.
@@ -26,6 +26,7 @@ use tokio::{
 
 use crate::{
     control::Asked,
+    map::{self, Map},
     status::{Status, Tunnel},
 };
 
@@ -51,14 +52,44 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
 pub async fn serve(listener: TcpListener, asked: mpsc::Sender<Asked>) -> Result<()> {
     let router = Router::new()
         .route("/metrics", get(scrape))
+        .route("/map", get(show))
+        .route("/map.svg", get(draw))
         .with_state(asked);
     let served = axum::serve(listener, router).await;
     served.context("answer scrapes of /metrics")
 }
 
 async fn scrape(State(asked): State<mpsc::Sender<Asked>>) -> Response {
-    match gather(&asked).await {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+    answer(gather(&asked).await, CONTENT_TYPE)
+}
+
+async fn show(State(asked): State<mpsc::Sender<Asked>>) -> Response {
+    picture(&asked, "text/html; charset=utf-8", map::page).await
+}
+
+async fn draw(State(asked): State<mpsc::Sender<Asked>>) -> Response {
+    picture(&asked, "image/svg+xml", map::svg).await
+}
+
+/// Drawing takes a moment, in which nobody else is to wait.
+async fn picture(
+    asked: &mpsc::Sender<Asked>,
+    kind: &'static str,
+    draw: fn(&Map) -> String,
+) -> Response {
+    let drawn = async {
+        let (sender, answer) = oneshot::channel();
+        let sent = asked.try_send(Asked::Map(sender));
+        sent.context("the node is busy")?;
+        let map = answer.await.context("the node has ended")?;
+        Ok(tokio::task::spawn_blocking(move || draw(&map)).await?)
+    };
+    answer(drawn.await, kind)
+}
+
+fn answer(text: Result<String>, kind: &'static str) -> Response {
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),
     }
 }

@@ -213,7 +213,7 @@ fn lookup(like: Prefix, set: &Set, negate: bool) -> Statement {
     })
 }
 
-fn within(field: Field, prefix: Prefix) -> Vec<Statement> {
+pub fn within(field: Field, prefix: Prefix) -> Vec<Statement> {
     let value = Value::Addr(prefix.addr());
     vec![
         family(prefix.family()),
@@ -236,7 +236,7 @@ fn family(family: Family) -> Statement {
     equal(Field::NfProto, Value::Family(family))
 }
 
-fn equal(field: Field, value: Value) -> Statement {
+pub fn equal(field: Field, value: Value) -> Statement {
     Statement::Compare(field.into(), CmpOp::Eq, value)
 }
 

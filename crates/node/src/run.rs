@@ -1,15 +1,17 @@
 //! The task that owns the node: what happens goes to [`Node`], and what follows is done.
 //!
 //! [`act`] does what the node wants, [`strands`] shares flows out over several uplinks, [`hear`] tells it of tunnels and of Babel's ways, [`lan`] of who is on the same
-//! network, [`direct`] watches routes that are not the mesh's, [`registry`] asks for it, [`serve`] announces for another program, [`tell`] answers people.
+//! network, [`direct`] watches routes that are not the mesh's, [`gateway`] leads others out of the network, [`registry`] asks for it, [`serve`] announces for another program, [`survey`] has the map made, [`tell`] answers people.
 
 mod act;
 mod direct;
+mod gateway;
 mod hear;
 mod lan;
 mod registry;
 mod serve;
 mod strands;
+mod survey;
 mod tell;
 
 use std::{
@@ -58,6 +60,7 @@ use crate::{
     },
     host,
     lan::{Beacon, Segments},
+    mapping::Mappings,
     memory::{Identity, Memory},
     metrics, rules,
     served::{Served, Serving},
@@ -163,6 +166,10 @@ struct Runner {
     is_settled: bool,
     /// By uplink.
     addresses: Vec<Vec<SocketAddr>>,
+    mappings: Mappings,
+    /// Where this node is reached by them.
+    mapped: Vec<SocketAddr>,
+    told_out: gateway::Told,
     /// Streams were asked for.
     streams: bool,
     to_remember: bool,
@@ -174,6 +181,7 @@ struct Runner {
     served: Served,
     /// Once somebody has asked.
     serving: Option<watch::Sender<Serving>>,
+    maps: survey::Maps,
 }
 
 impl Runner {
@@ -186,7 +194,7 @@ impl Runner {
         let network = identity.trust.parameters().body.clone();
         let served = memory.served();
         let (segments, beacons) = Segments::new(config.lan.clone(), config.port);
-        let accept = (&config.accept[..], &served);
+        let accept = (&config.accept[..], config.default, &served);
         let (ways, start) = open_ways(&certificate, &network, accept, &segments.bare())?;
         let announce = config.announce.iter().chain(&served.announce);
         let announce = announce.copied().collect();
@@ -218,6 +226,9 @@ impl Runner {
             echo,
             is_settled: false,
             addresses: Vec::new(),
+            mappings: Mappings::default(),
+            mapped: Vec::new(),
+            told_out: gateway::Told::default(),
             streams: false,
             to_remember: false,
             registry,
@@ -226,6 +237,7 @@ impl Runner {
             refusals: act::Refusals::default(),
             served,
             serving: None,
+            maps: survey::Maps::default(),
         };
         let inputs = Inputs {
             reports,
@@ -286,6 +298,7 @@ impl Runner {
                     self.look_at_addresses().await?;
                     if self.is_settled {
                         self.take_streams();
+                        self.lead_out().await?;
                         self.look_at_segments().await?;
                     }
                 }
@@ -381,12 +394,14 @@ impl Runner {
                 return Ok(());
             }
         };
-        if found == self.addresses {
+        let mapped = self.mapped(found.first().map_or(&[], Vec::as_slice));
+        if (&found, &mapped) == (&self.addresses, &self.mapped) {
             return Ok(());
         }
         self.addresses.clone_from(&found);
+        self.mapped.clone_from(&mapped);
         let mut found = found.into_iter();
-        let (local, mapped) = (found.next().unwrap_or_default(), Vec::new());
+        let local = found.next().unwrap_or_default();
         self.tell(Event::Addresses { local, mapped }).await?;
         self.tell(Event::Uplinks(found.collect())).await
     }
@@ -409,10 +424,10 @@ fn setup(identity: Identity, reach: Option<Reach>) -> Setup {
 fn open_ways(
     certificate: &Certificate,
     network: &Parameters,
-    (accept, served): (&[Prefix], &Served),
+    (accept, default, served): (&[Prefix], bool, &Served),
     bare: &[IfName],
 ) -> Result<(Ways, Start)> {
-    let mut ways = Ways::open(certificate, network, accept)?;
+    let mut ways = Ways::open(certificate, network, (accept, default))?;
     ways.accept(&served.accept);
     Filter::open(classes::TABLE)?.replace(&classes::table(bare))?;
     let start = match ways.has_earlier() {

@@ -4,6 +4,7 @@
 //! process that was lost is replaced by another, with the same doors.
 
 use std::{
+    collections::HashMap,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{fd::AsFd as _, unix::process::CommandExt as _},
@@ -30,6 +31,8 @@ use crate::config::{Config, port_of};
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a process may take to listen.
 const STARTING: Duration = Duration::from_secs(5);
+/// How often it is asked where packets went.
+const SENT: Duration = Duration::from_secs(10);
 /// From one try to the next.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Looks that wait for their reader.
@@ -55,6 +58,8 @@ pub enum Report {
     Streams(u16),
     /// These stand.
     Standing(Vec<Status>),
+    /// As many octets went to each address since that was said last.
+    Sent(HashMap<IpAddr, u64>),
     /// It is gone. Another will be ready soon.
     Lost,
 }
@@ -138,6 +143,7 @@ impl Keeper {
 
     fn serve(&mut self, controller: &mut Controller) -> Option<io::Result<()>> {
         let mut next = Instant::now();
+        let mut next_sent = next + SENT;
         loop {
             let wait = next.saturating_duration_since(Instant::now());
             let asked = match self.wished.recv_timeout(wait) {
@@ -150,20 +156,30 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + LOOK;
-                    match controller.ask(&Request::List) {
-                        Ok(Answer::Tunnels(all)) => {
-                            self.reports.blocking_send(Report::Standing(all)).ok()?;
-                            Ok(())
-                        }
-                        Ok(answer) => Err(io::Error::other(format!("{answer:?}"))),
-                        Err(error) => Err(error),
+                    let mut asked = self.ask(controller, &Request::List)?;
+                    if asked.is_ok() && next > next_sent {
+                        next_sent = next + SENT;
+                        asked = self.ask(controller, &Request::Destinations)?;
                     }
+                    asked
                 }
             };
             if asked.is_err() {
                 return Some(asked);
             }
         }
+    }
+
+    /// Hands on what is answered; nothing when nobody listens any more.
+    fn ask(&self, controller: &mut Controller, request: &Request) -> Option<io::Result<()>> {
+        let report = match controller.ask(request) {
+            Ok(Answer::Tunnels(all)) => Report::Standing(all),
+            Ok(Answer::Destinations(all)) => Report::Sent(all),
+            Ok(answer) => return Some(Err(io::Error::other(format!("{answer:?}")))),
+            Err(error) => return Some(Err(error)),
+        };
+        self.reports.blocking_send(report).ok()?;
+        Some(Ok(()))
     }
 
     fn find(&mut self) -> Result<(Controller, Vec<Vec<SocketAddr>>)> {

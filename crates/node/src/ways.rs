@@ -2,7 +2,8 @@
 //!
 //! What always holds: this host itself takes no way to a destination that is none of the network's and that nobody has said to accept, but carries
 //! on what others send there, since it has told them that it leads there; while Babel has
-//! not learnt again what an earlier run knew, that one's routes stand.
+//! not learnt again what an earlier run knew, that one's routes stand. What leads out of the network for those who come from its addresses
+//! ([`crate::gateway`]) has a table of its own, and is taken by this host if its operator says so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use hextet_babel::{
     packet::{Class, Destination},
 };
 use hextet_kernel::ways::{
-    FIRST, Hop, Key, LAST, METRIC, Route, Share, Table, Taken, Ways as Kernel,
+    FIRST, Hop, Key, LAST, Leaving, METRIC, Out, Route, Share, Table, Taken, Ways as Kernel,
 };
 use hextet_mesh::{
     certificate::{Certificate, Class as CertificateClass},
@@ -47,6 +48,8 @@ pub struct Ways {
     own: Vec<Prefix>,
     /// Whether packets of others are forwarded.
     carries: bool,
+    /// Whether this host's own leave the network by the mesh.
+    takes_out: bool,
     sources: Sources,
     /// Destinations of direct routes that have failed: the way that is taken in their place, and the link that was theirs.
     taken_over: BTreeMap<Prefix, (Prefix, u32)>,
@@ -118,13 +121,17 @@ impl Ways {
     pub fn open(
         certificate: &Certificate,
         network: &Parameters,
-        accept: &[Prefix],
+        (accept, default): (&[Prefix], bool),
     ) -> Result<Ways> {
         let mut kernel = Kernel::open()?;
         let sources = Sources::of(certificate);
-        let own: Vec<IpAddr> = [sources.v6, sources.v4].into_iter().flatten().collect();
-        kernel.own(&own)?;
-        kernel.part()?;
+        let addresses: Vec<IpAddr> = [sources.v6, sources.v4].into_iter().flatten().collect();
+        kernel.own(&addresses)?;
+        let own = welcome(network, &[]);
+        kernel.part(&Out {
+            own: own.clone(),
+            all: default,
+        })?;
         let standing = kernel.routes()?.into_iter();
         let standing: BTreeMap<Key, Route> = standing.map(|route| (route.key(), route)).collect();
         let prefixes = certificate.prefixes.iter().chain(&certificate.ipv4);
@@ -147,7 +154,8 @@ impl Ways {
             standing,
             welcome: welcome(network, accept),
             served: BTreeSet::new(),
-            own: welcome(network, &[]),
+            own,
+            takes_out: default,
             carries: certificate.class != CertificateClass::Client,
             sources,
             taken_over: BTreeMap::new(),
@@ -180,10 +188,10 @@ impl Ways {
     fn choose(&mut self, to: Destination, set: &mut Vec<Route>, gone: &mut Vec<Key>) {
         let way = self.chosen.get(&to).copied();
         let place = self.place(to);
-        for table in tables(to) {
+        for table in self.tables(to) {
             match way.filter(|_| place == Some(table)) {
                 Some(way) => self.want(self.route(to, way, table), set),
-                None => self.leave((table, to.prefix(), to.source(), METRIC), gone),
+                None => self.leave(key(table, to), gone),
             }
         }
         if to == Destination::of(to.prefix()) {
@@ -270,6 +278,17 @@ impl Ways {
             }
         }
         self.apply(&set, &gone);
+    }
+
+    /// How what is for the world leaves this host without the mesh; by that link alone, if one is named.
+    pub fn leaving(&mut self, link: Option<u32>) -> Vec<Leaving> {
+        match self.kernel.leaving(link) {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%error, "look for the host's way to the world");
+                Vec::new()
+            }
+        }
     }
 
     /// Routes of the host by which packets go to other nodes in place of the mesh's ways.
@@ -365,12 +384,13 @@ impl Ways {
             Way::Unreachable => Hop::Unreachable,
         };
         let source = self.sources.for_family(to.prefix().family());
-        let is_own = matches!(table, Table::Main | Table::Many);
+        let is_own = matches!(table, Table::Main | Table::Many | Table::Out);
+        let (table, to, from, metric) = key(table, to);
         Route {
             table,
-            to: to.prefix(),
-            from: to.source(),
-            metric: METRIC,
+            to,
+            from,
+            metric,
             source: source.filter(|_| is_own && hop != Hop::Unreachable),
             hop,
         }
@@ -378,11 +398,29 @@ impl Ways {
 
     /// In which table it belongs; none, where nothing may lead.
     fn place(&self, to: Destination) -> Option<Table> {
+        if self.leads_out(to) {
+            let is_for_all = to.class() == Class::Latency;
+            return (is_for_all && (self.carries || self.takes_out)).then_some(Table::Out);
+        }
         let [own, carried] = tables(to);
         match self.is_welcome(to) {
             true => Some(own),
             false => (self.carries && !leads_nowhere(to.prefix())).then_some(carried),
         }
+    }
+
+    /// Those in which it might be.
+    fn tables(&self, to: Destination) -> Vec<Table> {
+        match self.leads_out(to) {
+            true => vec![Table::Out],
+            false => tables(to).to_vec(),
+        }
+    }
+
+    /// Whether it is the way out of the network for those who come from its addresses.
+    fn leads_out(&self, to: Destination) -> bool {
+        let is_own = |source| self.own.contains(&source);
+        to.prefix().is_default() && to.source().is_some_and(is_own)
     }
 
     fn is_welcome(&self, to: Destination) -> bool {
@@ -396,6 +434,12 @@ fn covers(all: &BTreeSet<Prefix>, prefix: Prefix) -> bool {
     let wider = (0..=prefix.len()).filter_map(|len| Prefix::new(prefix.addr(), len).ok());
     let mut wider = wider;
     wider.any(|wider| all.contains(&wider))
+}
+
+/// The way out is for who has the network's addresses by its table alone, as IPv4 has no routes by source.
+fn key(table: Table, to: Destination) -> Key {
+    let from = to.source().filter(|_| table != Table::Out);
+    (table, to.prefix(), from, METRIC)
 }
 
 /// For all packets, and for those alone that have come by the mesh.

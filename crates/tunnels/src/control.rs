@@ -3,8 +3,9 @@
 //! A tunnel stands until it is taken down: it does not matter who asked for it, nor whether that one is still there.
 
 use std::{
+    collections::HashMap,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::net::UnixStream,
     path::Path,
 };
@@ -61,6 +62,8 @@ pub enum Request {
     List,
     /// How do all doors stand?
     Doors,
+    /// Where did packets go since this was asked last?
+    Destinations,
 }
 
 /// What is answered.
@@ -75,6 +78,8 @@ pub enum Answer {
     Tunnels(Vec<Status>),
     /// All doors, in the order in which they were opened.
     Doors(Vec<DoorStatus>),
+    /// As many octets to each address.
+    Destinations(HashMap<IpAddr, u64>),
     /// It is not, and why.
     Error(String),
 }

@@ -18,7 +18,9 @@ use nix::{
         sendmsg, sendto, setsockopt, sockopt,
     },
 };
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket, Type};
+
+use crate::sockets;
 
 /// Octets that come at once, at most, and more.
 pub const MANY: usize = 66_000;
@@ -64,14 +66,7 @@ pub fn connect(
 }
 
 fn prepare(address: SocketAddr, uplink: Option<&IfName>) -> io::Result<Socket> {
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    if let Some(uplink) = uplink {
-        socket.bind_device(Some(uplink.as_str().as_bytes()))?;
-    }
+    let socket = sockets::open(address, Type::DGRAM, uplink)?;
     // Without the right to them they stay as they are.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
     let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);

@@ -27,6 +27,7 @@ pub mod process;
 mod reception;
 mod search;
 mod session;
+mod sockets;
 mod spec;
 mod streams;
 mod tally;

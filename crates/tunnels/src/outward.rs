@@ -173,7 +173,10 @@ impl Outward {
             unit: UNIT,
             most: usize::from(shared.tally.mtu.load(Relaxed)),
         };
-        let split = Offload::decode(&frame[..len]).and_then(|(o, packet)| Split::of(&o, packet));
+        let split = Offload::decode(&frame[..len]).and_then(|(o, packet)| {
+            shared.tally.note_destination(packet);
+            Split::of(&o, packet)
+        });
         let mut split = match split {
             Ok(split) => split,
             Err(_) => {

@@ -1,9 +1,11 @@
 //! The process: its tunnels, and who asks for them.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     fs,
     io::{self, BufReader},
+    net::IpAddr,
     os::unix::{
         fs::PermissionsExt as _,
         net::{UnixListener, UnixStream},
@@ -29,6 +31,8 @@ use crate::{
 
 /// Tunnels of a process at most.
 const MAX_TUNNELS: usize = 1_024;
+/// Of an answer.
+const MAX_DESTINATIONS: usize = 4_096;
 /// Who may be connected at the same time.
 const MAX_CONTROLLERS: usize = 8;
 
@@ -120,6 +124,7 @@ impl Table {
                 all.extend(self.doors.streams().status());
                 return Answer::Doors(all);
             }
+            Request::Destinations => return Answer::Destinations(self.destinations()),
             Request::Door { listen, uplink } => {
                 return match self.doors.open(listen, uplink) {
                     Ok(address) => Answer::Door(address),
@@ -143,6 +148,19 @@ impl Table {
             Ok(()) => Answer::Done,
             Err(error) => Answer::Error(error),
         }
+    }
+
+    /// Of all tunnels, those to which most went.
+    fn destinations(&self) -> HashMap<IpAddr, u64> {
+        let mut sum: HashMap<IpAddr, u64> = HashMap::new();
+        let tunnels = self.tunnels.values();
+        for (to, octets) in tunnels.flat_map(|(_, tunnel)| tunnel.take_destinations()) {
+            *sum.entry(to).or_default() += octets;
+        }
+        let mut all: Vec<(IpAddr, u64)> = sum.into_iter().collect();
+        all.sort_unstable_by_key(|(to, octets)| (Reverse(*octets), *to));
+        all.truncate(MAX_DESTINATIONS);
+        all.into_iter().collect()
     }
 
     fn up(&mut self, spec: Spec) -> Result<(), String> {

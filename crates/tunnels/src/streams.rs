@@ -25,9 +25,9 @@ use std::{
 
 use hextet_types::{IfName, Way};
 use rustls::{ClientConfig, Connection, ServerConfig, ServerConnection};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockAddr, Type};
 
-use crate::{control::DoorStatus, letters::Letters, reception::Reception};
+use crate::{control::DoorStatus, letters::Letters, reception::Reception, sockets};
 use stream::{Stream, Worker};
 
 #[cfg(feature = "fuzzing")]
@@ -309,13 +309,7 @@ fn host(ip: IpAddr) -> IpAddr {
 }
 
 fn listen(at: SocketAddr, uplink: Option<&IfName>) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
-    if at.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    if let Some(uplink) = uplink {
-        socket.bind_device(Some(uplink.as_str().as_bytes()))?;
-    }
+    let socket = sockets::open(at, Type::STREAM, uplink)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(at))?;
     socket.listen(BACKLOG)?;

@@ -1,8 +1,9 @@
 //! One tunnel: its device, its ways, its keys, and the two threads that move packets.
 
 use std::{
+    collections::HashMap,
     io::{self, PipeReader, PipeWriter},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -493,6 +494,11 @@ impl Tunnel {
         self.spec.mtu = mtu;
         *self.shared.path() = path(&self.spec);
         Ok(())
+    }
+
+    /// Where its packets went since this was asked last.
+    pub fn take_destinations(&self) -> HashMap<IpAddr, u64> {
+        self.shared.tally.take_destinations()
     }
 
     /// How it stands.

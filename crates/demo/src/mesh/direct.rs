@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hextet_lab::PingStream;
 
 use super::{
@@ -24,7 +24,8 @@ const SEEN: u64 = 10;
 pub fn fails_over(m: &Mesh) -> Result<String> {
     let (p1, p2) = (m.member("p1")?, m.member("p2")?);
     for (from, to, next) in [(p1, p2, "fe80::b"), (p2, p1, "fe80::a")] {
-        let prefix = to.status()?.prefixes.concat();
+        let prefixes = to.status()?.prefixes;
+        let prefix = prefixes.first().context("no prefix")?;
         let words = format!("-6 route add {prefix} via {next} dev wire metric 100");
         let route: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
         from.place.run(&route)?;

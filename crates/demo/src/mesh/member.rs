@@ -14,7 +14,7 @@ use hextet_lab::{Lab, Node, Process};
 use hextet_types::{Prefix, Way};
 use serde::Deserialize;
 
-use super::{lan, uplinks};
+use super::{gateway, insight, lan, uplinks};
 use crate::check::{expect, wait_for};
 
 /// How long its program may take to answer.
@@ -120,6 +120,18 @@ impl Status {
             .with_context(|| format!("{} has no tunnel to {}", self.node, other.name))
     }
 
+    /// Its address of IPv4.
+    ///
+    /// # Errors
+    ///
+    /// It has none.
+    pub fn ipv4(&self) -> Result<String> {
+        let mut prefixes = self.prefixes.iter();
+        let address = prefixes.find_map(|prefix| prefix.strip_suffix("/32"));
+        let address = address.with_context(|| format!("{} has no IPv4", self.node))?;
+        Ok(address.to_owned())
+    }
+
     /// The neighbour by which packets go to that node.
     ///
     /// # Errors
@@ -137,7 +149,8 @@ impl Status {
     pub fn next_in(&self, class: &str, other: &Member) -> Result<&str> {
         let mut routes = self.routes.iter();
         let chosen = routes.find(|route| {
-            route.chosen && route.class == class && route.to.contains(other.home.into())
+            let is_way = route.chosen && route.class == class && !route.to.is_default();
+            is_way && route.to.contains(other.home.into())
         });
         chosen
             .and_then(|route| route.via.as_ref()?.node.as_deref())
@@ -179,6 +192,7 @@ impl Member {
             name if lan::HERE.contains(&name) => text + lan::CONFIG,
             _ => text,
         };
+        let text = text + gateway::config(name) + &insight::config(name);
         let config = member.config();
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         member.enrol(invitation)?;
@@ -312,10 +326,19 @@ impl Member {
     ///
     /// Its program does not answer.
     pub fn status(&self) -> Result<Status> {
+        let said = self.ask(&["status"])?;
+        serde_json::from_str(&said).with_context(|| format!("understand {}'s status", self.name))
+    }
+
+    /// Asks its node something; the answer is in JSON.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn ask(&self, question: &[&str]) -> Result<String> {
         let socket = self.socket();
         let socket = socket.to_string_lossy();
-        let said = self.hextet(&["status", "--json", "--socket", &socket])?;
-        serde_json::from_str(&said).with_context(|| format!("understand {}'s status", self.name))
+        self.hextet(&[question, &["--json", "--socket", &socket]].concat())
     }
 
     /// Where people ask it.

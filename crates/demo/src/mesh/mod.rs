@@ -4,6 +4,8 @@ mod classes;
 mod cloud;
 mod direct;
 mod failure;
+mod gateway;
+mod insight;
 mod lan;
 mod member;
 mod quiet;
@@ -142,6 +144,8 @@ impl Mesh {
         checks.look("uplink-lost", || uplinks::lost(m));
         checks.look("class-routing", || classes::routing(m));
         checks.look("rules-deny", || rules::deny(m));
+        checks.look("gateway", || gateway::out(m));
+        checks.look("insight", || insight::shown(m));
         checks.narrate("What is broken, and what it costs:");
         checks.look("agent-killed", || failure::agent_killed(self));
         checks.look("node-lost-reroute", || failure::node_lost(self));

@@ -44,7 +44,7 @@ pub fn enrolled(m: &Mesh) -> Result<String> {
         prefixes.extend(node.prefixes.iter().cloned());
     }
     expect(
-        prefixes.len() == listed.len(),
+        prefixes.len() == 2 * listed.len(),
         format!("they share prefixes: {prefixes:?}"),
     )?;
     let place = m.lab.node_directory("p1").join("twice");
@@ -54,7 +54,7 @@ pub fn enrolled(m: &Mesh) -> Result<String> {
         .hextet(&["join", &m.used, "--directory", &place]);
     expect(again.is_err(), "an invitation let in two")?;
     Ok(format!(
-        "{} nodes, each with a prefix of its own; a used invitation was refused",
+        "{} nodes, each with a prefix of its own and an address of IPv4; a used invitation was refused",
         listed.len()
     ))
 }

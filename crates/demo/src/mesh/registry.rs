@@ -50,7 +50,7 @@ impl Registry {
     ///
     /// It does not answer.
     pub fn first(lab: &Lab, program: &Path) -> Result<Registry> {
-        Registry::start_in(lab, program, FIRST, "")
+        Registry::start_in(lab, program, FIRST, "ipv4 = \"10.64.0.0/16\"\n")
     }
 
     /// One more, invited by the first.

@@ -92,8 +92,11 @@ pub enum Mesh {
         forward = true                         # packets of others\n  \
         accept = []                            # destinations besides the network's own\n  \
         announce = []                          # prefixes besides the node's own\n  \
+        gateway = false                        # others leave the network by this host\n  \
+        default = false                        # this host leaves it by others, where it has no other way\n  \
         hide = []                              # interfaces whose addresses nobody is told\n  \
-        metrics = \"127.0.0.1:9469\"           # where /metrics is scraped, by anybody who gets there; nowhere without it\n  \
+        port_mapping = true                    # the gateway is asked to let others in: PCP, NAT-PMP, UPnP\n  \
+        metrics = \"127.0.0.1:9469\"           # where /metrics is scraped and /map seen, by anybody who gets there; nowhere without it\n  \
         lan = {}                               # interfaces on whose networks others are looked for: eth0 = \"tunnels\",\n                                         # or \"bare\", by which packets go to them as they are\n\n\
         Example:\n  hextet mesh run"
     )]
@@ -136,6 +139,22 @@ pub enum Mesh {
         /// The node to ask who is who.
         #[command(flatten)]
         question: Question,
+    },
+    /// Show who is next to whom in the whole mesh.
+    #[command(
+        after_help = "This machine's node asks all others, which takes up to three seconds. Who does not answer is named by its neighbours.\n\n\
+        Examples:\n  hextet mesh topology\n  hextet mesh topology --json | jq -r '.links[] | select(.round_trip_ms > 100) | .ends | join(\" \")'"
+    )]
+    Topology(Question),
+    /// Draw the whole mesh: an SVG picture.
+    #[command(
+        after_help = "A page that is always new is at http://ADDRESS/map, where `metrics` in the node's configuration names the address.\n\n\
+        Example:\n  hextet mesh map > mesh.svg"
+    )]
+    Map {
+        /// The node's socket.
+        #[arg(long, env = "HEXTET_MESH", default_value = "/run/hextet/mesh.sock", value_hint = ValueHint::FilePath)]
+        socket: PathBuf,
     },
     /// Make an invitation for one node, or one more registry.
     #[command(

@@ -85,6 +85,8 @@ pub fn mesh(mesh: Mesh) -> Result<ExitCode> {
         Mesh::Peers(question) => node::peers(&question)?,
         Mesh::Routes(question) => node::routes(&question)?,
         Mesh::Trace { to, question } => node::trace(&to, &question)?,
+        Mesh::Topology(question) => node::topology(&question)?,
+        Mesh::Map { socket } => node::map(&socket)?,
         Mesh::Token(token) => {
             let request = TokenRequest {
                 class: token.class.to_string(),

@@ -1,11 +1,12 @@
-//! `hextet mesh status|peers|routes|trace`: how this machine's node stands.
+//! `hextet mesh status|peers|routes|trace|topology|map`: how this machine's node stands, and the mesh as it sees it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result};
 use hextet_mesh::node::home_of;
 use hextet_node::{
     control,
+    map::{self, Map},
     status::{Beside, Direct, Route, Status, Tunnel},
     trace::{self, Hop, Said},
 };
@@ -78,6 +79,55 @@ pub fn routes(question: &MeshQuestion) -> Result<()> {
         false => println!("{}", ways(&status.routes)),
     }
     Ok(())
+}
+
+/// `hextet mesh topology`.
+pub fn topology(question: &MeshQuestion) -> Result<()> {
+    let map = block_on(control::map(&question.socket))?;
+    match question.output.json {
+        true => println!("{}", serde_json::to_string_pretty(&map)?),
+        false => println!("{}", neighbours(&map)),
+    }
+    Ok(())
+}
+
+/// `hextet mesh map`.
+pub fn map(socket: &Path) -> Result<()> {
+    let map = block_on(control::map(socket))?;
+    print!("{}", map::svg(&map));
+    Ok(())
+}
+
+fn neighbours(map: &Map) -> String {
+    let mut by_node: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for link in &map.links {
+        let [one, other] = &link.ends;
+        let far = link
+            .round_trip_ms
+            .map_or_else(String::new, |millis| format!(" ({millis:.1} ms)"));
+        let how = if link.beside { " without a tunnel" } else { "" };
+        for (node, neighbour) in [(one, other), (other, one)] {
+            let shown = by_node.entry(node).or_default();
+            shown.push(format!("{neighbour}{far}{how}"));
+        }
+    }
+    let mut table = show::table(&["node", "address", "", "next to"]);
+    for spot in &map.nodes {
+        let state = match (spot.this, spot.answered) {
+            (true, _) => "this one",
+            (false, true) => "",
+            (false, false) => "no answer",
+        };
+        let home = spot.home.map(|home| home.to_string());
+        let next_to = by_node.get(spot.node.as_str());
+        table.add_row([
+            spot.node.clone(),
+            home.unwrap_or_default(),
+            state.to_owned(),
+            next_to.map(|all| all.join(", ")).unwrap_or_default(),
+        ]);
+    }
+    table.to_string()
 }
 
 /// A hop, and who that is.

@@ -40,6 +40,8 @@ pub const MAX_DESTINATIONS: usize = 48;
 pub const MAX_NEAR: usize = 4;
 /// Octets of a document in one letter: what fits beside all but the longest certificates.
 pub const MAX_PIECE: usize = 768;
+/// Neighbours that a node tells of: as much as [`MAX_PIECE`].
+pub const MAX_NEIGHBOURS: usize = 56;
 /// Nodes that somebody is told of who knows none.
 pub const MAX_INTRODUCED: usize = 16;
 
@@ -109,6 +111,10 @@ pub enum Said {
         /// The port of UDP where the writer's tunnels listen.
         port: u16,
     },
+    /// "Who are your neighbours?"
+    Survey,
+    /// The answer; at most [`MAX_NEIGHBOURS`].
+    Neighbours(Vec<Neighbour>),
     /// "Nothing of you comes by that strand of our tunnel any more."
     Silent {
         /// Below [`MAX_STRANDS`].
@@ -132,6 +138,17 @@ pub enum Said {
         /// 1 to [`MAX_PIECE`].
         octets: Vec<u8>,
     },
+}
+
+/// Whom packets reach in one hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Which.
+    pub node: NodeId,
+    /// Whether that takes no tunnel, on one network segment.
+    pub is_beside: bool,
+    /// The least of the last round trips.
+    pub round_trip: Option<Micros>,
 }
 
 /// How a node may be reached without the mesh.

@@ -8,8 +8,8 @@ use hextet_types::{
 };
 
 use super::{
-    Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, MAX_PIECE, MAX_STRANDS,
-    Micros, Offer, Said, flag,
+    Card, MAX_CANDIDATES, MAX_DESTINATIONS, MAX_INTRODUCED, MAX_NEAR, MAX_NEIGHBOURS, MAX_PIECE,
+    MAX_STRANDS, Micros, Neighbour, Offer, Said, flag,
 };
 use crate::{
     certificate::NodeId,
@@ -37,6 +37,8 @@ const WANTED: u8 = 14;
 const PIECE: u8 = 15;
 const BESIDE: u8 = 16;
 const SILENT: u8 = 17;
+const SURVEY: u8 = 18;
+const NEIGHBOURS: u8 = 19;
 
 const PARAMETERS: u8 = 0;
 const REVOCATIONS: u8 = 1;
@@ -102,8 +104,33 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
             put_u16(out, *port);
         }
         Said::Silent { strand } => out.extend([SILENT, *strand]),
+        Said::Survey => out.push(SURVEY),
+        Said::Neighbours(neighbours) => {
+            out.push(NEIGHBOURS);
+            wire::put_count(out, neighbours.len());
+            neighbours.iter().for_each(|one| put_neighbour(out, one));
+        }
         Said::Holdings(_) | Said::Wanted { .. } | Said::Piece { .. } => put_gossip(out, said),
     }
+}
+
+/// What is not known is written as the longest there is.
+fn put_neighbour(out: &mut Vec<u8>, neighbour: &Neighbour) {
+    put_node(out, neighbour.node);
+    out.push(u8::from(neighbour.is_beside));
+    let round_trip = neighbour.round_trip.unwrap_or(Micros(u32::MAX));
+    put_u32(out, round_trip.0);
+}
+
+fn neighbour(reader: &mut Reader<'_>) -> Result<Neighbour, Malformed> {
+    Ok(Neighbour {
+        node: node(reader)?,
+        is_beside: flag(reader, "whether a neighbour takes a tunnel")?,
+        round_trip: match u32_of(reader, "how far a neighbour is")? {
+            u32::MAX => None,
+            micros => Some(Micros(micros)),
+        },
+    })
 }
 
 fn put_card(out: &mut Vec<u8>, card: &Card) {
@@ -237,6 +264,11 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
         SILENT => Said::Silent {
             strand: strand(reader)?,
         },
+        SURVEY => Said::Survey,
+        NEIGHBOURS => {
+            let all = many(reader, "the neighbours", MAX_NEIGHBOURS, neighbour)?;
+            Said::Neighbours(all)
+        }
         kind => Said::Topology(message(kind, reader)?),
     })
 }

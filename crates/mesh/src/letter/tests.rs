@@ -26,6 +26,15 @@ fn any_node() -> impl Strategy<Value = NodeId> {
     any::<u64>().prop_map(NodeId)
 }
 
+fn any_neighbour() -> impl Strategy<Value = Neighbour> {
+    let round_trip = option::of(0..u32::MAX);
+    (any_node(), any::<bool>(), round_trip).prop_map(|(node, is_beside, round_trip)| Neighbour {
+        node,
+        is_beside,
+        round_trip: round_trip.map(Micros),
+    })
+}
+
 fn any_reach() -> impl Strategy<Value = Reach> {
     select(vec![Reach::Public, Reach::Punchable, Reach::Closed])
 }
@@ -136,6 +145,8 @@ fn any_said() -> impl Strategy<Value = Said> {
         any_holdings().prop_map(Said::Holdings),
         (any::<[u8; 32]>(), 1_u16..).prop_map(|(key, port)| Said::Beside { key, port }),
         (0..MAX_STRANDS).prop_map(|strand| Said::Silent { strand }),
+        Just(Said::Survey),
+        vec(any_neighbour(), 0..=MAX_NEIGHBOURS).prop_map(Said::Neighbours),
         (any_digest(), any::<u32>(), 1..=MAX_PIECE).prop_map(|(digest, offset, len)| {
             let len = u16::try_from(len).expect("short");
             Said::Wanted {

@@ -227,6 +227,13 @@ impl Node {
                 let strand = Strand { node, number };
                 turn.actions.push(Action::Suspect(strand));
             }
+            Said::Survey => {
+                let said = Said::Neighbours(self.neighbours());
+                let _ = self.write((Some(node), from), Some(number), said, turn);
+            }
+            Said::Neighbours(neighbours) => {
+                self.surveyed((node, letter.answers), neighbours, turn);
+            }
             // Only from a segment does that mean something.
             Said::Beside { .. } => {}
         }

@@ -1,7 +1,7 @@
 //! A node of a mesh: what it writes to others and which tunnels it has, from what it hears.
 //!
 //! [`letters`] answers and asks, [`contacts`] has what is known of others, [`opening`] brings a tunnel about, [`seen`] finds out who can
-//! reach this node, [`entry`] finds the way in, [`lan`] whom no tunnel is needed to, [`news`] keeps up with what registries sign; [`Topology`] decides which tunnels there are. The driver sends octets,
+//! reach this node, [`entry`] finds the way in, [`lan`] whom no tunnel is needed to, [`news`] keeps up with what registries sign, [`survey`] asks all who is next to whom; [`Topology`] decides which tunnels there are. The driver sends octets,
 //! makes tunnels of [`Plan`]s, speaks Babel over them, and tells what has come of it.
 //!
 //! What always holds: nothing is believed but what [`Desk`] has judged; what is written by whoever's wish is bounded in number and rate;
@@ -16,6 +16,7 @@ mod news;
 mod opening;
 mod seen;
 mod status;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,7 @@ use hextet_types::{Prefix, Time, Way};
 
 use self::{
     contacts::Contacts, entry::Entry, keys::Keys, lan::Lan, letters::Mailbox, opening::Openings,
-    seen::Seen,
+    seen::Seen, survey::Survey,
 };
 pub use self::{
     contacts::MAX_CONTACTS,
@@ -42,7 +43,7 @@ use crate::{
     certificate::{Certificate, NodeId, UnixTime},
     gossip::{self, Gossip},
     key::SigningKey,
-    letter::{Desk, Known, Micros, Refusal},
+    letter::{Desk, Known, Micros, Neighbour, Refusal},
     parameters::Change,
     rules::{self, Filter},
     signed::Signed,
@@ -134,6 +135,8 @@ pub enum Event {
     },
     /// Packets go both ways without a tunnel, as Babel says of one of [`Action::Beside`]; or they do not, any more.
     Reached(NodeId, bool),
+    /// Somebody wants to see the whole mesh: [`Action::Surveyed`].
+    Survey,
     /// There is a newer certificate for this node.
     Renewed(Box<Signed<Certificate>>),
     /// A registry, or the disk, has parameters and revocations: what is newer of them is taken.
@@ -195,6 +198,8 @@ pub enum Action {
     },
     /// Tell the registry where this node is, if anybody can reach it, and ask who else is there: [`Event::Introduced`].
     AskRegistry,
+    /// Who is next to whom, as this node and all that answered it say.
+    Surveyed(BTreeMap<NodeId, Vec<Neighbour>>),
     /// What is worth remembering has changed: [`Node::remembered`].
     Remember,
     /// Parameters or revocations are newer: [`Node::trust`] is to be written down.
@@ -234,6 +239,7 @@ pub struct Node {
     uplinks: Vec<Vec<SocketAddr>>,
     entry: Entry,
     lan: Lan,
+    survey: Survey,
     keys: Keys,
     /// Distances by the mesh.
     ways: BTreeMap<Prefix, Micros>,
@@ -258,6 +264,7 @@ impl Node {
             uplinks: Vec::new(),
             entry: Entry::new(now),
             lan: Lan::default(),
+            survey: Survey::default(),
             keys,
             ways: BTreeMap::new(),
         }
@@ -310,6 +317,7 @@ impl Node {
                 self.choose(event, &mut turn);
                 self.tell_neighbours(&mut turn);
             }
+            Event::Survey => self.begin_survey(&mut turn),
             Event::Renewed(certificate) => self.desk.renew(*certificate),
             Event::Trust(trust) => self.offered_trust(&trust, &mut turn),
             Event::Timer => self.wake(&mut turn),
@@ -326,6 +334,7 @@ impl Node {
             self.contacts.due(),
             self.seen.due(),
             self.lan.due(),
+            self.survey.due(),
             self.gossip.next_wakeup(),
             Some(self.sweep),
         ]
@@ -378,6 +387,7 @@ impl Node {
         self.ask_for_views(turn);
         self.keep_up(turn);
         self.keep_up_lan(turn);
+        self.keep_surveying(turn);
         self.choose(topology::Event::Timer, turn);
     }
 

@@ -1,6 +1,6 @@
 //! Who can reach this node, from how others see it.
 //!
-//! A node that is seen as it sees itself, or that has a NAT's promise, can be reached by anybody. One that several others see at
+//! A node that is seen as it sees itself, or that has the promise of the NAT whose address others see, can be reached by anybody. One that several others see at
 //! one and the same address has a NAT that keeps to it: a hole can be punched there.
 
 use std::{
@@ -94,7 +94,9 @@ impl Seen {
         if let Some(told) = self.told {
             return told;
         }
-        if !self.mapped.is_empty() || self.observed.values().any(seen) {
+        // What a NAT promises counts where there is none in front of it.
+        let agreed = |at: &SocketAddr| self.observed.values().any(|seen| seen.ip() == at.ip());
+        if self.mapped.iter().any(agreed) || self.observed.values().any(seen) {
             return Reach::Public;
         }
         let mut ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
@@ -134,7 +136,9 @@ impl Seen {
             return candidates;
         };
         let addresses: Vec<IpAddr> = candidates.iter().map(|at| at.address().ip()).collect();
-        let streams = addresses.into_iter().filter(|ip| is_global(*ip));
+        let promised = |ip: &IpAddr| self.mapped.iter().any(|at| at.ip() == *ip);
+        let streams = addresses.into_iter();
+        let streams = streams.filter(|ip| is_global(*ip) && !promised(ip));
         let streams: Vec<Way> = streams
             .map(|ip| Way::Tls(SocketAddr::new(ip, port)))
             .take(MAX_STREAMS)

@@ -1,6 +1,7 @@
 //! Nodes in a small world: packets take time and get lost, some nodes are behind NATs, routes follow tunnels, the registry may be away.
 
 mod lan;
+mod survey;
 mod uplinks;
 
 use std::{
@@ -38,9 +39,11 @@ struct World {
     number: u64,
     now: Time,
     plans: BTreeMap<(u8, u8, u8), Plan>,
-    /// Strands that stand besides the first.
     /// Strands of which the other end has said that they are silent.
     suspected: BTreeSet<(u8, (u8, u8))>,
+    /// Pictures of the whole mesh that were made.
+    surveyed: Vec<BTreeMap<NodeId, Vec<Neighbour>>>,
+    /// Strands that stand besides the first.
     further: BTreeSet<(u8, u8, u8)>,
     up: BTreeSet<(u8, u8)>,
     ways: BTreeMap<u8, BTreeSet<u8>>,
@@ -113,6 +116,7 @@ impl World {
             now: Time::ZERO,
             plans: BTreeMap::new(),
             suspected: BTreeSet::new(),
+            surveyed: Vec::new(),
             further: BTreeSet::new(),
             up: BTreeSet::new(),
             ways: BTreeMap::new(),
@@ -246,6 +250,7 @@ impl World {
                 assert!(is_just, "{number} from {from}: {refusal}");
             }
             Action::Rumour { fault, .. } => panic!("{number}: {fault}"),
+            Action::Surveyed(found) => self.surveyed.push(found),
             Action::Drain { .. }
             | Action::Resume { .. }
             | Action::Remember
@@ -655,8 +660,17 @@ fn who_can_reach_a_node() {
     );
     seen.observed(id(2), at("198.51.100.7:40001"));
     assert_eq!(seen.reach(), Reach::Closed, "each sees another port");
+    let elsewhere = vec![at("100.64.1.7:7000")];
+    seen.listens(vec![at("192.168.1.2:6697")], elsewhere);
+    assert_eq!(seen.reach(), Reach::Closed, "there is another NAT in front");
     seen.listens(vec![at("192.168.1.2:6697")], vec![at("198.51.100.7:7000")]);
     assert_eq!(seen.reach(), Reach::Public, "the NAT has promised");
+    seen.opens(Some(443));
+    let promised = Way::Udp(at("198.51.100.7:7000"));
+    let candidates = seen.card().candidates;
+    assert_eq!(candidates.first(), Some(&promised));
+    let streams = candidates.iter().filter(|at| at.tls().is_some());
+    assert_eq!(streams.count(), 0, "UDP alone was promised");
     seen.listens(vec![at("198.51.100.9:6697")], Vec::new());
     assert_eq!(seen.reach(), Reach::Public);
     let told = Seen::new(Some(Reach::Closed));

@@ -45,6 +45,7 @@ impl Runner {
             Action::Drain { node, reason } => self.cost(node, Metric::DRAIN, &reason).await?,
             Action::Resume { node, reason } => self.cost(node, Metric::ZERO, &reason).await?,
             Action::AskRegistry => self.ask_registry(),
+            Action::Surveyed(found) => self.surveyed(&found),
             Action::Remember => self.to_remember = true,
             Action::Learned { changes } => self.learned(&changes),
             Action::Rumour { from, fault } => warn!(?from, %fault, "what was promised is refused"),

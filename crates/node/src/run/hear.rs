@@ -1,6 +1,11 @@
 //! What the node is told: how tunnels stand, and which ways Babel has found.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use hextet_babel::{
@@ -16,7 +21,7 @@ use hextet_mesh::{
     topology::Kind,
 };
 use hextet_tunnels::control::Status as TunnelStatus;
-use hextet_types::{IfName, Prefix, Time};
+use hextet_types::{Family, IfName, Prefix, Time};
 use tracing::{info, warn};
 
 use super::{Runner, Tunnel, act::interface};
@@ -51,6 +56,7 @@ impl Runner {
                 self.letters = None;
                 Ok(())
             }
+            Report::Sent(all) => self.tell_traffic(&all).await,
             Report::Standing(all) => {
                 let all = all.into_iter();
                 let mut all: BTreeMap<IfName, TunnelStatus> =
@@ -66,6 +72,20 @@ impl Runner {
                 self.measure().await
             }
         }
+    }
+
+    /// How much went to each destination.
+    async fn tell_traffic(&mut self, sent: &HashMap<IpAddr, u64>) -> Result<()> {
+        let mut traffic: BTreeMap<Prefix, u64> = BTreeMap::new();
+        for (address, octets) in sent {
+            if let Some(prefix) = longest(&self.distances, *address) {
+                *traffic.entry(prefix).or_default() += octets;
+            }
+        }
+        for (prefix, octets) in traffic {
+            self.tell(Event::Traffic(prefix, octets)).await?;
+        }
+        Ok(())
     }
 
     /// Takes over what an earlier run left, and begins.
@@ -261,6 +281,13 @@ impl Tunnel {
     }
 }
 
+/// The longest prefix with that address, in as many steps as it has bits.
+fn longest<T>(all: &BTreeMap<Prefix, T>, address: IpAddr) -> Option<Prefix> {
+    let lens = (0..=Family::of(address).bits()).rev();
+    let mut prefixes = lens.filter_map(|len| Prefix::new(address, len).ok());
+    prefixes.find(|prefix| all.contains_key(prefix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,5 +348,25 @@ mod tests {
             look(&mut tunnel, 1_650, (450, 50)),
             Some((None, Some(1_600)))
         );
+    }
+
+    #[test]
+    fn traffic_counts_for_the_longest_prefix_that_is_known() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let known = ["fd00::/48", "fd00:0:0:1::/64", "10.0.0.0/8"].map(|text| (prefix(text), ()));
+        let known = BTreeMap::from(known);
+        for (address, found) in [
+            ("fd00:0:0:1::7", Some("fd00:0:0:1::/64")),
+            ("fd00:0:0:2::7", Some("fd00::/48")),
+            ("fd01::7", None),
+            ("10.1.2.3", Some("10.0.0.0/8")),
+            ("11.1.2.3", None),
+        ] {
+            assert_eq!(
+                longest(&known, address.parse().unwrap()),
+                found.map(prefix),
+                "{address}"
+            );
+        }
     }
 }

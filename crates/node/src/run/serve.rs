@@ -24,6 +24,7 @@ impl Runner {
         match asked {
             // Who has hung up meanwhile does not get it.
             Asked::Status(answer) => drop(answer.send(self.status())),
+            Asked::Map(answer) => self.ask_for_map(answer).await?,
             Asked::Serve(served, answer) => drop(answer.send(self.serve(served).await)),
         }
         Ok(())

@@ -21,10 +21,10 @@ use nix::{
     },
 };
 use rustls::Connection;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockAddr, Type};
 
 use super::frames::{self, Frames};
-use crate::reception::Reception;
+use crate::{reception::Reception, sockets};
 
 /// Octets that wait at most until the other end takes them.
 const MAX_WAITING: usize = 256 << 10;
@@ -105,10 +105,7 @@ impl fmt::Debug for Stream {
 
 /// A connection to somebody, by an interface or as routes say.
 pub fn connect(to: SocketAddr, uplink: Option<&IfName>) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    if let Some(uplink) = uplink {
-        socket.bind_device(Some(uplink.as_str().as_bytes()))?;
-    }
+    let socket = sockets::open(to, Type::STREAM, uplink)?;
     socket.connect_timeout(&SockAddr::from(to), CONNECTING)?;
     Ok(socket.into())
 }
@@ -310,10 +307,7 @@ impl<'a> Worker<'a> {
 
 /// The address from which something would leave now; nothing is sent.
 fn own_address(to: SocketAddr, uplink: Option<&IfName>) -> io::Result<SocketAddr> {
-    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
-    if let Some(uplink) = uplink {
-        socket.bind_device(Some(uplink.as_str().as_bytes()))?;
-    }
+    let socket = sockets::open(to, Type::DGRAM, uplink)?;
     socket.connect(&SockAddr::from(to))?;
     UdpSocket::from(socket).local_addr()
 }
