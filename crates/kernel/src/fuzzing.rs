@@ -5,7 +5,7 @@ use hextet_model::state::Netns;
 use crate::{
     conntrack, netlink, nft,
     route::{Indexes, address, entry, fdb, link, made, neighbour, rule},
-    tc, wireguard, xfrm,
+    tc, ways, wireguard, xfrm,
 };
 
 /// Reads a datagram as every socket of ours might.
@@ -36,6 +36,7 @@ pub fn read_datagram(octets: &[u8]) {
             tc::read_qdisc(&answer),
         );
         let _ = (wireguard::read(&answer), wireguard::read_family(&answer));
+        ways::read_any(&answer);
         conntrack::read_any(&answer);
         nft::read_any(&answer);
         netlink::hear(&answer);

@@ -363,6 +363,18 @@ impl Ways {
     }
 }
 
+/// For its fuzz target.
+#[cfg(feature = "fuzzing")]
+pub fn read_any(answer: &Answer<'_>) {
+    let _ = (
+        read_route(answer),
+        read_taken(answer),
+        read_leaving(answer),
+        read_address(answer),
+        rules::read(answer),
+    );
+}
+
 fn read_address(answer: &Answer<'_>) -> Option<IpAddr> {
     let attrs = Attrs::after(answer.payload, ADDRESS_HEADER);
     let is_ours = answer.kind == RTM_NEWADDR

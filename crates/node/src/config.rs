@@ -143,7 +143,7 @@ impl Config {
         Config::parse(&text).with_context(|| format!("understand {}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Config> {
+    pub(crate) fn parse(text: &str) -> Result<Config> {
         let config: Config = toml::from_str(text)?;
         anyhow::ensure!(
             config.port != 0,

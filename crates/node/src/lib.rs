@@ -13,11 +13,13 @@ pub mod clock;
 pub mod config;
 pub mod control;
 mod direct;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gateway;
 mod host;
 mod lan;
 pub mod map;
-mod mapping;
+pub mod mapping;
 pub mod memory;
 mod metrics;
 mod rules;

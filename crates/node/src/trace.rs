@@ -195,7 +195,7 @@ fn request(family: Family, ident: u16, sequence: u16) -> Vec<u8> {
 }
 
 /// What a message says of that request, if anything. Of IPv4 it comes with its header.
-fn answer(family: Family, packet: &[u8], request: (u16, u16)) -> Option<Said> {
+pub(crate) fn answer(family: Family, packet: &[u8], request: (u16, u16)) -> Option<Said> {
     let message = match family {
         Family::V4 => behind_header(packet)?,
         Family::V6 => packet,

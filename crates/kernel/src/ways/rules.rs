@@ -48,7 +48,7 @@ const HEADER: usize = 12;
 
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lookup {
+pub struct Lookup {
     family: Family,
     /// Lower comes first.
     priority: u32,
@@ -170,7 +170,7 @@ fn put(batch: &mut Batch, kind: u16, how: u16, rule: &Lookup) {
 }
 
 /// One of ours.
-fn read(answer: &Answer<'_>) -> Option<Lookup> {
+pub fn read(answer: &Answer<'_>) -> Option<Lookup> {
     let head = answer.payload.get(..HEADER)?;
     let attrs = Attrs::after(answer.payload, HEADER);
     let is_ours = attrs.get(FRA_PROTOCOL).and_then(octet) == Some(MESH_PROTOCOL);

@@ -168,7 +168,7 @@ fn checksum(octets: &[u8]) -> u16 {
 }
 
 /// Which of our requests it answers, if any, and by which interface that left.
-fn reply(from: IpAddr, octets: &[u8], ident: u16) -> Option<(u16, u32)> {
+pub(crate) fn reply(from: IpAddr, octets: &[u8], ident: u16) -> Option<(u16, u32)> {
     let (octets, kind) = match from {
         // Behind the header, which has so many words.
         IpAddr::V4(_) => (
