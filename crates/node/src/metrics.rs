@@ -134,6 +134,11 @@ fn register_node(registry: &mut Registry, status: &Status) {
             status.lan.len() as u64,
         ),
         (
+            "revoked_certificates",
+            "Certificates that count no more, as the registries say",
+            status.revoked as u64,
+        ),
+        (
             "resuming",
             "Whether routes of an earlier run stand until it is known which are still good",
             status.resuming.into(),
@@ -265,12 +270,22 @@ fn register_tunnels(registry: &mut Registry, tunnels: &[Tunnel]) {
         "The least of the last round trips through a tunnel",
         round_trip,
     );
-    register_octets(registry, tunnels);
+    register_counts(registry, tunnels);
 }
 
-fn register_octets(registry: &mut Registry, tunnels: &[Tunnel]) {
+fn register_counts(registry: &mut Registry, tunnels: &[Tunnel]) {
     type Figure = fn(&Tunnel) -> u64;
-    let figures: [(&str, &str, Figure); 2] = [
+    let figures: [(&str, &str, Figure); 4] = [
+        (
+            "tunnel_lost",
+            "Packets of a tunnel that could not be sent, or that its interface did not take",
+            |tunnel| tunnel.lost,
+        ),
+        (
+            "tunnel_refused",
+            "Datagrams that were not the other end's, or came twice",
+            |tunnel| tunnel.refused,
+        ),
         (
             "tunnel_sent_bytes",
             "Octets of packets that were sent through a tunnel",

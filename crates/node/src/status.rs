@@ -32,6 +32,8 @@ pub struct Status {
     pub resuming: bool,
     /// Letters that were not believed.
     pub refused: u64,
+    /// Certificates that count no more, as its registries say.
+    pub revoked: usize,
     /// Its tunnels.
     pub tunnels: Vec<Tunnel>,
     /// Nodes on the same network to which packets go as they are.
@@ -89,6 +91,10 @@ pub struct Tunnel {
     pub octets_out: u64,
     /// Octets of packets that came through it.
     pub octets_in: u64,
+    /// Packets and datagrams that were lost here: that could not be sent, or that the interface did not take.
+    pub lost: u64,
+    /// Datagrams that were not the other end's, or came twice.
+    pub refused: u64,
     /// Of its interface.
     pub mtu: Option<u16>,
     /// Destinations that are reached by it.

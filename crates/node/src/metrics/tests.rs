@@ -22,6 +22,8 @@ fn tunnel(node: &str, endpoint: Option<&str>) -> Tunnel {
         reason: String::new(),
         octets_out: 1 << 60,
         octets_in: 7,
+        lost: 11,
+        refused: 13,
         mtu: endpoint.map(|_| 1_420),
         routes: 3,
     }
@@ -57,6 +59,7 @@ fn status() -> Status {
         parameters: 4,
         resuming: true,
         refused: 9,
+        revoked: 2,
         tunnels: vec![
             tunnel("c", Some("tls:192.0.2.1:443")),
             tunnel("d", Some("[2001:db8::1]:6698")),
@@ -174,6 +177,7 @@ fn each_figure_is_there_once_and_is_what_the_node_says() {
     is("known_nodes", &[], 5.0);
     is("resuming", &[], 1.0);
     is("letters_refused_total", &[], 9.0);
+    is("revoked_certificates", &[], 2.0);
     is("certificate_expiry_timestamp_seconds", &[], 1_795_000_000.0);
     is("routes_known", &[("class", "latency")], 2.0);
     is("routes_chosen", &[("class", "latency")], 1.0);
@@ -184,6 +188,8 @@ fn each_figure_is_there_once_and_is_what_the_node_says() {
     is("tunnel_up", &c, 1.0);
     is("tunnel_sent_bytes_total", &c, 2_f64.powi(60));
     is("tunnel_received_bytes_total", &c, 7.0);
+    is("tunnel_lost_total", &c, 11.0);
+    is("tunnel_refused_total", &c, 13.0);
     is("tunnel_mtu_bytes", &c, 1_420.0);
     is("tunnel_round_trip_seconds", &c, 0.012_5);
     let e = [("node", "e"), ("strand", "1")];

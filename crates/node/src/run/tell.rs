@@ -36,6 +36,9 @@ impl Runner {
             parameters: network.version,
             resuming: self.babel.is_resuming,
             refused: self.refusals.count,
+            revoked: (self.node.trust().revocations())
+                .map(|list| list.body.entries().len())
+                .sum(),
             tunnels: chosen
                 .flat_map(|tunnel| self.tunnel_status(tunnel))
                 .collect(),
@@ -90,6 +93,8 @@ impl Runner {
             reason: chosen.reason.clone(),
             octets_out: seen.map_or(0, |status| status.octets_out),
             octets_in: seen.map_or(0, |status| status.octets_in),
+            lost: seen.map_or(0, |status| status.unsent + status.dropped),
+            refused: seen.map_or(0, |status| status.refused),
             mtu: seen.map(|status| status.mtu.into()),
             routes: made.and_then(|tunnel| tunnel.routes).unwrap_or_default(),
         }
