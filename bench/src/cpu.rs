@@ -52,6 +52,11 @@ pub fn resident(pid: u32) -> Result<f64> {
     mebibytes(pid, "VmRSS")
 }
 
+/// The same in two parts: what is the process's own, and what it has of files, its program above all, which all who run it share.
+pub fn memory(pid: u32) -> Result<(f64, f64)> {
+    Ok((mebibytes(pid, "RssAnon")?, mebibytes(pid, "RssFile")?))
+}
+
 /// The most that has been resident of a process, in MiB.
 pub fn peak_resident(pid: u32) -> Result<f64> {
     mebibytes(pid, "VmHWM")

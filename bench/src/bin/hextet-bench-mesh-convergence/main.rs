@@ -52,15 +52,18 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "--rounds has to be at least 1");
     let (mut cold, mut outage, mut back) = <(Samples, Samples, Samples)>::default();
+    let mut resident = Samples::default();
     for round in 1..=options.rounds {
         eprint!("round {round} of {}: ", options.rounds);
-        let [met, lost, returned] = one_round()?.map(|time| time.as_secs_f64());
+        let (times, memory) = one_round()?;
+        let [met, lost, returned] = times.map(|time| time.as_secs_f64());
         eprintln!(
             "all met after {met:.2} s, outage {lost:.2} s, the node back after {returned:.2} s"
         );
         cold.push(met);
         outage.push(lost);
         back.push(returned);
+        resident.push(memory);
     }
     let rows = [
         Row::new("5 nodes from cold", "all pairs", "s", &cold)
@@ -77,12 +80,15 @@ fn run(options: &Options) -> Result<()> {
         Row::new("the node's return", "all pairs", "s", &back)
             .goal(Goal::AtMost(3.0))
             .note("without a registry; re6stnet over 45"),
+        Row::new("a node with 4 tunnels", "resident", "MiB", &resident)
+            .goal(Goal::AtMost(24.0))
+            .note("of the largest: its program, and its process for tunnels"),
     ];
     report::print("mesh-convergence", &rows, options.json)
 }
 
-/// From cold to all, the longest outage of a pair of others, and a node's return.
-fn one_round() -> Result<[Duration; 3]> {
+/// From cold to all, the longest outage of a pair of others, and a node's return; and the memory of the largest node.
+fn one_round() -> Result<([Duration; 3], f64)> {
     let site = Site::up()?;
     let mut probe = Probe::open(&site)?;
     let all: Vec<usize> = (0..NODES.len()).collect();
@@ -92,6 +98,10 @@ fn one_round() -> Result<[Duration; 3]> {
     }
     let met = probe.until_all_answer(&all, PATIENCE)?;
     probe.watch(CALM)?;
+    let mut resident = 0.0;
+    for node in &all {
+        resident = f64::max(resident, site.resident(*node)?);
+    }
     let (lost, others) = (0, &all[1..]);
     probe.begin();
     thread::scope(|scope| {
@@ -105,5 +115,5 @@ fn one_round() -> Result<[Duration; 3]> {
     probe.begin();
     site.bring_back(lost)?;
     let back = probe.until_all_answer(&all, PATIENCE)?;
-    Ok([met, outage, back])
+    Ok(([met, outage, back], resident))
 }

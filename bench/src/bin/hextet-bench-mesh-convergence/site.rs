@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use hextet_bench::cpu;
 use hextet_lab::{Fault, Lab, LabFile, LabGuard, Node, ProcessSpec, Ready, wait_until};
 
 /// The nodes.
@@ -106,6 +107,21 @@ impl Site {
     pub fn bring_back(&self, number: usize) -> Result<()> {
         self.lab.mend_link(name_of(number)?, "eth0")?;
         self.start(number)
+    }
+
+    /// MiB of a node's two processes: what is each one's own, and once what both have of the program, as the larger one has it.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn resident(&self, number: usize) -> Result<f64> {
+        let name = name_of(number)?;
+        let node = self.lab.process(&format!("{name}/mesh"))?.pid();
+        let socket = self.lab.node_directory(name).join("tunnels.sock");
+        let tunnels = tunnels_at(&socket)?.context("the node has no process for tunnels")?;
+        let (own, program) = cpu::memory(node)?;
+        let (other, same) = cpu::memory(tunnels)?;
+        Ok(own + other + f64::max(program, same))
     }
 
     fn start_registry(&self) -> Result<()> {

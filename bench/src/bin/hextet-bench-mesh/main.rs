@@ -1,4 +1,4 @@
-//! A tunnel between two hosts: TCP throughput, CPU time per GB, round trips and memory, beside wireguard-go, OpenVPN and no tunnel at all.
+//! A tunnel between two hosts: TCP throughput, CPU time per GB, small packets, round trips and memory, beside wireguard-go, OpenVPN and no tunnel at all.
 //!
 //! Two namespaces with a veth pair between them, and a process with the tunnel in each: ours over IPv4, ours over IPv6, wireguard-go and OpenVPN
 //! over IPv4, by turns. One stream of TCP over IPv4, then one over IPv6. Both ends and the stream share this machine's processors, and CPU time
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
 struct Record {
     gigabits: Samples,
     cpu_per_gigabyte: Samples,
+    small: Samples,
     round_trip: Samples,
     resident: Samples,
 }
@@ -60,6 +61,10 @@ const RIVALS: [Rival; 5] = [
     Rival::WireguardGo,
     Rival::OpenVpn,
 ];
+/// For how long small packets are sent.
+const SMALL: Duration = Duration::from_secs(2);
+/// Tunnels of which the memory of each is measured.
+const MANY: u8 = 100;
 const INNERS: [Inner; 2] = [Inner::Ipv4, Inner::Ipv6];
 
 fn run(options: &Options) -> Result<()> {
@@ -72,19 +77,36 @@ fn run(options: &Options) -> Result<()> {
             for (inner, record) in INNERS.into_iter().zip(records) {
                 eprint!("round {round} of {}, {rival}, {inner}: ", options.rounds);
                 let flow = stream::flow(&site, inner, Duration::from_secs(options.seconds))?;
+                let small = stream::small(&site, inner, SMALL)?;
                 let round_trip = stream::round_trip(&site, inner)?;
                 eprintln!(
-                    "{:.2} Gbit/s, {:.2} CPU-s/GB, {round_trip:.0} µs",
+                    "{:.2} Gbit/s, {:.2} CPU-s/GB, {small:.0} thousand small packets/s, {round_trip:.0} µs",
                     flow.gigabits, flow.cpu_per_gigabyte
                 );
                 record.gigabits.push(flow.gigabits);
                 record.cpu_per_gigabyte.push(flow.cpu_per_gigabyte);
+                record.small.push(small);
                 record.round_trip.push(round_trip);
                 record.resident.push(site.resident()?);
             }
         }
     }
-    report::print("mesh", &rows(&records), options.json)
+    let mut rows = rows(&records);
+    rows.push(memory(options.rounds)?);
+    report::print("mesh", &rows, options.json)
+}
+
+/// What each tunnel takes, of many in one process.
+fn memory(rounds: usize) -> Result<Row> {
+    let mut each = Samples::default();
+    for _ in 0..rounds {
+        let site = Site::up(Rival::OursOverIpv4)?;
+        let before = site.resident()?;
+        site.more(MANY)?;
+        each.push((site.resident()? - before) / f64::from(MANY));
+    }
+    let row = Row::new("each of 100 more tunnels", "resident", "MiB", &each);
+    Ok(row.goal(Goal::AtMost(1.0)))
 }
 
 fn rows(records: &[Vec<Record>]) -> Vec<Row> {
@@ -108,7 +130,7 @@ fn rows(records: &[Vec<Record>]) -> Vec<Row> {
     rows
 }
 
-fn compare(case: &str, ours: &Record, others: &[(&str, &Record); 3]) -> [Row; 5] {
+fn compare(case: &str, ours: &Record, others: &[(&str, &Record); 3]) -> [Row; 6] {
     let [_, (wireguard_go, theirs), (openvpn, its)] = others;
     let note = |what: fn(&Record) -> &Samples| {
         let notes = others.map(|(name, record)| format!("{name} {:.2}", what(record).median()));
@@ -133,6 +155,9 @@ fn compare(case: &str, ours: &Record, others: &[(&str, &Record); 3]) -> [Row; 5]
         )
         .goal(Goal::AtMost(8.0))
         .note(note(|record| &record.cpu_per_gigabyte)),
+        Row::new(case, "small packets", "thousand/s", &ours.small)
+            .beside(*wireguard_go, ratio(&ours.small, &theirs.small))
+            .note(note(|record| &record.small)),
         Row::new(case, "round trip, median", "µs", &ours.round_trip)
             .note(note(|record| &record.round_trip)),
         Row::new(case, "resident", "MiB", &ours.resident)

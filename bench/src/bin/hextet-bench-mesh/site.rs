@@ -155,10 +155,7 @@ impl Site {
     }
 
     fn ours(&mut self, number: u8, over_ipv6: bool) -> Result<()> {
-        let program = env::var_os("HEXTET_TUNNELS_BIN").map_or_else(
-            || env::current_exe().map(|path| path.with_file_name("hextet-tunnels")),
-            |path| Ok(path.into()),
-        )?;
+        let program = program()?;
         let node = self.node(number)?;
         let socket = self.file(number, "tunnels.sock");
         let mut command = Command::new(&program);
@@ -181,6 +178,27 @@ impl Site {
         let answer = ask(&program, &socket, &request.to_string())?;
         ensure!(answer.trim() == "\"done\"", "hextet-tunnels: {answer}");
         self.address(number)
+    }
+
+    /// As many tunnels besides, of our first host's process, to peers that are not there.
+    ///
+    /// # Errors
+    ///
+    /// It refuses.
+    pub fn more(&self, count: u8) -> Result<()> {
+        let program = program()?;
+        let socket = self.file(1, "tunnels.sock");
+        let (key, peer) = keys(1);
+        for number in 0..count {
+            let request = serde_json::json!({ "up": {
+                "name": format!("hxb-more{number}"), "private_key": key, "peer_key": peer,
+                "listen": format!("0.0.0.0:{}", 6000 + u16::from(number)),
+                "endpoint": "192.0.2.99:5000", "mtu": 1420,
+            }});
+            let answer = ask(&program, &socket, &request.to_string())?;
+            ensure!(answer.trim() == "\"done\"", "hextet-tunnels: {answer}");
+        }
+        Ok(())
     }
 
     fn wireguard_go(&mut self, number: u8) -> Result<()> {
@@ -307,6 +325,12 @@ impl Site {
     fn file(&self, number: u8, name: &str) -> PathBuf {
         self.lab.directory().join(format!("{number}.{name}"))
     }
+}
+
+fn program() -> Result<PathBuf> {
+    let named = env::var_os("HEXTET_TUNNELS_BIN").map(PathBuf::from);
+    let beside = || env::current_exe().map(|path| path.with_file_name("hextet-tunnels"));
+    Ok(named.map_or_else(beside, Ok)?)
 }
 
 fn keys(number: u8) -> (&'static str, &'static str) {

@@ -17,6 +17,8 @@ use crate::site::Site;
 const PIECE: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 const ROUND_TRIPS: usize = 500;
+/// When nothing has come for so long nothing comes any more.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// The family inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,37 @@ pub fn flow(site: &Site, inner: Inner, lasting: Duration) -> Result<Flow> {
         gigabits: gigabytes * 8.0 / seconds,
         cpu_per_gigabyte: (used()? - cpu) / gigabytes,
     })
+}
+
+/// Thousands of datagrams of 64 octets that arrive in a second, while one thread sends as many as it can.
+///
+/// # Errors
+///
+/// None arrives.
+pub fn small(site: &Site, inner: Inner, lasting: Duration) -> Result<f64> {
+    let addresses = [inner.address(site, 1)?, inner.address(site, 2)?];
+    let from = site.node(1)?.enter(|| UdpSocket::bind(addresses[0]))??;
+    let to = site.node(2)?.enter(|| UdpSocket::bind(addresses[1]))??;
+    from.connect(to.local_addr()?)?;
+    to.set_read_timeout(Some(QUIET))?;
+    let begun = Instant::now();
+    let counting = thread::spawn(move || {
+        let (mut datagram, mut count) = ([0; 128], 0_u32);
+        // Queues run empty within the time that nothing comes.
+        while to.recv(&mut datagram).is_ok() {
+            count += u32::from(begun.elapsed() < lasting);
+        }
+        count
+    });
+    while begun.elapsed() < lasting {
+        // What finds no room is lost, as on any network.
+        let _ = from.send(&[7; 64]);
+    }
+    let count = counting
+        .join()
+        .map_err(|_| anyhow!("the receiver panicked"))?;
+    anyhow::ensure!(count > 0, "no datagram arrived");
+    Ok(f64::from(count) / lasting.as_secs_f64() / 1e3)
 }
 
 /// Microseconds that a small datagram and its answer take, the median of many.
