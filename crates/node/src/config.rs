@@ -32,6 +32,8 @@ pub struct Config {
     pub port: u16,
     /// The interfaces towards the world, if there are several to be used at once: 2 to 4. The second has a port that is ten more, and so on.
     pub uplinks: Vec<IfName>,
+    /// Whether the kernel's WireGuard carries what it can, where there is one and no `uplinks` are named.
+    pub kernel: bool,
     /// Where streams of TLS are taken, for those whose UDP is blocked, if anybody can reach this node.
     pub tls: Streams,
     /// Whether the gateway in front of this host is asked to let others reach this node: by PCP, NAT-PMP or UPnP.
@@ -102,6 +104,7 @@ impl Default for Config {
             tunnels: "/run/hextet/tunnels.sock".into(),
             port: PORT,
             uplinks: Vec::new(),
+            kernel: true,
             tls: Streams::default(),
             port_mapping: true,
             reach: None,

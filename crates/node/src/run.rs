@@ -170,6 +170,9 @@ struct Runner {
     /// Where this node is reached by them.
     mapped: Vec<SocketAddr>,
     told_out: gateway::Told,
+    /// The kernel has WireGuard, and the node is told so with the addresses.
+    has_kernel: bool,
+    told_kernel: bool,
     /// Streams were asked for.
     streams: bool,
     to_remember: bool,
@@ -229,6 +232,8 @@ impl Runner {
             mappings: Mappings::default(),
             mapped: Vec::new(),
             told_out: gateway::Told::default(),
+            has_kernel: false,
+            told_kernel: false,
             streams: false,
             to_remember: false,
             registry,
@@ -395,14 +400,19 @@ impl Runner {
             }
         };
         let mapped = self.mapped(found.first().map_or(&[], Vec::as_slice));
-        if (&found, &mapped) == (&self.addresses, &self.mapped) {
+        let is_told = self.has_kernel == self.told_kernel;
+        if is_told && (&found, &mapped) == (&self.addresses, &self.mapped) {
             return Ok(());
         }
+        self.told_kernel = self.has_kernel;
         self.addresses.clone_from(&found);
         self.mapped.clone_from(&mapped);
         let mut found = found.into_iter();
         let local = found.next().unwrap_or_default();
+        let kernel = local.iter().filter(|_| self.has_kernel);
+        let kernel: Vec<IpAddr> = kernel.map(SocketAddr::ip).collect();
         self.tell(Event::Addresses { local, mapped }).await?;
+        self.tell(Event::Kernel(kernel)).await?;
         self.tell(Event::Uplinks(found.collect())).await
     }
 }

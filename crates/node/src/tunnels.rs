@@ -1,4 +1,5 @@
-//! The process that holds userspace tunnels: found or started, told what is to stand, and looked at ten times a second.
+//! The process that holds userspace tunnels: found or started, told what is to stand, and looked at ten times a second; and the kernel's own
+//! WireGuard beside it, where it has it.
 //!
 //! A thread of its own talks to it, since each question waits for its answer. What always holds: the process outlives this program, and a
 //! process that was lost is replaced by another, with the same doors.
@@ -17,8 +18,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use hextet_tunnels::{
-    Spec,
+    Listen, Spec,
     control::{Answer, Controller, Request, Status},
+    kernel::{self, Kernel, Tunnels},
     letters::{Letter, Post},
 };
 use hextet_types::{IfName, Way};
@@ -56,6 +58,8 @@ pub enum Report {
     Ready(Vec<Vec<SocketAddr>>),
     /// Streams are taken at that port.
     Streams(u16),
+    /// The kernel has WireGuard.
+    Kernel,
     /// These stand.
     Standing(Vec<Status>),
     /// As many octets went to each address since that was said last.
@@ -73,6 +77,8 @@ pub struct Place {
     pub port: u16,
     /// Which are to be used at once, if several.
     pub uplinks: Vec<IfName>,
+    /// Whether the kernel's WireGuard is used besides, if it has it.
+    pub kernel: bool,
 }
 
 impl Place {
@@ -82,6 +88,8 @@ impl Place {
             socket: config.tunnels.clone(),
             port: config.port,
             uplinks: config.uplinks.clone(),
+            // Its tunnels leave as routes say, by one uplink.
+            kernel: config.kernel && config.uplinks.is_empty(),
         }
     }
 }
@@ -98,11 +106,15 @@ pub fn start(place: Place) -> Result<(Sender<Wish>, mpsc::Receiver<Report>)> {
         place,
         streams: None,
         child: None,
+        kernel: None,
         wished,
         reports,
     };
     let thread = thread::Builder::new().name("tunnels".to_owned());
-    let run = move || while keeper.keep().is_some() {};
+    let run = move || {
+        keeper.look_for_kernel();
+        while keeper.keep().is_some() {}
+    };
     thread.spawn(run).context("start a thread for tunnels")?;
     Ok((wishes, reported))
 }
@@ -113,11 +125,22 @@ struct Keeper {
     streams: Option<u16>,
     /// The process, if this run started it.
     child: Option<Child>,
+    kernel: Option<Kernel>,
     wished: Receiver<Wish>,
     reports: mpsc::Sender<Report>,
 }
 
 impl Keeper {
+    fn look_for_kernel(&mut self) {
+        if !self.place.kernel || !kernel::is_there() {
+            return;
+        }
+        match Kernel::open() {
+            Ok(kernel) => self.kernel = Some(kernel),
+            Err(error) => warn!(%error, "use the kernel's WireGuard"),
+        }
+    }
+
     /// From one process's beginning to its end; nothing when nobody listens any more.
     fn keep(&mut self) -> Option<()> {
         let (mut controller, doors) = match self.find() {
@@ -129,6 +152,9 @@ impl Keeper {
             }
         };
         self.reports.blocking_send(Report::Ready(doors)).ok()?;
+        if self.kernel.is_some() {
+            self.reports.blocking_send(Report::Kernel).ok()?;
+        }
         if let Err(error) = self.take_streams(&mut controller)? {
             warn!(%error, "the process for tunnels is gone");
             return Some(());
@@ -147,8 +173,17 @@ impl Keeper {
         loop {
             let wait = next.saturating_duration_since(Instant::now());
             let asked = match self.wished.recv_timeout(wait) {
-                Ok(Wish::Up(spec)) => up(controller, spec),
-                Ok(Wish::Down(name)) => tell(controller, &Request::Down(name)),
+                Ok(Wish::Up(spec)) => match (&mut self.kernel, &spec.listen) {
+                    (Some(kernel), Listen::Own(_)) => up(kernel, spec),
+                    _ => up(controller, spec),
+                },
+                Ok(Wish::Down(name)) => {
+                    let mut kernel = self.kernel.as_mut();
+                    match kernel.take_if(|kernel| holds(kernel, &name)) {
+                        Some(kernel) => tell(kernel, &Request::Down(name)),
+                        None => tell(controller, &Request::Down(name)),
+                    }
+                }
                 Ok(Wish::Streams(port)) => {
                     self.streams = Some(port);
                     self.take_streams(controller)?
@@ -171,9 +206,12 @@ impl Keeper {
     }
 
     /// Hands on what is answered; nothing when nobody listens any more.
-    fn ask(&self, controller: &mut Controller, request: &Request) -> Option<io::Result<()>> {
+    fn ask(&mut self, controller: &mut Controller, request: &Request) -> Option<io::Result<()>> {
         let report = match controller.ask(request) {
-            Ok(Answer::Tunnels(all)) => Report::Standing(all),
+            Ok(Answer::Tunnels(mut all)) => {
+                all.extend(self.kernel.iter_mut().flat_map(standing));
+                Report::Standing(all)
+            }
             Ok(Answer::Destinations(all)) => Report::Sent(all),
             Ok(answer) => return Some(Err(io::Error::other(format!("{answer:?}")))),
             Err(error) => return Some(Err(error)),
@@ -314,14 +352,27 @@ fn open_doors(
     Ok(doors)
 }
 
-fn up(controller: &mut Controller, spec: Box<Spec>) -> io::Result<()> {
-    tell(controller, &Request::Down(spec.name.clone()))?;
-    tell(controller, &Request::Up(spec))
+fn up(tunnels: &mut impl Tunnels, spec: Box<Spec>) -> io::Result<()> {
+    tell(tunnels, &Request::Down(spec.name.clone()))?;
+    tell(tunnels, &Request::Up(spec))
+}
+
+/// The kernel's.
+fn standing(kernel: &mut Kernel) -> Vec<Status> {
+    match kernel.ask(&Request::List) {
+        Ok(Answer::Tunnels(all)) => all,
+        _ => Vec::new(),
+    }
+}
+
+fn holds(kernel: &mut Kernel, name: &IfName) -> bool {
+    let mut standing = standing(kernel).into_iter();
+    standing.any(|status| status.name == *name)
 }
 
 /// What is refused is seen at the next look, and said here.
-fn tell(controller: &mut Controller, request: &Request) -> io::Result<()> {
-    if let Answer::Error(error) = controller.ask(request)? {
+fn tell(tunnels: &mut impl Tunnels, request: &Request) -> io::Result<()> {
+    if let Answer::Error(error) = tunnels.ask(request)? {
         warn!(error, "a tunnel is not as it should be");
     }
     Ok(())

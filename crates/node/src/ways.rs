@@ -374,8 +374,12 @@ impl Ways {
 
     fn route(&self, to: Destination, way: Way, table: Table) -> Route {
         let hop = match way {
-            Way::Via { link, next_hop } => match self.bundles.get(&link) {
-                Some(shares) if shares.len() > 1 => Hop::Shared(shares.clone()),
+            Way::Via { link, next_hop } => match self.bundles.get(&link).map(Vec::as_slice) {
+                Some(shares) if shares.len() > 1 => Hop::Shared(shares.to_vec()),
+                Some([share]) => Hop::Via {
+                    link: share.link,
+                    next_hop: share.next_hop,
+                },
                 _ => Hop::Via {
                     link: link.0,
                     next_hop,

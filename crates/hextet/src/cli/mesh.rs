@@ -87,6 +87,7 @@ pub enum Mesh {
         tunnels = \"/run/hextet/tunnels.sock\" # of the process that holds tunnels\n  \
         port = 6698                            # of UDP, for others outside of the mesh\n  \
         tls = 443                              # port of TCP for those whose UDP is blocked, if anybody can reach this node; or false\n  \
+        kernel = true                          # the kernel's WireGuard carries what it can, where there is one\n  \
         uplinks = []                           # interfaces towards the world, if several are to be used at once\n  \
         reach = \"public\"                     # or punchable, closed; found out without it\n  \
         forward = true                         # packets of others\n  \

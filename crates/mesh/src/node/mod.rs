@@ -22,7 +22,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ use self::{
 pub use self::{
     contacts::MAX_CONTACTS,
     lan::{Beside, MAX_BESIDE, Wire},
-    opening::{KEEPALIVE_SECS, Plan, Strand},
+    opening::{KEEPALIVE_SECS, KERNEL_STRAND, Plan, Strand},
     seen::is_global,
     status::{ContactStatus, Status},
 };
@@ -92,6 +92,8 @@ pub enum Event {
     Streams(Option<u16>),
     /// Where this node listens by each of its further uplinks: there are as many strands of tunnels, up to four with the first's.
     Uplinks(Vec<Vec<SocketAddr>>),
+    /// The host's addresses where tunnels of its kernel's WireGuard are reached; none, if there are to be none.
+    Kernel(Vec<IpAddr>),
     /// How far it is to a destination by the mesh; not at all, if there is no distance.
     Way {
         /// The destination.
@@ -237,6 +239,8 @@ pub struct Node {
     seen: Seen,
     /// Where further uplinks are reached.
     uplinks: Vec<Vec<SocketAddr>>,
+    /// Where the kernel's tunnels are.
+    kernel: Vec<IpAddr>,
     entry: Entry,
     lan: Lan,
     survey: Survey,
@@ -262,6 +266,7 @@ impl Node {
             mailbox: Mailbox::default(),
             seen,
             uplinks: Vec::new(),
+            kernel: Vec::new(),
             entry: Entry::new(now),
             lan: Lan::default(),
             survey: Survey::default(),
@@ -284,6 +289,7 @@ impl Node {
                 self.tell_reach(&mut turn);
             }
             Event::Streams(port) => self.seen.opens(port),
+            Event::Kernel(addresses) => self.kernel(addresses, &mut turn),
             Event::Uplinks(further) => self.uplinks(further, &mut turn),
             Event::Way { prefix, distance } => self.way(prefix, distance, &mut turn),
             Event::Introduced(nodes) => self.introduced(nodes, &mut turn),
@@ -533,7 +539,7 @@ struct Turn {
 
 /// The first address of a node's prefix is the node itself.
 pub fn home_of(prefix: Prefix) -> Option<Ipv6Addr> {
-    let std::net::IpAddr::V6(addr) = prefix.addr() else {
+    let IpAddr::V6(addr) = prefix.addr() else {
         return None;
     };
     let first = u128::from(addr);

@@ -2,8 +2,15 @@
 //!
 //! Where one of the two has several uplinks, a tunnel has a strand by each of them: an interface and keys of its own, agreed upon in the same way once the
 //! first carries. The tunnel is there while one of its strands is; who has the uplinks offers the others again and again.
+//!
+//! Who has a kernel with WireGuard, and one uplink, offers a strand more in the same way ([`KERNEL_STRAND`]). It has a port of its own ([`kernel_port`]),
+//! finds nobody behind a NAT and goes by no stream: the first strand does all that, and stays, so that packets have a way whatever becomes of either.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use hextet_types::{Time, Way};
 
@@ -26,6 +33,18 @@ const TRIES: u32 = 6;
 const LATER: Duration = Duration::from_secs(15);
 /// Whoever offers a strand anew that has stood for so long has lost it.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// The number of the strand that is one end's kernel's, where neither has further uplinks.
+pub const KERNEL_STRAND: u8 = MAX_STRANDS - 1;
+/// Ports of kernels' strands.
+const KERNEL_PORTS: std::ops::Range<u16> = 24_000..32_000;
+
+/// Where a kernel listens for the strand with that node. Two nodes may have the same: of these one has no such strand.
+pub fn kernel_port(node: NodeId) -> u16 {
+    let count = KERNEL_PORTS.end - KERNEL_PORTS.start;
+    let place = u16::try_from(node.0 % u64::from(count)).unwrap_or_default();
+    KERNEL_PORTS.start + place
+}
 
 /// A strand of the tunnel with a node: the first is that which the choice of tunnels has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +75,8 @@ pub struct Plan {
     pub candidates: Vec<Way>,
     /// Something is sent at least that often; 0 if that is not needed.
     pub keepalive_secs: u16,
+    /// The port of the kernel's own WireGuard that holds this end, in place of the process for tunnels.
+    pub kernel: Option<u16>,
     /// Whether this side asked for it.
     pub ours: bool,
     /// Why.
@@ -178,10 +199,13 @@ impl Node {
 
     /// Those that are missing are offered at that time.
     fn want_strands(&mut self, node: NodeId, at: Time) {
-        for number in 0..self.strands() {
+        for number in 0..MAX_STRANDS {
             let strand = Strand { node, number };
-            if !self.openings.all.contains_key(&strand) {
-                let why = "another uplink of ours";
+            if self.wants(strand) && !self.openings.all.contains_key(&strand) {
+                let why = match self.is_kernels(strand) {
+                    true => "our kernel has WireGuard",
+                    false => "another uplink of ours",
+                };
                 let opening = Opening::new(Some(self.keys.draw()), (true, why), Some(at));
                 self.openings.all.insert(strand, opening);
             }
@@ -195,6 +219,27 @@ impl Node {
             self.want_strands(node, turn.now);
         }
         self.repeat_offers(turn);
+    }
+
+    /// Where the kernel's tunnels are reached from now on; there are none, if nowhere.
+    pub(super) fn kernel(&mut self, addresses: Vec<IpAddr>, turn: &mut Turn) {
+        self.kernel = addresses;
+        for node in self.openings.standing() {
+            self.want_strands(node, turn.now);
+        }
+        self.repeat_offers(turn);
+    }
+
+    /// Whether this end of it is the kernel's.
+    fn is_kernels(&self, strand: Strand) -> bool {
+        strand.number == KERNEL_STRAND && self.uplinks.is_empty() && !self.kernel.is_empty()
+    }
+
+    /// Whether this node offers it. The kernel's needs one of the two to be reached by anybody.
+    fn wants(&self, strand: Strand) -> bool {
+        let reaches = [self.seen.reach(), self.contacts.reach(strand.node)];
+        let meet = || reaches.contains(&Reach::Public);
+        strand.number < self.strands() || (self.is_kernels(strand) && meet())
     }
 
     /// An earlier run made it. What is missing may still be found to be there.
@@ -212,7 +257,7 @@ impl Node {
         if let Some(lost) = self.openings.all.remove(&strand) {
             let reason = "nothing comes through this strand".to_owned();
             turn.actions.push(Action::Close { strand, reason });
-            if lost.ours || strand.number < self.strands() {
+            if lost.ours || self.wants(strand) {
                 let key = Some(self.keys.draw());
                 let next = Some(turn.now + LATER);
                 let opening = Opening::new(key, (lost.ours, &lost.reason), next);
@@ -231,6 +276,14 @@ impl Node {
     /// Where the uplink of a strand may be reached.
     fn card_for(&self, strand: Strand) -> Card {
         let first = self.seen.card();
+        if self.is_kernels(strand) {
+            let at = |ip: &IpAddr| Way::Udp(SocketAddr::new(*ip, kernel_port(strand.node)));
+            let candidates = self.kernel.iter().map(at).take(MAX_CANDIDATES);
+            return Card {
+                candidates: candidates.collect(),
+                ..first
+            };
+        }
         let uplink = usize::from(strand.number % self.strands());
         match uplink
             .checked_sub(1)
@@ -315,7 +368,10 @@ impl Node {
         let known = self.openings.all.get(&strand);
         let Some(known) = known else {
             if stands {
-                let why = "another uplink of theirs";
+                let why = match strand.number {
+                    KERNEL_STRAND => "another strand of theirs",
+                    _ => "another uplink of theirs",
+                };
                 let opening = Opening::new(Some(self.keys.draw()), (false, why), None);
                 self.openings.all.insert(strand, opening);
             } else if strand.number == 0 {
@@ -354,7 +410,12 @@ impl Node {
         }
         // A stream to another uplink would be that one's: both would be lost with it.
         let has_streams = strand.number > 0 && candidates.iter().any(|at| at.tls().is_some());
-        for at in self.contacts.candidates(node) {
+        // A kernel has a port of its own.
+        let known = match strand.number {
+            KERNEL_STRAND => Vec::new(),
+            _ => self.contacts.candidates(node),
+        };
+        for at in known {
             let is_another_s = has_streams && at.tls().is_some();
             if !is_another_s && !candidates.contains(&at) {
                 candidates.push(at);
@@ -368,6 +429,7 @@ impl Node {
         candidates.retain(|at| self.is_outside(*at) && (by_stream || at.udp().is_some()));
         candidates.truncate(MAX_CANDIDATES);
         let is_public = self.seen.reach() == Reach::Public && offer.card.reach == Reach::Public;
+        let kernel = self.is_kernels(strand).then(|| kernel_port(node));
         let Some(opening) = self.openings.all.get_mut(&strand) else {
             return;
         };
@@ -378,7 +440,13 @@ impl Node {
             private_key: key.private,
             peer_key: offer.key,
             candidates,
-            keepalive_secs: if is_public { 0 } else { KEEPALIVE_SECS },
+            // A kernel that has nothing to send would not begin.
+            keepalive_secs: if is_public && kernel.is_none() {
+                0
+            } else {
+                KEEPALIVE_SECS
+            },
+            kernel,
             ours: opening.ours,
             reason: opening.reason.clone(),
         };

@@ -355,7 +355,10 @@ impl World {
             if quiet.contains(&true) {
                 continue;
             }
-            let is_there = |at: &Way| [outside(with), lan::at(with)].contains(at);
+            // A kernel has a port of its own.
+            let host = outside(with).address().ip();
+            let is_kernels = |at: &Way| strand == KERNEL_STRAND && at.address().ip() == host;
+            let is_there = |at: &Way| [outside(with), lan::at(with)].contains(at) || is_kernels(at);
             assert!(plan.candidates.iter().any(is_there), "{plan:?}");
         }
         for (at, with) in [(one, other), (other, one)] {

@@ -1,6 +1,9 @@
 //! What the node wants done.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use hextet_babel::number::Metric;
@@ -87,16 +90,23 @@ impl Runner {
             return Ok(());
         };
         let node = strand.node;
-        info!(%node, interface = %name, ours = plan.ours, reason = plan.reason, "a tunnel is opened");
+        info!(%node, interface = %name, ours = plan.ours, reason = plan.reason, kernel = plan.kernel.is_some(), "a tunnel is opened");
+        let (listen, endpoint, candidates) = match plan.kernel {
+            Some(port) => {
+                let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+                (Listen::Own(all), self.surest(&plan), Vec::new())
+            }
+            None => (Listen::Doors(self.doors_of(strand)), None, plan.candidates),
+        };
         let spec = Spec {
             name: name.clone(),
             private_key: Key::from(plan.private_key),
             peer_key: Key::from(plan.peer_key),
             preshared_key: None,
-            listen: Listen::Doors(self.doors_of(strand)),
+            listen,
             uplink: None,
-            endpoint: None,
-            candidates: plan.candidates,
+            endpoint,
+            candidates,
             keepalive_secs: plan.keepalive_secs,
             mtu,
             most_mtu: Mtu::try_from(MOST_MTU).ok(),
@@ -107,6 +117,18 @@ impl Runner {
         self.tunnels.insert(strand, tunnel);
         self.to_remember = true;
         Ok(())
+    }
+
+    /// Where the other end of a further strand is: where that of the first is, if it says so.
+    fn surest(&self, plan: &Plan) -> Option<Way> {
+        let first = self.tunnels.get(&Strand::first(plan.strand.node));
+        let status = first.and_then(|first| first.status.as_ref());
+        let endpoint = status.and_then(|status| status.endpoint);
+        let is_there =
+            |at: &Way| endpoint.is_some_and(|end| end.address().ip() == at.address().ip());
+        let mut candidates = plan.candidates.iter().filter(|at| at.udp().is_some());
+        let found = candidates.clone().find(|at| is_there(at));
+        found.or_else(|| candidates.next()).copied()
     }
 
     pub(super) async fn close(&mut self, strand: Strand) -> Result<()> {

@@ -51,6 +51,10 @@ impl Runner {
                 }
                 Ok(())
             }
+            Report::Kernel => {
+                self.has_kernel = true;
+                Ok(())
+            }
             Report::Streams(port) => self.tell(Event::Streams(Some(port))).await,
             Report::Lost => {
                 self.letters = None;

@@ -15,7 +15,7 @@ use hextet_babel::{
 use hextet_kernel::ways::Share;
 use hextet_mesh::{
     certificate::NodeId,
-    node::{Event, Strand},
+    node::{Event, KERNEL_STRAND, Strand},
 };
 use hextet_types::Time;
 use tracing::{info, warn};
@@ -155,10 +155,8 @@ impl Runner {
         let nodes: BTreeSet<NodeId> = self.tunnels.keys().map(|strand| strand.node).collect();
         let mut bundles = BTreeMap::new();
         for node in nodes {
-            let shares = self.shares(node);
-            for share in &shares {
-                bundles.insert(LinkId(share.link), shares.clone());
-            }
+            let (links, shares) = self.shares(node);
+            bundles.extend(links.into_iter().map(|link| (link, shares.clone())));
         }
         if bundles == self.sharing.bundles {
             return;
@@ -173,22 +171,36 @@ impl Runner {
         self.ways.share(bundles);
     }
 
-    /// None, unless there are several.
-    fn shares(&mut self, node: NodeId) -> Vec<Share> {
+    /// Of all links that carry; none, unless there are several. Where one of two is the kernel's it has all.
+    fn shares(&mut self, node: NodeId) -> (Vec<LinkId>, Vec<Share>) {
         let tunnels = self
             .tunnels
             .iter()
             .filter(|(strand, _)| strand.node == node);
         let carry: Vec<_> = tunnels
-            .filter_map(|(_, tunnel)| {
+            .filter_map(|(strand, tunnel)| {
                 let link = tunnel.link.filter(|_| !tunnel.is_draining)?;
                 let (next_hop, _) = self.sharing.carry.get(&link)?;
-                Some((link, *next_hop, &tunnel.meter))
+                Some((strand.number, link, *next_hop, &tunnel.meter))
             })
             .collect();
         if carry.len() < 2 {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
+        let links: Vec<LinkId> = carry.iter().map(|(_, link, ..)| *link).collect();
+        let kernel = carry
+            .iter()
+            .position(|(strand, ..)| *strand == KERNEL_STRAND);
+        let carry: Vec<_> = match (kernel, carry.len()) {
+            (Some(kernel), 2) => carry.into_iter().skip(kernel).take(1).collect(),
+            (Some(_), _) => {
+                let others = carry.into_iter();
+                others
+                    .filter(|(strand, ..)| *strand != KERNEL_STRAND)
+                    .collect()
+            }
+            (None, _) => carry,
+        };
         let now = self.clock.now();
         let fresh = weights(carry.iter().map(|(.., meter)| *meter), now);
         let last = self.sharing.weights.get(&node);
@@ -204,13 +216,13 @@ impl Runner {
         };
         let shares = carry.into_iter().zip(weights);
         let mut shares: Vec<Share> = shares
-            .map(|((link, next_hop, _), weight)| Share {
+            .map(|((_, link, next_hop, _), weight)| Share {
                 link: link.0,
                 next_hop,
                 weight,
             })
             .collect();
         shares.sort_unstable();
-        shares
+        (links, shares)
     }
 }

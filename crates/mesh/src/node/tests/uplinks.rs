@@ -150,3 +150,55 @@ fn who_is_heard_no_more_by_a_strand_is_told_so() {
     world.run(Duration::from_secs(1));
     assert_eq!(world.suspected, BTreeSet::from([(other, (1, 1))]));
 }
+
+#[test]
+fn a_kernel_with_wireguard_has_a_strand_at_a_port_of_its_own() {
+    let mut world = World::new(10);
+    for number in 1..=3 {
+        world.start(number, Site::Open, &[]);
+    }
+    let address = outside(1).address().ip();
+    world.tell(1, Event::Kernel(vec![address]));
+    world.wait_for_all(Duration::from_secs(20));
+    world.run(Duration::from_secs(30));
+    let others: Vec<u8> = (world.up.iter())
+        .filter_map(|(one, other)| (*one == 1).then_some(*other))
+        .collect();
+    assert!(!others.is_empty());
+    for other in others {
+        let port = opening::kernel_port(id(other));
+        let ours = &world.plans[&(1, other, KERNEL_STRAND)];
+        assert_eq!(ours.kernel, Some(port));
+        assert!(ours.keepalive_secs > 0, "else it would not begin");
+        let theirs = &world.plans[&(other, 1, KERNEL_STRAND)];
+        assert_eq!(theirs.kernel, None);
+        let at = Way::Udp(SocketAddr::new(address, port));
+        assert_eq!(theirs.candidates, [at]);
+        assert_eq!(ours.peer_key, public(theirs.private_key));
+        assert_eq!(world.plans[&(1, other, 0)].kernel, None);
+    }
+    let strands = world.plans.keys().filter(|(.., strand)| *strand > 0);
+    assert!(
+        strands
+            .clone()
+            .all(|(one, other, _)| *one == 1 || *other == 1)
+    );
+}
+
+#[test]
+fn who_has_several_uplinks_leaves_the_kernel_out() {
+    let mut world = World::new(10);
+    world.start_with_two(1);
+    world.start(2, Site::Open, &[]);
+    let address = outside(1).address().ip();
+    world.tell(1, Event::Kernel(vec![address]));
+    world.wait_for_all(Duration::from_secs(20));
+    world.run(Duration::from_secs(30));
+    assert_eq!(world.second_strands(1), 1);
+    let mut strands = world.plans.keys().map(|(.., strand)| *strand);
+    assert!(strands.all(|strand| strand != KERNEL_STRAND));
+}
+
+fn public(private: [u8; 32]) -> [u8; 32] {
+    PublicKey::from(&StaticSecret::from(private)).to_bytes()
+}
