@@ -111,6 +111,8 @@ pub enum Said {
         /// The port of UDP where the writer's tunnels listen.
         port: u16,
     },
+    /// "Nothing of that one comes to me any more: does it to you?"
+    Missing(NodeId),
     /// "Who are your neighbours?"
     Survey,
     /// The answer; at most [`MAX_NEIGHBOURS`].

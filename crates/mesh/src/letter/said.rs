@@ -39,6 +39,7 @@ const BESIDE: u8 = 16;
 const SILENT: u8 = 17;
 const SURVEY: u8 = 18;
 const NEIGHBOURS: u8 = 19;
+const MISSING: u8 = 20;
 
 const PARAMETERS: u8 = 0;
 const REVOCATIONS: u8 = 1;
@@ -104,6 +105,10 @@ pub fn put(out: &mut Vec<u8>, said: &Said) {
             put_u16(out, *port);
         }
         Said::Silent { strand } => out.extend([SILENT, *strand]),
+        Said::Missing(node) => {
+            out.push(MISSING);
+            put_node(out, *node);
+        }
         Said::Survey => out.push(SURVEY),
         Said::Neighbours(neighbours) => {
             out.push(NEIGHBOURS);
@@ -264,6 +269,7 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Said, Malformed> {
         SILENT => Said::Silent {
             strand: strand(reader)?,
         },
+        MISSING => Said::Missing(node(reader)?),
         SURVEY => Said::Survey,
         NEIGHBOURS => {
             let all = many(reader, "the neighbours", MAX_NEIGHBOURS, neighbour)?;

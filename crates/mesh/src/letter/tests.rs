@@ -145,6 +145,7 @@ fn any_said() -> impl Strategy<Value = Said> {
         any_holdings().prop_map(Said::Holdings),
         (any::<[u8; 32]>(), 1_u16..).prop_map(|(key, port)| Said::Beside { key, port }),
         (0..MAX_STRANDS).prop_map(|strand| Said::Silent { strand }),
+        any_node().prop_map(Said::Missing),
         Just(Said::Survey),
         vec(any_neighbour(), 0..=MAX_NEIGHBOURS).prop_map(Said::Neighbours),
         (any_digest(), any::<u32>(), 1..=MAX_PIECE).prop_map(|(digest, offset, len)| {

@@ -8,7 +8,7 @@ use super::{Action, Node, Strand, Turn, contacts::is_link_local};
 use crate::{
     certificate::NodeId,
     letter::{Letter, MAX_DESTINATIONS, Said},
-    topology::{self, Message},
+    topology::{self, MAX_TUNNELS, Message},
 };
 
 /// Answers that are waited for.
@@ -20,6 +20,9 @@ const AGAIN: Duration = Duration::from_millis(250);
 const REPEATS: u32 = 4;
 /// Whoever wants a tunnel that has stood for so long has lost it.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// Nobody is missed anew before that.
+const ONCE: Duration = Duration::from_secs(1);
 
 /// A ping that waits for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,8 @@ struct Wish {
 pub struct Mailbox {
     asked: BTreeMap<u64, Asked>,
     wishes: BTreeMap<u32, Wish>,
+    /// Who was missed lately, by us and by others.
+    missed: [BTreeMap<NodeId, Time>; 2],
 }
 
 impl Mailbox {
@@ -60,12 +65,34 @@ impl Mailbox {
         }
     }
 
+    /// Whether we have told others of it.
+    fn is_news(&mut self, missing: NodeId, now: Time) -> bool {
+        let [told, _] = &mut self.missed;
+        note(told, missing, now)
+    }
+
+    /// Whether it is looked for, as others have told us.
+    fn is_worth(&mut self, missing: NodeId, now: Time) -> bool {
+        let [_, heard] = &mut self.missed;
+        note(heard, missing, now)
+    }
+
     /// Grants and refusals end wishes.
     fn answered(&mut self, message: &Message) {
         if let Message::Grant { nonce, .. } | Message::Refuse { nonce, .. } = message {
             self.wishes.remove(nonce);
         }
     }
+}
+
+/// Whether it was not noted within the last [`ONCE`]; as many are remembered as there may be tunnels.
+fn note(all: &mut BTreeMap<NodeId, Time>, node: NodeId, now: Time) -> bool {
+    all.retain(|_, at| now < *at + ONCE);
+    let is_new = !all.contains_key(&node) && all.len() < MAX_TUNNELS;
+    if is_new {
+        all.insert(node, now);
+    }
+    is_new
 }
 
 impl Node {
@@ -130,6 +157,28 @@ impl Node {
     pub(super) fn tell_silent(&mut self, strand: Strand, turn: &mut Turn) {
         let Strand { node, number } = strand;
         self.say(node, None, Said::Silent { strand: number }, turn);
+    }
+
+    /// Whoever has a tunnel with it finds out as soon as we did, before it needs it.
+    pub(super) fn tell_missing(&mut self, missing: NodeId, turn: &mut Turn) {
+        if !self.mailbox.is_news(missing, turn.now) {
+            return;
+        }
+        for node in self.openings.standing() {
+            if node != missing {
+                self.say(node, None, Said::Missing(missing), turn);
+            }
+        }
+    }
+
+    /// Another does not hear it any more: do we?
+    fn look_for_missing(&mut self, missing: NodeId, turn: &mut Turn) {
+        let strands = self.openings.strands_up(missing);
+        if strands.is_empty() || !self.mailbox.is_worth(missing, turn.now) {
+            return;
+        }
+        let suspects = strands.into_iter().map(Action::Suspect);
+        turn.actions.extend(suspects);
     }
 
     pub(super) fn send_choice(&mut self, to: NodeId, message: Message, turn: &mut Turn) {
@@ -227,6 +276,7 @@ impl Node {
                 let strand = Strand { node, number };
                 turn.actions.push(Action::Suspect(strand));
             }
+            Said::Missing(missing) => self.look_for_missing(missing, turn),
             Said::Survey => {
                 let said = Said::Neighbours(self.neighbours());
                 let _ = self.write((Some(node), from), Some(number), said, turn);

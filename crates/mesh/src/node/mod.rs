@@ -120,6 +120,8 @@ pub enum Event {
     RoundTrip(NodeId, Duration),
     /// Nothing comes through a strand any more, as Babel found: the other end may not know yet.
     Silent(Strand),
+    /// Nothing comes from a node by any strand any more: others who have tunnels with it may not know yet.
+    Missing(NodeId),
     /// So many routes leave by a tunnel.
     Routes(NodeId, usize),
     /// So many octets went to a destination since this was said last.
@@ -303,6 +305,7 @@ impl Node {
             Event::RoundTrip(node, round_trip) => {
                 self.choose(topology::Event::Measured { node, round_trip }, &mut turn);
             }
+            Event::Missing(node) => self.tell_missing(node, &mut turn),
             Event::Silent(strand) => self.tell_silent(strand, &mut turn),
             Event::Routes(node, count) => {
                 self.choose(topology::Event::Routes { node, count }, &mut turn);

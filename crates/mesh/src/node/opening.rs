@@ -149,6 +149,12 @@ impl Openings {
         self.of(node).filter_map(|(_, opening)| opening.up).min()
     }
 
+    /// Of the tunnel with that node, those that carry.
+    pub fn strands_up(&self, node: NodeId) -> Vec<Strand> {
+        let up = self.of(node).filter(|(_, opening)| opening.up.is_some());
+        up.map(|(strand, _)| strand).collect()
+    }
+
     /// With whom there are tunnels that carry.
     pub fn standing(&self) -> Vec<NodeId> {
         let standing = self.all.iter().filter(|(_, opening)| opening.up.is_some());

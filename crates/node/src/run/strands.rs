@@ -89,9 +89,25 @@ impl Runner {
 
     pub(super) async fn tell_silent(&mut self) -> Result<()> {
         let silent = self.sharing.silent.take();
-        for strand in silent.into_iter().flat_map(|(_, silent)| silent) {
+        let silent: BTreeSet<Strand> = silent.into_iter().flat_map(|(_, silent)| silent).collect();
+        for strand in &silent {
             info!(node = %strand.node, strand = strand.number, "nothing comes through a tunnel");
-            self.tell(Event::Silent(strand)).await?;
+            self.tell(Event::Silent(*strand)).await?;
+        }
+        let nodes: BTreeSet<NodeId> = silent.iter().map(|strand| strand.node).collect();
+        for node in nodes {
+            let others = self.sharing.carrying.iter();
+            let others: Vec<Strand> = others.filter(|other| other.node == node).copied().collect();
+            if others.is_empty() {
+                self.tell(Event::Missing(node)).await?;
+            }
+            // What was lost for one may be lost for all.
+            for other in others {
+                let link = self.tunnels.get(&other).and_then(|tunnel| tunnel.link);
+                if let Some(link) = link {
+                    self.order(Order::Suspect(link)).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -202,3 +202,27 @@ fn who_has_several_uplinks_leaves_the_kernel_out() {
 fn public(private: [u8; 32]) -> [u8; 32] {
     PublicKey::from(&StaticSecret::from(private)).to_bytes()
 }
+
+#[test]
+fn who_is_missed_by_one_is_looked_for_by_all_who_have_a_tunnel_with_it() {
+    let mut world = World::new(0);
+    for number in 1..=5 {
+        world.start(number, Site::Open, &[]);
+    }
+    world.wait_for_all(Duration::from_secs(20));
+    world.run(Duration::from_secs(60));
+    let beside = |number: u8| -> BTreeSet<u8> {
+        let up = world.up.iter().filter(|(one, _)| *one == number);
+        up.map(|(_, other)| *other).collect()
+    };
+    let (ours, theirs) = (beside(1), beside(5));
+    assert!(ours.contains(&5));
+    let look: BTreeSet<u8> = ours.intersection(&theirs).copied().collect();
+    assert!(!look.is_empty());
+    for _ in 0..3 {
+        world.tell(1, Event::Missing(id(5)));
+    }
+    world.run(Duration::from_secs(1));
+    let expected = look.into_iter().map(|number| (number, (5, 0)));
+    assert_eq!(world.suspected, expected.collect());
+}
