@@ -21,6 +21,7 @@ use hextet_tunnels::{
     Key, Listen, Mtu, Spec,
     control::{Answer, Controller, Request, Status},
 };
+use tempfile::TempDir;
 
 /// Emulated on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -107,6 +108,7 @@ struct World {
     host: Node,
     guest: Guest,
     socket: PathBuf,
+    _directory: TempDir,
 }
 
 impl World {
@@ -118,7 +120,8 @@ impl World {
             .guard();
         let guest = boot(&lab);
         let host = lab.node("host").unwrap();
-        let socket = std::env::temp_dir().join(format!("hxt-{name}"));
+        let directory = TempDir::new().unwrap();
+        let socket = directory.path().join("tunnels");
         let mut serve = Command::new(PROGRAM);
         serve.arg("serve").arg(&socket);
         let process = lab.spawn(&host, "tunnels", &mut serve).unwrap();
@@ -130,6 +133,7 @@ impl World {
             host,
             guest,
             socket,
+            _directory: directory,
         }
     }
 
@@ -224,12 +228,6 @@ impl World {
         assert_eq!(size, OCTETS.to_string());
         self.run(&format!("nc {at} {port} </came >/dev/null"));
         assert!(peer.join().unwrap() == octets(), "{at}");
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
