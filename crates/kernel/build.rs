@@ -1,4 +1,4 @@
-//! Builds the eBPF programs with clang: the port's, the patch's, and the packet socket's.
+//! Builds the eBPF programs with clang: the port's, the patch's, the uplink's, and the packet socket's.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -6,12 +6,14 @@ fn main() {
     compile("port", "port", &[]);
     compile("port", "port-helper", &["-DREAD_BY_HELPER"]);
     compile("patch", "patch", &[]);
+    compile("uplink", "uplink", &[]);
     compile("requests", "requests", &[]);
 }
 
 fn compile(source: &str, name: &str, flags: &[&str]) {
     let source = &format!("bpf/{source}.c");
     println!("cargo::rerun-if-changed={source}");
+    println!("cargo::rerun-if-changed=bpf/discovery.h");
     println!("cargo::rerun-if-changed=bpf/flows.h");
     println!("cargo::rerun-if-changed=bpf/fragments.h");
     println!("cargo::rerun-if-changed=bpf/metadata.h");

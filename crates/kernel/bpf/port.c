@@ -42,6 +42,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "discovery.h"
 #include "metadata.h"
 
 // hextet_model::state::marks; a test compares.
@@ -71,9 +72,6 @@
 // crates/kernel/src/edge.rs knows that it is so long.
 #define STRETCH_LEN 96
 
-#define ARP_HARDWARE_ETHER 1
-#define ARP_REQUEST 1
-#define ARP_REPLY 2
 #define ICMP_UNREACHABLE 3
 #define ICMP_QUENCH 4
 #define ICMP_REDIRECT 5
@@ -88,12 +86,8 @@
 #define ICMPV6_MLD_QUERY 130
 #define ICMPV6_MLD_DONE 132
 #define ICMPV6_RS 133
-#define ICMPV6_NS 135
-#define ICMPV6_NA 136
 #define ICMPV6_REDIRECT 137
 #define ICMPV6_MLD2_REPORT 143
-#define NA_FLAGS 0xe0000000 // router, solicited, override (RFC 4861 §4.4)
-#define OPT_TARGET_LLADDR 2
 #define EXTENSION_HEADERS 6
 #define IPV4_MORE 0x2000
 #define IPV4_OFFSET 0x1fff
@@ -123,10 +117,6 @@
 #define JUDGED 8
 #define PORTS 16384
 #define SOURCES 262144
-
-struct map {
-	__u32 type, key_size, value_size, max_entries, map_flags, id, pinning;
-};
 
 // Of (mac, addr): what a port may send from; of addr alone: who asks for it is told another Ethernet address than the
 // gateway's, the value; of mac alone: what is sent there gets the value as mark. A receiver of VRRP is by the sender's
@@ -166,45 +156,6 @@ struct map SEC("maps") errors = {
 	.value_size = sizeof(__u64),
 	.max_entries = PORTS,
 };
-
-struct arp_ipv4 {
-	__be16 hardware, protocol;
-	__u8 hardware_len, protocol_len;
-	__be16 operation;
-	__u8 sender_mac[6];
-	__u8 sender_ip[4];
-	__u8 target_mac[6];
-	__u8 target_ip[4];
-} __attribute__((packed));
-
-struct nd {
-	__u8 type, code;
-	__be16 checksum;
-	__be32 flags;
-	__be32 target[4];
-};
-
-struct target_lladdr {
-	__u8 type, length;
-	__u8 mac[6];
-};
-
-struct advertisement {
-	struct ethhdr eth;
-	struct ipv6hdr ip;
-	struct nd nd;
-	struct target_lladdr lladdr;
-} __attribute__((packed));
-
-// The link that a packet is on. The compiler would keep the field's own address, which the verifier refuses.
-#define LINK(skb)                                                                      \
-	({                                                                             \
-		__u32 _link;                                                           \
-		asm volatile("%0 = *(u32 *)(%1 + %2)"                                  \
-			     : "=r"(_link)                                             \
-			     : "r"(skb), "i"(offsetof(struct __sk_buff, ifindex)));    \
-		_link;                                                                 \
-	})
 
 // A constant that the loader has put into the instructions.
 #define LOADED(placeholder)                                      \
@@ -252,25 +203,6 @@ static __always_inline void look(struct __sk_buff *skb, struct left *left)
 	left->summed = FROM(stretch, __u8, IP_SUMMED);
 }
 
-// Octets of a packet: nearly always they are where they can be read without a call.
-#define READ(skb, at, to)                                                        \
-	({                                                                       \
-		void *_from = (void *)(long)(skb)->data + (at);                  \
-		int _failed = 0;                                                 \
-		if (_from + sizeof(to) <= (void *)(long)(skb)->data_end)         \
-			__builtin_memcpy(&(to), _from, sizeof(to));              \
-		else                                                             \
-			_failed = bpf_skb_load_bytes(skb, at, &(to), sizeof(to)); \
-		_failed;                                                         \
-	})
-
-static __always_inline void put_mac(__u8 *to, __u64 mac)
-{
-#pragma unroll
-	for (int i = 0; i < 6; i++)
-		to[i] = mac >> (8 * i);
-}
-
 static __always_inline void mapped(struct source *source, __be32 addr)
 {
 	source->addr[0] = 0;
@@ -288,26 +220,6 @@ static __always_inline __u64 mac_of(struct source *asked)
 	return mac ? *mac : LOADED(GATEWAY_MAC_PLACEHOLDER);
 }
 
-static __always_inline int same(const __u8 *a, const __u8 *b, int len)
-{
-	__u8 difference = 0;
-
-#pragma unroll
-	for (int i = 0; i < len; i++)
-		difference |= a[i] ^ b[i];
-	return !difference;
-}
-
-static __always_inline int zero(const __u8 *a, int len)
-{
-	__u8 any = 0;
-
-#pragma unroll
-	for (int i = 0; i < len; i++)
-		any |= a[i];
-	return !any;
-}
-
 // Out by the link it came from, past our own egress program.
 static __always_inline int send_back(struct __sk_buff *skb)
 {
@@ -322,41 +234,20 @@ __noinline int answer_arp(struct __sk_buff *skb)
 	struct ethhdr *eth;
 	struct arp_ipv4 *arp;
 	struct source asked = { .link = skb->ifindex, .kind = ANSWER };
-	__u8 wanted[4];
 	__be32 addr;
-	__u64 mac;
 
 	if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(*arp)))
 		return TC_ACT_SHOT;
 	eth = (void *)(long)skb->data;
 	arp = (void *)(eth + 1);
-	if ((void *)(arp + 1) > (void *)(long)skb->data_end)
-		return TC_ACT_SHOT;
-	if (arp->hardware != bpf_htons(ARP_HARDWARE_ETHER) || arp->protocol != bpf_htons(ETH_P_IP) ||
-	    arp->hardware_len != 6 || arp->protocol_len != 4 ||
-	    arp->operation != bpf_htons(ARP_REQUEST))
+	if ((void *)(arp + 1) > (void *)(long)skb->data_end || !is_arp_request(arp))
 		return TC_ACT_SHOT;
 	if (zero(arp->sender_ip, 4) || same(arp->sender_ip, arp->target_ip, 4))
 		return TC_ACT_SHOT;
-	__builtin_memcpy(wanted, arp->target_ip, 4);
-	__builtin_memcpy(&addr, wanted, 4);
+	__builtin_memcpy(&addr, arp->target_ip, 4);
 	mapped(&asked, addr);
-	mac = mac_of(&asked);
-	__builtin_memcpy(arp->target_ip, arp->sender_ip, 4);
-	__builtin_memcpy(arp->target_mac, arp->sender_mac, 6);
-	__builtin_memcpy(arp->sender_ip, wanted, 4);
-	put_mac(arp->sender_mac, mac);
-	arp->operation = bpf_htons(ARP_REPLY);
-	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
-	put_mac(eth->h_source, mac);
+	write_arp_reply(eth, arp, mac_of(&asked));
 	return send_back(skb);
-}
-
-static __always_inline __sum16 fold(__s64 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
 }
 
 // RFC 4861 §7.2.4. A solicitation from :: is duplicate address detection (RFC 4862 §5.4), and one for
@@ -365,13 +256,8 @@ __noinline int answer_solicitation(struct __sk_buff *skb)
 {
 	struct advertisement *na;
 	struct source asked = { .link = skb->ifindex, .kind = ANSWER };
-	__be32 target[4], source[4];
-	__u64 mac;
-	__u8 guest[6];
-	struct {
-		__be32 length, next_header;
-	} pseudo = { bpf_htonl(sizeof(struct nd) + sizeof(struct target_lladdr)),
-		     bpf_htonl(IPPROTO_ICMPV6) };
+	struct asker to;
+	__be32 target[4];
 
 	if (bpf_skb_pull_data(skb, offsetof(struct advertisement, lladdr)))
 		return TC_ACT_SHOT;
@@ -383,33 +269,11 @@ __noinline int answer_solicitation(struct __sk_buff *skb)
 	    same((__u8 *)&na->ip.saddr, (__u8 *)na->nd.target, 16))
 		return TC_ACT_SHOT;
 	__builtin_memcpy(target, na->nd.target, 16);
-	__builtin_memcpy(source, &na->ip.saddr, 16);
-	__builtin_memcpy(guest, na->eth.h_source, 6);
+	__builtin_memcpy(to.addr, &na->ip.saddr, 16);
+	__builtin_memcpy(to.mac, na->eth.h_source, 6);
 	__builtin_memcpy(asked.addr, target, 16);
-	mac = mac_of(&asked);
-	if (bpf_skb_change_tail(skb, sizeof(*na), 0))
+	if (write_advertisement(skb, &to, target, mac_of(&asked), NA_ROUTER | NA_SOLICITED | NA_OVERRIDE))
 		return TC_ACT_SHOT;
-	na = (void *)(long)skb->data;
-	if ((void *)(na + 1) > (void *)(long)skb->data_end)
-		return TC_ACT_SHOT;
-	__builtin_memcpy(na->eth.h_dest, guest, 6);
-	put_mac(na->eth.h_source, mac);
-	na->ip.payload_len = bpf_htons(sizeof(na->nd) + sizeof(na->lladdr));
-	__builtin_memcpy(&na->ip.daddr, source, 16);
-	__builtin_memcpy(&na->ip.saddr, target, 16);
-	na->nd.type = ICMPV6_NA;
-	na->nd.checksum = 0;
-	na->nd.flags = bpf_htonl(NA_FLAGS);
-	na->lladdr.type = OPT_TARGET_LLADDR;
-	na->lladdr.length = 1;
-	put_mac(na->lladdr.mac, mac);
-
-	__s64 sum = bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
-	sum = bpf_csum_diff(0, 0, source, 16, sum);
-	sum = bpf_csum_diff(0, 0, target, 16, sum);
-	sum = bpf_csum_diff(0, 0, (void *)na + offsetof(struct advertisement, nd),
-			    sizeof(na->nd) + sizeof(na->lladdr), sum);
-	na->nd.checksum = fold(sum);
 	return send_back(skb);
 }
 

@@ -30,6 +30,7 @@ pub mod tcp;
 mod tcx;
 pub mod tun;
 pub mod udp;
+mod uplink;
 pub mod ways;
 pub mod wireguard;
 pub mod workload;

@@ -38,9 +38,12 @@ const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
 const RTM_GETQDISC: u16 = 38;
 const RTM_NEWTFILTER: u16 = 44;
+const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
 const HEADER: usize = 20;
 const TC_H_CLSACT: u32 = 0xffff_fff1;
+const CLSACT_INGRESS: u32 = 0xffff_fff2;
+const CLSACT_EGRESS: u32 = 0xffff_fff3;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 /// `TCM_IFINDEX_MAGIC_BLOCK`: the parent field names a block.
 const BLOCK: u32 = u32::MAX;
@@ -58,6 +61,8 @@ const ETH_P_ALL: u16 = 3;
 /// Our filters' preference and handle, "hx".
 const PREFERENCE: u32 = 10;
 const FILTER: u32 = 0x6878;
+/// A filter's preference, and of which protocol's packets: all.
+const PLACE: u32 = (PREFERENCE << 16) | ETH_P_ALL.to_be() as u32;
 
 /// The numbers of blocks, "hx" and 1 to 3.
 const INGRESS_BLOCK: u32 = 0x6878_0001;
@@ -356,9 +361,42 @@ pub fn hang_patch(socket: &mut Socket, fd: BorrowedFd<'_>, name: &str) -> Result
     }
 }
 
+/// The filters on what comes in by a link, of a `clsact` without blocks.
+pub fn uplink_filters(socket: &mut Socket, index: u32) -> Result<Vec<Filter>, Error> {
+    filters_at(socket, index, CLSACT_INGRESS)
+}
+
+/// Whether a link's `clsact` holds no filter.
+pub fn is_empty_clsact(socket: &mut Socket, index: u32) -> Result<bool, Error> {
+    Ok(filters_at(socket, index, CLSACT_INGRESS)?.is_empty()
+        && filters_at(socket, index, CLSACT_EGRESS)?.is_empty())
+}
+
+/// Gives a link a `clsact`, and hangs a program on what comes in by it, in place of what stands there under our handle. Of
+/// the two requests the first is refused where there is one.
+pub fn hang_uplink(batch: &mut Batch, index: u32, fd: BorrowedFd<'_>, name: &str) {
+    let clsact = header(index, CLSACT_HANDLE, TC_H_CLSACT, 0);
+    batch
+        .message(RTM_NEWQDISC, flags::CREATE | flags::EXCL, &clsact)
+        .text(TCA_KIND, "clsact");
+    hang_at(batch, (index, CLSACT_INGRESS), fd, name);
+}
+
+/// Takes that off again.
+pub fn part_uplink(batch: &mut Batch, index: u32) {
+    let filter = header(index, FILTER, CLSACT_INGRESS, PLACE);
+    batch
+        .message(RTM_DELTFILTER, 0, &filter)
+        .text(TCA_KIND, "bpf");
+}
+
 fn filters_of(socket: &mut Socket, block: u32) -> Result<Vec<Filter>, Error> {
+    filters_at(socket, BLOCK, block)
+}
+
+fn filters_at(socket: &mut Socket, index: u32, parent: u32) -> Result<Vec<Filter>, Error> {
     let mut request = Batch::default();
-    request.message(RTM_GETTFILTER, 0, &header(BLOCK, 0, block, 0));
+    request.message(RTM_GETTFILTER, 0, &header(index, 0, parent, 0));
     match socket.dump(&mut request, read_filter) {
         Err(e) if no_block(&e) => Ok(Vec::new()),
         filters => filters,
@@ -366,13 +404,13 @@ fn filters_of(socket: &mut Socket, block: u32) -> Result<Vec<Filter>, Error> {
 }
 
 fn hang_in(batch: &mut Batch, block: u32, fd: BorrowedFd<'_>, name: &str) {
-    let info = (PREFERENCE << 16) | u32::from(ETH_P_ALL.to_be());
+    hang_at(batch, (BLOCK, block), fd, name);
+}
+
+fn hang_at(batch: &mut Batch, (index, parent): (u32, u32), fd: BorrowedFd<'_>, name: &str) {
+    let filter = header(index, FILTER, parent, PLACE);
     batch
-        .message(
-            RTM_NEWTFILTER,
-            flags::CREATE,
-            &header(BLOCK, FILTER, block, info),
-        )
+        .message(RTM_NEWTFILTER, flags::CREATE, &filter)
         .text(TCA_KIND, "bpf")
         .nest(TCA_OPTIONS, |m| {
             m.ne32(TCA_BPF_FD, fd.as_raw_fd().unsigned_abs())

@@ -13,10 +13,11 @@ use crate::{
     bpf::{self, DIRECTIONS, Direction, Program},
     patch::PROGRAM as PATCH,
     tc::{EGRESS, INGRESS, name_of},
+    uplink::PROGRAM as UPLINK,
 };
 
 /// By these names programs of ours are known.
-const NAMES: [&str; 3] = [INGRESS, EGRESS, PATCH];
+const NAMES: [&str; 4] = [INGRESS, EGRESS, PATCH, UPLINK];
 
 /// The numbers of all programs on links that have any, ours or not, by direction.
 pub type Found = HashMap<u32, [Vec<u32>; 2]>;

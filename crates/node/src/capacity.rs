@@ -1,6 +1,7 @@
 //! How much each of several links to one neighbour carries, from what was sent while it was full; and the shares of flows that follow.
 //!
-//! What always holds: a link that was never seen full counts for as much as the best, so that it gets flows and is found out.
+//! What always holds: a link that was never seen full counts for as much as the best, so that it gets flows and is found out; and
+//! one that counts for less, and is not full while another is, counts for more and more.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,6 +13,8 @@ const WINDOW: Duration = Duration::from_secs(2);
 const QUEUE: Duration = Duration::from_millis(5);
 /// Whatever makes round trips long where less than that is sent, in octets per second: it is not what is sent.
 const LEAST: f64 = 64_000.0;
+/// So often a link that is not full may come to count for twice as much.
+const RAISE: Duration = Duration::from_secs(4);
 /// For so long, to twice as long, it counts what was seen.
 const HALF: Duration = Duration::from_secs(1_800);
 /// The best link's weight.
@@ -20,7 +23,10 @@ const FULL: f64 = 16.0;
 /// Of one link.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
-    sent: VecDeque<(Time, u64)>,
+    /// How much by when, and whether packets took long then.
+    sent: VecDeque<(Time, u64, bool)>,
+    is_full: bool,
+    raised: Option<Time>,
     /// The most octets per second since that time, and in the half before.
     most: Option<(f64, Time)>,
     most_before: Option<f64>,
@@ -29,29 +35,51 @@ pub struct Meter {
 impl Meter {
     /// So many octets were sent through it in all, and a round trip takes so long, at least and at present.
     pub fn look(&mut self, octets: u64, (least, present): (Duration, Duration), now: Time) {
-        if self.sent.back().is_some_and(|(_, before)| octets < *before) {
+        if self
+            .sent
+            .back()
+            .is_some_and(|(_, before, _)| octets < *before)
+        {
             self.sent.clear();
         }
-        self.sent.push_back((now, octets));
-        while self.sent.get(1).is_some_and(|(at, _)| *at + WINDOW <= now) {
+        let takes_long = present > least + least / 2 + QUEUE;
+        self.sent.push_back((now, octets, takes_long));
+        while self.sent.get(1).is_some_and(|(at, ..)| *at + WINDOW <= now) {
             self.sent.pop_front();
         }
-        let Some((begin, before)) = self.sent.front().copied() else {
+        self.is_full = false;
+        let Some((begin, before, _)) = self.sent.front().copied() else {
             return;
         };
         let span = now.saturating_since(begin);
-        let is_full = present > least + least / 2 + QUEUE;
-        if span < WINDOW || !is_full {
+        if span < WINDOW || !self.sent.iter().all(|(.., long)| *long) {
             return;
         }
         let rate = octets.saturating_sub(before) as f64 / span.as_secs_f64();
         if rate < LEAST {
             return;
         }
+        self.is_full = true;
         self.forget(now);
         let since = self.most.map_or(now, |(_, since)| since);
         let most = self.most.map_or(rate, |(most, _)| most.max(rate));
         self.most = Some((most, since));
+    }
+
+    /// Whether it has carried all that it can, for some time up to now.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Another link is full, and this one is not: it carries more than was seen.
+    pub fn raise(&mut self, now: Time) {
+        let recently = |at: Time| now.saturating_since(at) < RAISE;
+        if self.is_full || self.raised.is_some_and(recently) {
+            return;
+        }
+        self.raised = Some(now);
+        self.most = self.most.map(|(most, since)| (2.0 * most, since));
+        self.most_before = None;
     }
 
     fn forget(&mut self, now: Time) {
@@ -127,6 +155,38 @@ mod tests {
         }
         assert_eq!(both(&one, &other, 6_010), [8, 16]);
         assert_eq!(both(&one, &other, 16_000), [16, 16], "long ago");
+    }
+
+    #[test]
+    fn one_that_counts_for_too_little_comes_to_count_for_more() {
+        let (mut one, mut other) = (Meter::default(), Meter::default());
+        run(&mut one, 4_000_000, SLOW, 0);
+        // Packets were slow for another reason than that they were many.
+        run(&mut other, 100_000, SLOW, 0);
+        assert_eq!(both(&one, &other, 10), [16, 1]);
+        assert!(one.is_full() && other.is_full());
+        run(&mut other, 200_000, QUICK, 10);
+        assert!(!other.is_full());
+        let mut weight = 1;
+        for second in 20..60 {
+            other.raise(Time::from_secs(second));
+            let now = both(&one, &other, second)[1];
+            assert!(now >= weight);
+            weight = now;
+        }
+        assert_eq!(weight, 16);
+        // Those that are full know best.
+        one.raise(Time::from_secs(60));
+        assert_eq!(both(&one, &other, 60), [16, 16]);
+    }
+
+    #[test]
+    fn one_slow_packet_makes_no_full_link() {
+        let mut one = Meter::default();
+        run(&mut one, 100_000, QUICK, 0);
+        one.look(1_100_000, (QUICK, SLOW), Time::from_secs(11));
+        assert_eq!(one.capacity(Time::from_secs(11)), None);
+        assert!(!one.is_full());
     }
 
     #[test]

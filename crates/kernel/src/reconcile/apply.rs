@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hextet_model::state::{
-    Address, EdgeProgram, Fdb, Hop, Key, Link, Neighbour, Netns, Object, Patch, Receiver, Route,
-    RouteKind, Source, Speaker,
+    Address, Answer, EdgeProgram, Fdb, Hop, Key, Link, Neighbour, Netns, Object, Patch, Proxy,
+    Receiver, Route, RouteKind, Source, Speaker, UplinkProgram,
 };
 use hextet_types::IfName;
 
@@ -50,6 +50,7 @@ impl Kernel {
         self.remove_stale_sources();
         self.remove_stale_patches();
         self.remove_stale_audiences();
+        self.remove_stale_answers();
         let leaving: BTreeSet<Netns> = ops.iter().filter_map(leaves).collect();
         let mut blocked: BTreeMap<Netns, String> = BTreeMap::new();
         let mut links = BTreeMap::new();
@@ -169,6 +170,8 @@ impl Kernel {
                     Phase::Source | Phase::SourceEnds => {
                         self.apply_sources(netns, run, &links.known)
                     }
+                    Phase::Uplink | Phase::UplinkEnds => self.apply_uplinks(run, &links.known),
+                    Phase::Answer | Phase::AnswerEnds => self.apply_answers(run, &links.known),
                     _ => apply_requests(namespace, run, &links.known),
                 }
             }
@@ -261,6 +264,9 @@ fn links_of(op: &Op) -> Vec<&IfName> {
             | Object::Speaker(Speaker { link, .. })
             | Object::Address(Address { link, .. })
             | Object::Neighbour(Neighbour { link, .. })
+            | Object::UplinkProgram(UplinkProgram { link })
+            | Object::Answer(Answer { link, .. })
+            | Object::Proxy(Proxy { link, .. })
             | Object::Fdb(Fdb { link, .. }) => vec![link],
             Object::Receiver(Receiver { link, to, .. }) => vec![link, to],
             Object::Patch(Patch { tap, outer, .. }) => vec![tap, outer],

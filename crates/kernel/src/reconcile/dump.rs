@@ -14,6 +14,7 @@ use super::{
     namespaces::named_like_ours,
     programs::{Hung, OnLinks},
     sources::owners,
+    uplinks::dump_proxies,
 };
 use crate::{
     error::Error,
@@ -109,6 +110,9 @@ impl Kernel {
         };
         dump_addresses(namespace, netns, links, scope, found)?;
         dump_neighbours(namespace, netns, links, found)?;
+        if *netns == Netns::Main {
+            dump_proxies(namespace, links, found)?;
+        }
         dump_fdb(namespace, netns, links, found)?;
         dump_routes(namespace, netns, links, scope, found)?;
         dump_rules(namespace, netns, scope, found)?;
@@ -135,10 +139,11 @@ impl Kernel {
         let owners = owners(places);
         self.dump_sources(surveys.keys().cloned(), &owners, found)?;
         self.dump_audiences(surveys.keys(), found)?;
-        match surveys.get(&Netns::Main) {
-            Some(main) => self.dump_patches(&main.links, &main.programs, found),
-            None => Ok(()),
-        }
+        let Some(main) = surveys.get(&Netns::Main) else {
+            return Ok(());
+        };
+        self.dump_patches(&main.links, &main.programs, found)?;
+        self.dump_uplinks(&main.links, &main.programs, scope, found)
     }
 
     pub(super) fn dump_sysctls(

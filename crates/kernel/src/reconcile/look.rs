@@ -15,7 +15,7 @@ use hextet_model::state::{Key, Netns, Object, SetName};
 use hextet_types::{Family, IfName};
 
 use super::{Kernel, Scope, Standing, sources::Places};
-use crate::{error::Error, route::entry, sources::Entry};
+use crate::{error::Error, route::entry, sources::Entry, uplink};
 
 type Standings = BTreeMap<Key, Standing>;
 
@@ -30,6 +30,7 @@ pub struct Seen {
     places: BTreeMap<Netns, Places>,
     stale_sources: Vec<Entry>,
     stale_patches: Vec<u32>,
+    stale_answers: Vec<uplink::Place>,
     next_index: u32,
     moving: BTreeMap<Netns, BTreeSet<IfName>>,
     moving_patches: BTreeSet<IfName>,
@@ -70,6 +71,7 @@ impl Onlooker {
             places: std::mem::take(&mut self.0.places),
             stale_sources: std::mem::take(&mut self.0.stale_sources),
             stale_patches: std::mem::take(&mut self.0.stale_patches),
+            stale_answers: std::mem::take(&mut self.0.stale_answers),
             next_index: self.0.next_index,
             moving: std::mem::take(&mut self.0.moving),
             moving_patches: std::mem::take(&mut self.0.moving_patches),
@@ -108,6 +110,8 @@ impl Kernel {
             | Key::Receiver(..)
             | Key::Speaker(..)
             | Key::Audience(..)
+            | Key::Answer(..)
+            | Key::Proxy(..)
             | Key::Fdb(..) => false,
             Key::Route(key) => {
                 key.prefix.family() == Family::V6
@@ -132,6 +136,7 @@ impl Kernel {
         self.drop_stale_namespaces();
         self.learn_sources(seen.places, seen.stale_sources);
         self.learn_stale_patches(seen.stale_patches);
+        self.learn_stale_answers(seen.stale_answers);
         self.next_index = self.next_index.max(seen.next_index);
         for (netns, links) in seen.moving {
             self.moving.entry(netns).or_default().extend(links);

@@ -19,6 +19,7 @@ mod programs;
 mod requests;
 mod sources;
 mod table;
+mod uplinks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,8 +37,16 @@ pub use look::{Expected, Look, Onlooker, Seen};
 pub use op::{Op, Standing};
 
 use crate::{
-    bpf, error::Error, netlink::TableHearing, netns, patch::Patches, route::made::FIRST_INDEX,
-    sources::Entry, sysctl::Record, tc::Programs,
+    bpf,
+    error::Error,
+    netlink::TableHearing,
+    netns,
+    patch::Patches,
+    route::made::FIRST_INDEX,
+    sources::Entry,
+    sysctl::Record,
+    tc::Programs,
+    uplink::{self, Uplinks},
 };
 
 /// What a kernel needs to know beforehand.
@@ -128,6 +137,9 @@ pub struct Kernel {
     stale_audiences: Vec<audiences::Place>,
     /// Patched links that were gone when we last looked, by index.
     stale_patches: Vec<u32>,
+    uplinks: Option<Uplinks>,
+    /// Answers on links that were gone when we last looked.
+    stale_answers: Vec<uplink::Place>,
     /// Links whose programs have not got where they shall be.
     moving: BTreeMap<Netns, BTreeSet<IfName>>,
     /// Likewise patches, by the workload's link.
@@ -173,6 +185,8 @@ impl Kernel {
             stale_sources: Vec::new(),
             stale_audiences: Vec::new(),
             stale_patches: Vec::new(),
+            uplinks: None,
+            stale_answers: Vec::new(),
             moving: BTreeMap::new(),
             moving_patches: BTreeSet::new(),
             record,

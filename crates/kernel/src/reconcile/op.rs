@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use hextet_model::state::{
-    HopEntry, HopKey, Key, Listener, Netns, NextHop, Object, RouteKind, Rule, RuleAction,
+    HopEntry, HopKey, Key, Listener, Netns, NextHop, Object, Route, RouteKind, Rule, RuleAction,
     SpeakerFact,
 };
 
@@ -83,6 +83,9 @@ impl Op {
         use Phase as P;
         match self {
             Op::Delete(key) => match key {
+                Key::Answer(..) => P::AnswerEnds,
+                Key::Proxy(..) => P::ProxyEnds,
+                Key::UplinkProgram(_) => P::UplinkEnds,
                 Key::Patch(_) => P::PatchEnds,
                 Key::Route(_) => P::RouteEnds,
                 Key::Fdb(..) => P::FdbEnds,
@@ -124,6 +127,9 @@ impl Op {
                 Object::Fdb(_) => P::Fdb,
                 Object::Route(_) => P::Route,
                 Object::Patch(_) => P::Patch,
+                Object::UplinkProgram(_) => P::Uplink,
+                Object::Proxy(_) => P::Proxy,
+                Object::Answer(_) => P::Answer,
             },
         }
     }
@@ -132,6 +138,9 @@ impl Op {
 /// The order of all operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
+    AnswerEnds,
+    ProxyEnds,
+    UplinkEnds,
     PatchEnds,
     RouteEnds,
     FdbEnds,
@@ -158,6 +167,9 @@ pub(super) enum Phase {
     Fdb,
     Route,
     Patch,
+    Uplink,
+    Proxy,
+    Answer,
     TableEnds,
     CounterEnds,
     RuleEnds,
@@ -201,13 +213,15 @@ impl Phase {
 
     /// Whether it lets packets pass that did not before.
     pub(super) fn begins_service(self) -> bool {
-        (Phase::Source..=Phase::Patch).contains(&self)
+        (Phase::Source..=Phase::Answer).contains(&self)
     }
 }
 
 fn netns_of(object: &Object) -> &Netns {
     match object {
-        Object::Namespace(_) => &Netns::Main,
+        Object::Namespace(_) | Object::UplinkProgram(_) | Object::Answer(_) | Object::Proxy(_) => {
+            &Netns::Main
+        }
         Object::Vxlan(o) => &o.netns,
         Object::Veth(o) => &o.netns,
         Object::Sysctl(o) => &o.netns,
@@ -290,6 +304,9 @@ pub(super) fn describe(object: &Object) -> String {
         Object::Namespace(_)
         | Object::Counter(..)
         | Object::EdgeProgram(_)
+        | Object::UplinkProgram(_)
+        | Object::Answer(_)
+        | Object::Proxy(_)
         | Object::Source(_)
         | Object::Address(_) => name,
         Object::Receiver(o) => match o.host {
@@ -313,18 +330,20 @@ pub(super) fn describe(object: &Object) -> String {
         Object::Fdb(o) => format!("{name} dst {}", o.dst),
         Object::Patch(o) => format!("{name} to {}", o.outer),
         Object::Neighbour(o) => format!("{name} lladdr {} permanent", o.mac),
-        Object::Route(o) => {
-            let mut text = match &o.kind {
-                RouteKind::Blackhole => format!("{name} blackhole"),
-                RouteKind::Throw => format!("{name} throw"),
-                RouteKind::Unicast(hops) => hops.iter().fold(name, |text, hop| text + &way(hop)),
-            };
-            if let Some(source) = o.prefsrc {
-                let _ = write!(text, " src {source}");
-            }
-            text + " proto hextet"
-        }
+        Object::Route(o) => describe_route(name, o),
     }
+}
+
+fn describe_route(name: String, route: &Route) -> String {
+    let mut text = match &route.kind {
+        RouteKind::Blackhole => format!("{name} blackhole"),
+        RouteKind::Throw => format!("{name} throw"),
+        RouteKind::Unicast(hops) => hops.iter().fold(name, |text, hop| text + &way(hop)),
+    };
+    if let Some(source) = route.prefsrc {
+        let _ = write!(text, " src {source}");
+    }
+    text + " proto hextet"
 }
 
 fn addresses(listeners: &[Listener]) -> String {
@@ -385,6 +404,9 @@ pub(super) fn describe_key(key: &Key) -> String {
         Key::Audience(_, group) => format!("listeners of {group}"),
         Key::Address(_, link, addr, len) => format!("address {addr}/{len} dev {link}"),
         Key::Neighbour(_, link, addr) => format!("neighbour {addr} dev {link}"),
+        Key::UplinkProgram(link) => format!("eBPF uplink on {link}"),
+        Key::Answer(link, addr) => format!("answer for {addr} on {link}"),
+        Key::Proxy(link, addr) => format!("proxy neighbour {addr} dev {link}"),
         Key::Route(key) => {
             let mut text = format!("route {}", key.prefix);
             if key.metric != 0 {

@@ -84,6 +84,10 @@ fn write_request(
                 Some(index) => neighbour::set(batch, index, o.addr, o.mac),
                 None => return wait,
             },
+            Object::Proxy(o) => match links.index(&o.link) {
+                Some(index) => neighbour::set_proxy(batch, index, o.addr),
+                None => return wait,
+            },
             Object::Fdb(o) => match links.index(&o.link) {
                 Some(index) => fdb::set(batch, index, o.mac, o.dst),
                 None => return wait,
@@ -104,6 +108,7 @@ fn write_request(
                 Key::Link(..) => link::leave(batch, index),
                 Key::Address(_, _, addr, len) => address::delete(batch, index, *addr, *len),
                 Key::Neighbour(_, _, addr) => neighbour::delete(batch, index, *addr),
+                Key::Proxy(_, addr) => neighbour::delete_proxy(batch, index, *addr),
                 Key::Fdb(_, _, mac) => fdb::delete(batch, index, *mac),
                 _ => return Some(Fate::Done),
             }

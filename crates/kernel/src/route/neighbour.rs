@@ -1,4 +1,4 @@
-//! Permanent neighbours (`RTM_*NEIGH`, rtnetlink(7)).
+//! Permanent neighbours, and proxies (`RTM_*NEIGH`, rtnetlink(7)).
 
 use std::net::IpAddr;
 
@@ -15,6 +15,7 @@ const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_PROTOCOL: u16 = 12;
 const NUD_PERMANENT: u16 = 0x80;
+const NTF_PROXY: u8 = 8;
 
 /// A neighbour of ours as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,46 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
         addr: addr(attrs.get(NDA_DST)?)?,
         mac: mac.filter(|_| permanent),
     })
+}
+
+/// Asks for all proxies of a family.
+pub fn request_proxies(batch: &mut Batch, family: Family) {
+    let mut header = [0; HEADER];
+    header[0] = af(family);
+    header[10] = NTF_PROXY;
+    batch.message(RTM_GETNEIGH, 0, &header);
+}
+
+/// Reads a proxy, if it bears our number: the index of its link, and the address.
+pub fn read_proxy(answer: &Answer<'_>) -> Option<(u32, IpAddr)> {
+    let is_proxy = answer.payload.get(10)? & NTF_PROXY != 0;
+    let found = read(answer).filter(|_| is_proxy)?;
+    Some((found.index, found.addr))
+}
+
+/// Sets a proxy.
+pub fn set_proxy(batch: &mut Batch, index: u32, address: IpAddr) {
+    batch
+        .message(
+            RTM_NEWNEIGH,
+            flags::CREATE | flags::REPLACE,
+            &proxy(index, address),
+        )
+        .addr(NDA_DST, address)
+        .octet(NDA_PROTOCOL, PROTOCOL);
+}
+
+/// Deletes a proxy.
+pub fn delete_proxy(batch: &mut Batch, index: u32, address: IpAddr) {
+    batch
+        .message(RTM_DELNEIGH, 0, &proxy(index, address))
+        .addr(NDA_DST, address);
+}
+
+fn proxy(index: u32, address: IpAddr) -> [u8; HEADER] {
+    let mut header = header(index, address);
+    header[10] = NTF_PROXY;
+    header
 }
 
 /// Sets a neighbour, whatever stands there.

@@ -4,10 +4,12 @@
 //! A state is a set of [`Object`]s, each with a [`Key`] that names one thing in the kernel; two states
 //! are compared key by key. The order of keys is the order in which a reconciler may create them.
 
+mod hop;
 mod multicast;
 mod nft;
 mod nft_text;
 mod object;
+mod uplink;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +19,7 @@ use std::{
 use hextet_types::{PortId, Prefix};
 use serde::{Deserialize, Serialize};
 
+pub use hop::{Hop, HopEntry, HopKey};
 pub use multicast::{Audience, Listener, Receiver, Speaker, SpeakerFact};
 pub use nft::{
     Chain, ChainHook, ChainName, CmpOp, CounterName, CtDirection, CtState, DynOp, Element, Field,
@@ -26,10 +29,10 @@ pub use nft::{
 };
 pub use nft_text::table_text;
 pub use object::{
-    Address, EdgeProgram, Fdb, Hop, HopEntry, HopKey, Key, Link, Namespace, Neighbour, Netns,
-    NextHop, Object, Patch, Route, RouteKey, RouteKind, Rule, RuleAction, Source, Sysctl, Veth,
-    Vxlan, XfrmPolicy, marks,
+    Address, EdgeProgram, Fdb, Key, Link, Namespace, Neighbour, Netns, NextHop, Object, Patch,
+    Route, RouteKey, RouteKind, Rule, RuleAction, Source, Sysctl, Veth, Vxlan, XfrmPolicy, marks,
 };
+pub use uplink::{Answer, Proxy, UplinkProgram};
 
 /// The whole truth for one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,8 +6,10 @@ use hextet_types::{Family, IfName, Mac, Prefix};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    hop::{Hop, HopKey},
     multicast::{Audience, Receiver, Speaker, SpeakerFact},
     nft::{Chain, ChainName, CounterName, Element, Limiter, LimiterName, Set, SetName, Value},
+    uplink::{Answer, Proxy, UplinkProgram},
 };
 
 /// Marks on packets (`skb->mark`); we touch no other bits.
@@ -195,57 +197,6 @@ pub struct Source {
     pub addr: IpAddr,
 }
 
-/// Of a next hop besides the gateway, what the program on a port or on a VXLAN device knows: an entry in its map.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hop {
-    /// Where the link is.
-    pub netns: Netns,
-    /// On this link.
-    pub link: IfName,
-    /// What it knows.
-    pub entry: HopEntry,
-}
-
-/// See [`Hop`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HopEntry {
-    /// Who asks for the address is told this Ethernet address, instead of the gateway's.
-    Answer {
-        /// The next hop's IP address.
-        addr: IpAddr,
-        /// The Ethernet address.
-        mac: Mac,
-    },
-    /// What is sent to the Ethernet address gets a mark.
-    Way {
-        /// The Ethernet address.
-        mac: Mac,
-        /// Within [`marks::HOP_MASK`].
-        mark: u32,
-    },
-}
-
-/// What names a [`Hop`] on its link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HopKey {
-    /// By the address that is asked for.
-    Answer(IpAddr),
-    /// By the Ethernet address that is sent to.
-    Way(Mac),
-}
-
-impl Hop {
-    /// What names it on its link.
-    pub fn hop_key(&self) -> HopKey {
-        match self.entry {
-            HopEntry::Answer { addr, .. } => HopKey::Answer(addr),
-            HopEntry::Way { mac, .. } => HopKey::Way(mac),
-        }
-    }
-}
-
 /// An address on a link, without duplicate address detection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
@@ -420,6 +371,12 @@ pub enum Object {
     Route(Route),
     /// A patch between a workload's link and a port.
     Patch(Patch),
+    /// An uplink's eBPF program.
+    UplinkProgram(UplinkProgram),
+    /// An address that is answered for on an uplink.
+    Answer(Answer),
+    /// A proxy neighbour.
+    Proxy(Proxy),
 }
 
 /// What names an object. Keys sort in the order of creation: rules that stop packets come before the
@@ -473,6 +430,12 @@ pub enum Key {
     Route(RouteKey),
     /// By the workload's link, in the main namespace.
     Patch(IfName),
+    /// By link.
+    UplinkProgram(IfName),
+    /// By link and address.
+    Answer(IfName, IpAddr),
+    /// By link and address.
+    Proxy(IfName, IpAddr),
 }
 
 impl Object {
@@ -509,6 +472,9 @@ impl Object {
             Object::Fdb(f) => Key::Fdb(f.netns.clone(), f.link.clone(), f.mac),
             Object::Route(r) => Key::Route(r.key.clone()),
             Object::Patch(p) => Key::Patch(p.tap.clone()),
+            Object::UplinkProgram(p) => Key::UplinkProgram(p.link.clone()),
+            Object::Answer(a) => Key::Answer(a.link.clone(), a.addr),
+            Object::Proxy(p) => Key::Proxy(p.link.clone(), p.addr),
         }
     }
 }
@@ -517,7 +483,12 @@ impl Object {
     /// Puts it there; only what is in one namespace alone.
     pub fn put_into(&mut self, netns: &Netns) {
         let place = match self {
-            Object::Namespace(_) | Object::Veth(_) | Object::Patch(_) => return,
+            Object::Namespace(_)
+            | Object::Veth(_)
+            | Object::Patch(_)
+            | Object::UplinkProgram(_)
+            | Object::Answer(_)
+            | Object::Proxy(_) => return,
             Object::Vxlan(o) => &mut o.netns,
             Object::Sysctl(o) => &mut o.netns,
             Object::XfrmPolicy(o) => &mut o.netns,
@@ -547,7 +518,11 @@ impl Key {
     /// Where it is; of what joins namespaces, the end by which it is known.
     pub fn netns(&self) -> &Netns {
         match self {
-            Key::Namespace(_) | Key::Patch(_) => &Netns::Main,
+            Key::Namespace(_)
+            | Key::Patch(_)
+            | Key::UplinkProgram(_)
+            | Key::Answer(..)
+            | Key::Proxy(..) => &Netns::Main,
             Key::Vxlan(netns, _)
             | Key::Veth(netns, _)
             | Key::Sysctl(netns, _)
@@ -586,7 +561,10 @@ impl Key {
             | Key::Address(ns, link, ..)
             | Key::Neighbour(ns, link, _)
             | Key::Fdb(ns, link, _) => Some((ns, link)),
-            Key::Patch(tap) => Some((&Netns::Main, tap)),
+            Key::Patch(link)
+            | Key::UplinkProgram(link)
+            | Key::Answer(link, _)
+            | Key::Proxy(link, _) => Some((&Netns::Main, link)),
             _ => None,
         }
     }

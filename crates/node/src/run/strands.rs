@@ -153,10 +153,27 @@ impl Runner {
                 orders.push(Order::Carries(link, cost));
             }
         }
+        self.raise_idle(now);
         for order in orders {
             self.order(order).await?;
         }
         Ok(())
+    }
+
+    /// Of a tunnel's strands that carry, those that have room while others have none.
+    fn raise_idle(&mut self, now: Time) {
+        let carries =
+            |link: Option<LinkId>| link.is_some_and(|link| self.sharing.carry.contains_key(&link));
+        let full = self
+            .tunnels
+            .iter()
+            .filter(|(_, tunnel)| tunnel.meter.is_full());
+        let full: BTreeSet<NodeId> = full.map(|(strand, _)| strand.node).collect();
+        for (strand, tunnel) in &mut self.tunnels {
+            if full.contains(&strand.node) && carries(tunnel.link) {
+                tunnel.meter.raise(now);
+            }
+        }
     }
 
     /// Flows go by all strands of a tunnel that carry.
