@@ -371,6 +371,7 @@ impl Reconciler {
             netns: Netns::Main,
             table: MAIN_TABLE,
             prefix,
+            source: None,
             metric: LEARNED_METRIC,
         };
         let mut next_hops: Vec<NextHop> = hops

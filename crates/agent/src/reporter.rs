@@ -1,6 +1,10 @@
 //! Tells the server how this host's ports fare: at once when one changes, and every few seconds anyway.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use anyhow::Result;
 use hextet_api::agent::{PortState, StatusReport};
@@ -21,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(20);
 
 /// What is told of the host itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// The Ethernet address of its end of ports.
     pub gateway_mac: Mac,
@@ -29,6 +33,8 @@ pub struct Host {
     pub tunnel_address: Option<IpAddr>,
     /// Whether routers may translate for others on it.
     pub gateway: bool,
+    /// The physical networks that it is on.
+    pub physical_networks: BTreeSet<String>,
 }
 
 /// How a port fares.
@@ -101,6 +107,7 @@ impl Standing {
             gateway_mac: None,
             gateway: None,
             tunnel_address: None,
+            physical_networks: BTreeSet::new(),
             watched: Pulses::new(),
             configurations: self.configurations.clone(),
         };
@@ -116,7 +123,7 @@ pub async fn run(
 ) {
     let mut last = String::new();
     while standing.has_changed().is_ok() {
-        if let Err(error) = report(&server, host, &identity, (&mut standing, &mut pulses)).await {
+        if let Err(error) = report(&server, &host, &identity, (&mut standing, &mut pulses)).await {
             let error = format!("{error:#}");
             if error == last {
                 debug!(error, "a report to the server failed");
@@ -132,7 +139,7 @@ pub async fn run(
 /// Over one connection: everything first, then what changes. Ends well only with the agent.
 async fn report(
     server: &str,
-    host: Host,
+    host: &Host,
     identity: &Identity,
     (standing, pulses): (&mut watch::Receiver<Standing>, &mut watch::Receiver<Pulses>),
 ) -> Result<()> {
@@ -141,6 +148,9 @@ async fn report(
     everything.gateway_mac = Some(host.gateway_mac);
     everything.tunnel_address = host.tunnel_address;
     everything.gateway = Some(host.gateway);
+    everything
+        .physical_networks
+        .clone_from(&host.physical_networks);
     everything.watched = pulses.borrow_and_update().clone();
     connection.report(&everything).await?;
     let mut heartbeat = interval(HEARTBEAT);

@@ -109,6 +109,7 @@ pub async fn run(mut config: AgentConfig) -> Result<()> {
         gateway_mac: config.host.gateway_mac,
         tunnel_address: config.tunnel_address,
         gateway: config.gateway,
+        physical_networks: config.host.physical_networks.keys().cloned().collect(),
     };
     tokio::spawn(reporter::run(
         (config.server.clone(), told),

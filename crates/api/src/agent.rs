@@ -120,6 +120,9 @@ pub struct StatusReport {
     /// report.
     #[serde(default)]
     pub gateway: Option<bool>,
+    /// The physical networks that the host is on (`provider:physical_network`). Counts in a complete report.
+    #[serde(default)]
+    pub physical_networks: BTreeSet<String>,
     /// How the kernels fare that the host is told to watch; one of which nothing is known yet is left out. Always
     /// the whole.
     #[serde(default)]

@@ -57,6 +57,7 @@ fn port(with_program: bool) -> BTreeMap<Key, Object> {
             netns: netns(),
             table: 254,
             prefix,
+            source: None,
             metric: 0,
         };
         let kind = RouteKind::Unicast(vec![NextHop {

@@ -73,6 +73,7 @@ fn route(netns: &Netns, prefix: &str, metric: u32, hops: Vec<NextHop>) -> Object
         netns: netns.clone(),
         table: 254,
         prefix,
+        source: None,
         metric,
     };
     let kind = match hops.is_empty() {
@@ -141,6 +142,7 @@ fn host_state(netns: &Netns) -> BTreeMap<Key, Object> {
             netns: netns.clone(),
             table: 254,
             prefix: format!("192.0.2.{n}/32").parse().expect("a prefix"),
+            source: None,
             metric: 0,
         };
         let kind = RouteKind::Unicast(vec![hop(None, port)]);

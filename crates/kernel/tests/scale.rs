@@ -231,6 +231,7 @@ fn route(addr: IpAddr, link: &IfName) -> Object {
         netns: MAIN,
         table: 254,
         prefix,
+        source: None,
         metric: 0,
     };
     let hops = vec![NextHop {

@@ -3,6 +3,7 @@
 mod nova;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
@@ -58,6 +59,8 @@ pub struct ServerConfig {
     pub member_prefixes: Vec<Prefix>,
     /// What members get who make a network: the first of these types that is to be had.
     pub tenant_network_types: Vec<NetworkType>,
+    /// What networks may name as `provider:physical_network`; anything, if this is empty.
+    pub physical_networks: BTreeSet<String>,
     /// VXLAN segments for private networks whose segment nobody chooses, as `"1000:1999"`.
     pub vni_ranges: Vec<VniRange>,
     /// The largest packets that all links between hosts carry, in octets.
@@ -120,6 +123,8 @@ pub struct NetworkPolicy {
     pub member_prefixes: Vec<Prefix>,
     /// See [`ServerConfig::tenant_network_types`].
     pub tenant_network_types: Vec<NetworkType>,
+    /// See [`ServerConfig::physical_networks`].
+    pub physical_networks: BTreeSet<String>,
     /// See [`ServerConfig::vni_ranges`].
     pub vni_ranges: Vec<VniRange>,
     /// See [`ServerConfig::global_physnet_mtu`].
@@ -133,7 +138,7 @@ impl NetworkPolicy {
     /// travel behind an Ethernet header (14), VXLAN's (8), UDP's (8), and IPv4's (20) or IPv6's (40).
     pub fn max_mtu(&self, network_type: NetworkType) -> u16 {
         let overhead = match (network_type, self.overlay) {
-            (NetworkType::Routed, _) => 0,
+            (NetworkType::Routed | NetworkType::Flat, _) => 0,
             (NetworkType::Vxlan, Family::V4) => 50,
             (NetworkType::Vxlan, Family::V6) => 70,
         };
@@ -203,6 +208,7 @@ impl Default for ServerConfig {
             certificate_days: 30,
             member_prefixes: Vec::new(),
             tenant_network_types: vec![NetworkType::Routed],
+            physical_networks: BTreeSet::new(),
             vni_ranges: vec![VniRange::ALL],
             global_physnet_mtu: 1500,
             overlay_ip_version: 6,
@@ -258,6 +264,13 @@ impl ServerConfig {
                 "member_prefixes has {prefix}, in which no subnet can lie: leave it out"
             ));
         }
+        if let Some(kind) = self.tenant_network_types.iter().find(|t| t.is_physical()) {
+            let kind = format!("{kind:?}").to_lowercase();
+            return refuse(&format!(
+                "tenant_network_types has \"{kind}\": such a network names the physical network that it is, which \
+                 only an administrator can say; leave it out"
+            ));
+        }
         if !PHYSNET_MTU.contains(&self.global_physnet_mtu) {
             return refuse(
                 "global_physnet_mtu must lie between 1350 and 65535: private networks need 70 octets of it \
@@ -278,6 +291,7 @@ impl ServerConfig {
         NetworkPolicy {
             member_prefixes: self.member_prefixes.clone(),
             tenant_network_types: self.tenant_network_types.clone(),
+            physical_networks: self.physical_networks.clone(),
             vni_ranges: self.vni_ranges.clone(),
             global_physnet_mtu: self.global_physnet_mtu,
             overlay: match self.overlay_ip_version {

@@ -485,6 +485,11 @@ pub fn segment(vni: u32) -> Bytes {
     key(format!("/segment/vxlan/{vni}"))
 }
 
+/// The claim of a physical network by the one that is it, untagged.
+pub fn flat_network(physical: &str) -> Bytes {
+    key(format!("/segment/flat/{physical}"))
+}
+
 /// The claim of the name that hosts give to a private network's namespace.
 pub fn namespace(id: NetworkId) -> Bytes {
     key(format!("/namespace/{}", hextet_model::plan::namespace(id)))

@@ -1,6 +1,10 @@
 //! What a configuration may say although it cannot be. Each refusal names the key, the reason and the way out.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
 
 use anyhow::{Result, bail, ensure};
 use hextet_api::agent::is_tunnel_address;
@@ -13,6 +17,8 @@ use super::{AgentConfig, BgpConfig, PeerConfig};
 const PORT_NAMES: &str = "tap";
 /// The longest path of a UNIX socket (`sockaddr_un`), in octets.
 const MAX_SOCKET_PATH: usize = 107;
+/// Of a physical network, in octets.
+const MAX_PHYSICAL_NAME: usize = 64;
 /// RFC 9494 §3 has 24 bits for it.
 const MAX_LONG_LIVED: u32 = (1 << 24) - 1;
 
@@ -107,6 +113,7 @@ fn check_host(host: &HostConfig) -> Result<()> {
         host.max_connections_per_port != 0,
         "max_connections_per_port = 0: no port could have a connection; leave it out for 16384"
     );
+    check_physical(host)?;
     check_prefixes(host)?;
     for aggregate in &host.aggregates {
         check_aggregate(aggregate.prefix)?;
@@ -126,6 +133,25 @@ fn check_tunnel(address: Option<IpAddr>) -> Result<()> {
     Ok(())
 }
 
+fn check_physical(host: &HostConfig) -> Result<()> {
+    let mut links = BTreeMap::new();
+    for (physical, link) in &host.physical_networks {
+        let length = physical.len();
+        ensure!(
+            (1..=MAX_PHYSICAL_NAME).contains(&length) && !physical.contains(char::is_control),
+            "physical_networks has a name of {length} octets: one to {MAX_PHYSICAL_NAME} printable ones name a \
+             physical network as networks do (provider:physical_network)"
+        );
+        if let Some(other) = links.insert(link, physical) {
+            bail!(
+                "physical_networks has {link} for {other} and for {physical}: a link is on one physical network; \
+                 name another link for one of them"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// What is named like a port passes nothing until a plan knows it: ports have to be, uplinks must not.
 fn check_prefixes(host: &HostConfig) -> Result<()> {
     let begins = |name: &IfName| {
@@ -139,10 +165,11 @@ fn check_prefixes(host: &HostConfig) -> Result<()> {
         "port_prefixes leaves \"{PORT_NAMES}\" out: ports are named so, and would pass packets before their \
          rules stand; add it"
     );
-    for uplink in host.uplinks.difference(&host.exempt) {
+    let uplinks = host.uplinks.iter().chain(host.physical_networks.values());
+    for uplink in uplinks.filter(|uplink| !host.exempt.contains(*uplink)) {
         if let Some(prefix) = begins(uplink) {
             bail!(
-                "uplinks has {uplink}, which begins with \"{prefix}\" like a port and would pass nothing: add it to exempt, too"
+                "uplinks or physical_networks has {uplink}, which begins with \"{prefix}\" like a port and would pass nothing: add it to exempt, too"
             );
         }
     }

@@ -230,6 +230,7 @@ impl Reconciler {
                 netns: netns.clone(),
                 table: MAIN_TABLE,
                 prefix: Prefix::host(fixed.ip_address),
+                source: None,
                 metric: PORT_METRIC,
             })
         }));

@@ -220,6 +220,7 @@ mod tests {
                 netns: Netns::Main,
                 table: 254,
                 prefix: prefix.parse().expect("a prefix"),
+                source: None,
                 metric: 0,
             },
             kind: RouteKind::Unicast(vec![NextHop {

@@ -409,6 +409,9 @@ pub(super) fn describe_key(key: &Key) -> String {
         Key::Proxy(link, addr) => format!("proxy neighbour {addr} dev {link}"),
         Key::Route(key) => {
             let mut text = format!("route {}", key.prefix);
+            if let Some(source) = key.source {
+                let _ = write!(text, " from {source}");
+            }
             if key.metric != 0 {
                 let _ = write!(text, " metric {}", key.metric);
             }

@@ -149,7 +149,9 @@ fn over_our_own(namespace: &mut Namespace, op: &Op, refusal: Refusal, links: &In
         (metric, _) => metric,
     };
     let same = |key: &RouteKey| {
-        (key.table, key.prefix, key.metric) == (wanted.key.table, wanted.key.prefix, metric)
+        let wanted = &wanted.key;
+        (key.table, key.prefix, key.source, key.metric)
+            == (wanted.table, wanted.prefix, wanted.source, metric)
     };
     let netns = &wanted.key.netns;
     let ours = namespace.route.dump(&mut request, |answer| {

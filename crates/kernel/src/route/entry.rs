@@ -14,6 +14,7 @@ const RTM_GETROUTE: u16 = 26;
 const HEADER: usize = 12;
 const NEXT_HOP_HEADER: usize = 8;
 const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
@@ -71,6 +72,10 @@ pub fn read(
         Some(value) => addr(value)?,
         None => family.unspecified(),
     };
+    let source = match attrs.get(RTA_SRC) {
+        Some(value) => Some(Prefix::new(addr(value)?, head[2]).ok()?),
+        None => None,
+    };
     let key = RouteKey {
         netns: netns.clone(),
         table: attrs
@@ -78,10 +83,10 @@ pub fn read(
             .and_then(ne32)
             .unwrap_or(u32::from(head[4])),
         prefix: Prefix::new(dst, head[1]).ok()?,
+        source,
         metric: attrs.get(RTA_PRIORITY).and_then(ne32).unwrap_or(0),
     };
-    let plain = head[2] == 0
-        && head[3] == 0
+    let plain = head[3] == 0
         && ![RTA_METRICS, RTA_ENCAP_TYPE, RTA_NH_ID]
             .iter()
             .any(|k| attrs.get(*k).is_some());
@@ -192,6 +197,7 @@ fn header(key: &RouteKey, scope: u8, kind: u8) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[0] = af(key.prefix.family());
     header[1] = key.prefix.len();
+    header[2] = key.source.map_or(0, Prefix::len);
     header[4] = u8::try_from(key.table).unwrap_or(0);
     header[5] = PROTOCOL;
     header[6] = scope;
@@ -202,6 +208,9 @@ fn header(key: &RouteKey, scope: u8, kind: u8) -> [u8; HEADER] {
 fn identity(m: &mut Message<'_>, key: &RouteKey) {
     m.addr(RTA_DST, key.prefix.addr())
         .ne32(RTA_TABLE, key.table);
+    if let Some(source) = key.source {
+        m.addr(RTA_SRC, source.addr());
+    }
     if key.metric != 0 {
         m.ne32(RTA_PRIORITY, key.metric);
     }

@@ -215,6 +215,7 @@ fn route(network: &str, to: IpAddr, via: Option<IpAddr>, link: &str) -> Object {
             netns: Netns::Named(network.to_owned()),
             table: 254,
             prefix: Prefix::host(to),
+            source: None,
             metric: 0,
         },
         kind: RouteKind::Unicast(vec![NextHop {

@@ -57,6 +57,7 @@ impl Ways {
             netns: netns.clone(),
             table: 0,
             prefix: Prefix::host(UNSPECIFIED),
+            source: None,
             metric: 0,
         });
         for key in state.objects.range(first..).map(|(key, _)| key) {
@@ -409,7 +410,7 @@ impl<'a> Machine<'a> {
         }
         let found = self
             .route_by_rules(flight)
-            .or_else(|| self.best_route(destination))
+            .or_else(|| self.best_route(&flight.packet))
             .filter(|(_, kind)| **kind != RouteKind::Throw);
         let hop = match found {
             Some((_, RouteKind::Unicast(hops))) => hops.first(),
@@ -417,7 +418,7 @@ impl<'a> Machine<'a> {
         };
         let link = match found {
             Some(_) => hop.map(|hop: &NextHop| hop.link.clone()),
-            None => self.config.uplinks.first().cloned(),
+            None => self.config.all_uplinks().first().copied().cloned(),
         };
         flight.neighbour = hop.map(|hop| hop.via.unwrap_or(destination));
         if let Some(steps) = steps {
@@ -433,7 +434,9 @@ impl<'a> Machine<'a> {
                 Some(via) => Ok(Way::Tunnel(link, via)),
                 None => Err(Reason::NoRoute),
             },
-            (Some(_), Some(link)) if !self.config.uplinks.contains(&link) => Ok(Way::Link(link)),
+            (Some(_), Some(link)) if !self.config.all_uplinks().contains(&link) => {
+                Ok(Way::Link(link))
+            }
             (Some(_), None) => Err(Reason::NoRoute),
             (_, link) => Ok(Way::Uplink(link)),
         }
@@ -477,6 +480,7 @@ impl<'a> Machine<'a> {
             netns: self.netns.clone(),
             table,
             prefix: Prefix::default_route(Family::V4),
+            source: None,
             metric: 0,
         });
         let mut best: Option<&'a Route> = None;
@@ -497,27 +501,41 @@ impl<'a> Machine<'a> {
             .filter(|(_, kind)| **kind != RouteKind::Throw)
     }
 
-    /// The longest prefix, and of those for one prefix the lowest metric.
-    fn best_route(&self, destination: IpAddr) -> Option<(Prefix, &'a RouteKind)> {
-        let family = Family::of(destination);
+    /// The longest prefix, of those for one prefix the longest for the source, and of these the lowest metric.
+    fn best_route(&self, packet: &Packet) -> Option<(Prefix, &'a RouteKind)> {
+        let family = packet.family();
         let lengths = self.ways.lengths.iter().filter(|(of, _)| *of == family);
-        let prefixes = lengths.filter_map(|(_, len)| Prefix::new(destination, *len).ok());
-        prefixes.filter_map(|prefix| self.route_for(prefix)).next()
+        let mut prefixes =
+            lengths.filter_map(|(_, len)| Prefix::new(packet.destination, *len).ok());
+        prefixes.find_map(|prefix| self.route_for(prefix, packet.source))
     }
 
-    fn route_for(&self, prefix: Prefix) -> Option<(Prefix, &'a RouteKind)> {
-        let key = |metric| {
-            Key::Route(RouteKey {
-                netns: self.netns.clone(),
-                table: MAIN_TABLE,
-                prefix,
-                metric,
-            })
-        };
-        match self.state.objects.range(key(0)..=key(u32::MAX)).next() {
-            Some((_, Object::Route(route))) => Some((prefix, &route.kind)),
+    fn route_for(&self, prefix: Prefix, source: IpAddr) -> Option<(Prefix, &'a RouteKind)> {
+        let first = Key::Route(RouteKey {
+            netns: self.netns.clone(),
+            table: MAIN_TABLE,
+            prefix,
+            source: None,
+            metric: 0,
+        });
+        let all = self.state.objects.range(first..);
+        let routes = all.map_while(|(_, object)| match object {
+            Object::Route(route) => Some(route),
             _ => None,
-        }
+        });
+        let to_it = |route: &&Route| {
+            let key = &route.key;
+            (&key.netns, key.table, key.prefix) == (self.netns, MAIN_TABLE, prefix)
+        };
+        let fits = |route: &&Route| route.key.source.is_none_or(|from| from.contains(source));
+        let best = routes.take_while(to_it).filter(fits).reduce(|best, route| {
+            let length = |route: &Route| route.key.source.map(Prefix::len);
+            match length(route) > length(best) {
+                true => route,
+                false => best,
+            }
+        });
+        best.map(|route| (prefix, &route.kind))
     }
 }
 

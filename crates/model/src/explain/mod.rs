@@ -194,9 +194,11 @@ fn packet_of(planner: &Planner, query: &Query) -> Result<Packet, ExplainError> {
             };
             (None, Some(own), None)
         }
-        (Endpoint::Address(addr), None) => {
-            (planner.config().uplinks.first().cloned(), Some(addr), None)
-        }
+        (Endpoint::Address(addr), None) => (
+            planner.config().all_uplinks().first().copied().cloned(),
+            Some(addr),
+            None,
+        ),
         (Endpoint::Address(addr), Some(port)) => {
             (Some(port.if_name()), Some(addr), Some(port.mac_address))
         }

@@ -11,8 +11,17 @@ use super::{Standard, Status};
 pub enum NetworkType {
     /// Pure layer 3: a host route for each address, announced by the host; no layer 2 beyond the port.
     Routed,
+    /// A physical network as it is: its ports are reached on the link, where each host answers for its own.
+    Flat,
     /// Private: a namespace of its own on each host that has a port in it, and VXLAN (RFC 7348) between them.
     Vxlan,
+}
+
+impl NetworkType {
+    /// Whether it is on links that others are on, too.
+    pub fn is_physical(self) -> bool {
+        self == NetworkType::Flat
+    }
 }
 
 /// A Neutron network.

@@ -6,7 +6,7 @@ use hextet_types::{Family, Prefix};
 
 use super::{
     index::Name,
-    names, nft,
+    names, nft, physical,
     place::Place,
     unit::{Output, View},
 };
@@ -39,13 +39,25 @@ pub fn address(view: View<'_>, addr: IpAddr) -> Output {
     let mut output = Output::default();
     let scope = if let Some(port) = view.port_with(addr) {
         output.objects.push(port_route(view, port, addr));
-        port_scope(view, port, addr)
+        match physical::link_of(view, port.network_id) {
+            Some(link) => {
+                output.objects.extend(physical::answers(link, addr));
+                None
+            }
+            None => port_scope(view, port, addr),
+        }
     } else if view.is_nat_source(addr) {
         let prefix = Prefix::host(addr);
         output
             .objects
             .push(route(prefix, SOURCE_METRIC, RouteKind::Blackhole, None));
-        Some(Scope::Global)
+        match physical::link_around(view, addr) {
+            Some(link) => {
+                output.objects.extend(physical::answers(link, addr));
+                None
+            }
+            None => Some(Scope::Global),
+        }
     } else {
         None
     };
@@ -105,6 +117,7 @@ pub fn inside(view: View<'_>, prefix: Prefix) -> Vec<Object> {
     if view.config.blackhole_inside && !aggregate {
         objects.push(blackhole(prefix));
     }
+    objects.extend(physical::ways(view, prefix));
     objects
 }
 
@@ -115,7 +128,7 @@ pub fn blackhole(prefix: Prefix) -> Object {
 
 /// In the place's main table.
 pub fn route(prefix: Prefix, metric: u32, kind: RouteKind, prefsrc: Option<IpAddr>) -> Object {
-    route_in(MAIN, prefix, metric, kind, prefsrc)
+    route_at(route_key(prefix, metric), kind, prefsrc)
 }
 
 /// In a table of the place.
@@ -127,10 +140,24 @@ pub fn route_in(
     prefsrc: Option<IpAddr>,
 ) -> Object {
     let key = RouteKey {
-        netns: Netns::Main,
         table,
-        prefix,
-        metric,
+        ..route_key(prefix, metric)
     };
+    route_at(key, kind, prefsrc)
+}
+
+/// Of a route in the place's main table, whatever the source.
+pub fn route_key(prefix: Prefix, metric: u32) -> RouteKey {
+    RouteKey {
+        netns: Netns::Main,
+        table: MAIN,
+        prefix,
+        source: None,
+        metric,
+    }
+}
+
+/// Any.
+pub fn route_at(key: RouteKey, kind: RouteKind, prefsrc: Option<IpAddr>) -> Object {
     Object::Route(Route { key, kind, prefsrc })
 }

@@ -215,7 +215,7 @@ fn sets(config: &HostConfig) -> Vec<Object> {
     objects.extend(nd_types.map(|t| nft::element(names::ND_TYPES, [Value::U8(t)])));
     let dhcp_clients = [68, 546];
     objects.extend(dhcp_clients.map(|p| nft::element(names::DHCP_CLIENTS, [Value::Port(p)])));
-    let uplinks = config.uplinks.iter();
+    let uplinks = config.all_uplinks().into_iter();
     objects.extend(uplinks.map(|name| nft::name_element(names::UPLINKS, name)));
     objects
 }

@@ -1,6 +1,9 @@
 //! What a host's own configuration says that planning needs; the rest of the agent's file is the agent's.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use hextet_types::{HostId, IfName, Mac, Prefix};
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,9 @@ pub struct HostConfig {
     /// Interfaces towards the fabric: what leaves by them for outside the cloud is translated (NAT44).
     #[serde(default)]
     pub uplinks: BTreeSet<IfName>,
+    /// The interfaces by which this host is on physical networks (`provider:physical_network`); they are uplinks, too.
+    #[serde(default)]
+    pub physical_networks: BTreeMap<String, IfName>,
     /// The Ethernet address of the host's end of every port, the same on all hosts.
     #[serde(default = "default_gateway_mac")]
     pub gateway_mac: Mac,
@@ -58,6 +64,7 @@ impl HostConfig {
         HostConfig {
             host,
             uplinks: BTreeSet::new(),
+            physical_networks: BTreeMap::new(),
             gateway_mac: default_gateway_mac(),
             link_local_v4: default_link_local_v4(),
             port_prefixes: default_port_prefixes(),
@@ -72,10 +79,17 @@ impl HostConfig {
     pub(crate) fn inside(&self) -> HostConfig {
         HostConfig {
             uplinks: BTreeSet::new(),
+            physical_networks: BTreeMap::new(),
             aggregates: Vec::new(),
             blackhole_inside: false,
             ..self.clone()
         }
+    }
+
+    /// Interfaces by which packets leave the cloud.
+    pub(crate) fn all_uplinks(&self) -> BTreeSet<&IfName> {
+        let physical = self.physical_networks.values();
+        self.uplinks.iter().chain(physical).collect()
     }
 
     /// Whether an aggregate stands for that prefix.

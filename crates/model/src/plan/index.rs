@@ -359,7 +359,8 @@ impl Index {
 /// The units that stand as long as anybody says that name.
 pub fn units_of_name(name: &Name) -> Vec<Unit> {
     match name {
-        Name::Network(_) | Name::Subnet(_) | Name::Carrier | Name::Sharer => Vec::new(),
+        Name::Subnet(_) | Name::Carrier | Name::Sharer => Vec::new(),
+        Name::Network(id) => vec![Unit::Physical(*id)],
         Name::Workload => vec![
             Unit::Judges,
             Unit::SourceCheck,

@@ -18,6 +18,7 @@ mod multicast;
 pub(crate) mod names;
 mod nat;
 pub(crate) mod nft;
+mod physical;
 mod place;
 mod port;
 mod profile;

@@ -1,5 +1,6 @@
 //! What one change of the intent touches: units to compute again, and flows to look at again.
 
+mod physical;
 mod router;
 mod shared;
 
@@ -209,6 +210,7 @@ impl Step<'_> {
 
     fn network(&mut self, id: NetworkId, new: Option<&Network>) {
         let old = self.intent.networks.get(&id);
+        self.physical_network(old, new);
         let (from, to) = (Place::of(old), Place::of(new));
         if from != to {
             self.moves(id, from, to);
@@ -289,6 +291,7 @@ impl Step<'_> {
         if !subnet_differs(old, new) {
             return;
         }
+        self.physical_subnet(old, new);
         let at_home = |s: &Subnet| self.home(s.network_id);
         let (was, is) = (old.map(at_home), new.map(at_home));
         self.move_subnet(was.zip(old), is.zip(new));

@@ -11,7 +11,7 @@ use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, S
 use super::{
     HostConfig, address, base, group,
     index::{Index, Name, Referrer, units_of_name},
-    multicast, nat, place,
+    multicast, nat, physical, place,
     place::{Interfaces, Place},
     port,
     profile::{self, Profile},
@@ -79,6 +79,8 @@ pub enum Unit {
     Outside,
     /// An address that routers may answer for, in the main namespace.
     Public(IpAddr),
+    /// What a network that the host is on by a link of its own needs there.
+    Physical(NetworkId),
 }
 
 /// The ports of a place.
@@ -247,6 +249,7 @@ impl Unit {
             Unit::Router => router::router(view),
             Unit::Outside => router::outside::outside(view),
             Unit::Public(addr) => router::outside::public(view, *addr),
+            Unit::Physical(id) => physical::network(view, *id).into(),
         }
     }
 }

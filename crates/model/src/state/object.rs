@@ -232,6 +232,9 @@ pub struct RouteKey {
     pub table: u32,
     /// Where to.
     pub prefix: Prefix,
+    /// Only of what has a source in there; of IPv6 alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Prefix>,
     /// Priority; lower wins.
     pub metric: u32,
 }

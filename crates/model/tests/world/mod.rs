@@ -207,6 +207,7 @@ pub fn group(n: u8, rules: impl IntoIterator<Item = SecurityGroupRule>) -> Group
 pub fn config() -> HostConfig {
     let mut config = HostConfig::new("compute-1".parse().unwrap());
     config.uplinks = ["up0".parse().unwrap(), "up1".parse().unwrap()].into();
+    config.physical_networks = [("net0".to_owned(), "up1".parse().unwrap())].into();
     config.exempt = ["tap0".parse().unwrap()].into();
     config
 }
@@ -555,12 +556,14 @@ fn some_router() -> impl Strategy<Value = Router> {
 }
 
 pub fn some_network() -> impl Strategy<Value = Network> {
-    let kind = select(vec![NetworkType::Routed, NetworkType::Vxlan]);
+    let kinds = vec![NetworkType::Routed, NetworkType::Flat, NetworkType::Vxlan];
+    let kind = select(kinds);
     (0u8..2, prop::bool::weighted(0.95), 1280u16..1282, kind).prop_map(|(n, up, mtu, kind)| {
         Network {
             admin_state_up: up,
             mtu,
             network_type: kind,
+            physical_network: Some(format!("net{n}")).filter(|_| kind == NetworkType::Flat),
             segmentation_id: Some(u32::from(mtu)),
             ..network(n)
         }

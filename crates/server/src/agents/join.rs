@@ -147,6 +147,9 @@ async fn take(app: &App, request: &JoinRequest) -> Result<String> {
                 admin_state_up: true,
                 gateway_mac: old.and_then(|r| r.value.gateway_mac),
                 gateway: old.is_none_or(|r| r.value.gateway),
+                physical_networks: old
+                    .map(|r| r.value.physical_networks.clone())
+                    .unwrap_or_default(),
             };
             write.replace(keys::host(host), old.map_or(0, |r| r.mod_revision), &record)
         })

@@ -39,6 +39,9 @@ pub struct Reports {
     news: Notify,
 }
 
+/// What an agent tells beyond is not kept.
+const MAX_PHYSICAL_NETWORKS: usize = 64;
+
 /// `POST /v1/status`.
 ///
 /// # Errors
@@ -72,6 +75,8 @@ async fn keep_record(cloud: &Cloud, host: &HostId, report: &StatusReport) -> Res
         record.gateway_mac = report.gateway_mac.or(record.gateway_mac);
         if report.complete {
             record.gateway = report.gateway.unwrap_or(true);
+            let physical = report.physical_networks.iter().cloned();
+            record.physical_networks = physical.take(MAX_PHYSICAL_NETWORKS).collect();
         }
         record
     };

@@ -57,6 +57,10 @@ impl Item {
         let heard = self.heard.as_ref();
         let mut all = heard.map_or(json!({}), |h| h.configurations.clone());
         all["gateway"] = json!(self.record.gateway);
+        let physical = &self.record.physical_networks;
+        if !physical.is_empty() {
+            all["physical_networks"] = json!(physical);
+        }
         if let Some(endpoint) = self.tunnel {
             all["tunneling_ip"] = json!(endpoint.address);
             all["tunnel_types"] = json!(["vxlan"]);

@@ -191,7 +191,7 @@ impl Entity for Network {
             mtu: mtu.unwrap_or(write.policy.max_mtu(segment.network_type)),
             port_security_enabled: input.take("port_security_enabled")?,
             network_type: segment.network_type,
-            physical_network: None,
+            physical_network: segment.physical_network,
             segmentation_id: segment.id,
             dns_domain: input.take("dns_domain")?,
             availability_zone_hints: zone_hints(input)?,

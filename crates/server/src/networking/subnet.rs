@@ -270,7 +270,7 @@ fn subnettable<'s>(write: &mut Write<'s>, id: NetworkId) -> Result<&'s Row<Netwo
 /// prefixes, and for what is out of a pool by making the pool.
 fn check_member_prefix(write: &Write<'_>, network: &Network, source: &Source) -> Result<()> {
     let cidr = source.cidr;
-    if network.network_type != NetworkType::Routed {
+    if network.network_type == NetworkType::Vxlan {
         return Ok(());
     }
     let open = &write.policy.member_prefixes;

@@ -290,7 +290,8 @@ impl State {
 
     /// Whether all hosts are told of a subnet.
     fn is_for_all(&self, subnet: &Subnet) -> bool {
-        self.type_of(subnet.network_id) == Some(NetworkType::Routed)
+        let network_type = self.type_of(subnet.network_id);
+        network_type.is_some_and(|t| t != NetworkType::Vxlan)
     }
 
     fn group_step(&self, id: SecurityGroupId) -> Option<Step> {
@@ -380,7 +381,7 @@ impl State {
             None => Step::other(Change::RemoveSubnet(subnet.id)),
         };
         match self.type_of(subnet.network_id) {
-            Some(NetworkType::Routed) => {
+            Some(NetworkType::Routed | NetworkType::Flat) => {
                 for steps in self.views.outbox.values_mut() {
                     steps.push(step());
                 }

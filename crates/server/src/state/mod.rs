@@ -22,7 +22,7 @@ pub mod tunnels;
 pub mod watches;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -91,6 +91,9 @@ pub struct HostRecord {
     /// Whether routers may translate for others there.
     #[serde(default = "willing")]
     pub gateway: bool,
+    /// The physical networks that it is on, once its agent has told.
+    #[serde(default)]
+    pub physical_networks: BTreeSet<String>,
 }
 
 const fn willing() -> bool {
@@ -293,7 +296,7 @@ impl State {
             Key::Metered(id) => drop(self.metering.sums.set(id, decode_if(kv)?)),
             Key::Quota(project) => drop(self.quotas.set(project, decode_if(kv)?)),
             Key::Host(host) => {
-                self.hosts.set(host.clone(), decode_if(kv)?);
+                self.set_host(&host, decode_if(kv)?);
                 self.view_watches(&host);
                 self.nat44_changes += 1;
                 self.gateway_changes += 1;

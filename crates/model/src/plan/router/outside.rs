@@ -24,6 +24,7 @@ use crate::{
         address::{self, DEFAULT_METRIC, OUTSIDE_METRIC, PORT_METRIC},
         names,
         nft::{self, ACCEPT, DROP, because, rule},
+        physical,
         place::Place,
         tunnel,
         unit::{Output, View},
@@ -323,9 +324,13 @@ pub fn public(view: View<'_>, addr: IpAddr) -> Output {
     output
         .objects
         .push(address::route(prefix, OUTSIDE_METRIC, kind, prefsrc));
-    if !view.config.aggregated(prefix) {
-        let scope = Scope::Global;
-        output.announce.push((prefix, Announcement { scope }));
+    match physical::link_around(view, addr) {
+        Some(link) => output.objects.extend(physical::answers(link, addr)),
+        None if view.config.aggregated(prefix) => {}
+        None => {
+            let scope = Scope::Global;
+            output.announce.push((prefix, Announcement { scope }));
+        }
     }
     output
 }

@@ -49,6 +49,7 @@ impl World {
             description: String::new(),
             admin_state_up: true,
             gateway_mac: None,
+            physical_networks: BTreeSet::new(),
             gateway: willing,
         };
         self.put(keys::host(&host(n)), &record);

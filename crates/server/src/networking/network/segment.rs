@@ -1,5 +1,5 @@
-//! What a network is made of: nothing of its own (routed), or a VXLAN segment (private). A segment and the
-//! name of a namespace on hosts are keys in the store, so no two networks ever have one.
+//! What a network is made of: nothing of its own (routed), a physical network (flat), or a VXLAN segment (private). Physical
+//! networks, segments and the names of namespaces on hosts are keys in the store, so no two networks ever have one.
 
 use hextet_api::{
     error::{ApiError, Result},
@@ -16,24 +16,28 @@ use crate::{keys, write::Write};
 const DRAWS: usize = 16;
 
 /// What a network is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// How it is built.
     pub network_type: NetworkType,
     /// A private network's VXLAN segment.
     pub id: Option<u32>,
+    /// The physical network that it is.
+    pub physical_network: Option<String>,
 }
 
 impl Segment {
     const ROUTED: Segment = Segment {
         network_type: NetworkType::Routed,
         id: None,
+        physical_network: None,
     };
 
     fn vxlan(vni: u32) -> Segment {
         Segment {
             network_type: NetworkType::Vxlan,
             id: Some(vni),
+            physical_network: None,
         }
     }
 }
@@ -60,6 +64,12 @@ pub fn choose(write: &mut Write<'_>, input: &Input) -> Result<(NetworkId, Segmen
                  provider:segmentation_id: it is not tied to a link",
             ));
         }
+        (Some(NetworkType::Flat), Some(_)) => {
+            return Err(ApiError::invalid_input(
+                "segmentation_id prohibited for flat provider network",
+            ));
+        }
+        (Some(NetworkType::Flat), None) => flat(write, physical)?,
         (Some(NetworkType::Vxlan), _) if physical.is_some() => {
             return Err(ApiError::invalid_input(
                 "provider:physical_network specified for vxlan network",
@@ -68,7 +78,39 @@ pub fn choose(write: &mut Write<'_>, input: &Input) -> Result<(NetworkId, Segmen
         (Some(NetworkType::Vxlan), Some(vni)) => this_one(write, vni)?,
         (Some(NetworkType::Vxlan), None) => free(write).ok_or_else(none_available)?,
     };
-    Ok((identifier(write, segment)?, segment))
+    Ok((identifier(write, &segment)?, segment))
+}
+
+/// A physical network is one network at most.
+fn flat(write: &mut Write<'_>, physical: Option<String>) -> Result<Segment> {
+    let Some(physical) = physical else {
+        return Err(ApiError::invalid_input(
+            "physical_network required for flat provider network",
+        ));
+    };
+    let known = &write.policy.physical_networks;
+    if !known.is_empty() && !known.contains(&physical) {
+        return Err(ApiError::invalid_input(format!(
+            "physical_network '{physical}' unknown for flat provider network"
+        )));
+    }
+    let networks = &write.state.networks;
+    let is_it = |n: &Network| {
+        let named = n.physical_network.as_ref();
+        n.network_type == NetworkType::Flat && named == Some(&physical)
+    };
+    let taken = networks.values().any(|n| is_it(n));
+    if taken || !write.claim(keys::flat_network(&physical), "") {
+        return Err(ApiError::conflict(
+            "FlatNetworkInUse",
+            format!("Unable to create the flat network. Physical network {physical} is in use."),
+        ));
+    }
+    Ok(Segment {
+        network_type: NetworkType::Flat,
+        id: None,
+        physical_network: Some(physical),
+    })
 }
 
 /// What somebody gets who does not choose.
@@ -76,6 +118,7 @@ fn any(write: &mut Write<'_>) -> Result<Segment> {
     for network_type in &write.policy.tenant_network_types {
         match network_type {
             NetworkType::Routed => return Ok(Segment::ROUTED),
+            NetworkType::Flat => {}
             NetworkType::Vxlan => {
                 if let Some(segment) = free(write) {
                     return Ok(segment);
@@ -164,10 +207,10 @@ fn claim(write: &mut Write<'_>, vni: u32) -> bool {
 
 /// An identifier whose namespace on hosts is no other network's: if it is, the commit fails and the write is
 /// decided anew, with another one.
-fn identifier(write: &mut Write<'_>, segment: Segment) -> Result<NetworkId> {
+fn identifier(write: &mut Write<'_>, segment: &Segment) -> Result<NetworkId> {
     let mut drawn = (0..DRAWS).map(|_| NetworkId(Uuid::new_v4()));
     let found = match segment.network_type {
-        NetworkType::Routed => drawn.next(),
+        NetworkType::Routed | NetworkType::Flat => drawn.next(),
         NetworkType::Vxlan => drawn.find(|id| write.claim(keys::namespace(*id), "")),
     };
     found.ok_or_else(none_available)
@@ -175,6 +218,11 @@ fn identifier(write: &mut Write<'_>, segment: Segment) -> Result<NetworkId> {
 
 /// Gives up what a network that is deleted is made of.
 pub fn release(write: &mut Write<'_>, network: &Network) {
+    if network.network_type == NetworkType::Flat
+        && let Some(physical) = &network.physical_network
+    {
+        write.release(keys::flat_network(physical));
+    }
     if network.network_type == NetworkType::Vxlan {
         write.release(keys::namespace(network.id));
         if let Some(vni) = network.segmentation_id {

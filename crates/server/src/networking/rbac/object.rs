@@ -174,9 +174,7 @@ impl Object {
     /// 400: it is a private network.
     pub fn check_can_be_external(&self) -> Result<()> {
         match self {
-            Object::Network(r) if r.value.network_type != NetworkType::Routed => {
-                Err(not_external())
-            }
+            Object::Network(r) if r.value.network_type == NetworkType::Vxlan => Err(not_external()),
             _ => Ok(()),
         }
     }

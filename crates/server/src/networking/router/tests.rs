@@ -46,6 +46,7 @@ struct World {
 
 fn policy() -> NetworkPolicy {
     NetworkPolicy {
+        physical_networks: Default::default(),
         member_prefixes: Vec::new(),
         tenant_network_types: vec![NetworkType::Routed],
         vni_ranges: vec!["1:1000".to_owned().try_into().unwrap()],
@@ -260,6 +261,7 @@ fn joined() -> Op {
             description: String::new(),
             admin_state_up: true,
             gateway_mac: None,
+            physical_networks: Default::default(),
             gateway: true,
         };
         write.create(keys::host(&host()), &record)

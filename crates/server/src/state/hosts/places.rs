@@ -15,7 +15,7 @@ use hextet_types::{HostId, NetworkId, PortId};
 
 use super::{NAT44_OWNER, Step};
 use crate::state::{
-    State,
+    HostRecord, State,
     bindings::{BindingRecord, migrating_to},
     table::Row,
 };
@@ -53,8 +53,17 @@ pub fn is_guest(port: &Port) -> bool {
 }
 
 impl State {
-    /// Whether a host takes ports of a network: of private ones only where it is reached by tunnels.
+    /// Whether a host takes ports of a network: of private ones only where it is reached by tunnels, and of a physical
+    /// one only where it is on it.
     pub fn takes(&self, host: &HostId, network: NetworkId) -> bool {
+        let known = self.networks.get(&network);
+        if let Some(network) = known.filter(|n| n.network_type.is_physical()) {
+            let named = network.physical_network.as_ref();
+            let record = self.hosts.get(host);
+            return named
+                .zip(record)
+                .is_some_and(|(n, h)| h.physical_networks.contains(n));
+        }
         match self.domain_of(network) {
             RoutingDomain::Routed => true,
             RoutingDomain::Network(_) => self.tunnels.endpoint(host).is_some(),
@@ -90,6 +99,29 @@ impl State {
             }
         }
         places
+    }
+
+    /// A host comes, changes or goes. As it gets on physical networks, it takes ports there.
+    pub(in crate::state) fn set_host(&mut self, host: &HostId, row: Option<Row<HostRecord>>) {
+        let physical = |state: &State| state.hosts.get(host).map(|h| h.physical_networks.clone());
+        let new = row.as_ref().map(|r| r.value.physical_networks.clone());
+        if physical(self).unwrap_or_default() == new.unwrap_or_default() {
+            self.hosts.set(host.clone(), row);
+            return;
+        }
+        let ids = self.views.ports_of(host).chain(self.bindings.on(host));
+        let ids: BTreeSet<PortId> = ids.copied().collect();
+        let ports: Vec<Arc<Port>> = ids
+            .iter()
+            .filter_map(|id| self.ports.get(id).cloned())
+            .collect();
+        let former: Vec<Places> = ports.iter().map(|p| self.places(Some(p))).collect();
+        self.hosts.set(host.clone(), row);
+        for (port, former) in ports.iter().zip(&former) {
+            let concerned = self.concerned(port);
+            let latter = self.places(Some(port));
+            self.tell_port(former, &latter, &concerned);
+        }
     }
 
     /// A port's binding on a host comes, changes or goes.

@@ -39,17 +39,19 @@ impl State {
     /// A router as hosts are to be told of it; none when it is not there.
     fn told_router(&self, id: RouterId) -> Option<ToldRouter> {
         let router = self.layer3.routers.get(&id)?;
-        let is = |port: &Port, network_type| {
+        let is = |port: &Port, private: bool| {
             let network = port.network_id;
-            self.views.hidden != Some(network) && self.type_of(network) == Some(network_type)
+            let network_type = self.type_of(network);
+            self.views.hidden != Some(network)
+                && network_type.is_some_and(|t| (t == NetworkType::Vxlan) == private)
         };
         let interfaces = self.interfaces_of(id).map(|row| &row.value);
-        let interfaces = interfaces.filter(|p| is(p, NetworkType::Vxlan));
+        let interfaces = interfaces.filter(|p| is(p, true));
         let gateways = router.gateways.iter();
         let gateways = gateways
             .filter_map(|g| self.ports.get(&g.port_id))
             .filter(|p| p.device_owner == Router::GATEWAY_OWNER && router_of(p) == Some(id))
-            .filter(|p| is(p, NetworkType::Routed));
+            .filter(|p| is(p, false));
         let mut told = ToldRouter {
             interfaces: interfaces.map(|p| (p.id, interface(p))).collect(),
             gateways: gateways.map(|p| (p.id, interface(p))).collect(),

@@ -270,6 +270,7 @@ pub fn router_event(step: &Step_, revision: u64) -> Event {
                 description: String::new(),
                 admin_state_up: true,
                 gateway_mac: None,
+                physical_networks: BTreeSet::new(),
                 gateway: *willing,
             };
             let key = keys::host(&host(*n));

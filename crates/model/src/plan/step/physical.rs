@@ -1,0 +1,60 @@
+//! What a change touches of networks that hosts are on by links of their own.
+
+use hextet_types::NetworkId;
+
+use super::Step;
+use crate::{
+    neutron::{Network, Subnet},
+    plan::{index::Name, place::Place, unit::Unit},
+};
+
+impl Step<'_> {
+    /// A network is known now, or is another: the addresses on it are reached otherwise, whoever has them.
+    pub(super) fn physical_network(&mut self, old: Option<&Network>, new: Option<&Network>) {
+        let shape = |n: &Network| {
+            let segment = (n.physical_network.clone(), n.segmentation_id);
+            let physical = n.network_type.is_physical();
+            physical.then_some((segment, n.admin_state_up))
+        };
+        let Some(id) = old.or(new).map(|n| n.id) else {
+            return;
+        };
+        if old.and_then(shape) != new.and_then(shape) {
+            self.touch_ports(Place::Main, &Name::Network(id));
+            self.physical_subnets(id);
+        }
+    }
+
+    /// A subnet comes, changes or goes.
+    pub(super) fn physical_subnet(&mut self, old: Option<&Subnet>, new: Option<&Subnet>) {
+        let physical = |id| {
+            let network = self.intent.networks.get(&id);
+            network.is_some_and(|n| n.network_type.is_physical())
+        };
+        let mut concerned = Vec::new();
+        for subnet in [old, new].into_iter().flatten() {
+            if physical(subnet.network_id) {
+                concerned.push((subnet.network_id, subnet.cidr));
+            }
+        }
+        for (network, cidr) in concerned {
+            let units = self.touched.units_of(Place::Main);
+            units.insert(Unit::Inside(cidr));
+            self.physical_subnets(network);
+        }
+    }
+
+    /// What may be reached on the network's link: the prefixes of its subnets, and addresses that are no port's.
+    fn physical_subnets(&mut self, id: NetworkId) {
+        let subnets = self.intent.subnets.values();
+        let prefixes = subnets.filter(|s| s.network_id == id).map(|s| s.cidr);
+        let sources = self.intent.nat44_sources.values().flatten();
+        let public = self.places.routers().claims().addresses();
+        let units = prefixes
+            .map(Unit::Inside)
+            .chain(sources.copied().map(Unit::Address))
+            .chain(public.map(Unit::Public))
+            .chain([Unit::Physical(id)]);
+        self.touched.units_of(Place::Main).extend(units);
+    }
+}
