@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/join` | [`JoinRequest`], without a client certificate | [`JoinResponse`] |
 //! | `POST /v1/renew` | [`RenewRequest`] | [`JoinResponse`] |
-//! | `GET /v6/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
+//! | `GET /v7/intent` ([`INTENT`]) | | lines of JSON, each an [`IntentMessage`], without end |
 //! | `POST /v1/status` | [`StatusReport`] | 204 |
 //! | `POST /v1/heard` | [`Heard`] | 204 |
 //! | `POST /v1/joined` | [`Memberships`] | 204 |
@@ -33,15 +33,16 @@ pub const SERVER_NAME: &str = "server.hextet.internal";
 
 /// Where the intent is told. The version is that of [`Change`]: an agent that does not know of one of its steps
 /// asks for an older one, and is told that it is too old.
-pub const INTENT: &str = "/v6/intent";
+pub const INTENT: &str = "/v7/intent";
 /// Where it was told to agents that know nothing of routers; of standbys; of address groups, which they would take for any
-/// address; of Nova's metadata.
+/// address; of Nova's metadata; of physical networks.
 pub const FORMER_INTENTS: &[&str] = &[
     "/v1/intent",
     "/v2/intent",
     "/v3/intent",
     "/v4/intent",
     "/v5/intent",
+    "/v6/intent",
 ];
 
 /// Asks for a certificate against a one-time token.

@@ -86,7 +86,7 @@ fn is_right(frame: &[u8]) -> bool {
     let sum: u32 = frame[22..].chunks(2).fold(58 + length, |sum, pair| {
         sum + (u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
     });
-    (sum & 0xffff) + (sum >> 16) == 0xffff || sum % 0xffff == 0
+    sum.is_multiple_of(0xffff)
 }
 
 /// An ARP request (RFC 826).

@@ -71,15 +71,16 @@ impl Meter {
         self.is_full
     }
 
-    /// Another link is full, and this one is not: it carries more than was seen.
-    pub fn raise(&mut self, now: Time) {
+    /// Another link is full with so many octets per second, and this one is not: it carries more than was seen.
+    pub fn raise(&mut self, full: f64, now: Time) {
         let recently = |at: Time| now.saturating_since(at) < RAISE;
         if self.is_full || self.raised.is_some_and(recently) {
             return;
         }
         self.raised = Some(now);
-        self.most = self.most.map(|(most, since)| (2.0 * most, since));
-        self.most_before = None;
+        let more = |most: f64| (2.0 * most).min(full).max(most);
+        self.most = self.most.map(|(most, since)| (more(most), since));
+        self.most_before = self.most_before.map(more);
     }
 
     fn forget(&mut self, now: Time) {
@@ -169,14 +170,14 @@ mod tests {
         assert!(!other.is_full());
         let mut weight = 1;
         for second in 20..60 {
-            other.raise(Time::from_secs(second));
+            other.raise(4_000_000.0, Time::from_secs(second));
             let now = both(&one, &other, second)[1];
             assert!(now >= weight);
             weight = now;
         }
         assert_eq!(weight, 16);
         // Those that are full know best.
-        one.raise(Time::from_secs(60));
+        one.raise(4_000_000.0, Time::from_secs(60));
         assert_eq!(both(&one, &other, 60), [16, 16]);
     }
 

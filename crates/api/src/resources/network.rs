@@ -22,7 +22,7 @@ pub const NETWORK: Resource = Resource {
         Attribute::optional("port_security_enabled", Kind::Bool, Default::Bool(true)),
         Attribute::optional(
             "provider:network_type",
-            Kind::Choice(&["routed", "vxlan"]),
+            Kind::Choice(&["routed", "flat", "vxlan"]),
             Default::Null,
         )
         .set_by(Access::Admin)

@@ -3,6 +3,7 @@
 mod physical;
 mod router;
 mod shared;
+mod subnet;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use hextet_types::{Family, HostId, NetworkId, PortId, QosPolicyId, SecurityGroup
 use shared::{held_on, is_offered};
 
 use super::{
-    index::{Name, Referrer, has_interface, names_of_port, names_of_sources, names_of_subnet},
+    index::{Name, Referrer, has_interface, names_of_port, names_of_sources},
     place::{Place, Places},
     profile::Profile,
     qos,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     intent::{Change, Group, Intent, RoutingDomain},
-    neutron::{Direction, Network, Port, QosPolicy, Subnet},
+    neutron::{Direction, Network, Port, QosPolicy},
     state::Cut,
 };
 
@@ -286,48 +287,6 @@ impl Step<'_> {
         }
     }
 
-    fn subnet(&mut self, id: SubnetId, new: Option<&Subnet>) {
-        let old = self.intent.subnets.get(&id);
-        if !subnet_differs(old, new) {
-            return;
-        }
-        self.physical_subnet(old, new);
-        let at_home = |s: &Subnet| self.home(s.network_id);
-        let (was, is) = (old.map(at_home), new.map(at_home));
-        self.move_subnet(was.zip(old), is.zip(new));
-        let on: BTreeSet<NetworkId> = [old, new]
-            .into_iter()
-            .flatten()
-            .map(|s| s.network_id)
-            .collect();
-        for network in on {
-            self.touch_routers_on(network);
-            self.touch_network(network);
-        }
-    }
-
-    fn move_subnet(&mut self, old: Option<(Place, &Subnet)>, new: Option<(Place, &Subnet)>) {
-        let places: BTreeSet<Place> = [old, new].into_iter().flatten().map(|(p, _)| p).collect();
-        for place in places {
-            let names = |s: Option<(Place, &Subnet)>| {
-                let here = s.filter(|(p, _)| *p == place);
-                here.map_or_else(BTreeSet::new, |(_, s)| names_of_subnet(s))
-            };
-            let Some((_, subnet)) = new.or(old) else {
-                continue;
-            };
-            let who = Referrer::Subnet(subnet.id);
-            self.rename(place, who, (&names(old), &names(new)));
-            self.touch_ports(place, &Name::Subnet(subnet.id));
-            let both = [old, new].into_iter().flatten();
-            if both.into_iter().any(|(_, s)| s.nat44.is_some()) {
-                self.touched
-                    .units_of(place)
-                    .extend([Unit::Nat44(subnet.id), Unit::Translation]);
-            }
-        }
-    }
-
     fn port(&mut self, id: PortId, new: Option<&Port>) {
         let old = self.intent.ports.get(&id);
         let at_home = |p: &Port| self.home(p.network_id);
@@ -520,23 +479,6 @@ impl Step<'_> {
         self.touched.units_of(Place::Main).insert(Unit::Nat44(id));
         let gone = old.difference(new).map(|addr| (Place::Main, *addr));
         self.touched.recheck.extend(gone);
-    }
-}
-
-/// Whether anything differs that planning looks at.
-fn subnet_differs(old: Option<&Subnet>, new: Option<&Subnet>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => {
-            let like_old = Subnet {
-                standard: old.standard.clone(),
-                allocation_pools: old.allocation_pools.clone(),
-                subnetpool_id: old.subnetpool_id,
-                service_types: old.service_types.clone(),
-                ..new.clone()
-            };
-            like_old != *old
-        }
-        (old, new) => old.is_some() != new.is_some(),
     }
 }
 

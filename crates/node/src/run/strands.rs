@@ -162,16 +162,19 @@ impl Runner {
 
     /// Of a tunnel's strands that carry, those that have room while others have none.
     fn raise_idle(&mut self, now: Time) {
-        let carries =
-            |link: Option<LinkId>| link.is_some_and(|link| self.sharing.carry.contains_key(&link));
-        let full = self
-            .tunnels
-            .iter()
-            .filter(|(_, tunnel)| tunnel.meter.is_full());
-        let full: BTreeSet<NodeId> = full.map(|(strand, _)| strand.node).collect();
+        let mut full = BTreeMap::<NodeId, f64>::new();
+        for (strand, tunnel) in &self.tunnels {
+            let capacity = tunnel.meter.capacity(now);
+            if let Some(capacity) = capacity.filter(|_| tunnel.meter.is_full()) {
+                let most = full.entry(strand.node).or_default();
+                *most = most.max(capacity);
+            }
+        }
         for (strand, tunnel) in &mut self.tunnels {
-            if full.contains(&strand.node) && carries(tunnel.link) {
-                tunnel.meter.raise(now);
+            let carry = &self.sharing.carry;
+            let carries = tunnel.link.is_some_and(|link| carry.contains_key(&link));
+            if let Some(capacity) = full.get(&strand.node).filter(|_| carries) {
+                tunnel.meter.raise(*capacity, now);
             }
         }
     }

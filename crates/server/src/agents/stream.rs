@@ -1,4 +1,4 @@
-//! `GET /v6/intent`: a host's intent, and from then on what changes in it.
+//! `GET /v7/intent`: a host's intent, and from then on what changes in it.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(8);
 /// Octets after which a piece of the answer is sent.
 const PIECE: usize = 64 * 1024;
 
-/// `GET /v6/intent`.
+/// `GET /v7/intent`.
 pub async fn intent(Shared(app): Shared<Arc<App>>, Joined(host): Joined) -> Response {
     let (revision, steps, changes) = app.cloud.listen(&host);
     info!(%host, revision, steps = steps.len(), "an agent follows its intent");
