@@ -171,6 +171,43 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Request<'_>, Reason> {
     }
 }
 
+/// A neighbour discovery message (RFC 4861 §4) to a host, and how it came: with hop limit 255 and the right checksum, and
+/// neither in fragments nor behind extension headers (RFC 6980).
+///
+/// # Errors
+///
+/// Why it is none.
+pub fn neighbour_discovery(bytes: &[u8]) -> Result<(Envelope<Ipv6Addr>, &[u8]), Reason> {
+    let mut reader = Reader::new(bytes);
+    let destination_mac = reader.array().map(Mac::new).ok_or(Reason::Truncated)?;
+    let source_mac = reader.array().map(Mac::new).ok_or(Reason::Truncated)?;
+    let ether_type = reader.u16().ok_or(Reason::Truncated)?;
+    let [version, ..]: [u8; 4] = reader.array().ok_or(Reason::Truncated)?;
+    let payload_len = usize::from(reader.u16().ok_or(Reason::Truncated)?);
+    let [next_header, hop_limit] = reader.array().ok_or(Reason::Truncated)?;
+    let source = reader.ipv6().ok_or(Reason::Truncated)?;
+    let destination = reader.ipv6().ok_or(Reason::Truncated)?;
+    let message = reader.take(payload_len).ok_or(Reason::Truncated)?;
+    match (ether_type, version >> 4, next_header, hop_limit) {
+        (IPV6, 6, ICMPV6, 255) => {}
+        (IPV6, 6, ICMPV6, _) => return Err(Reason::HopLimit),
+        _ => return Err(Reason::NotARequest),
+    }
+    let checksum = message
+        .get(2..4)
+        .and_then(|octets| Reader::new(octets).u16());
+    let addresses = [source.octets(), destination.octets()].concat();
+    let checksum = checksum.ok_or(Reason::Truncated)?;
+    check_checksum(&addresses, ICMPV6, message, checksum)?;
+    let envelope = Envelope {
+        source_mac,
+        destination_mac,
+        source,
+        destination,
+    };
+    Ok((envelope, message))
+}
+
 /// The upper-layer protocol and its octets.
 fn skip_extension_headers(next_header: u8, packet: &[u8]) -> Result<(u8, &[u8]), Reason> {
     let mut next_header = next_header;

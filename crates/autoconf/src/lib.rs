@@ -56,6 +56,7 @@ pub mod responder;
 #[cfg(test)]
 mod samples;
 mod schedule;
+pub mod upstream;
 
 pub use config::{ConfigError, PortConfig};
 pub use counters::{Counters, Done, Reason};
@@ -63,3 +64,4 @@ pub use dhcpv6::Duid;
 pub use domain::{DomainName, DomainNameError};
 pub use options::{ExtraOption, ExtraOptionError};
 pub use responder::{Action, Event, PortKey, Responder, SetPortError};
+pub use upstream::Upstream;

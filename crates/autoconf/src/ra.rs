@@ -138,7 +138,7 @@ impl RouterAdvertisement {
     /// back.
     pub fn withdrawals(&self, old: &RouterAdvertisement) -> Vec<NdOption> {
         let said = |option: &NdOption| self.subjects().any(|subject| subject == subject_of(option));
-        old.subjects_apart()
+        old.apart()
             .filter(|option| !said(option))
             .filter_map(|option| option.withdrawn())
             .collect()
@@ -170,7 +170,7 @@ impl RouterAdvertisement {
     }
 
     /// Options with one DNS server or domain each.
-    fn subjects_apart(&self) -> impl Iterator<Item = NdOption> + '_ {
+    pub(crate) fn apart(&self) -> impl Iterator<Item = NdOption> + '_ {
         self.options.iter().flat_map(|option| match option {
             NdOption::Rdnss {
                 lifetime_secs,
@@ -197,12 +197,12 @@ impl RouterAdvertisement {
     }
 
     fn subjects(&self) -> impl Iterator<Item = NdOption> + '_ {
-        self.subjects_apart().map(|option| subject_of(&option))
+        self.apart().map(|option| subject_of(&option))
     }
 }
 
 /// The option without all that may change while it is about the same thing.
-fn subject_of(option: &NdOption) -> NdOption {
+pub(crate) fn subject_of(option: &NdOption) -> NdOption {
     let mut subject = option.withdrawn().unwrap_or_else(|| option.clone());
     match &mut subject {
         NdOption::Prefix(p) => {
