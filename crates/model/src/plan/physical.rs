@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use hextet_autoconf::Upstream;
 use hextet_types::{Family, IfName, NetworkId, Prefix};
 
 use super::{
@@ -34,6 +35,15 @@ pub fn link<'a>(view: View<'a>, network: &Network) -> Option<&'a IfName> {
 /// The link on which the host answers for an address of that network.
 pub fn link_of<'a>(view: View<'a>, network: NetworkId) -> Option<&'a IfName> {
     link(view, view.intent.networks.get(&network)?)
+}
+
+/// What routers there say, of a network that the host is on.
+pub fn upstream<'a>(view: View<'a>, network: NetworkId) -> Option<&'a Upstream> {
+    let network = view.intent.networks.get(&network)?;
+    link(view, network)?;
+    view.intent
+        .upstreams
+        .get(network.physical_network.as_ref()?)
 }
 
 /// Likewise, of an address that may be of any network.
@@ -84,7 +94,10 @@ pub fn ways(view: View<'_>, prefix: Prefix) -> Vec<Object> {
         RouteKind::Unicast(vec![NextHop { via, link }])
     };
     let mut objects = vec![route(prefix, ON_LINK_METRIC, by(None), None)];
-    let gateway = subnet.gateway_ip.filter(|_| prefix.family() == Family::V6);
+    let said = upstream(view, subnet.network_id).and_then(|said| said.routers.first());
+    let said = said.map(|router| IpAddr::V6(*router));
+    let gateway = said.or(subnet.gateway_ip);
+    let gateway = gateway.filter(|_| prefix.family() == Family::V6);
     objects.extend(gateway.map(|gateway| {
         let way_out = RouteKey {
             source: Some(prefix),

@@ -4,6 +4,7 @@
 //! unknown name, an address outside its subnet) is left out; the server refuses these before.
 
 mod metadata;
+mod upstream;
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use hextet_autoconf::{
-    DomainName, ExtraOption, PortConfig,
+    DomainName, ExtraOption, PortConfig, Upstream,
     config::{
         Advertise, HostRoute, Ipv4Subnet, Ipv6Mode as Mode, Ipv6Subnet, MAX_DNS_SERVERS,
         MAX_EXTRA_OPTIONS, MAX_ROUTES, MAX_SUBNETS,
@@ -19,7 +20,7 @@ use hextet_autoconf::{
 };
 use hextet_types::{Family, PortId};
 
-use super::{base, unit::View};
+use super::{base, physical, unit::View};
 use crate::{
     neutron::{Ipv6Mode, Port, Subnet},
     state::{Netns, Responder},
@@ -28,26 +29,18 @@ use crate::{
 /// The responder of a port that is up.
 pub fn of_port(view: View<'_>, port: &Port) -> Option<(PortId, Responder)> {
     let network = view.intent.networks.get(&port.network_id)?;
-    let advertised = |subnet: &&Subnet| mode(subnet) != Mode::None;
-    let mut advertising = subnets(view, port)
-        .map(|(_, s)| s)
-        .filter(advertised)
-        .peekable();
-    let advertise = advertising.peek().is_some().then(|| Advertise {
-        default_router: advertising.any(|subnet| subnet.gateway_ip.is_some()),
-        ..Advertise::default()
-    });
+    let upstream = physical::upstream(view, port.network_id);
     let config = PortConfig {
         host_mac: view.config.gateway_mac,
         guest_mac: port.mac_address,
         link_local: base::GATEWAY_V6,
-        mtu: network.mtu,
+        mtu: upstream::mtu(upstream, network.mtu),
         hostname: domain(&port.dns_name),
         dns_domain: domain(&network.dns_domain),
-        dns_search: Vec::new(),
+        dns_search: upstream::search(upstream),
         ntp_servers: Vec::new(),
-        advertise,
-        ipv6: ipv6(view, port),
+        advertise: advertise(view, port, upstream),
+        ipv6: ipv6(view, port, upstream),
         delegated: Vec::new(),
         ipv4: ipv4(view, port),
         ipv6_only_wait_secs: None,
@@ -71,9 +64,27 @@ fn subnets<'a>(view: View<'a>, port: &'a Port) -> impl Iterator<Item = (IpAddr, 
     })
 }
 
-/// How an IPv6 subnet's addresses come from us. Without an RA mode somebody else advertises it, or
-/// nobody.
-fn mode(subnet: &Subnet) -> Mode {
+/// What router advertisements say, where there is anything to say.
+fn advertise(view: View<'_>, port: &Port, upstream: Option<&Upstream>) -> Option<Advertise> {
+    let subnets = subnets(view, port).map(|(_, subnet)| subnet);
+    let advertised = subnets.filter(|subnet| mode(subnet, upstream) != Mode::None);
+    let advertised: Vec<&Subnet> = advertised.collect();
+    if advertised.is_empty() {
+        return None;
+    }
+    let theirs = advertised.iter().any(|subnet| upstream::rules(subnet));
+    Some(match upstream.filter(|_| theirs) {
+        Some(upstream) => upstream::advertise(upstream),
+        None => Advertise {
+            default_router: advertised.iter().any(|subnet| subnet.gateway_ip.is_some()),
+            ..Advertise::default()
+        },
+    })
+}
+
+/// How an IPv6 subnet's addresses come from us. Without an RA mode somebody else advertises it, whom we repeat on a
+/// physical network, or nobody.
+fn mode(subnet: &Subnet, upstream: Option<&Upstream>) -> Mode {
     let slaac = |mode| {
         if subnet.cidr.len() == 64 {
             mode
@@ -83,7 +94,7 @@ fn mode(subnet: &Subnet) -> Mode {
     };
     match subnet.ipv6_ra_mode {
         _ if subnet.family() == Family::V4 || !subnet.enable_dhcp => Mode::None,
-        None => Mode::None,
+        None => slaac(upstream::mode(subnet, upstream)),
         Some(Ipv6Mode::Slaac) => slaac(Mode::Slaac),
         Some(Ipv6Mode::Dhcpv6Stateless) => slaac(Mode::Dhcpv6Stateless),
         Some(Ipv6Mode::Dhcpv6Stateful) => Mode::Dhcpv6Stateful,
@@ -92,20 +103,28 @@ fn mode(subnet: &Subnet) -> Mode {
 
 /// The first address of each subnet, which is the one that SLAAC forms; all of them where DHCPv6 hands
 /// them out.
-fn ipv6(view: View<'_>, port: &Port) -> Vec<Ipv6Subnet> {
+fn ipv6(view: View<'_>, port: &Port, upstream: Option<&Upstream>) -> Vec<Ipv6Subnet> {
     let mut seen = BTreeSet::new();
-    let with_mode = subnets(view, port).filter_map(|(addr, subnet)| match (addr, mode(subnet)) {
-        (IpAddr::V4(_), _) | (_, Mode::None) => None,
-        (IpAddr::V6(addr), mode) => Some((addr, subnet, mode)),
-    });
+    let with_mode =
+        subnets(view, port).filter_map(|(addr, subnet)| match (addr, mode(subnet, upstream)) {
+            (IpAddr::V4(_), _) | (_, Mode::None) => None,
+            (IpAddr::V6(addr), mode) => Some((addr, subnet, mode)),
+        });
     let wanted = with_mode
         .filter(|(_, subnet, mode)| seen.insert(subnet.cidr) || *mode == Mode::Dhcpv6Stateful);
-    let described = wanted.map(|(addr, subnet, mode)| Ipv6Subnet {
-        dns_servers: dns_servers(subnet, |server| match server {
+    let described = wanted.map(|(addr, subnet, mode)| {
+        let dns_servers = dns_servers(subnet, |server| match server {
             IpAddr::V6(server) => Some(server),
             IpAddr::V4(_) => None,
-        }),
-        ..Ipv6Subnet::new(subnet.cidr, mode, Some(addr))
+        });
+        let ours = Ipv6Subnet {
+            dns_servers,
+            ..Ipv6Subnet::new(subnet.cidr, mode, Some(addr))
+        };
+        match upstream.filter(|_| upstream::rules(subnet)) {
+            Some(upstream) => upstream::repeat(ours, upstream),
+            None => ours,
+        }
     });
     described.take(MAX_SUBNETS).collect()
 }

@@ -94,6 +94,7 @@ pub fn step(intent: &mut Intent, places: &mut Places, change: Change, touched: &
         Change::PutAudience(id, ..) | Change::RemoveAudience(id, _) => step.audience(*id),
         Change::PutWatched(..) | Change::RemoveWatched(_) => {}
         Change::SetNovaMetadata(_) => step.nova_metadata(),
+        Change::PutUpstream(on, _) | Change::RemoveUpstream(on) => step.upstream(on),
     }
     intent.apply(change);
 }

@@ -10,6 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use hextet_autoconf::upstream::{OnLink, Upstream};
 use hextet_model::{
     intent::{
         Change, FloatingIp, GatewayHost, Group, Joined, PortForwarding, Router, RoutingDomain,
@@ -555,6 +556,29 @@ fn some_router() -> impl Strategy<Value = Router> {
     )
 }
 
+fn some_upstream() -> impl Strategy<Value = Upstream> {
+    let prefixes = prop::sample::subsequence(vec![CIDRS[0], CIDRS[3]], 0..2);
+    let routers = prop::sample::subsequence(vec!["fe80::a", "fe80::b"], 0..2);
+    let flags = (any::<bool>(), any::<bool>(), option::of(1_280_u32..1_282));
+    (prefixes, routers, flags).prop_map(|(prefixes, routers, (autonomous, other, mtu))| Upstream {
+        routers: routers.iter().map(|addr| addr.parse().unwrap()).collect(),
+        other,
+        mtu,
+        prefixes: prefixes
+            .iter()
+            .map(|text| OnLink {
+                prefix: prefix(text),
+                on_link: true,
+                autonomous,
+                prefer_delegation: false,
+                valid_lifetime_secs: 7_200,
+                preferred_lifetime_secs: 3_600,
+            })
+            .collect(),
+        ..Upstream::default()
+    })
+}
+
 pub fn some_network() -> impl Strategy<Value = Network> {
     let kinds = vec![NetworkType::Routed, NetworkType::Flat, NetworkType::Vxlan];
     let kind = select(kinds);
@@ -662,5 +686,8 @@ fn some_bare_change() -> impl Strategy<Value = Change> {
         1 => (0u8..4).prop_map(|n| Change::RemoveFloatingIp(floating_id(n))),
         3 => some_forwarding().prop_map(|f| Change::PutPortForwarding(Box::new(f))),
         1 => (0u8..4).prop_map(|n| Change::RemovePortForwarding(forwarding_id(n))),
+        3 => (0u8..2, some_upstream())
+            .prop_map(|(n, said)| Change::PutUpstream(format!("net{n}"), Box::new(said))),
+        1 => (0u8..2).prop_map(|n| Change::RemoveUpstream(format!("net{n}"))),
     ]
 }

@@ -13,7 +13,7 @@ use hextet_types::Family;
 use super::{mode, subnets};
 use crate::{
     neutron::{Network, Port, PortMetadata, Subnet},
-    plan::unit::View,
+    plan::{physical, unit::View},
 };
 
 /// The one availability zone that there is.
@@ -67,6 +67,7 @@ fn link(view: View<'_>, port: &Port, network: &Network) -> Link {
         let new: Vec<IpAddr> = new.filter(|s| !dns_servers.contains(s)).copied().collect();
         dns_servers.extend(new);
     }
+    let upstream = physical::upstream(view, port.network_id);
     Link {
         port_id: port.id.to_string(),
         name: port.if_name().to_string(),
@@ -74,14 +75,14 @@ fn link(view: View<'_>, port: &Port, network: &Network) -> Link {
         mtu: network.mtu,
         network_id: network.id.to_string(),
         addresses: subnets(view, port)
-            .map(|(addr, subnet)| address(addr, subnet))
+            .map(|(addr, subnet)| address(addr, subnet, mode(subnet, upstream)))
             .collect(),
         dns_servers,
     }
 }
 
-fn address(address: IpAddr, subnet: &Subnet) -> Address {
-    let source = match (subnet.family(), mode(subnet)) {
+fn address(address: IpAddr, subnet: &Subnet, mode: Mode) -> Address {
+    let source = match (subnet.family(), mode) {
         (Family::V4, _) if subnet.enable_dhcp => Source::Dhcp,
         (Family::V4, _) | (Family::V6, Mode::None) => Source::Static,
         (Family::V6, Mode::Slaac) => Source::Slaac,

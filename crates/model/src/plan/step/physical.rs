@@ -25,6 +25,16 @@ impl Step<'_> {
         }
     }
 
+    /// Routers on a physical network say something else.
+    pub(super) fn upstream(&mut self, on: &str) {
+        let networks = self.intent.networks.values();
+        let there = networks.filter(|n| n.physical_network.as_deref() == Some(on));
+        for id in there.map(|n| n.id).collect::<Vec<_>>() {
+            self.touch_ports(Place::Main, &Name::Network(id));
+            self.physical_subnets(id);
+        }
+    }
+
     /// A subnet comes, changes or goes.
     pub(super) fn physical_subnet(&mut self, old: Option<&Subnet>, new: Option<&Subnet>) {
         let physical = |id| {
