@@ -52,6 +52,7 @@ mod responder;
 mod rollcall;
 mod run;
 mod subscription;
+mod uplinks;
 
 pub use mesh::forget as withdraw;
 pub use run::{join, leave, run, run_told};

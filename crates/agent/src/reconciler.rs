@@ -21,6 +21,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use hextet_autoconf::Upstream;
 use hextet_kernel::{Kernel, Op, Report, Scope, Standing, diff, netlink::Heard};
 use hextet_model::{
     plan::Planner,
@@ -49,6 +50,7 @@ use crate::{
     reporter::Standing as Reported,
     rollcall,
     subscription::Update,
+    uplinks::Answering,
 };
 use joins::Joins;
 use look::Looks;
@@ -84,6 +86,8 @@ pub enum Input {
     Announced(PortId, Announcement),
     /// A port's workload has said what multicast groups it has joined, or left.
     Reported(PortId, membership::Report),
+    /// Routers on a physical network say something else.
+    Upstream(String, Box<Upstream>),
     /// Somebody asks.
     Ask(Question),
 }
@@ -131,6 +135,8 @@ pub struct Outputs {
     pub watched: watch::Sender<Watched>,
     /// Which ports' workloads may arrive.
     pub standbys: watch::Sender<Standbys>,
+    /// For which addresses the host answers on links.
+    pub answering: mpsc::UnboundedSender<Answering>,
     /// What has been metered.
     pub ledger: Arc<Ledger>,
 }
@@ -340,6 +346,7 @@ impl Reconciler {
             Input::Kernel(heard) => self.hear_kernel(heard),
             Input::Announced(port, announcement) => self.hear_announcement(port, &announcement),
             Input::Reported(port, report) => self.hear_report(port, &report),
+            Input::Upstream(on, said) => self.hear_upstream(on, said),
             Input::Ask(question) => {
                 self.settle();
                 self.answer(question);
@@ -349,6 +356,7 @@ impl Reconciler {
 
     fn take(&mut self, mut changed: Changed) {
         self.verdicts.forget(&changed.objects);
+        self.tell_answering(&changed.objects, true);
         for key in &changed.objects {
             match self.planner.state().objects.get(key) {
                 Some(object) => drop(self.desired.insert(key.clone(), object.clone())),

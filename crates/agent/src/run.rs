@@ -1,7 +1,7 @@
 //! Starts everything, in the order in which it is safe, and ends it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::{Arc, mpsc},
@@ -12,8 +12,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use hextet_autoconf::Duid;
 use hextet_bgp::session::State;
-use hextet_kernel::{Config as KernelConfig, Keeper, Kernel, Scope, netlink::Monitor, netns};
-use hextet_model::{plan::Planner, state::Netns};
+use hextet_kernel::{
+    Config as KernelConfig, Keeper, Kernel, Scope, netlink::Monitor, netns, sysctl,
+};
+use hextet_model::{intent::Intent, plan::Planner, state::Netns};
+use hextet_types::IfName;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc as async_mpsc, watch},
@@ -39,6 +42,7 @@ use crate::{
     report::MeshStatus,
     reporter, responder, rollcall,
     subscription::{self, Update},
+    uplinks::{self, Answering, Physical},
 };
 
 /// The sysctls that plans may set.
@@ -184,6 +188,9 @@ struct Agent {
 }
 
 async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
+    let mut config = config.as_ref().clone();
+    config.host.hears_routers = hears_routers(&config)?;
+    let config = &Arc::new(config);
     let clock = Clock::start();
     let (inputs, heard) = mpsc::sync_channel(QUEUE);
     let (standing, standing_told) = watch::channel(reporter::Standing::default());
@@ -194,6 +201,7 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
     let (inside, inside_told) = watch::channel(mesh::Inside::new());
     let (watched, whom) = watch::channel(probe::Watched::new());
     let (standbys, standbys_told) = watch::channel(arrival::Standbys::new());
+    let (answering, answering_told) = async_mpsc::unbounded_channel();
 
     let mut kernel = open_kernel(config)?;
     let ledger = hear_kernel(&mut kernel, inputs.clone(), config)?;
@@ -206,15 +214,11 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         standbys,
         heard: news,
         joined,
+        answering,
         ledger: Arc::clone(&ledger),
     };
-    let reconciler = Reconciler::new(
-        Planner::new(config.host.clone()),
-        (kernel, Flows::start()?),
-        Journal::open(&journal_path(config))?,
-        NextHops::new(config.bgp.as_ref()),
-        outputs,
-    )?;
+    let physical = (answering_told, clock, &inputs);
+    let reconciler = take_over(config, kernel, outputs, physical)?;
     let restarting = reconciler.restarting();
     let (nova, relay) = relay::channel();
     responder::start(
@@ -252,6 +256,62 @@ async fn start(config: &Arc<AgentConfig>) -> Result<Agent> {
         speaker,
         reconciling,
     })
+}
+
+/// The reconciler, with what the journal holds and the kernel has; and those who listen on physical networks.
+fn take_over(
+    config: &AgentConfig,
+    kernel: Kernel,
+    outputs: Outputs,
+    (answering, clock, inputs): (
+        async_mpsc::UnboundedReceiver<Answering>,
+        Clock,
+        &mpsc::SyncSender<Input>,
+    ),
+) -> Result<Reconciler> {
+    let (journal, mut intent, revision) = Journal::open(&journal_path(config))?;
+    let physical = physical_networks(config, &mut intent);
+    uplinks::start(physical, answering, clock, inputs);
+    Reconciler::new(
+        Planner::new(config.host.clone()),
+        (kernel, Flows::start()?),
+        (journal, intent, revision),
+        NextHops::new(config.bgp.as_ref()),
+        outputs,
+    )
+}
+
+/// The uplinks on which the host itself goes by what routers say (RFC 4861 §6.2.2 lets no router do so): it is to go on
+/// doing so when it forwards. What was before we came counts.
+fn hears_routers(config: &AgentConfig) -> Result<BTreeSet<IfName>> {
+    let record = sysctl::Record::open(sysctl_record(config))?;
+    let hears = |link: &IfName| {
+        let path = |setting| format!("net/ipv6/conf/{link}/{setting}");
+        match record.former(&path("accept_ra")) {
+            Some(former) => former == "1",
+            None => [("accept_ra", "1"), ("forwarding", "0")]
+                .iter()
+                .all(|(setting, value)| sysctl::read(&path(setting)).is_ok_and(|is| is == *value)),
+        }
+    };
+    let uplinks = config.host.all_uplinks().into_iter();
+    Ok(uplinks.filter(|link| hears(link)).cloned().collect())
+}
+
+fn sysctl_record(config: &AgentConfig) -> std::path::PathBuf {
+    config.state_dir.join("former-sysctls")
+}
+
+/// The physical networks that the host is on, each with what was known of it; of others nothing counts any more.
+fn physical_networks(config: &AgentConfig, intent: &mut Intent) -> Vec<Physical> {
+    let all = &config.host.physical_networks;
+    intent.upstreams.retain(|name, _| all.contains_key(name));
+    let physical = all.iter().map(|(name, link)| Physical {
+        name: name.clone(),
+        link: link.clone(),
+        said: intent.upstreams.get(name).cloned().unwrap_or_default(),
+    });
+    physical.collect()
 }
 
 fn begin(reconciler: Reconciler, inputs: mpsc::Receiver<Input>) -> Result<thread::JoinHandle<()>> {
@@ -318,7 +378,7 @@ fn open_kernel(config: &AgentConfig) -> Result<Kernel> {
     make_state_dir(&config.state_dir)?;
     Kernel::open(KernelConfig {
         gateway_mac: config.host.gateway_mac,
-        sysctl_record: config.state_dir.join("former-sysctls"),
+        sysctl_record: sysctl_record(config),
         sysctls: SYSCTLS.map(str::to_owned).to_vec(),
         tcx: config.tcx,
     })

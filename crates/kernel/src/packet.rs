@@ -68,6 +68,18 @@ impl PacketSocket {
         Ok(PacketSocket(socket))
     }
 
+    /// One for an uplink alone, that takes in what routers say to hosts (RFC 4861 §4.2): untagged, and not what leaves.
+    pub fn of_routers(index: u32) -> Result<Self, Error> {
+        let failed = |e: io::Error| Error::system("open a packet socket for an uplink", e);
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed)?;
+        socket
+            .attach_filter(&FROM_ROUTERS)
+            .and_then(|()| socket.set_nonblocking(true))
+            .and_then(|()| socket.bind(&link_addr(index, ETH_P_ALL)?))
+            .map_err(failed)?;
+        Ok(PacketSocket(socket))
+    }
+
     /// The next frame, from its Ethernet header on: (index of the link, octets in `buf`). `WouldBlock` when
     /// there is none; a longer frame is cut off. A UDP checksum may be one that only a network card would
     /// have filled in.
@@ -98,6 +110,34 @@ impl AsRawFd for PacketSocket {
         self.0.as_raw_fd()
     }
 }
+
+/// Classic BPF: no tag and not outgoing (both are asked of the kernel, not of the packet), IPv6, ICMPv6, and its type.
+const FROM_ROUTERS: [SockFilter; 12] = {
+    const WORD_AT: u16 = 0x20;
+    const HALF_AT: u16 = 0x28;
+    const OCTET_AT: u16 = 0x30;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const OF_KERNEL: u32 = 0xffff_f000;
+    const PACKET_TYPE: u32 = OF_KERNEL + 4;
+    const TAG_PRESENT: u32 = OF_KERNEL + 48;
+    const OUTGOING: u32 = 4;
+    const ADVERTISEMENT: u32 = 134;
+    [
+        SockFilter::new(WORD_AT, 0, 0, TAG_PRESENT),
+        SockFilter::new(IF_EQUAL, 0, 9, 0),
+        SockFilter::new(WORD_AT, 0, 0, PACKET_TYPE),
+        SockFilter::new(IF_EQUAL, 7, 0, OUTGOING),
+        SockFilter::new(HALF_AT, 0, 0, 12),
+        SockFilter::new(IF_EQUAL, 0, 5, 0x86dd),
+        SockFilter::new(OCTET_AT, 0, 0, 20),
+        SockFilter::new(IF_EQUAL, 0, 3, 58),
+        SockFilter::new(OCTET_AT, 0, 0, 54),
+        SockFilter::new(IF_EQUAL, 0, 1, ADVERTISEMENT),
+        SockFilter::new(RETURN, 0, 0, 0xffff),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+};
 
 /// Classic BPF: the four octets at 6, and the two at 10, are the sender's; of the frame that is enough.
 fn from_sender(sender: Mac) -> [SockFilter; 6] {

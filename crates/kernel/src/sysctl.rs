@@ -15,9 +15,23 @@ use crate::error::Error;
 /// namespace sees them.
 const OF_ALL_NAMESPACES: [&str; 2] = ["net/ipv4/icmp_msgs_per_sec", "net/ipv4/icmp_msgs_burst"];
 
-/// Whether it is no fault where a namespace does not have it.
+/// Whether it is no fault where a namespace does not have it: a link may come later.
 pub fn may_be_missing(path: &str) -> bool {
-    OF_ALL_NAMESPACES.contains(&path)
+    OF_ALL_NAMESPACES.contains(&path) || is_of_a_link(path)
+}
+
+fn is_of_a_link(path: &str) -> bool {
+    let families = ["net/ipv4/conf/", "net/ipv6/conf/"];
+    let mut of_links = families
+        .iter()
+        .filter_map(|family| path.strip_prefix(family));
+    of_links.any(|rest| !rest.starts_with("all/") && !rest.starts_with("default/"))
+}
+
+/// Whether a link goes by router advertisements: Linux forgets what it learned from them when it begins to forward, unless this
+/// says that it goes on.
+pub fn is_about_routers(path: &str) -> bool {
+    path.ends_with("/accept_ra")
 }
 
 /// Reads a setting, its white space reduced to single spaces.

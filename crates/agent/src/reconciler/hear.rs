@@ -7,9 +7,10 @@ use std::{
     time::Instant,
 };
 
+use hextet_autoconf::Upstream;
 use hextet_kernel::netlink::{Heard, LinkSettings, Wake};
 use hextet_model::{
-    intent::Intent,
+    intent::{Change, Intent},
     neutron::Port,
     plan::outer_end,
     state::{Key, Netns, Object, Veth},
@@ -52,7 +53,10 @@ impl Reconciler {
                 self.set_doubt(Doubt::None);
                 return;
             }
-            Update::Whole(intent, revision) => {
+            Update::Whole(mut intent, revision) => {
+                intent
+                    .upstreams
+                    .clone_from(&self.planner.intent().upstreams);
                 let changed = self.planner.replace_with(*intent);
                 let kept = self.journal.rewrite(self.planner.intent(), revision);
                 (changed, revision, kept)
@@ -81,6 +85,17 @@ impl Reconciler {
         }
         self.tell_watched();
         self.tell_standbys();
+    }
+
+    /// Routers on a physical network say something else, which is kept beside what the server says.
+    pub(super) fn hear_upstream(&mut self, on: String, said: Box<Upstream>) {
+        let change = Change::PutUpstream(on, said);
+        let changed = self.planner.apply(change.clone());
+        let intent = self.planner.intent();
+        if let Err(error) = self.journal.append(&[change], self.revision, intent) {
+            error!(%error, "what routers say is not on disk");
+        }
+        self.take(changed);
     }
 
     /// A workload says that it is there, or that it has addresses: what of that is news goes to the server.

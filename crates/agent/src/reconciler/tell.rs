@@ -25,6 +25,7 @@ use crate::{
     report::{PortStatus, RouterStatus},
     reporter::Plug,
     subscription::Update,
+    uplinks::Answering,
 };
 
 impl Reconciler {
@@ -34,8 +35,26 @@ impl Reconciler {
         self.tell_inside();
         self.tell_watched();
         self.tell_standbys();
+        let objects = self.planner.state().objects.keys();
+        self.tell_answering(objects, false);
         let ports: Vec<PortId> = self.planner.intent().ports.keys().copied().collect();
         ports.into_iter().for_each(|port| self.tell_responder(port));
+    }
+
+    /// For which of these the host answers on links.
+    pub(super) fn tell_answering<'a>(&self, keys: impl IntoIterator<Item = &'a Key>, is_new: bool) {
+        for key in keys {
+            if let Key::Answer(link, addr) = key {
+                let answers = self.planner.state().objects.contains_key(key);
+                let (link, addr) = (link.clone(), *addr);
+                let _ = self.outputs.answering.send(Answering {
+                    link,
+                    addr,
+                    answers,
+                    is_new,
+                });
+            }
+        }
     }
 
     /// What the cloud routes.

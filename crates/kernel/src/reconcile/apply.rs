@@ -125,7 +125,7 @@ impl Kernel {
         run: &[Op],
         links: &mut Links,
     ) -> Vec<Fate> {
-        if matches!(phase, Phase::Sysctl | Phase::SysctlEnds) {
+        if phase.is_sysctl() {
             return run.iter().map(|op| self.apply_sysctl(op)).collect();
         }
         if matches!(phase, Phase::Namespace | Phase::NamespaceEnds) {

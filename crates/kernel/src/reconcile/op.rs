@@ -7,6 +7,8 @@ use hextet_model::state::{
     SpeakerFact,
 };
 
+use crate::sysctl;
+
 /// What the kernel has under a key of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -101,6 +103,7 @@ impl Op {
                 Key::Counter(..) => P::CounterEnds,
                 Key::Rule(..) => P::RuleEnds,
                 Key::XfrmPolicy(..) => P::XfrmPolicyEnds,
+                Key::Sysctl(_, path) if sysctl::is_about_routers(path) => P::RoutersEnd,
                 Key::Sysctl(..) => P::SysctlEnds,
                 Key::Vxlan(..) | Key::Veth(..) => P::MadeEnds,
                 Key::Namespace(_) => P::NamespaceEnds,
@@ -108,6 +111,7 @@ impl Op {
             Op::Create(object) | Op::Replace { new: object, .. } => match object {
                 Object::Namespace(_) => P::Namespace,
                 Object::Vxlan(_) | Object::Veth(_) => P::Made,
+                Object::Sysctl(o) if sysctl::is_about_routers(&o.path) => P::Routers,
                 Object::Sysctl(_) => P::Sysctl,
                 Object::XfrmPolicy(_) => P::XfrmPolicy,
                 Object::Rule(_) => P::Rule,
@@ -154,6 +158,7 @@ pub(super) enum Phase {
     NamespaceEnds,
     Namespace,
     Made,
+    Routers,
     Sysctl,
     XfrmPolicy,
     Rule,
@@ -175,6 +180,7 @@ pub(super) enum Phase {
     RuleEnds,
     XfrmPolicyEnds,
     SysctlEnds,
+    RoutersEnd,
 }
 
 impl Phase {
@@ -200,7 +206,14 @@ impl Phase {
                 | P::RuleEnds
                 | P::XfrmPolicyEnds
                 | P::SysctlEnds
+                | P::RoutersEnd
         )
+    }
+
+    /// Whether it is about settings.
+    pub(super) fn is_sysctl(self) -> bool {
+        use Phase as P;
+        matches!(self, P::Routers | P::Sysctl | P::SysctlEnds | P::RoutersEnd)
     }
 
     /// Whether links come and go by it.

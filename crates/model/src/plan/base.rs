@@ -128,6 +128,16 @@ pub fn host(view: View<'_>) -> Output {
             value: (*value).to_owned(),
         })
     }));
+    output
+        .objects
+        .extend(config.hears_routers.iter().map(|link| {
+            // Even though it forwards (RFC 4861 §6.2.2), the host itself has its addresses and routes from routers here.
+            Object::Sysctl(Sysctl {
+                netns: Netns::Main,
+                path: format!("net/ipv6/conf/{link}/accept_ra"),
+                value: "2".to_owned(),
+            })
+        }));
     output.objects.extend(links(config));
     output.objects.extend(report::limit());
     output

@@ -22,6 +22,9 @@ pub struct HostConfig {
     /// The interfaces by which this host is on physical networks (`provider:physical_network`); they are uplinks, too.
     #[serde(default)]
     pub physical_networks: BTreeMap<String, IfName>,
+    /// Uplinks on which the host itself goes by router advertisements, and is to when it forwards. The agent finds out.
+    #[serde(skip)]
+    pub hears_routers: BTreeSet<IfName>,
     /// The Ethernet address of the host's end of every port, the same on all hosts.
     #[serde(default = "default_gateway_mac")]
     pub gateway_mac: Mac,
@@ -65,6 +68,7 @@ impl HostConfig {
             host,
             uplinks: BTreeSet::new(),
             physical_networks: BTreeMap::new(),
+            hears_routers: BTreeSet::new(),
             gateway_mac: default_gateway_mac(),
             link_local_v4: default_link_local_v4(),
             port_prefixes: default_port_prefixes(),
@@ -80,6 +84,7 @@ impl HostConfig {
         HostConfig {
             uplinks: BTreeSet::new(),
             physical_networks: BTreeMap::new(),
+            hears_routers: BTreeSet::new(),
             aggregates: Vec::new(),
             blackhole_inside: false,
             ..self.clone()
@@ -87,7 +92,7 @@ impl HostConfig {
     }
 
     /// Interfaces by which packets leave the cloud.
-    pub(crate) fn all_uplinks(&self) -> BTreeSet<&IfName> {
+    pub fn all_uplinks(&self) -> BTreeSet<&IfName> {
         let physical = self.physical_networks.values();
         self.uplinks.iter().chain(physical).collect()
     }
