@@ -32,6 +32,7 @@ pub const LAB: &[&str] = &[
     "conntrack",
     "curl",
     "dnsmasq-base",
+    "radvd",
     "iproute2",
     "iputils-ping",
     "isc-dhcp-client",

@@ -3,6 +3,7 @@
 mod check;
 mod clients;
 mod fabric;
+mod flat;
 mod flow;
 mod hypervisor;
 mod leftovers;
@@ -52,6 +53,8 @@ struct Options {
 enum Situation {
     /// A routed IPv6 cloud of three hypervisors.
     Fabric,
+    /// A VLAN with its own router.
+    Flat,
     /// Private networks of projects that know nothing of each other.
     Tenant,
     /// IPv6 between sites that have little in common, by tunnels on demand.
@@ -78,6 +81,7 @@ fn run(options: &Options) -> Result<bool> {
     let mut checks = Checks::new(options.json, options.only.clone());
     match options.situation {
         Situation::Fabric => fabric::run(&mut checks, &program, &options.labs, options.keep)?,
+        Situation::Flat => flat::run(&mut checks, &program, &options.labs, options.keep)?,
         Situation::Tenant => {
             let how = (options.keep, underlay(options.underlay)?);
             tenant::run(&mut checks, &program, &options.labs, how)?;

@@ -8,6 +8,7 @@ pub mod audiences;
 mod floating;
 mod holders;
 mod members;
+mod physical;
 pub mod places;
 mod reach;
 mod remote_ports;
@@ -199,6 +200,7 @@ impl State {
     pub fn snapshot(&self, host: &HostId) -> Vec<Step> {
         let (ports, standbys) = self.ports_told(host);
         let seeds = ports.iter().map(|p| Seed::Network(p.network_id));
+        let seeds = seeds.chain(self.physical_seeds(host));
         let seeds: BTreeSet<_> = seeds.chain(self.gateways_on(host)).collect();
         let reaches = seeds.into_iter().map(|seed| self.views.routing.reach(seed));
         let (mut networks, mut routers) = (BTreeSet::new(), BTreeSet::new());

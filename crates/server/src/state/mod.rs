@@ -336,7 +336,10 @@ impl State {
                 self.segments.insert(vni.into());
             }
         }
-        self.view_network(id, new, |state| drop(state.networks.set(id, row)));
+        let told = new.clone();
+        self.on_physical_network(id, new.as_deref(), |state| {
+            state.view_network(id, told, |state| drop(state.networks.set(id, row)));
+        });
     }
 
     fn set_subnet(&mut self, id: SubnetId, row: Option<Row<Subnet>>) {

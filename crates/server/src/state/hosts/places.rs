@@ -116,7 +116,7 @@ impl State {
             .filter_map(|id| self.ports.get(id).cloned())
             .collect();
         let former: Vec<Places> = ports.iter().map(|p| self.places(Some(p))).collect();
-        self.hosts.set(host.clone(), row);
+        self.set_record(host, row);
         for (port, former) in ports.iter().zip(&former) {
             let concerned = self.concerned(port);
             let latter = self.places(Some(port));
