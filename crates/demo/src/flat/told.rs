@@ -193,13 +193,17 @@ pub fn rogue(f: &Flat) -> Result<String> {
     )?;
     let pid = dir.join("rogue.pid");
     let mut command = std::process::Command::new("radvd");
-    command.args(["-n", "-m", "stderr", "-u", "root", "-C"]);
+    command.args(["-n", "-d", "5", "-m", "stderr", "-u", "root", "-C"]);
     command.arg(&conf).arg("-p").arg(&pid);
     let process = f.lab.spawn(&vm.place, "rogue", &mut command)?;
     thread::sleep(Duration::from_secs(5));
     let runs = process.runs();
     process.kill();
-    expect(runs, format!("radvd did not run: {}", process.log()))?;
+    let log = process.log();
+    expect(
+        runs && log.contains("RA"),
+        format!("radvd has sent nothing: {log}"),
+    )?;
     for counter in heard {
         let counter = counter?;
         let count = counter.take()?;

@@ -1,0 +1,231 @@
+//! Networks that a host is on by links of its own: what it answers for there, by which ways it sends, and what ports are told.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod world;
+
+use std::net::IpAddr;
+
+use hextet_autoconf::{
+    config::Ipv6Mode,
+    nd::Preference,
+    upstream::{OnLink, Upstream},
+};
+use hextet_model::{
+    intent::Change,
+    neutron::{Network, NetworkType, Subnet},
+    plan::Planner,
+    state::{Key, Netns, NextHop, Object, RouteKey, RouteKind},
+};
+use hextet_types::IfName;
+use world::{
+    config, fixed, ip, network, network_id, port, port_id, prefix, standard, subnet, subnet_id,
+};
+
+const ON: &str = "net0";
+const WORKLOAD: &str = "2001:db8:1::a";
+
+fn link() -> IfName {
+    "up1".parse().unwrap()
+}
+
+fn flat() -> Network {
+    Network {
+        network_type: NetworkType::Flat,
+        physical_network: Some(ON.to_owned()),
+        ..network(0)
+    }
+}
+
+/// Whose router speaks for itself.
+fn of_router() -> Subnet {
+    Subnet {
+        gateway_ip: Some(ip("2001:db8:1::1")),
+        ipv6_ra_mode: None,
+        ..subnet(0)
+    }
+}
+
+fn planner() -> Planner {
+    let mut planner = Planner::new(config());
+    let port = port(1, vec![fixed(0, WORKLOAD), fixed(1, "10.1.0.10")], &[]);
+    planner.apply_all([
+        Change::PutNetwork(Box::new(flat())),
+        Change::PutSubnet(Box::new(of_router())),
+        Change::PutSubnet(Box::new(subnet(1))),
+        Change::PutPort(Box::new(port)),
+    ]);
+    planner
+}
+
+fn says(routers: &[&str]) -> Change {
+    let said = Upstream {
+        routers: routers.iter().map(|r| r.parse().unwrap()).collect(),
+        preference: Preference::High,
+        managed: false,
+        other: true,
+        mtu: Some(1_400),
+        prefixes: vec![OnLink {
+            prefix: prefix("2001:db8:1::/64"),
+            on_link: true,
+            autonomous: true,
+            prefer_delegation: false,
+            valid_lifetime_secs: 7_200,
+            preferred_lifetime_secs: 0,
+        }],
+        dns_servers: vec!["2001:db8::53".parse().unwrap()],
+        ..Upstream::default()
+    };
+    Change::PutUpstream(ON.to_owned(), Box::new(said))
+}
+
+fn has(planner: &Planner, key: &Key) -> bool {
+    planner.state().objects.contains_key(key)
+}
+
+/// By which router what has a source of the prefix leaves.
+fn way_out(planner: &Planner) -> Option<IpAddr> {
+    let key = Key::Route(RouteKey {
+        netns: Netns::Main,
+        table: 254,
+        prefix: prefix("::/0"),
+        source: Some(prefix("2001:db8:1::/64")),
+        metric: 500,
+    });
+    match planner.state().objects.get(&key)? {
+        Object::Route(route) => match &route.kind {
+            RouteKind::Unicast(hops) => match hops.as_slice() {
+                [NextHop { via, link: by }] if *by == link() => *via,
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[test]
+fn a_host_answers_for_its_ports_and_announces_none() {
+    let planner = planner();
+    assert!(has(&planner, &Key::UplinkProgram(link())));
+    for addr in [WORKLOAD, "10.1.0.10"] {
+        assert!(has(&planner, &Key::Answer(link(), ip(addr))), "{addr}");
+    }
+    assert!(has(&planner, &Key::Proxy(link(), ip(WORKLOAD))));
+    assert!(
+        !has(&planner, &Key::Proxy(link(), ip("10.1.0.10"))),
+        "ARP has no groups"
+    );
+    assert!(planner.state().announce.is_empty());
+    for prefix in ["2001:db8:1::/64", "10.1.0.0/24"] {
+        let on_link = Key::Route(RouteKey {
+            netns: Netns::Main,
+            table: 254,
+            prefix: world::prefix(prefix),
+            source: None,
+            metric: 5_000,
+        });
+        assert!(has(&planner, &on_link), "{prefix}");
+    }
+}
+
+#[test]
+fn it_answers_for_sources_of_nat44_and_stops_when_they_go() {
+    let mut planner = planner();
+    let pool = Subnet {
+        network_id: network_id(0),
+        ..subnet(2)
+    };
+    let sources =
+        |all: &[&str]| Change::SetNat44Sources(subnet_id(1), all.iter().map(|a| ip(a)).collect());
+    planner.apply_all([Change::PutSubnet(Box::new(pool)), sources(&["192.0.2.8"])]);
+    let answer = Key::Answer(link(), ip("192.0.2.8"));
+    assert!(has(&planner, &answer));
+    assert!(planner.state().announce.is_empty());
+    planner.apply(sources(&[]));
+    assert!(!has(&planner, &answer));
+}
+
+#[test]
+fn what_leaves_goes_by_the_network_s_own_router() {
+    let mut planner = planner();
+    assert_eq!(
+        way_out(&planner),
+        Some(ip("2001:db8:1::1")),
+        "as the subnet says"
+    );
+    planner.apply(says(&["fe80::b", "fe80::a"]));
+    assert_eq!(
+        way_out(&planner),
+        Some(ip("fe80::b")),
+        "the best of those that are heard"
+    );
+    planner.apply(says(&[]));
+    assert_eq!(way_out(&planner), Some(ip("2001:db8:1::1")));
+    planner.apply(Change::PutUpstream("net9".to_owned(), Box::default()));
+    assert_eq!(way_out(&planner), Some(ip("2001:db8:1::1")));
+}
+
+#[test]
+fn ports_are_told_what_the_network_s_routers_say() {
+    let mut planner = planner();
+    let told = |planner: &Planner| planner.state().responders[&port_id(1)].config.clone();
+    assert_eq!(told(&planner).advertise, None, "nobody has said anything");
+    planner.apply(says(&["fe80::b"]));
+    let config = told(&planner);
+    let advertise = config.advertise.clone().unwrap();
+    assert!(advertise.default_router && advertise.preference == Preference::High);
+    assert_eq!(config.mtu, 1_400);
+    let [subnet] = config.ipv6.as_slice() else {
+        panic!("{config:?}");
+    };
+    assert_eq!(subnet.mode, Ipv6Mode::Dhcpv6Stateless);
+    assert!(!subnet.on_link, "nothing is on a point-to-point link");
+    assert_eq!(
+        (subnet.valid_lifetime_secs, subnet.preferred_lifetime_secs),
+        (7_200, 0)
+    );
+    assert_eq!(
+        subnet.dns_servers,
+        ["2001:db8::53".parse::<std::net::Ipv6Addr>().unwrap()]
+    );
+    // A subnet that says itself what to advertise is not repeated.
+    planner.apply(Change::PutSubnet(Box::new(subnet_of_ours())));
+    let config = told(&planner);
+    assert_eq!(config.ipv6[0].mode, Ipv6Mode::Slaac);
+    assert_eq!(config.advertise.unwrap().preference, Preference::Medium);
+}
+
+fn subnet_of_ours() -> Subnet {
+    Subnet {
+        gateway_ip: Some(ip("2001:db8:1::1")),
+        standard: standard(),
+        ..subnet(0)
+    }
+}
+
+#[test]
+fn a_host_that_is_not_on_it_does_nothing() {
+    let mut planner = planner();
+    let elsewhere = Network {
+        physical_network: Some("net7".to_owned()),
+        ..flat()
+    };
+    planner.apply(Change::PutNetwork(Box::new(elsewhere)));
+    let answers = |key: &Key| {
+        matches!(
+            key,
+            Key::Answer(..) | Key::Proxy(..) | Key::UplinkProgram(_)
+        )
+    };
+    assert!(!planner.state().objects.keys().any(answers));
+    assert_eq!(way_out(&planner), None);
+    // Down, nothing passes, so nobody is told that it would.
+    let mut planner = self::planner();
+    let down = Network {
+        admin_state_up: false,
+        ..flat()
+    };
+    planner.apply(Change::PutNetwork(Box::new(down)));
+    assert!(!planner.state().objects.keys().any(answers));
+}
