@@ -38,6 +38,8 @@ enum What {
     Bgp,
     /// A userspace tunnel, beside wireguard-go and OpenVPN.
     Mesh,
+    /// Neighbour solicitations on an uplink, beside the kernel's proxy_ndp and ndppd.
+    Ndp,
     /// A mesh of five nodes: from cold to all pairs, a loss, a return.
     MeshConvergence,
 }
@@ -51,6 +53,7 @@ impl What {
             What::Api => "hextet-bench-api",
             What::Bgp => "hextet-bench-bgp",
             What::Mesh => "hextet-bench-mesh",
+            What::Ndp => "hextet-bench-ndp",
             What::MeshConvergence => "hextet-bench-mesh-convergence",
         }
     }

@@ -64,7 +64,7 @@ pub const INTEROP: &[&str] = &[
 ];
 
 /// What benches compare with, beyond [`INTEROP`].
-pub const PEERS: &[&str] = &["ipset", "iptables", "openssl", "openvpn"];
+pub const PEERS: &[&str] = &["ipset", "iptables", "ndppd", "openssl", "openvpn"];
 
 /// Installs what is missing of the lists, or says how.
 pub fn ensure(lists: &[&[&str]]) -> Result<()> {
