@@ -102,7 +102,7 @@ impl Cloud {
     /// Translates a subnet on this host, to these sources out of that pool.
     pub fn translate(&mut self, subnet: SubnetId, pool: SubnetId, sources: &[&str], limit: u32) {
         let nat44 = Nat44 {
-            pool_subnet_id: pool,
+            pool_subnet_id: Some(pool),
             addresses_per_host: u8::try_from(sources.len()).expect("a few"),
             max_connections_per_port: limit,
         };

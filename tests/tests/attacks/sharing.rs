@@ -43,7 +43,10 @@ fn gang(setting: &mut Setting) {
     }
     let subnet = setting.cast.private_v4;
     let nat44 = setting.cloud.intent.subnets[&subnet].nat44;
-    let pool = nat44.expect("it is translated").pool_subnet_id;
+    let pool = nat44
+        .expect("it is translated")
+        .pool_subnet_id
+        .expect("out of a pool");
     let source = NAT_SOURCE.to_string();
     setting
         .cloud

@@ -98,10 +98,10 @@ fn user_data(value: Value) -> Checked {
     }
 }
 
-/// `pool_subnet_id`, and perhaps how many addresses a host has, and a port connections.
+/// Perhaps `pool_subnet_id` and how many of its addresses a host has; and how many connections a port.
 pub fn nat44(value: Value) -> Checked {
     let keys = [
-        ("pool_subnet_id", true),
+        ("pool_subnet_id", false),
         ("addresses_per_host", false),
         ("max_connections_per_port", false),
     ];
@@ -110,8 +110,12 @@ pub fn nat44(value: Value) -> Checked {
         None | Some(Value::Null) => json!(default),
         Some(v) => v.clone(),
     };
+    let pool = match map.get("pool_subnet_id") {
+        None | Some(Value::Null) => Value::Null,
+        Some(pool) => uuid(pool)?,
+    };
     Ok(json!({
-        "pool_subnet_id": uuid(part(&map, "pool_subnet_id"))?,
+        "pool_subnet_id": pool,
         "addresses_per_host": integer(&or("addresses_per_host", 1), 1, 16)?,
         "max_connections_per_port":
             integer(&or("max_connections_per_port", 4096), 1, 1_000_000)?,

@@ -109,6 +109,11 @@ fn lists() -> Vec<(Kind, Value, Value)> {
             json!({"pool_subnet_id": id.to_lowercase(), "addresses_per_host": 1,
                    "max_connections_per_port": 4096}),
         ),
+        (
+            Kind::Nat44,
+            json!({}),
+            json!({"pool_subnet_id": null, "addresses_per_host": 1, "max_connections_per_port": 4096}),
+        ),
         (Kind::Metadata, json!({}), json!({})),
         (
             Kind::Metadata,

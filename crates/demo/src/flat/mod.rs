@@ -206,18 +206,11 @@ fn uplinks(name: &str) -> String {
     )
 }
 
-/// `public`: the VLAN with IPv4, of which the hosts' translators have addresses. `vms`: the VLAN with IPv6, where
-/// IPv4 is private. The identifier of the latter.
+/// `vms`: the VLAN with IPv6, where IPv4 is private, and leaves with the host's own address. Its identifier.
 fn create_networks(cloud: &Cloud) -> Result<String> {
-    let flat = |name: &str, physical: &str| {
-        json!({"name": name, "shared": true, "provider:network_type": "flat",
-            "provider:physical_network": physical})
-    };
-    let public = text(&cloud.create("network", flat("public", "vlan20"))?, "id")?;
-    let pool = json!({"network_id": public, "ip_version": 4, "cidr": "203.0.113.0/24", "gateway_ip": "203.0.113.1",
-        "enable_dhcp": false, "allocation_pools": [{"start": "203.0.113.65", "end": "203.0.113.94"}]});
-    let pool = text(&cloud.create("subnet", pool)?, "id")?;
-    let vms = text(&cloud.create("network", flat("vms", "vlan30"))?, "id")?;
+    let network = json!({"name": "vms", "shared": true, "provider:network_type": "flat",
+        "provider:physical_network": "vlan30"});
+    let vms = text(&cloud.create("network", network)?, "id")?;
     cloud.create(
         "subnet",
         json!({"network_id": vms, "ip_version": 6, "cidr": PREFIX, "gateway_ip": "2001:db8:0:10::1",
@@ -225,8 +218,7 @@ fn create_networks(cloud: &Cloud) -> Result<String> {
     )?;
     cloud.create(
         "subnet",
-        json!({"network_id": vms, "ip_version": 4, "cidr": "10.30.0.0/16", "hextet:nat44": {
-            "pool_subnet_id": pool, "addresses_per_host": 1, "max_connections_per_port": 1000}}),
+        json!({"network_id": vms, "ip_version": 4, "cidr": "10.30.0.0/16", "hextet:nat44": {}}),
     )?;
     Ok(vms)
 }

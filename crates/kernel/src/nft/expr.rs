@@ -168,6 +168,8 @@ pub enum Expr {
     },
     /// Drops, with an answer.
     Reject { kind: u32, code: u8 },
+    /// Translates the source to the outgoing link's address.
+    Masquerade,
     /// No connection tracking.
     Notrack,
     /// Counts.
@@ -186,7 +188,7 @@ impl Expr {
 
     fn write_named(&self, m: &mut Message<'_>) {
         m.text(NFTA_EXPR_NAME, self.name());
-        if *self != Expr::Notrack {
+        if !matches!(self, Expr::Notrack | Expr::Masquerade) {
             m.nest(NFTA_EXPR_DATA, |m| self.write_data(m));
         }
     }
@@ -209,6 +211,7 @@ impl Expr {
             Expr::Connlimit { .. } => "connlimit",
             Expr::Limit { .. } => "limit",
             Expr::Nat { .. } => "nat",
+            Expr::Masquerade => "masq",
             Expr::Notrack => "notrack",
             Expr::Counter => "counter",
             Expr::Other { name, .. } => name,
@@ -505,6 +508,7 @@ impl Expr {
                 port: slot(5),
                 flags: n(7).unwrap_or(0) & !NAT_BY_ITSELF,
             },
+            "masq" if n(1).unwrap_or(0) == 0 => Expr::Masquerade,
             "notrack" => Expr::Notrack,
             "counter" => Expr::Counter,
             _ => return None,

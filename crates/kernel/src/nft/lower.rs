@@ -93,6 +93,7 @@ impl Lowering {
             Statement::Count(name) => self.exprs.push(Expr::CounterRef(name.clone())),
             Statement::Notrack => self.exprs.push(Expr::Notrack),
             Statement::Snat(range) => self.snat(range)?,
+            Statement::Masquerade => self.exprs.push(Expr::Masquerade),
             Statement::NatMap(end, key, map, port) => self.nat_map(*end, key, map, *port)?,
             Statement::Reject => self.exprs.push(Expr::Reject {
                 kind: expr::REJECT_ICMPX,

@@ -175,7 +175,7 @@ impl<'a> Flight<'a> {
     /// The packet as it leaves this namespace: of several sources that it may get, with the first.
     pub fn into_packet(self) -> Packet {
         let mut packet = self.packet.into_owned();
-        if let Some(range) = self.translated {
+        if let Some(range) = self.translated.filter(|range| *range != NatRange::OF_LINK) {
             packet.source = range.first;
         }
         packet

@@ -279,6 +279,9 @@ struct Range<'a>(&'a NatRange);
 impl fmt::Display for Range<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let NatRange { first, last } = self.0;
+        if *self.0 == NatRange::OF_LINK {
+            return f.write_str("the host's own address on the link");
+        }
         match first == last {
             true => write!(f, "{first}"),
             false => write!(f, "{first}-{last}"),

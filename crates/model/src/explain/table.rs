@@ -185,6 +185,13 @@ impl Run<'_, '_> {
                     }
                     return Said::Verdict(Verdict::Accept);
                 }
+                Statement::Masquerade => {
+                    flight.translated = Some(NatRange::OF_LINK);
+                    if let Some(steps) = &mut self.steps {
+                        steps.push(Step::Translates(NatRange::OF_LINK));
+                    }
+                    return Said::Verdict(Verdict::Accept);
+                }
                 Statement::NatMap(end, key, map, _) => match self.translation(key, map, flight) {
                     Some(to) => {
                         self.translate(*end, to, flight);

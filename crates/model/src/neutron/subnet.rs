@@ -40,9 +40,11 @@ pub struct HostRoute {
 /// NAT44 of a private IPv4 subnet on each host that has a port in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nat44 {
-    /// The subnet whose addresses the hosts get as sources (as ports owned by `network:nat44`).
-    pub pool_subnet_id: SubnetId,
-    /// How many of them each host gets; 1 to 16.
+    /// The subnet whose addresses the hosts get as sources (as ports owned by `network:nat44`). Without one, each host's own
+    /// address is the source, on whichever link a packet leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_subnet_id: Option<SubnetId>,
+    /// How many of them each host gets; 1 to 16. Says nothing without a pool.
     pub addresses_per_host: u8,
     /// Connections that one port may have open through the translator; more are refused.
     pub max_connections_per_port: u32,

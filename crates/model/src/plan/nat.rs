@@ -1,4 +1,5 @@
-//! NAT44: private IPv4 leaves the cloud with one of the host's own addresses.
+//! NAT44: private IPv4 leaves the cloud with one of the host's addresses: those that it has out of a pool, or, without a pool, that of
+//! the link which it leaves by.
 //!
 //! What stays inside the cloud is never translated. A subnet's translation has a chain of its own; where
 //! the host has no source address for it, what would leave is dropped, so that private addresses never
@@ -139,6 +140,7 @@ pub fn subnet(view: View<'_>, id: SubnetId) -> Vec<Object> {
         .map_or_else(Vec::new, runs);
     let (mut objects, mut rules) = limits(id, nat44.max_connections_per_port);
     match runs.as_slice() {
+        _ if nat44.pool_subnet_id.is_none() => rules.push(rule([Statement::Masquerade])),
         [] => {}
         [range] => rules.push(rule([Statement::Snat(*range)])),
         several => {

@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use hextet_types::{Family, IfName, Mac};
@@ -408,6 +408,14 @@ pub struct NatRange {
     pub last: IpAddr,
 }
 
+impl NatRange {
+    /// Stands for what only the kernel knows: the address of the link that a packet leaves by ([`Statement::Masquerade`]).
+    pub const OF_LINK: NatRange = NatRange {
+        first: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        last: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+}
+
 /// Which end of a connection is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -460,6 +468,8 @@ pub enum Statement {
     Notrack,
     /// Translates the source; `persistent`, so that one client keeps one address.
     Snat(NatRange),
+    /// Translates the source to the address of the link that a packet leaves by.
+    Masquerade,
     /// Translates an end, of IPv4, to what the map has for the key: an address, and where true a port besides. Goes on when
     /// it has nothing.
     NatMap(NatEnd, Vec<KeyPart>, SetName, bool),

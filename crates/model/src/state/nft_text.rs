@@ -281,6 +281,7 @@ impl fmt::Display for Statement {
                 }
                 f.write_str(" persistent")
             }
+            Statement::Masquerade => f.write_str("masquerade"),
             Statement::NatMap(end, key, map, _) => nat_map(f, *end, key, map),
             Statement::Reject => f.write_str("reject with icmpx admin-prohibited"),
             Statement::Verdict(verdict) => write!(f, "{verdict}"),
@@ -522,6 +523,7 @@ mod tests {
                 }),
                 "snat ip to 192.0.2.1-192.0.2.4 persistent",
             ),
+            (Statement::Masquerade, "masquerade"),
         ];
         for (statement, text) in cases {
             assert_eq!(statement.to_string(), text);

@@ -243,7 +243,8 @@ impl Judge<'_> {
         let translated = match self.nat_subnet(packet) {
             Some(subnet) if packet.connection == CtState::New && !inside(packet.destination) => {
                 let sources = self.intent.nat44_sources.get(&subnet.id);
-                if !sources.is_some_and(|s| s.iter().any(IpAddr::is_ipv4)) {
+                let pooled = subnet.nat44.is_none_or(|nat| nat.pool_subnet_id.is_some());
+                if pooled && !sources.is_some_and(|s| s.iter().any(IpAddr::is_ipv4)) {
                     return Err("no source");
                 }
                 true

@@ -131,7 +131,10 @@ pub fn subnet(n: u8) -> Subnet {
 
 pub fn nat44(max_connections_per_port: u32) -> Nat44 {
     Nat44 {
-        pool_subnet_id: subnet_id(2),
+        // Of an odd number the host's own address is the source.
+        pool_subnet_id: max_connections_per_port
+            .is_multiple_of(2)
+            .then(|| subnet_id(2)),
         addresses_per_host: 2,
         max_connections_per_port,
     }

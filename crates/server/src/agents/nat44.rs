@@ -40,11 +40,8 @@ enum Job {
 
 fn plan(state: &State) -> Vec<Job> {
     let mut jobs = Vec::new();
-    let subnets: Vec<_> = state
-        .subnets
-        .values()
-        .filter(|s| s.nat44.is_some())
-        .collect();
+    let pooled = |s: &Subnet| s.nat44.is_some_and(|nat| nat.pool_subnet_id.is_some());
+    let subnets: Vec<_> = state.subnets.values().filter(|s| pooled(s)).collect();
     let mut good: BTreeSet<PortId> = BTreeSet::new();
     for host in state.hosts.ids() {
         for subnet in &subnets {
@@ -75,7 +72,7 @@ fn fits(port: &Port, subnet: &Subnet) -> bool {
             && port
                 .fixed_ips
                 .iter()
-                .all(|f| f.subnet_id == nat.pool_subnet_id)
+                .all(|f| Some(f.subnet_id) == nat.pool_subnet_id)
     })
 }
 
@@ -166,11 +163,10 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
     let Some(nat) = subnet.nat44 else {
         return Ok(());
     };
-    let pool = write
-        .state
-        .subnets
-        .get(&nat.pool_subnet_id)
-        .ok_or_else(gone)?;
+    let Some(pool) = nat.pool_subnet_id else {
+        return Ok(());
+    };
+    let pool = write.state.subnets.get(&pool).ok_or_else(gone)?;
     let row = write
         .state
         .networks
@@ -186,7 +182,7 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
     // Nobody ever sends from it; it only has to be the port's own.
     let mac = Mac::new([0x02, 0x16, a, b, c, d]);
     let wanted = Wanted {
-        subnet_id: Some(nat.pool_subnet_id),
+        subnet_id: nat.pool_subnet_id,
         ip_address: None,
     };
     let wanted = vec![wanted; usize::from(nat.addresses_per_host)];

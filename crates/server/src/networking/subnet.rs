@@ -307,7 +307,7 @@ fn in_use(id: SubnetId, reason: &str) -> ApiError {
 ///
 /// 409 `SubnetInUse`.
 pub fn check_no_translator(state: &State, subnet: &Subnet) -> Result<()> {
-    let uses = |s: &&Arc<Subnet>| s.nat44.is_some_and(|n| n.pool_subnet_id == subnet.id);
+    let uses = |s: &&Arc<Subnet>| s.nat44.is_some_and(|n| n.pool_subnet_id == Some(subnet.id));
     match state.subnets.values().find(uses) {
         None => Ok(()),
         Some(user) => {
@@ -469,19 +469,25 @@ fn check_gateways_free(write: &mut Write<'_>, old: &Subnet, new: &Subnet) -> Res
 
 fn check_nat44(write: &mut Write<'_>, subnet: &Subnet, nat: Nat44) -> Result<()> {
     let refuse = |text: &str| Err(ApiError::invalid_input(format!("hextet:nat44: {text}")));
-    let Some(pool) = write.state.subnets.get(&nat.pool_subnet_id) else {
-        return Err(resources::SUBNET.missing(nat.pool_subnet_id));
-    };
     let is_private = |s: &Subnet| write.state.domain_of(s.network_id) != RoutingDomain::Routed;
-    if is_private(subnet) || is_private(pool) {
+    let pool = match nat.pool_subnet_id {
+        None => None,
+        Some(id) => match write.state.subnets.get(&id) {
+            Some(pool) => Some(pool),
+            None => return Err(resources::SUBNET.missing(id)),
+        },
+    };
+    if is_private(subnet) || pool.is_some_and(|pool| is_private(pool)) {
         return refuse(
             "the subnet and the pool must both be of routed networks: what leaves a private network is \
              translated by a router",
         );
     }
-    if subnet.family() != Family::V4 || pool.family() != Family::V4 {
+    let is_v4 = |s: &Subnet| s.family() == Family::V4;
+    if !is_v4(subnet) || pool.is_some_and(|pool| !is_v4(pool)) {
         return refuse("the subnet and the pool must both be IPv4");
     }
+    let Some(pool) = pool else { return Ok(()) };
     if pool.id == subnet.id || pool.nat44.is_some() {
         return refuse("the pool must be a subnet whose addresses are not translated themselves");
     }

@@ -131,6 +131,7 @@ fn expr() -> impl Strategy<Value = Expr> {
         }),
         ends(),
         Just(Expr::Notrack),
+        Just(Expr::Masquerade),
         Just(Expr::Counter),
         Just(Expr::CounterRef("meter".into())),
     ]
