@@ -122,7 +122,7 @@ impl Flows {
             .filter(|_| Instant::now() >= self.not_before)
         {
             let outcome = open(&cut.netns).and_then(|table| match table {
-                Some(mut table) => table.cut_translated(cut.outside, cut.ports),
+                Some(mut table) => table.cut_translated(cut.end, cut.ports),
                 None => Ok(0),
             });
             match outcome {

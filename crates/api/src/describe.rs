@@ -74,6 +74,8 @@ pub enum Kind {
     Nat44,
     /// What a workload is told of itself.
     Metadata,
+    /// `protocol`, `external_port` and perhaps `internal_port`, several.
+    Exposed,
     /// `network_id`, and perhaps `enable_snat` and `external_fixed_ips`; `{}` is null.
     Gateway,
     /// Several of those.
@@ -149,6 +151,7 @@ impl Attribute {
                 | Kind::DhcpOptions
                 | Kind::Nat44
                 | Kind::Metadata
+                | Kind::Exposed
                 | Kind::Gateway
                 | Kind::Gateways
                 | Kind::Tags

@@ -228,7 +228,8 @@ fn property(attribute: &Attribute) -> Value {
         | Kind::Pools
         | Kind::FixedIps
         | Kind::AddressPairs
-        | Kind::DhcpOptions => {
+        | Kind::DhcpOptions
+        | Kind::Exposed => {
             json!({"type": "array", "items": {"type": "object"}})
         }
         Kind::List | Kind::Gateways => json!({"type": "array"}),

@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use hextet_model::state::{CutPorts, Netns};
+use hextet_model::state::{CutEnd, CutPorts, Netns};
 use hextet_types::Family;
 
 use crate::{
@@ -251,29 +251,30 @@ impl Conntrack {
         }
     }
 
-    /// Deletes the entries of connections that were translated to or from an address outside, only those begun there to
+    /// Deletes the entries of connections that were translated with that end, only those begun to
     /// certain ports where there are such; gives how many.
     ///
     /// # Errors
     ///
     /// The table can't be read or written.
-    pub fn cut_translated(
-        &mut self,
-        outside: Ipv4Addr,
-        ports: Option<CutPorts>,
-    ) -> Result<usize, Error> {
-        let addr = IpAddr::V4(outside);
+    pub fn cut_translated(&mut self, end: CutEnd, ports: Option<CutPorts>) -> Result<usize, Error> {
+        let filters: &[(Place, Ipv4Addr)] = match end {
+            CutEnd::Outside(addr) => &[
+                (Place::OriginalDestination, addr),
+                (Place::ReplyDestination, addr),
+            ],
+            CutEnd::Inside(addr) => &[(Place::ReplySource, addr)],
+        };
         let mut cut = 0;
-        for place in [Place::OriginalDestination, Place::ReplyDestination] {
-            let address = Some((place, addr));
+        for (place, addr) in filters {
             let filter = Filter {
-                address,
+                address: Some((*place, IpAddr::V4(*addr))),
                 ..Filter::default()
             };
             loop {
                 let mut found = Vec::new();
                 self.walk(&filter, |entry| {
-                    if found.len() < FOUND && is_translated(&entry, addr, ports) {
+                    if found.len() < FOUND && is_translated(&entry, end, ports) {
                         found.push(entry);
                     }
                 })?;
@@ -310,12 +311,23 @@ impl Conntrack {
     }
 }
 
-fn is_translated(entry: &Entry, outside: IpAddr, ports: Option<CutPorts>) -> bool {
+fn is_translated(entry: &Entry, end: CutEnd, ports: Option<CutPorts>) -> bool {
     let Entry {
         original, reply, ..
     } = entry;
-    let arrives = original.destination == outside && reply.source != outside;
-    let leaves = reply.destination == outside && original.source != outside;
+    let (arrives, leaves) = match end {
+        CutEnd::Outside(addr) => {
+            let outside = IpAddr::V4(addr);
+            let arrives = original.destination == outside && reply.source != outside;
+            let leaves = reply.destination == outside && original.source != outside;
+            (arrives, leaves)
+        }
+        CutEnd::Inside(addr) => {
+            let inside = IpAddr::V4(addr);
+            let arrives = reply.source == inside && original.destination != inside;
+            (arrives, false)
+        }
+    };
     match (ports, original.part) {
         (None, _) => arrives || leaves,
         (Some(ports), Part::Ports(_, port)) => {

@@ -13,9 +13,11 @@ use hextet_autoconf::{
 };
 use hextet_model::{
     intent::Change,
-    neutron::{Network, NetworkType, Subnet},
+    neutron::{Exposure, ForwardedProtocol, Network, NetworkType, Port, Subnet},
     plan::Planner,
-    state::{Key, Netns, NextHop, Object, RouteKey, RouteKind},
+    state::{
+        Cut, CutEnd, CutPorts, Element, Key, Netns, NextHop, Object, RouteKey, RouteKind, Value,
+    },
 };
 use hextet_types::IfName;
 use world::{
@@ -228,4 +230,72 @@ fn a_host_that_is_not_on_it_does_nothing() {
     };
     planner.apply(Change::PutNetwork(Box::new(down)));
     assert!(!planner.state().objects.keys().any(answers));
+}
+
+/// Where TCP ports of the host lead.
+fn exposed(planner: &Planner) -> Vec<(Vec<Value>, Vec<Value>)> {
+    let objects = planner.state().objects.values();
+    let of_map = objects.filter_map(|object| match object {
+        Object::Element(Netns::Main, Element { set, key, data, .. }) => {
+            (set.0 == "exposed-6").then(|| (key.clone(), data.clone()))
+        }
+        _ => None,
+    });
+    of_map.collect()
+}
+
+fn exposing(n: u8, address: &str, external: &[u16]) -> Port {
+    let exposed = external.iter().map(|external_port| Exposure {
+        protocol: ForwardedProtocol::Tcp,
+        external_port: *external_port,
+        internal_port: 8_000,
+    });
+    Port {
+        exposed: exposed.collect(),
+        ..port(n, vec![fixed(1, address)], &[])
+    }
+}
+
+#[test]
+fn ports_of_the_host_lead_to_workloads_and_connections_end_with_that() {
+    let mut planner = planner();
+    let to = |port, addr| {
+        let to = vec![Value::Addr(ip(addr)), Value::Port(8_000)];
+        (vec![Value::Port(port)], to)
+    };
+    let chain = Key::Chain(Netns::Main, "exposed".into());
+    assert!(!has(&planner, &chain));
+    let put = |port| Change::PutPort(Box::new(port));
+    planner.apply(put(exposing(2, "10.1.0.20", &[80, 443])));
+    assert!(has(&planner, &chain));
+    assert_eq!(
+        exposed(&planner),
+        [to(80, "10.1.0.20"), to(443, "10.1.0.20")]
+    );
+    let changed = planner.apply(put(exposing(2, "10.1.0.20", &[443])));
+    let cut = |addr: &str, port| Cut {
+        netns: Netns::Main,
+        end: CutEnd::Inside(addr.parse().unwrap()),
+        ports: Some(CutPorts {
+            protocol: 6,
+            range: (port, port),
+        }),
+    };
+    assert_eq!(changed.cut, [cut("10.1.0.20", 80)].into());
+    // Of several the first has it; when it goes, the next.
+    planner.apply(put(exposing(3, "10.1.0.30", &[443])));
+    assert_eq!(exposed(&planner), [to(443, "10.1.0.20")]);
+    let changed = planner.apply(put(exposing(2, "10.1.0.21", &[443])));
+    assert_eq!(changed.cut, [cut("10.1.0.20", 443)].into());
+    assert_eq!(exposed(&planner), [to(443, "10.1.0.21")]);
+    planner.apply(Change::RemovePort(port_id(2)));
+    assert_eq!(exposed(&planner), [to(443, "10.1.0.30")]);
+    let down = Port {
+        admin_state_up: false,
+        ..exposing(3, "10.1.0.30", &[443])
+    };
+    planner.apply(put(down));
+    assert_eq!(exposed(&planner), []);
+    planner.apply(Change::RemovePort(port_id(3)));
+    assert!(!has(&planner, &chain));
 }

@@ -269,6 +269,11 @@ pub fn single_homed(project: &ProjectId, device: &str) -> Bytes {
     key(format!("/single-homed/{}", hexadecimal(&digest)))
 }
 
+/// The claim of a port of a host's own addresses, which leads to one port.
+pub fn exposed(host: &HostId, protocol: u8, port: u16) -> Bytes {
+    key(format!("/exposed/{host}/{protocol}/{port}"))
+}
+
 /// The claim of being the network that a user gets who does not choose.
 pub fn default_network() -> Bytes {
     Bytes::from_static(b"/default-network")

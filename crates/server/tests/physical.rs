@@ -98,3 +98,87 @@ async fn only_hosts_that_are_on_it_take_its_ports() {
     told.until("no port", |i| i.ports.is_empty()).await;
     assert_eq!(plugged(&port).await, "binding_failed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_the_host_leads_to_one_port() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    let network = admin.network(flat("vlan30")).await;
+    admin.subnet(&network, "10.30.0.0/24", json!({})).await;
+    let host = Host::joined(&cloud, "h1").await;
+    assert_eq!(host.post("/v1/status", &on(&["vlan30"])).await.0, 204);
+    let https = json!([{"protocol": "TCP", "external_port": 443}]);
+    let with = |exposed: &Value| json!({"binding:host_id": "h1", "hextet:exposed": exposed});
+    let first = admin.port(&network, with(&https)).await;
+    let shown = json!([{"protocol": "tcp", "external_port": 443, "internal_port": 443}]);
+    assert_eq!(first["hextet:exposed"], shown);
+    let again = admin.try_port(&network, with(&https)).await;
+    let said = again.refused(409, "ExposedInUse");
+    let id = first["id"].as_str().unwrap();
+    assert!(
+        said.contains("tcp port 443 of host h1") && said.contains(id),
+        "{said}"
+    );
+    // Elsewhere it is another one, and of another protocol.
+    let elsewhere = json!({"binding:host_id": "h2", "hextet:exposed": https});
+    let elsewhere = admin.port(&network, elsewhere).await;
+    let moved = json!({"binding:host_id": "h1"});
+    let moved = admin
+        .update("ports", "port", &elsewhere["id"], moved.clone())
+        .await;
+    moved.refused(409, "ExposedInUse");
+    let udp = json!([{"protocol": "udp", "external_port": 443, "internal_port": 4433}]);
+    admin.port(&network, with(&udp)).await;
+    // Who lets go, gives it to the next.
+    let none = json!({"hextet:exposed": []});
+    let freed = admin.update("ports", "port", &first["id"], none).await;
+    assert_eq!(freed.ok(200)["port"]["hextet:exposed"], json!([]));
+    let third = admin.port(&network, with(&https)).await;
+    admin.delete("ports", &third["id"]).await.ok(204);
+    admin.port(&network, with(&https)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_exposed_is_refused() {
+    let cloud = TestCloud::start(StoreKind::Memory).await;
+    let admin = cloud.admin().await;
+    let network = admin.network(flat("vlan30")).await;
+    admin.subnet(&network, "2001:db8::/64", slaac()).await;
+    let https = json!([{"protocol": "tcp", "external_port": 443}]);
+    let only_v6 = admin
+        .try_port(&network, json!({"hextet:exposed": https}))
+        .await;
+    only_v6.refused(400, "InvalidInput");
+    admin.subnet(&network, "10.30.0.0/24", json!({})).await;
+    for wrong in [
+        json!([{"protocol": "icmp", "external_port": 1}]),
+        json!([{"protocol": "tcp", "external_port": 0}]),
+        json!([{"protocol": "tcp", "external_port": 65_536}]),
+        json!([{"protocol": "tcp"}]),
+        json!([
+            {"protocol": "tcp", "external_port": 80, "internal_port": 1},
+            {"protocol": "tcp", "external_port": 80, "internal_port": 2},
+        ]),
+    ] {
+        let answer = admin
+            .try_port(&network, json!({"hextet:exposed": wrong}))
+            .await;
+        answer.refused(400, "InvalidInput");
+    }
+    let private = json!({"name": "p", "provider:network_type": "vxlan"});
+    let private = admin.network(private).await;
+    admin.subnet(&private, "10.31.0.0/24", json!({})).await;
+    let answer = admin
+        .try_port(&private, json!({"hextet:exposed": https}))
+        .await;
+    let said = answer.refused(400, "InvalidInput");
+    assert!(said.contains("floating IP"), "{said}");
+    let (member, _) = cloud.project("m", "member").await;
+    let routed = admin
+        .network(json!({"name": "r", "shared": true, "provider:network_type": "routed"}))
+        .await;
+    let answer = member
+        .try_port(&routed, json!({"hextet:exposed": https}))
+        .await;
+    answer.refused(403, "PolicyNotAuthorized");
+}

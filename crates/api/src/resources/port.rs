@@ -35,6 +35,10 @@ pub const PORT: Resource = Resource {
         Attribute::optional("extra_dhcp_opts", Kind::DhcpOptions, Default::EmptyList),
         Attribute::optional("dns_name", Kind::Domain(63), Default::Text("")),
         Attribute::optional("hextet:metadata", Kind::Metadata, Default::Null).or_null(),
+        // Ports of the host are the operator's to give away.
+        Attribute::optional("hextet:exposed", Kind::Exposed, Default::EmptyList)
+            .or_null()
+            .set_by(Access::Admin),
         Attribute::optional("qos_policy_id", Kind::Uuid, Default::Null),
         Attribute::shown("qos_network_policy_id", Kind::Uuid),
         Attribute::optional("binding:host_id", Kind::Text(253), Default::Text(""))

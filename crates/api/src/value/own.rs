@@ -1,4 +1,5 @@
-//! Attributes that are hextet's own: NAT44 of a subnet, and what a port's workload is told by the metadata service.
+//! Attributes that are hextet's own: NAT44 of a subnet, what a port's workload is told by the metadata service, and what a port has
+//! of its host's own addresses.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
@@ -96,6 +97,30 @@ fn user_data(value: Value) -> Checked {
             "'user_data' has to be in Base64, as `base64 -w0 FILE` writes it".to_owned(),
         )),
     }
+}
+
+/// `protocol`, the host's `external_port`, and perhaps another `internal_port`.
+pub fn exposure(value: Value) -> Checked {
+    let keys = [
+        ("protocol", true),
+        ("external_port", true),
+        ("internal_port", false),
+    ];
+    let map = keyed(value, "hextet:exposed", &keys)?;
+    let protocol = part(&map, "protocol").as_str().map(str::to_lowercase);
+    let protocol = protocol.filter(|p| ["tcp", "udp", "sctp", "dccp"].contains(&p.as_str()));
+    let Some(protocol) = protocol else {
+        return Err(reason(format!(
+            "'protocol' of 'hextet:exposed' is one of tcp, udp, sctp, dccp, not '{}'",
+            shown(part(&map, "protocol"))
+        )));
+    };
+    let external = integer(part(&map, "external_port"), 1, 65_535)?;
+    let internal = match part(&map, "internal_port") {
+        Value::Null => external.clone(),
+        port => integer(port, 1, 65_535)?,
+    };
+    Ok(json!({"protocol": protocol, "external_port": external, "internal_port": internal}))
 }
 
 /// Perhaps `pool_subnet_id` and how many of its addresses a host has; and how many connections a port.

@@ -199,7 +199,7 @@ impl Compute {
             let table = self.kernel.kernel.connections(&cut.netns).expect("a table");
             if let Some(mut table) = table {
                 table
-                    .cut_translated(cut.outside, cut.ports)
+                    .cut_translated(cut.end, cut.ports)
                     .expect("connections are cut");
             }
         }

@@ -211,7 +211,7 @@ impl<'a> Flight<'a> {
                 of_family(end, family).map(Value::Addr)
             }
             Field::CtStatus if self.redirected => Some(Value::U32(DESTINATION_TRANSLATED)),
-            // The planner's rules never look at these, or chance decides.
+            // The planner's rules never look at these, or chance decides, or which addresses somebody else gave the host.
             Field::Random(_)
             | Field::NdTarget
             | Field::PktType

@@ -6,6 +6,7 @@
 
 mod address_group;
 mod address_scope;
+mod exposure;
 mod floating_ip;
 mod metering;
 mod ndp_proxy;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address_group::AddressGroup;
 pub use address_scope::AddressScope;
+pub use exposure::Exposure;
 pub use floating_ip::FloatingIp;
 pub use metering::{MeteringLabel, MeteringRule};
 pub use ndp_proxy::NdpProxy;

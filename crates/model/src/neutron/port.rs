@@ -8,7 +8,7 @@ use hextet_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Standard, Status};
+use super::{Exposure, Standard, Status};
 
 /// Owners whose ports are no instance's and do not count against `hextet:single_homed`.
 pub const SINGLE_HOMED_EXEMPT_OWNERS: &str = "network:";
@@ -126,6 +126,13 @@ pub struct Port {
         skip_serializing_if = "Option::is_none"
     )]
     pub metadata: Option<Box<PortMetadata>>,
+    /// Of its host's own IPv4 addresses; sorted.
+    #[serde(
+        rename = "hextet:exposed",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub exposed: Vec<Exposure>,
     /// What holds for it instead of its network's policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos_policy_id: Option<QosPolicyId>,

@@ -12,7 +12,7 @@ use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, S
 use super::{place::Place, profile::Profile, qos::Limited, unit::Unit, vrrp};
 use crate::{
     intent::{Group, Intent, RemotePort},
-    neutron::{Port, Subnet},
+    neutron::{ForwardedProtocol, Port, Subnet},
 };
 
 /// Ports with this owner are the host's own NAT44 sources: no interface belongs to them.
@@ -68,6 +68,10 @@ pub enum Name {
     Sharer,
     /// By subnets that are translated; there is only one such name.
     Translation,
+    /// By ports that have any of the host's own; there is only one such name.
+    Exposing,
+    /// By ports that have that one of the host's own.
+    Exposed(ForwardedProtocol, u16),
 }
 
 /// Every name, with all who say it.
@@ -99,6 +103,11 @@ pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
     for fixed in &port.fixed_ips {
         names.insert(Name::Subnet(fixed.subnet_id));
         names.insert(Name::Address(fixed.ip_address));
+    }
+    if !port.exposed.is_empty() {
+        let exposed = port.exposed.iter();
+        let exposed = exposed.map(|e| Name::Exposed(e.protocol, e.external_port));
+        names.extend(exposed.chain([Name::Exposing]));
     }
     if port.may_carry() {
         names.insert(Name::Carrier);
@@ -236,6 +245,9 @@ impl Index {
         match name {
             Name::Address(addr) | Name::Paired(addr) => drop(touched.insert(Unit::Address(*addr))),
             Name::Translation => drop(touched.insert(Unit::Translation)),
+            Name::Exposed(protocol, port) => {
+                touched.insert(Unit::Exposed(*protocol, *port));
+            }
             Name::Carrier | Name::Sharer => drop(touched.insert(Unit::Routers)),
             _ if edge => touched.extend(units_of_name(name)),
             _ => {}
@@ -380,6 +392,8 @@ pub fn units_of_name(name: &Name) -> Vec<Unit> {
         Name::InsideLen(len) => vec![Unit::InsideSet(*len), Unit::Translation],
         Name::Peer(host) => vec![Unit::Peer(host.clone())],
         Name::Translation => vec![Unit::Translation],
+        Name::Exposing => vec![Unit::Exposing, Unit::Translation],
+        Name::Exposed(protocol, port) => vec![Unit::Exposed(*protocol, *port)],
     }
 }
 

@@ -9,6 +9,7 @@
 mod address;
 pub(crate) mod base;
 mod config;
+mod expose;
 mod flood;
 mod group;
 pub(crate) mod index;

@@ -119,6 +119,11 @@ pub fn forwards(protocol: u8, mask: u16, to_port: bool) -> SetName {
     SetName(format!("forward{protocol}-{mask:04x}{port}"))
 }
 
+/// Map: where ports of the host's own addresses lead.
+pub fn exposed(protocol: u8) -> SetName {
+    SetName(format!("exposed-{protocol}"))
+}
+
 /// Map: how fast each port, or each address of a router, may send or receive: by its link or address.
 pub const fn limits(kind: &LimiterRate, direction: Direction) -> &'static str {
     match (kind, direction) {

@@ -77,10 +77,13 @@ fn private_guard(view: View<'_>, subnets: &[&Subnet]) -> Vec<NftRule> {
     }
     let saddr = |len| nft::address_part(Field::Saddr(Family::V4), Family::V4, len);
     let link_local = Value::Addr(IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)));
+    let exposed = view.index.is_named(&Name::Exposing);
+    let exposed = exposed.then(|| rule([nft::is_translated(), RETURN]));
     let mut rules = vec![
         rule([nft::state_in(&[CtState::Established]), RETURN]),
         rule([nft::compare(saddr(16), link_local), RETURN]),
     ];
+    rules.extend(exposed);
     rules.extend(view.index.names().filter_map(|name| match name {
         Name::InsideLen(len) => {
             let inside = nft::found(vec![saddr(*len)], names::inside(*len), false);

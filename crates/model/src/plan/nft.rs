@@ -38,6 +38,18 @@ pub fn marked(bit: u32) -> Statement {
     compare(part, Value::U32(bit))
 }
 
+/// The connection's destination was translated (`IPS_DST_NAT`).
+const DESTINATION_TRANSLATED: u32 = 0x20;
+
+/// The connection came to a floating IP, or to a port that leads elsewhere.
+pub fn is_translated() -> Statement {
+    let part = KeyPart {
+        field: Field::CtStatus,
+        mask: Some(DESTINATION_TRANSLATED.to_be_bytes().to_vec()),
+    };
+    compare(part, Value::U32(DESTINATION_TRANSLATED))
+}
+
 pub fn protocol(number: u8) -> Statement {
     compare(Field::L4Proto, Value::U8(number))
 }

@@ -118,6 +118,8 @@ pub fn settle(intent: &Intent, places: &mut Places, touched: &mut Touched) {
                     let index = places.get(*place).zip(number);
                     let shared = index.filter(|(index, number)| index.is_shared(*number));
                     more.extend(shared.map(|(_, number)| Unit::Number(number)));
+                    let exposed = port.into_iter().flat_map(|p| &p.exposed);
+                    more.extend(exposed.map(|e| Unit::Exposed(e.protocol, e.external_port)));
                     more.push(Unit::Multicast);
                 }
                 Unit::MemberSets(id) => {
@@ -293,6 +295,9 @@ impl Step<'_> {
         let at_home = |p: &Port| self.home(p.network_id);
         let (was, is) = (old.map(at_home), new.map(at_home));
         self.move_port(was.zip(old), is.zip(new));
+        if let Some((place, old)) = was.zip(old) {
+            self.take_back(place, old, new);
+        }
         let has = new.is_some_and(has_interface);
         for sharing in self.places.interfaces_mut().set(id, has) {
             if let Some(port) = self.intent.ports.get(&sharing) {

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use hextet_types::{Family, HostId, NetworkId, PortId, Prefix, SecurityGroupId, SubnetId};
 
 use super::{
-    HostConfig, address, base, group,
+    HostConfig, address, base, expose, group,
     index::{Index, Name, Referrer, units_of_name},
     multicast, nat, physical, place,
     place::{Interfaces, Place},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     intent::Intent,
-    neutron::{Port, Subnet},
+    neutron::{ForwardedProtocol, Port, Subnet},
     state::{Announcement, Object, Responder},
 };
 
@@ -81,6 +81,10 @@ pub enum Unit {
     Public(IpAddr),
     /// What a network that the host is on by a link of its own needs there.
     Physical(NetworkId),
+    /// What leads from ports of the host's own addresses to workloads; depends on whether any does.
+    Exposing,
+    /// Where one of them leads.
+    Exposed(ForwardedProtocol, u16),
 }
 
 /// The ports of a place.
@@ -250,6 +254,8 @@ impl Unit {
             Unit::Outside => router::outside::outside(view),
             Unit::Public(addr) => router::outside::public(view, *addr),
             Unit::Physical(id) => physical::network(view, *id).into(),
+            Unit::Exposing => expose::chain(view).into(),
+            Unit::Exposed(protocol, port) => expose::port(view, *protocol, *port).into(),
         }
     }
 }

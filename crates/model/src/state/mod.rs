@@ -98,15 +98,24 @@ pub struct Changed {
     pub cut: BTreeSet<Cut>,
 }
 
-/// Connections that a router has translated.
+/// Connections that have been translated.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cut {
-    /// The router's namespace.
+    /// Where: a router's namespace, or the main one.
     pub netns: Netns,
-    /// Their address outside, at either end.
-    pub outside: Ipv4Addr,
+    /// Which.
+    pub end: CutEnd,
     /// Only those that were begun outside to these ports; of all, where there are none.
     pub ports: Option<CutPorts>,
+}
+
+/// What they have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CutEnd {
+    /// The address outside, of either end.
+    Outside(Ipv4Addr),
+    /// The address that they were led to, whichever they were begun to.
+    Inside(Ipv4Addr),
 }
 
 /// Ports of a transport protocol.

@@ -164,6 +164,7 @@ pub fn port(n: u8, fixed_ips: Vec<FixedIp>, groups: &[u8]) -> Port {
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
         metadata: None,
+        exposed: Vec::new(),
         qos_policy_id: None,
         binding: Binding::default(),
     }

@@ -217,6 +217,7 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
         metadata: None,
+        exposed: Vec::new(),
         qos_policy_id: None,
         binding: Binding {
             host_id: Some(host.clone()),

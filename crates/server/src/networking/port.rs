@@ -1,6 +1,7 @@
 //! Ports: what may be created, changed and deleted, and by whom.
 
 pub mod bindings;
+mod exposed;
 pub mod internal;
 mod lists;
 mod mac;
@@ -178,6 +179,7 @@ impl Entity for Port {
             "extra_dhcp_opts" => json!(self.extra_dhcp_opts),
             "dns_name" => json!(self.dns_name),
             "hextet:metadata" => json!(self.metadata),
+            "hextet:exposed" => json!(self.exposed),
             "qos_policy_id" => json!(self.qos_policy_id),
             "qos_network_policy_id" => json!(network_policy),
             "binding:host_id" => json!(self.binding.host_id.as_ref().map_or("", HostId::as_str)),
@@ -216,6 +218,7 @@ impl Entity for Port {
             extra_dhcp_opts: dhcp_options(input, &[])?,
             dns_name: input.take("dns_name")?,
             metadata: input.get("hextet:metadata")?,
+            exposed: exposed::exposed(input)?,
             qos_policy_id: None,
             binding: Binding {
                 host_id: host(input)?,
@@ -262,6 +265,9 @@ impl Entity for Port {
         input.put("dns_name", &mut port.dns_name)?;
         if input.names("hextet:metadata") {
             port.metadata = input.get("hextet:metadata")?;
+        }
+        if input.names("hextet:exposed") {
+            port.exposed = exposed::exposed(input)?;
         }
         qos::reassign(write, input, &mut port.qos_policy_id, port.id.0)?;
         input.put("binding:vnic_type", &mut port.binding.vnic_type)?;
@@ -328,6 +334,9 @@ pub fn remove(write: &mut Write<'_>, old: &Row<Port>) {
     if let Some(key) = holds_single_home(write, port) {
         write.release(key);
     }
+    for key in exposed::claimed(port) {
+        write.release(key);
+    }
     qos::release(write, port.qos_policy_id, port.id.0);
     write.remove(port.key(), old.mod_revision);
 }
@@ -346,6 +355,8 @@ pub fn finish_create(write: &mut Write<'_>, network: &Network, port: Port) -> Re
     if is_single_homed(network, &port) {
         claim_single_home(write, network, &port)?;
     }
+    exposed::check(network, &port)?;
+    exposed::follow(write, None, &port)?;
     let port = Arc::new(port);
     write.create(port.key(), port.as_ref())?;
     Ok(port)
@@ -357,6 +368,7 @@ fn finish_update(
     old: &Row<Port>,
     mut port: Port,
 ) -> Result<Arc<Port>> {
+    exposed::check(network, &port)?;
     bindings::follow(write, &old.value, &mut port)?;
     bindings::let_go(write, &old.value, Some(&port));
     let place = |p: &Port| (is_single_homed(network, p), p.device_id.clone());

@@ -90,6 +90,7 @@ fn port(addresses: &[(u128, &str)]) -> Port {
         extra_dhcp_opts: Vec::new(),
         dns_name: "web-1".to_owned(),
         metadata: None,
+        exposed: Vec::new(),
         qos_policy_id: None,
         binding: Binding::default(),
     }

@@ -54,8 +54,6 @@ const FLOATING_BACK: &str = "floating-back";
 const SHARED: &str = "shared";
 /// Set, filled by packets: the connections that others have opened to each address.
 const CONNECTIONS: &str = "connections-to";
-/// The connection's destination was translated (`IPS_DST_NAT`).
-const DESTINATION_TRANSLATED: u32 = 0x20;
 /// Ports that are forwarded one by one, of all of a router's; what is more is not forwarded.
 const MAX_SINGLE: usize = 262_144;
 
@@ -248,15 +246,6 @@ fn is_floating() -> Statement {
     nft::found(key, FLOATING_INSIDE.into(), false)
 }
 
-/// The connection came to a floating IP, or to a forwarded port.
-fn is_translated() -> Statement {
-    let part = KeyPart {
-        field: Field::CtStatus,
-        mask: Some(DESTINATION_TRANSLATED.to_be_bytes().to_vec()),
-    };
-    nft::compare(part, Value::U32(DESTINATION_TRANSLATED))
-}
-
 /// Which packets pass between inside and outside. So many connections come to an address inside as may be open to a port: what is
 /// more would be refused there, but stand in the router's table.
 fn chains(t: &Translation<'_>) -> Vec<Object> {
@@ -274,11 +263,11 @@ fn chains(t: &Translation<'_>) -> Vec<Object> {
         let (lists, each) = flood::lists(t.exit.config());
         let list = vec![Field::Daddr(Family::V4).into(), Field::Random(lists).into()];
         let over = Statement::Dynamic(list, CONNECTIONS.into(), DynOp::CtCountOver(each));
-        let too_many = [is_translated(), over, Statement::Counter, DROP];
+        let too_many = [nft::is_translated(), over, Statement::Counter, DROP];
         enter.extend([
             known(),
             because(too_many, why::TOO_MANY),
-            rule([is_translated(), ACCEPT]),
+            rule([nft::is_translated(), ACCEPT]),
         ]);
         leave.push(known());
     }
@@ -471,7 +460,7 @@ fn returning(t: &Translation<'_>) -> Vec<NftRule> {
     let snat = Statement::Snat(NatRange { first, last });
     let rules = who
         .into_iter()
-        .map(|is| rule([is_translated(), goes_inside.clone(), is, snat.clone()]));
+        .map(|is| rule([nft::is_translated(), goes_inside.clone(), is, snat.clone()]));
     rules.collect()
 }
 
@@ -485,7 +474,7 @@ fn returning_to_own(t: &Translation<'_>) -> Vec<NftRule> {
         let from = nft::address_part(Field::Saddr(Family::V4), Family::V4, prefix.len());
         let key = vec![Field::Daddr(Family::V4).into()];
         Some(rule([
-            is_translated(),
+            nft::is_translated(),
             nft::compare(Field::OifName, Value::IfName(link)),
             nft::compare(from, Value::Addr(prefix.addr())),
             Statement::NatMap(NatEnd::Source, key, FLOATING_BACK.into(), false),

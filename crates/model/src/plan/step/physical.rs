@@ -1,11 +1,14 @@
 //! What a change touches of networks that hosts are on by links of their own.
 
+use std::net::IpAddr;
+
 use hextet_types::NetworkId;
 
 use super::Step;
 use crate::{
-    neutron::{Network, Subnet},
-    plan::{index::Name, place::Place, unit::Unit},
+    neutron::{Network, Port, Subnet},
+    plan::{expose, index::Name, place::Place, unit::Unit},
+    state::{Cut, CutEnd, CutPorts},
 };
 
 impl Step<'_> {
@@ -52,6 +55,22 @@ impl Step<'_> {
             units.insert(Unit::Inside(cidr));
             self.physical_subnets(network);
         }
+    }
+
+    /// Connections to what a port has of its host's own addresses end with that.
+    pub(super) fn take_back(&mut self, place: Place, old: &Port, new: Option<&Port>) {
+        let Some(IpAddr::V4(inside)) = expose::address(old) else {
+            return;
+        };
+        let cuts = expose::taken_back(old, new).map(|e| Cut {
+            netns: place.netns(),
+            end: CutEnd::Inside(inside),
+            ports: Some(CutPorts {
+                protocol: e.protocol.number(),
+                range: (e.external_port, e.external_port),
+            }),
+        });
+        self.touched.cut.extend(cuts);
     }
 
     /// What may be reached on the network's link: the prefixes of its subnets, and addresses that are no port's.

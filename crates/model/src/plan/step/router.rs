@@ -18,7 +18,7 @@ use crate::{
         },
         unit::Unit,
     },
-    state::{Cut, CutPorts},
+    state::{Cut, CutEnd, CutPorts},
 };
 
 /// The host that translates for many, with each address that it uses.
@@ -183,7 +183,7 @@ impl Step<'_> {
     fn cut(&mut self, router: RouterId, outside: Ipv4Addr, ports: Option<CutPorts>) {
         self.touched.cut.insert(Cut {
             netns: Place::Router(router).netns(),
-            outside,
+            end: CutEnd::Outside(outside),
             ports,
         });
     }

@@ -13,7 +13,7 @@ use hextet_model::neutron::{Binding, Port, Status};
 use hextet_types::{HostId, PortId};
 use serde_json::{Map, Value};
 
-use super::internal;
+use super::{exposed, internal};
 use crate::{
     keys,
     networking::entity::Entity,
@@ -112,6 +112,11 @@ fn create(write: &mut Write<'_>, row: &Row<Port>, input: &Input) -> Result<HostI
         taken_over: false,
     };
     if active.is_none() {
+        let bound = Port {
+            binding: record.on(&host),
+            ..port.as_ref().clone()
+        };
+        exposed::follow(write, Some(port), &bound)?;
         internal::change(write, row, |port| {
             port.binding = record.on(&host);
             port.status = Status::Down;
@@ -213,7 +218,7 @@ fn delete(write: &mut Write<'_>, row: &Row<Port>, host: &HostId) -> Result<()> {
 ///
 /// # Errors
 ///
-/// It cannot be encoded.
+/// 409 `ExposedInUse`: what it has of its host's own addresses another port has there.
 pub fn follow(write: &mut Write<'_>, old: &Port, new: &mut Port) -> Result<()> {
     let moved = new.binding.host_id != old.binding.host_id;
     let elsewhere = migrating_to(new) != migrating_to(old);
@@ -237,7 +242,7 @@ pub fn follow(write: &mut Write<'_>, old: &Port, new: &mut Port) -> Result<()> {
     if !new.admin_state_up {
         new.status = Status::Down;
     }
-    Ok(())
+    exposed::follow(write, Some(old), new)
 }
 
 /// A port is deleted.

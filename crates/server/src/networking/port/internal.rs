@@ -152,6 +152,7 @@ pub fn create(
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
         metadata: None,
+        exposed: Vec::new(),
         qos_policy_id: None,
         binding: Binding::default(),
     };

@@ -200,6 +200,7 @@ pub fn port(spec: &Spec, revision: u64) -> Port {
         extra_dhcp_opts: Vec::new(),
         dns_name: String::new(),
         metadata: None,
+        exposed: Vec::new(),
         qos_policy_id: None,
         binding: Binding {
             host_id: spec.host.map(host),
