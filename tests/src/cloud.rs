@@ -149,6 +149,7 @@ impl Cloud {
             port_security_enabled: true,
             allowed_address_pairs: Vec::new(),
             extra_dhcp_opts: Vec::new(),
+            exposed: Vec::new(),
             dns_name: String::new(),
             metadata: None,
             qos_policy_id: None,

@@ -14,6 +14,7 @@ mod error;
 pub mod filter;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod host;
 pub mod links;
 pub mod netlink;
 pub mod netns;

@@ -3,6 +3,8 @@
 //! The host's end has the port's name and is left down: the agent sets it up once its rules stand. Both
 //! ends are made in one step, the far one where it belongs, because moving a veth is slow.
 
+pub mod inside;
+
 use std::{fs::File, os::fd::AsRawFd};
 
 use hextet_model::state::Netns;

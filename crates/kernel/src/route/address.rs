@@ -13,9 +13,14 @@ const RTM_GETADDR: u16 = 22;
 const HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
+const IFA_F_TEMPORARY: u32 = 0x01;
 const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
+const IFA_F_PERMANENT: u32 = 0x80;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_HOST: u8 = 254;
 
@@ -30,6 +35,25 @@ pub struct Found {
     pub prefix_len: u8,
     /// Whether it bears our number; kernels before 5.18 cannot keep it.
     pub ours: bool,
+    /// What the kernel says of it besides.
+    pub standing: Standing,
+}
+
+/// How an address stands (RFC 4862 §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It has no end: somebody set it by hand, rather than that a router or a server gave it.
+    pub permanent: bool,
+    /// Made for a while, for privacy (RFC 8981).
+    pub temporary: bool,
+    /// Duplicate address detection has not ended.
+    pub tentative: bool,
+    /// Somebody else on the link has it.
+    pub duplicate: bool,
+    /// Seconds left in which it is used for what is new; without one, no end.
+    pub preferred_secs: Option<u32>,
+    /// Seconds left in which it is there.
+    pub valid_secs: Option<u32>,
 }
 
 /// Asks for all addresses.
@@ -49,7 +73,25 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
         addr: addr(own)?,
         prefix_len: *answer.payload.get(1)?,
         ours: attrs.get(IFA_PROTO).and_then(octet) == Some(PROTOCOL),
+        standing: standing(attrs),
     })
+}
+
+fn standing(attrs: Attrs<'_>) -> Standing {
+    let flags = attrs.get(IFA_FLAGS).and_then(ne32).unwrap_or(0);
+    let lifetimes = attrs.get(IFA_CACHEINFO).unwrap_or_default();
+    let lifetime = |at: usize| {
+        let secs = lifetimes.get(at..).and_then(ne32);
+        secs.filter(|secs| *secs != u32::MAX)
+    };
+    Standing {
+        permanent: flags & IFA_F_PERMANENT != 0,
+        temporary: flags & IFA_F_TEMPORARY != 0,
+        tentative: flags & IFA_F_TENTATIVE != 0,
+        duplicate: flags & IFA_F_DADFAILED != 0,
+        preferred_secs: lifetime(0),
+        valid_secs: lifetime(4),
+    }
 }
 
 /// Adds an address; one that stands is left as it is but for our number on it.

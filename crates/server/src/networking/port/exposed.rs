@@ -109,9 +109,8 @@ fn other(write: &Write<'_>, port: &Port, wanted: &Exposure) -> Option<PortId> {
         let other = write.state.ports.get(id);
         other.is_some_and(|other| {
             let mut exposed = other.exposed.iter();
-            exposed.any(|e| {
-                (e.protocol, e.external_port) == (wanted.protocol, wanted.external_port)
-            })
+            exposed
+                .any(|e| (e.protocol, e.external_port) == (wanted.protocol, wanted.external_port))
         })
     })
 }
