@@ -55,5 +55,5 @@ mod subscription;
 mod uplinks;
 
 pub use mesh::forget as withdraw;
-pub use run::{join, leave, run, run_told};
+pub use run::{has_joined, join, leave, run, run_told};
 pub use subscription::Update;

@@ -54,6 +54,11 @@ const UPDATES: usize = 64;
 /// How often the host's certificate is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(600);
 
+/// Whether this host has a certificate.
+pub fn has_joined(config: &AgentConfig) -> bool {
+    Identity::in_dir(&config.state_dir).exists()
+}
+
 /// Gets this host's certificate against a one-time token.
 ///
 /// # Errors

@@ -1,17 +1,19 @@
 //! The command line: what can be asked of `hextet`, and what each word means.
 
 mod mesh;
+mod single;
 
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use hextet_agent::report::Sender;
-use hextet_types::{HostId, IfName, PortId};
+use hextet_types::{HostId, IfName};
 
 pub use mesh::{
     Join, Mesh, Params, Question as MeshQuestion, Registry, RegistryCommand, RegistryConfigFile,
     RegistrySocket,
 };
+pub use single::{Down, Expose, Run, Up};
 
 /// IPv6-first cloud networking: every workload its own reachable IPv6 address, IPv4 as a service beside it.
 #[derive(Debug, Parser)]
@@ -19,8 +21,8 @@ pub use mesh::{
     version,
     propagate_version = true,
     max_term_width = 100,
-    after_help = "Examples:\n  hextet server --config /etc/hextet/server.toml\n  \
-    hextet agent join --token ID.SECRET.FINGERPRINT\n  hextet status\n  \
+    after_help = "Examples:\n  hextet up\n  hextet run --name web -- COMMAND\n  \
+    hextet server --config /etc/hextet/server.toml\n  hextet agent join --token ID.SECRET.FINGERPRINT\n  hextet status\n  \
     hextet explain --from 3f0c… --to 2001:db8::5 --tcp 443"
 )]
 pub struct Cli {
@@ -34,13 +36,6 @@ pub struct Cli {
 
 /// The longest life of a join token: 30 days.
 const MAX_TOKEN_MINUTES: i64 = 30 * 24 * 60;
-
-fn port_id(text: &str) -> Result<PortId, String> {
-    text.parse().map_err(|_| {
-        "a port's identifier is a UUID, as `hextet port list` and `openstack port list` show it"
-            .to_owned()
-    })
-}
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
@@ -59,6 +54,30 @@ pub enum Command {
         hextet agent drain && systemctl reboot\n  hextet agent resume"
     )]
     Agent(Agent),
+    /// Give this host's containers and processes addresses of their own: all in one process.
+    #[command(
+        after_help = "It looks at the uplink and goes by what it finds; --dry-run shows what it would do.\n\n\
+        Examples:\n  hextet up --dry-run\n  hextet up\n  hextet up --prefix 2001:db8:0:1::c:0/112\n  \
+        hextet up --routed 2001:db8:100::/56"
+    )]
+    Up(Up),
+    /// Put everything back that `up` did.
+    #[command(
+        after_help = "Workloads that 'hextet run' started end.\n\nExamples:\n  hextet down\n  hextet down --keep"
+    )]
+    Down(Down),
+    /// Start a process with addresses of its own.
+    #[command(
+        after_help = "Examples:\n  hextet run --name web -- python3 -m http.server --bind :: 80\n  \
+        hextet run -- ping -c 3 2001:db8::1"
+    )]
+    Run(Run),
+    /// Have a port of this host's IPv4 address lead to a workload.
+    #[command(
+        after_help = "Examples:\n  hextet expose web 443\n  hextet expose web 8080 --to 80\n  \
+        hextet expose web 443 --remove\n  hextet expose --json"
+    )]
+    Expose(Expose),
     /// Show what this host's agent is doing: server, ports, BGP peers, kernel.
     #[command(
         after_help = "Examples:\n  hextet status\n  hextet status --json | jq .kernel.failed"
@@ -79,8 +98,8 @@ pub enum Command {
     /// Plug ports of this host into network namespaces.
     #[command(
         subcommand,
-        after_help = "Examples:\n  hextet port list\n  hextet port attach 3f0c… --netns web\n  \
-        hextet port detach 3f0c…"
+        after_help = "Examples:\n  hextet port list\n  hextet port attach web --netns web\n  \
+        hextet port detach web"
     )]
     Port(Port),
     /// Run a mesh's registry: it lets nodes in and gives them addresses and certificates.
@@ -334,9 +353,8 @@ pub enum Port {
     /// Plug a port into a network namespace by a veth pair, and wait until it is active.
     #[command(after_help = "Example:\n  ip netns add web\n  hextet port attach 3f0c… --netns web")]
     Attach {
-        /// The port.
-        #[arg(value_parser = port_id)]
-        port: PortId,
+        /// The port, by its name or identifier.
+        port: String,
         /// A namespace, by its name under /run/netns.
         #[arg(long)]
         netns: String,
@@ -350,9 +368,11 @@ pub enum Port {
     /// Unplug a port that `attach` plugged.
     #[command(after_help = "Example:\n  hextet port detach 3f0c…")]
     Detach {
-        /// The port.
-        #[arg(value_parser = port_id)]
-        port: PortId,
+        /// The port, by its name or identifier.
+        port: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        agent: AgentSocket,
     },
 }
 

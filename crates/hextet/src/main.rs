@@ -28,6 +28,10 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Server(server) => commands::server(server),
         Command::Agent(agent) => commands::agent(agent),
+        Command::Up(up) => commands::up(&up),
+        Command::Down(down) => commands::down(&down),
+        Command::Run(run) => commands::run(&run),
+        Command::Expose(expose) => commands::expose(&expose),
         Command::Status(question) => commands::status(&question),
         Command::Plan(question) => commands::plan(&question),
         Command::Explain(explain) => commands::explain(&explain),
@@ -70,7 +74,7 @@ fn set_up_log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(format!(
-            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level},hextet_registry={level},hextet_node={level}"
+            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level},hextet_registry={level},hextet_node={level},hextet_single={level}"
         ))
     });
     tracing_subscriber::fmt()

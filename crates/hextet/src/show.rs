@@ -9,6 +9,7 @@ use hextet_agent::{
 };
 use hextet_model::neutron::Direction;
 use hextet_server::admin::Metered;
+use hextet_single::expose::Exposed;
 
 /// A table with these headings; with lines around its cells only on a terminal.
 pub fn table(headings: &[&str]) -> Table {
@@ -130,6 +131,21 @@ pub fn meters(metered: &[Metered]) -> Table {
             direction.to_owned(),
             row.packets.to_string(),
             row.octets.to_string(),
+        ]);
+    }
+    table
+}
+
+/// `hextet expose`.
+pub fn exposed(all: &[Exposed]) -> Table {
+    let mut table = table(&["workload", "protocol", "port", "workload's port"]);
+    for row in all {
+        let exposure = &row.exposure;
+        table.add_row([
+            row.name.clone(),
+            exposure.protocol.clone(),
+            exposure.external_port.to_string(),
+            exposure.internal_port.to_string(),
         ]);
     }
     table

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read},
     net::IpAddr,
+    path::Path,
     process::ExitCode,
     thread::sleep,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use hextet_agent::{
     report::{ExplainRequest, Explained, PlannedWrite, PortStatus, Status},
 };
 use hextet_kernel::workload;
+use hextet_single::workload::veth;
 use hextet_types::{IfName, PortId};
 
 use super::{block_on, check_exists};
@@ -211,33 +213,39 @@ pub fn port(port: Port) -> Result<ExitCode> {
             ifname,
             agent,
         } => {
-            let status = await_port(&agent.path, port)?;
-            let workload = workload::Veth {
-                host_end: status.link.clone(),
-                netns: netns.clone(),
-                name: ifname.clone(),
-                mac: status.mac,
-                mtu: status.mtu,
-            };
-            workload::attach(&workload)?;
-            wait_until_active(&agent.path, port)
+            let status = await_port(&agent.path, &port)?;
+            workload::attach(&veth(&status, &netns, &ifname))?;
+            wait_until_active(&agent.path, status.id)
                 .with_context(|| format!("port {port} is plugged into {netns} as {ifname}, but"))?;
         }
-        Port::Detach { port } => workload::detach(&IfName::for_port(port))?,
+        Port::Detach { port, agent } => {
+            let id = match port.parse() {
+                Ok(id) => id,
+                Err(_) => find_port(&agent.path, &port)?.id,
+            };
+            workload::detach(&IfName::for_port(id))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn find_port(socket: &std::path::Path, port: PortId) -> Result<PortStatus> {
+/// A port of this host, by its identifier or its name.
+fn find_port(socket: &Path, port: &str) -> Result<PortStatus> {
     let status: Status = block_on(ask::agent(socket, "/status", NOTHING))?;
     let host = status.host;
-    status.ports.into_iter().find(|p| p.id == port).with_context(|| {
+    let id: Option<PortId> = port.parse().ok();
+    let is_meant = |p: &PortStatus| id.map_or(p.name == port, |id| p.id == id);
+    let mut found: Vec<PortStatus> = status.ports.into_iter().filter(is_meant).collect();
+    if found.len() > 1 {
+        bail!("several ports of {host} are called {port}: name one by its identifier");
+    }
+    found.pop().with_context(|| {
         format!("port {port} is not bound to {host}; bind it: openstack port set --host {host} {port}")
     })
 }
 
 /// A port that was bound a moment ago may not have come to the agent yet.
-fn await_port(socket: &std::path::Path, port: PortId) -> Result<PortStatus> {
+pub fn await_port(socket: &Path, port: &str) -> Result<PortStatus> {
     let end = Instant::now() + BINDING_PATIENCE;
     loop {
         match find_port(socket, port) {
@@ -247,10 +255,11 @@ fn await_port(socket: &std::path::Path, port: PortId) -> Result<PortStatus> {
     }
 }
 
-fn wait_until_active(socket: &std::path::Path, port: PortId) -> Result<()> {
+/// Until the kernel passes its packets.
+pub fn wait_until_active(socket: &Path, port: PortId) -> Result<()> {
     let end = Instant::now() + ATTACH_PATIENCE;
     loop {
-        match find_port(socket, port)?.down {
+        match find_port(socket, &port.to_string())?.down {
             None => return Ok(()),
             Some(why) if Instant::now() > end => {
                 bail!(

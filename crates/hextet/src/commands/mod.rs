@@ -5,6 +5,7 @@ mod host;
 mod labs;
 mod mesh;
 mod node;
+mod single;
 
 use std::{fs, future::Future, io, path::Path, process::ExitCode};
 
@@ -16,6 +17,7 @@ pub use cloud::server;
 pub use host::{agent, explain, plan, port, status};
 pub use labs::lab;
 pub use mesh::{mesh, registry};
+pub use single::{down, expose, run, up};
 
 use crate::cli::Cli;
 

@@ -21,6 +21,7 @@ use crate::{
     netlink::{Batch, flags},
     netns::{self, Handle},
     route::{address, af},
+    sysctl,
 };
 
 const RTM_NEWROUTE: u16 = 24;
@@ -36,6 +37,13 @@ const SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 const NONE: Option<&str> = None;
 
+/// What interfaces that come are to have: they ask for routers at once, and no address waits for duplicate address
+/// detection, since the network sees to it that there is no other.
+const SETTINGS: [(&str, &str); 2] = [
+    ("net/ipv6/conf/default/router_solicitation_delay", "0"),
+    ("net/ipv6/conf/default/dad_transmits", "0"),
+];
+
 /// An address, and the way out by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Own {
@@ -43,6 +51,19 @@ pub struct Own {
     pub addr: IpAddr,
     /// The default router, which is on the link whatever its address; without one, router advertisements say who is.
     pub gateway: Option<IpAddr>,
+}
+
+/// Makes a namespace for a workload that knows nothing of networks.
+///
+/// # Errors
+///
+/// There is one of that name, or the kernel refuses.
+pub fn create(netns: &str) -> Result<(), Error> {
+    netns::create_with(netns, || {
+        SETTINGS
+            .iter()
+            .try_for_each(|(path, value)| sysctl::write(path, value))
+    })
 }
 
 /// Gives an interface in there its addresses, and default routes. What stands is left as it is.
@@ -166,7 +187,7 @@ mod tests {
     fn a_workload_has_its_addresses_its_ways_and_its_processes() {
         let (host, inside) = ("hxt-inside-h", "hxt-inside-w");
         for name in [host, inside] {
-            netns::create(&format!("{name}-{}", std::process::id())).unwrap();
+            create(&format!("{name}-{}", std::process::id())).unwrap();
         }
         let host = &format!("{host}-{}", std::process::id());
         let inside = &format!("{inside}-{}", std::process::id());
