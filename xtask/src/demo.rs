@@ -13,7 +13,7 @@ use crate::{
 /// `cargo xtask demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Which situation to show: fabric, flat, tenant or mesh.
+    /// Which situation to show: fabric, flat, single, tenant or mesh.
     #[arg(default_value = "fabric")]
     situation: String,
     /// Leave the lab running afterwards, and say how to look around.

@@ -11,6 +11,7 @@ mod mesh;
 mod probe;
 mod rest;
 mod server;
+mod single;
 mod tenant;
 mod workload;
 
@@ -55,6 +56,8 @@ enum Situation {
     Fabric,
     /// A VLAN with its own router.
     Flat,
+    /// A rented machine with one on-link /64.
+    Single,
     /// Private networks of projects that know nothing of each other.
     Tenant,
     /// IPv6 between sites that have little in common, by tunnels on demand.
@@ -82,6 +85,7 @@ fn run(options: &Options) -> Result<bool> {
     match options.situation {
         Situation::Fabric => fabric::run(&mut checks, &program, &options.labs, options.keep)?,
         Situation::Flat => flat::run(&mut checks, &program, &options.labs, options.keep)?,
+        Situation::Single => single::run(&mut checks, &program, &options.labs, options.keep)?,
         Situation::Tenant => {
             let how = (options.keep, underlay(options.underlay)?);
             tenant::run(&mut checks, &program, &options.labs, how)?;

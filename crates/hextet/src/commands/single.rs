@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use hextet_kernel::{host, workload::attach};
 use hextet_single::{
-    Cloud, Places, Settings, Uplink, down as downing,
+    Asked, Cloud, Places, Settings, Uplink, down as downing,
     expose::{self as exposing, Exposure},
     keeper,
     proposal::Proposal,
@@ -40,7 +40,8 @@ pub fn up(up: &Up) -> Result<ExitCode> {
     }
     let begun = Instant::now();
     let by_systemd = service::is_systemd() && !up.background;
-    let uplink = Uplink::understand(&host::look()?, &up.asked())?;
+    let asked = asked(up, &places)?;
+    let uplink = Uplink::understand(&host::look()?, &asked)?;
     let proposal = Proposal::new(uplink, &places, by_systemd);
     match up.output.json {
         true => println!("{}", serde_json::to_string_pretty(&proposal)?),
@@ -50,7 +51,7 @@ pub fn up(up: &Up) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     refuse_if_up(&places)?;
-    let settings = Settings { asked: up.asked() };
+    let settings = Settings { asked };
     places.set_up(&settings, &proposal.uplink)?;
     service::start(&places, by_systemd)?;
     keeper::wait(&places, &proposal.uplink)?;
@@ -61,6 +62,16 @@ pub fn up(up: &Up) -> Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was asked for before counts where nothing else is asked for.
+fn asked(up: &Up, places: &Places) -> Result<Asked> {
+    match up.asked() {
+        nothing if nothing == Asked::default() && places.is_set_up() => {
+            Ok(places.settings()?.asked)
+        }
+        asked => Ok(asked),
+    }
 }
 
 fn refuse_if_up(places: &Places) -> Result<()> {
