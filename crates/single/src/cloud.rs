@@ -47,7 +47,9 @@ impl Cloud {
             .http_status_as_error(false)
             .build()
             .into();
-        let root = auth_url.trim_end_matches("/v3").trim_end_matches("/identity");
+        let root = auth_url
+            .trim_end_matches("/v3")
+            .trim_end_matches("/identity");
         let answer = http
             .post(format!("{root}/identity/v3/auth/tokens"))
             .send_json(&body)

@@ -38,7 +38,9 @@ pub fn wanted(uplink: &Uplink) -> Vec<Network> {
     let mut free = free_v4(uplink);
     let mut v4 = |name| {
         let cidr = uplink.v4.as_ref().and_then(|_| free.next())?;
-        Some(json!({"name": format!("{name}-ipv4"), "ip_version": 4, "cidr": cidr, "hextet:nat44": {}}))
+        Some(
+            json!({"name": format!("{name}-ipv4"), "ip_version": 4, "cidr": cidr, "hextet:nat44": {}}),
+        )
     };
     let mut all = Vec::new();
     if let Some(prefix) = uplink.routed {
@@ -182,8 +184,13 @@ mod tests {
         let names: Vec<_> = networks.iter().map(|n| n.name).collect();
         assert_eq!(names, [ROUTED, ON_LINK]);
         assert_eq!(networks[0].v6[0].0.to_string(), "2001:db8:100::/64");
-        let cidrs = networks.iter().map(|n| n.v4.as_ref().unwrap()["cidr"].clone());
-        assert_eq!(cidrs.collect::<Vec<_>>(), ["10.113.0.0/16", "10.114.0.0/16"]);
+        let cidrs = networks
+            .iter()
+            .map(|n| n.v4.as_ref().unwrap()["cidr"].clone());
+        assert_eq!(
+            cidrs.collect::<Vec<_>>(),
+            ["10.113.0.0/16", "10.114.0.0/16"]
+        );
     }
 
     #[test]

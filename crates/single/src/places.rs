@@ -129,7 +129,8 @@ impl Places {
     }
 
     fn agent_text(&self, uplink: &Uplink) -> Result<String> {
-        let name = fs::read_to_string("/proc/sys/kernel/hostname").context("read the host's name")?;
+        let name =
+            fs::read_to_string("/proc/sys/kernel/hostname").context("read the host's name")?;
         let others: Vec<String> = uplink
             .other_links()
             .map(|link| format!("\"{link}\""))

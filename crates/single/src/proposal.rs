@@ -139,7 +139,11 @@ mod tests {
     #[test]
     fn it_says_what_it_understood_and_what_would_be_better() {
         let text = Proposal::new(uplink(), &places(), true).text();
-        for part in ["2001:db8::/64 is on the link", "hextet.service", "--routed PREFIX"] {
+        for part in [
+            "2001:db8::/64 is on the link",
+            "hextet.service",
+            "--routed PREFIX",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         let mut routed = uplink();

@@ -334,10 +334,7 @@ mod tests {
                 own(2, "2001:db8:0:1::2/64", by_hand()),
                 own(2, "192.0.2.2/24", by_hand()),
             ],
-            routes: vec![
-                default_route(2, "fe80::1"),
-                default_route(2, "192.0.2.1"),
-            ],
+            routes: vec![default_route(2, "fe80::1"), default_route(2, "192.0.2.1")],
         }
     }
 
@@ -358,8 +355,10 @@ mod tests {
     fn prefixes_in_use_come_first_when_the_provider_renumbers() {
         let mut host = rented();
         host.addresses.retain(|a| a.addr.is_ipv4());
-        host.addresses.push(own(2, "2001:db8:0:1::2/64", by_router(0)));
-        host.addresses.push(own(2, "2001:db8:0:2::2/64", by_router(3_600)));
+        host.addresses
+            .push(own(2, "2001:db8:0:1::2/64", by_router(0)));
+        host.addresses
+            .push(own(2, "2001:db8:0:2::2/64", by_router(3_600)));
         let uplink = Uplink::understand(&host, &Asked::default()).unwrap();
         let seen: Vec<_> = uplink
             .on_link
@@ -382,10 +381,16 @@ mod tests {
             ..Asked::default()
         };
         let uplink = Uplink::understand(&rented(), &cut("2001:db8:0:1::c:0/112")).unwrap();
-        assert_eq!(uplink.on_link[0].prefix.to_string(), "2001:db8:0:1::c:0/112");
+        assert_eq!(
+            uplink.on_link[0].prefix.to_string(),
+            "2001:db8:0:1::c:0/112"
+        );
         let error = Uplink::understand(&rented(), &cut("2001:db8:0:2::/112")).unwrap_err();
         let said = error.to_string();
-        assert!(said.contains("eth0") && said.contains("2001:db8:0:1::/64"), "{said}");
+        assert!(
+            said.contains("eth0") && said.contains("2001:db8:0:1::/64"),
+            "{said}"
+        );
         let error = Uplink::understand(&rented(), &cut("2001:db8::/48")).unwrap_err();
         assert!(error.to_string().contains("/64 to /120"), "{error}");
     }

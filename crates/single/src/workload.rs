@@ -269,7 +269,9 @@ pub fn known(places: &Places) -> Result<Vec<String>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("read {}", directory.display()))?,
     };
-    let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
+    let names = entries
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|n| check_name(n).is_ok()).collect();
     names.sort();
     Ok(names)

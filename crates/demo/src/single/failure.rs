@@ -1,11 +1,6 @@
 //! What is broken, restarted or taken away.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use hextet_lab::Node;
@@ -28,8 +23,14 @@ pub struct Machine(BTreeMap<&'static str, Vec<String>>);
 const LOOKED_AT: [(&str, &[&str]); 8] = [
     ("links", &["ip", "-br", "link"]),
     ("addresses", &["ip", "-br", "addr"]),
-    ("IPv4 routes", &["ip", "-4", "route", "show", "table", "all"]),
-    ("IPv6 routes", &["ip", "-6", "route", "show", "table", "all"]),
+    (
+        "IPv4 routes",
+        &["ip", "-4", "route", "show", "table", "all"],
+    ),
+    (
+        "IPv6 routes",
+        &["ip", "-6", "route", "show", "table", "all"],
+    ),
     ("IPv4 rules", &["ip", "-4", "rule"]),
     ("IPv6 rules", &["ip", "-6", "rule"]),
     ("rule set", &["nft", "-s", "list", "ruleset"]),
@@ -148,7 +149,11 @@ pub fn reboot(s: &mut Single) -> Result<String> {
     place.run(&["nft", "flush", "ruleset"])?;
     place.run(&["sysctl", "-qw", "net.ipv6.conf.all.forwarding=0"])?;
     place.run(&["sysctl", "-qw", "net.ipv4.ip_forward=0"])?;
-    place.run(&["sh", "-c", "ip -6 route flush proto 104; ip route flush proto 104"])?;
+    place.run(&[
+        "sh",
+        "-c",
+        "ip -6 route flush proto 104; ip route flush proto 104",
+    ])?;
     s.vps.start(&s.lab, "unit", &["up", "--foreground"])?;
     wait_for(SOON, || s.vps.hextet(&["status"]))?;
     for (name, was) in &before {
@@ -167,7 +172,10 @@ pub fn reboot(s: &mut Single) -> Result<String> {
         greeting(&s.internet, (super::VPS_V4, super::vps::PORT).into())
     })?;
     expect(said.starts_with("db"), said)?;
-    Ok("workloads have the addresses again that they had, and ports of the machine lead to them".to_owned())
+    Ok(
+        "workloads have the addresses again that they had, and ports of the machine lead to them"
+            .to_owned(),
+    )
 }
 
 /// Everything is put back, while workloads run.
@@ -185,17 +193,29 @@ pub fn down(s: &mut Single) -> Result<String> {
     }
     if own(&now) != own(&before) {
         let has = own(&now).into_iter().filter(|l| l.starts_with("eth0"));
-        before.0.insert("addresses", own(&before).into_iter().filter(|l| !l.starts_with("eth0")).chain(has).collect());
+        before.0.insert(
+            "addresses",
+            own(&before)
+                .into_iter()
+                .filter(|l| !l.starts_with("eth0"))
+                .chain(has)
+                .collect(),
+        );
     }
     before.is_again(&s.vps.place)?;
     for addr in addresses {
         s.internet.does_not_reach(addr)?;
     }
-    let left = s.vps.place.run(&["tc", "filter", "show", "dev", "eth0", "ingress"])?;
+    let left = s
+        .vps
+        .place
+        .run(&["tc", "filter", "show", "dev", "eth0", "ingress"])?;
     expect(left.is_empty(), format!("left: {left}"))?;
     let neighbours = s.vps.place.run(&["ip", "-j", "neigh", "show", "proxy"])?;
     let neighbours: Vec<Value> = serde_json::from_str(&neighbours).context("proxies")?;
     expect(neighbours.is_empty(), format!("left: {neighbours:?}"))?;
-    s.vps.place.run(&["ping", "-c", "1", "-W", "2", &INTERNET_V6.to_string()])?;
+    s.vps
+        .place
+        .run(&["ping", "-c", "1", "-W", "2", &INTERNET_V6.to_string()])?;
     Ok("links, addresses, routes, rules, sysctls, namespaces are what they were; the machine itself reaches outside".to_owned())
 }

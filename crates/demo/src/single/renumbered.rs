@@ -35,7 +35,9 @@ pub fn renumbered(s: &Single) -> Result<String> {
         new.context("the port has no address of the new prefix")
     })?;
     wait_for(SOON, || {
-        let shown = s.vps.inside("web", &["ip", "-6", "addr", "show", "dev", "eth0"])?;
+        let shown = s
+            .vps
+            .inside("web", &["ip", "-6", "addr", "show", "dev", "eth0"])?;
         let lines = |addr: Ipv6Addr| shown.lines().find(|l| l.contains(&format!("{addr}/")));
         let was = lines(old).context("the old address is gone at once")?;
         expect(was.contains("deprecated"), format!("not deprecated: {was}"))?;

@@ -240,7 +240,9 @@ fn find_port(socket: &Path, port: &str) -> Result<PortStatus> {
         bail!("several ports of {host} are called {port}: name one by its identifier");
     }
     found.pop().with_context(|| {
-        format!("port {port} is not bound to {host}; bind it: openstack port set --host {host} {port}")
+        format!(
+            "port {port} is not bound to {host}; bind it: openstack port set --host {host} {port}"
+        )
     })
 }
 

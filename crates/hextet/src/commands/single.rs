@@ -131,8 +131,7 @@ fn start(places: &Places, name: &str, ready: &workload::Ready) -> Result<()> {
     workload::prepare(places, name, ready, |netns, interface| {
         let status = await_port(&socket, &ready.port.to_string())?;
         attach(&workload::veth(&status, netns, interface))?;
-        wait_until_active(&socket, ready.port)
-            .with_context(|| format!("{name} is plugged in, but"))
+        wait_until_active(&socket, ready.port).with_context(|| format!("{name} is plugged in, but"))
     })
 }
 
