@@ -61,16 +61,9 @@ const PORT: &str = "345f39c3-b0bf-4356-8f0a-566a34d326a0";
 
 #[test]
 fn arguments_that_are_none() {
-    let identifier = "a port's identifier is a UUID";
     let explain = ["explain", "--from", "web/1", "--to", "::1"];
     let neither = "neither a port's identifier, which is a UUID, nor an interface's name";
     check(&explain, "", &["'web/1'", "--from", neither]);
-    check(
-        &["port", "attach", "web", "--netns", "n"],
-        "",
-        &[identifier],
-    );
-    check(&["port", "detach", "web"], "", &[identifier]);
     let explain = ["explain", "--from", PORT, "--to", "::1"];
     check(
         &explain,
@@ -79,6 +72,31 @@ fn arguments_that_are_none() {
     );
     let token = ["server", "join-token", "--minutes", "0"];
     check(&token, "", &["--minutes", "0 is not in 1..=43200"]);
+}
+
+#[test]
+fn a_host_that_is_not_up_and_uplinks_that_are_none() {
+    let directory = Directory::new("single");
+    let state = directory.0.join("state").display().to_string();
+    let at = ["--state-dir", &state];
+    let way_out = ["hextet is not up on this host", "'hextet up'"];
+    for command in [vec!["down"], vec!["run", "--name", "web"]] {
+        let mut arguments = [command.clone(), at.to_vec()].concat();
+        if command[0] == "run" {
+            arguments.extend(["--", "true"]);
+        }
+        check(&arguments, "", &way_out);
+    }
+    check(
+        &[&["expose", "web", "80"][..], &at].concat(),
+        "",
+        &["clouds.yaml", "is hextet up on this host?"],
+    );
+    let up = |more: &[&'static str]| [&["up", "--dry-run"], more].concat();
+    let words = ["there is no link nowhere0 that is up", "'ip link'"];
+    check(&up(&["--uplink", "nowhere0"]), "", &words);
+    let routed = up(&["--uplink", "lo", "--routed", "2001:db8::/96"]);
+    check(&routed, "", &["--routed 2001:db8::/96", "a /64 or more"]);
 }
 
 #[test]
