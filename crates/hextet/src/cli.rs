@@ -13,7 +13,7 @@ pub use mesh::{
     Join, Mesh, Params, Question as MeshQuestion, Registry, RegistryCommand, RegistryConfigFile,
     RegistrySocket,
 };
-pub use single::{Down, Expose, Run, Up};
+pub use single::{Down, Expose, Proxy, Run, Up};
 
 /// IPv6-first cloud networking: every workload its own reachable IPv6 address, IPv4 as a service beside it.
 #[derive(Debug, Parser)]
@@ -72,10 +72,13 @@ pub enum Command {
         hextet run -- ping -c 3 2001:db8::1"
     )]
     Run(Run),
-    /// Have a port of this host's IPv4 address lead to a workload.
+    /// Hand connections on to sites: started when it is needed.
+    #[command(hide = true)]
+    Proxy(Proxy),
+    /// Have a port of this host's IPv4 address lead to a workload, or all who ask for a name.
     #[command(
         after_help = "Examples:\n  hextet expose web 443\n  hextet expose web 8080 --to 80\n  \
-        hextet expose web 443 --remove\n  hextet expose --json"
+        hextet expose web --host shop.example\n  hextet expose web 443 --remove\n  hextet expose --json"
     )]
     Expose(Expose),
     /// Show what this host's agent is doing: server, ports, BGP peers, kernel.

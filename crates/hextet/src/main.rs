@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Down(down) => commands::down(&down),
         Command::Run(run) => commands::run(&run),
         Command::Expose(expose) => commands::expose(&expose),
+        Command::Proxy(proxy) => commands::proxy(&proxy),
         Command::Status(question) => commands::status(&question),
         Command::Plan(question) => commands::plan(&question),
         Command::Explain(explain) => commands::explain(&explain),
@@ -74,7 +75,7 @@ fn set_up_log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(format!(
-            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level},hextet_registry={level},hextet_node={level},hextet_single={level}"
+            "warn,hextet={level},hextet_agent={level},hextet_server={level},hextet_kernel={level},hextet_registry={level},hextet_node={level},hextet_single={level},hextet_proxy={level}"
         ))
     });
     tracing_subscriber::fmt()

@@ -9,7 +9,7 @@ use hextet_agent::{
 };
 use hextet_model::neutron::Direction;
 use hextet_server::admin::Metered;
-use hextet_single::expose::Exposed;
+use hextet_single::{expose::Exposed, sites};
 
 /// A table with these headings; with lines around its cells only on a terminal.
 pub fn table(headings: &[&str]) -> Table {
@@ -137,9 +137,9 @@ pub fn meters(metered: &[Metered]) -> Table {
 }
 
 /// `hextet expose`.
-pub fn exposed(all: &[Exposed]) -> Table {
+pub fn exposed(ports: &[Exposed], sites: &sites::All) -> String {
     let mut table = table(&["workload", "protocol", "port", "workload's port"]);
-    for row in all {
+    for row in ports {
         let exposure = &row.exposure;
         table.add_row([
             row.name.clone(),
@@ -148,7 +148,16 @@ pub fn exposed(all: &[Exposed]) -> Table {
             exposure.internal_port.to_string(),
         ]);
     }
-    table
+    let mut text = format!("{table}\n");
+    if !sites.is_empty() {
+        let mut table = self::table(&["site", "workload", "its ports for 80 and 443"]);
+        for (name, site) in sites {
+            let ports = format!("{} {}", site.http, site.https);
+            table.add_row([name.to_string(), site.workload.clone(), ports]);
+        }
+        text.push_str(&format!("\n{table}\n"));
+    }
+    text
 }
 
 /// `hextet port list`.

@@ -161,7 +161,10 @@ mod tests {
 
     #[test]
     fn other_protocols_are_told_at_once() {
-        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Reading::Bad("no TLS handshake"));
+        assert_eq!(
+            read(b"GET / HTTP/1.1\r\n"),
+            Reading::Bad("no TLS handshake")
+        );
         assert_eq!(read(b"S"), Reading::Bad("no TLS handshake"));
         let server_hello = [HANDSHAKE, 3, 3, 0, 4, 2, 0, 0, 0];
         assert_eq!(read(&server_hello), Reading::Bad("no ClientHello"));

@@ -44,13 +44,18 @@ fn host(request: &httparse::Request<'_, '_>) -> Reading {
 }
 
 fn name(authority: &str) -> Option<HostName> {
-    let after_user = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let after_user = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     let host = match after_user.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => after_user,
     };
     let name: HostName = host.parse().ok()?;
-    let is_number = name.as_str().bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let is_number = name
+        .as_str()
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b == b'.');
     (!is_number && !name.as_str().starts_with("*.")).then_some(name)
 }
 
@@ -83,7 +88,10 @@ mod tests {
         let head = "GET http://other.example/x HTTP/1.1\r\nHost: shop.example\r\n\r\n";
         assert_eq!(of(head), named("other.example"));
         assert_eq!(of("GET / HTTP/1.0\r\n\r\n"), Reading::Name(None));
-        assert_eq!(of("GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"), Reading::Name(None));
+        assert_eq!(
+            of("GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"),
+            Reading::Name(None)
+        );
         assert_eq!(of("GET / HTTP/1.1\r\nHost: sh"), Reading::More);
     }
 
@@ -91,7 +99,10 @@ mod tests {
     fn what_is_no_request_or_names_two_is_told() {
         let twice = "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
         assert_eq!(of(twice), Reading::Bad("several Host fields"));
-        assert_eq!(of("PRI * HTTP/2.0\r\n\r\n"), Reading::Bad("no HTTP/1.1 request"));
+        assert_eq!(
+            of("PRI * HTTP/2.0\r\n\r\n"),
+            Reading::Bad("no HTTP/1.1 request")
+        );
         assert_eq!(read(&[22, 3, 1]), Reading::Bad("no HTTP/1.1 request"));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! * [`name`], [`hello`], [`http`], [`sites`]: pure; names, the readers of a ClientHello (RFC 6066 §3) and of a request's head
 //!   (RFC 9112 §3.2), and the table.
-//! * [`listen`]: connections.
+//! * [`Proxy`] hands connections on.
 //!
 //! What always holds: TLS is passed through, octet for octet; nothing is kept of a client but what it sent before it was known
 //! whom it means, and that is bounded; a connection goes on where it went at first, whatever the table says later.
@@ -30,10 +30,3 @@ pub enum Reading {
 
 /// Octets that are read before it has to be known who is meant.
 pub const MAX_HEAD: usize = 16 * 1024 + 5;
-
-/// Both readers, for any octets.
-#[cfg(feature = "fuzzing")]
-pub fn read_any(data: &[u8]) {
-    let head = &data[..data.len().min(MAX_HEAD)];
-    let _ = (hello::read(head), http::read(head));
-}

@@ -212,7 +212,9 @@ async fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>, port: Port) -> io
             return Ok(reading);
         }
         if head.len() >= MAX_HEAD {
-            return Ok(Reading::Bad("more than 16 KiB before it is known who is meant"));
+            return Ok(Reading::Bad(
+                "more than 16 KiB before it is known who is meant",
+            ));
         }
         let room = u64::try_from(MAX_HEAD - head.len()).unwrap_or(0);
         if (&mut *stream).take(room).read_buf(head).await? == 0 {

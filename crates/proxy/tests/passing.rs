@@ -148,18 +148,15 @@ fn each_name_has_its_own_certificate_and_open_connections_outlive_the_table() {
             assert_eq!(echoed(tls, stream, part), part);
         }
     }
-    let (mut tls, mut stream) = (
-        tls_client("shop.example", &shop_is),
-        connect(front.https),
-    );
+    let (mut tls, mut stream) = (tls_client("shop.example", &shop_is), connect(front.https));
     let refused = tls.complete_io(&mut stream).unwrap_err();
     assert!(refused.to_string().contains("certificate"), "{refused}");
-    let (mut tls, mut stream) = (
-        tls_client("blog.example", &blog_is),
-        connect(front.https),
-    );
+    let (mut tls, mut stream) = (tls_client("blog.example", &blog_is), connect(front.https));
     let refused = tls.complete_io(&mut stream).unwrap_err();
-    assert!(refused.to_string().contains("UnrecognisedName"), "{refused}");
+    assert!(
+        refused.to_string().contains("UnrecognisedName"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -191,14 +188,19 @@ fn requests_go_where_their_host_says_and_others_are_told() {
     assert_eq!(said(connect(front.http), &asked), asked);
     for (host, status) in [("else.example", "404"), ("away.example", "502")] {
         let answer = said(connect(front.http), &request(host));
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
     }
     let answer = said(connect(front.http), "HELO\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     let stream = connect(front.http);
     let own = stream.local_addr().unwrap().port();
     let mut stream = stream;
-    stream.write_all(request("told.example").as_bytes()).unwrap();
+    stream
+        .write_all(request("told.example").as_bytes())
+        .unwrap();
     let mut head = vec![0; 28];
     stream.read_exact(&mut head).unwrap();
     assert_eq!(&head[..16], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
@@ -223,7 +225,11 @@ fn who_says_nothing_or_holds_too_much_is_cut_off() {
     thread::sleep(Duration::from_millis(100));
     assert_eq!(front.proxy.connections(), 6, "4 clients, 2 listeners");
     let mut fifth = connect(front.http);
-    assert_eq!(fifth.read(&mut [0; 16]).unwrap_or(0), 0, "it is one too many");
+    assert_eq!(
+        fifth.read(&mut [0; 16]).unwrap_or(0),
+        0,
+        "it is one too many"
+    );
     for stream in &mut slow {
         assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0);
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use crate::{places::Places, service, workload};
+use crate::{places::Places, service, sites, workload};
 
 /// What was taken away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub fn down(places: &Places, keep: bool) -> Result<Downed> {
         workload::clear(places, name, true).with_context(|| format!("end {name}"))?;
     }
     service::stop(places)?;
+    sites::stop(places)?;
     let objects = hextet_agent::leave(&agent)?;
     let path = match keep {
         true => places.workloads(),

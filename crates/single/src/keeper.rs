@@ -16,6 +16,7 @@ use crate::{
     cloud::{Cloud, text},
     network::{self, Network, OPEN},
     places::Places,
+    sites,
     uplink::{Asked, Uplink},
 };
 
@@ -28,14 +29,16 @@ const BETWEEN: Duration = Duration::from_millis(20);
 /// Looks after the networks for as long as the process lives.
 pub fn run(places: &Places, asked: &Asked) {
     let mut before: Option<Uplink> = None;
+    let mut cloud: Option<Cloud> = None;
     let mut complaint = String::new();
     loop {
-        match once(places, asked, before.as_ref()) {
+        match once(places, asked, (before.as_ref(), &mut cloud)) {
             Ok(now) => {
                 before = Some(now);
                 complaint.clear();
             }
             Err(error) => {
+                cloud = None;
                 let error = format!("{error:#}");
                 if error != complaint {
                     warn!(error, "the networks can't follow the uplink; trying again");
@@ -47,12 +50,21 @@ pub fn run(places: &Places, asked: &Asked) {
     }
 }
 
-/// Asks the server only if something has changed.
-fn once(places: &Places, asked: &Asked, before: Option<&Uplink>) -> Result<Uplink> {
+/// Asks the server about networks only if something has changed.
+fn once(
+    places: &Places,
+    asked: &Asked,
+    (before, cloud): (Option<&Uplink>, &mut Option<Cloud>),
+) -> Result<Uplink> {
     let now = Uplink::understand(&host::look()?, asked)?;
+    let cloud = match cloud {
+        Some(cloud) => cloud,
+        none => none.insert(Cloud::open(places)?),
+    };
     if before.is_none_or(|before| differs(before, &now)) {
-        keep(&Cloud::open(places)?, &now)?;
+        keep(cloud, &now)?;
     }
+    sites::keep(places, cloud)?;
     Ok(now)
 }
 

@@ -3,7 +3,7 @@
 //! * [`uplink`], [`network`], [`proposal`]: pure; what the host has, the networks that follow, and those in words.
 //! * [`keeper`]: keeps the networks as the uplink has them, while prefixes come and go.
 //! * [`serve`], [`service`], [`down`]: the process, what starts it, and putting everything back.
-//! * [`workload`], [`expose`]: what people ask for.
+//! * [`workload`], [`expose`], [`sites`]: what people ask for.
 //!
 //! What always holds: nothing here touches the kernel but through the agent, except for the namespaces that workloads
 //! are started in; nobody needs to ask before `up`, and nothing is left after `down`.
@@ -17,6 +17,7 @@ pub mod places;
 pub mod proposal;
 pub mod serve;
 pub mod service;
+pub mod sites;
 pub mod uplink;
 pub mod workload;
 

@@ -168,9 +168,7 @@ pub fn reboot(s: &mut Single) -> Result<String> {
         let said = greeting(&s.internet, c.at())?;
         expect(said.starts_with(&c.name), said)?;
     }
-    let said = wait_for(SOON, || {
-        greeting(&s.internet, (super::VPS_V4, super::vps::PORT).into())
-    })?;
+    let said = wait_for(SOON, || greeting(&s.internet, (super::VPS_V4, 8081).into()))?;
     expect(said.starts_with("db"), said)?;
     Ok(
         "workloads have the addresses again that they had, and ports of the machine lead to them"

@@ -3,6 +3,7 @@
 mod failure;
 mod reach;
 mod renumbered;
+mod sites;
 mod vps;
 
 use std::{
@@ -102,6 +103,7 @@ impl Single {
         checks.look("container-v6-outbound", || reach::outbound(s));
         checks.look("v4-nat-outbound", || reach::nat(s));
         checks.look("v4-expose", || reach::exposed(s));
+        checks.look("v4-two-sites-one-443", || sites::two(s));
         checks.look("unallocated-silent", || reach::silent(s));
         checks.look("dad-defended", || reach::dad_defended(s));
         checks.look("provider-table-small", || reach::scan(s));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use hextet_lab::Node;
 use serde_json::Value;
 
-use super::{INTERNET_V4, INTERNET_V6, Single, VPS_V4, vps::PORT};
+use super::{INTERNET_V4, INTERNET_V6, Single, VPS_V4};
 use crate::{
     check::{expect, wait_for},
     probe::{Counter, Reach, greeting},
@@ -97,9 +97,9 @@ pub fn nat(s: &Single) -> Result<String> {
 /// Ports of the machine lead to workloads, and no longer once that is taken back.
 pub fn exposed(s: &Single) -> Result<String> {
     s.vps.hextet(&["expose", "web", "8080", "--to", "80"])?;
-    s.vps.hextet(&["expose", "db", "80"])?;
+    s.vps.hextet(&["expose", "db", "8081", "--to", "80"])?;
     let at = |port| SocketAddr::from((VPS_V4, port));
-    for (port, name) in [(8080, "web"), (PORT, "db")] {
+    for (port, name) in [(8080, "web"), (8081, "db")] {
         let said = wait_for(SOON, || greeting(&s.internet, at(port)))?;
         let right = format!("{name} ::ffff:{ASKS_V4}");
         expect(said == right, format!("{} says {said}", at(port)))?;
@@ -116,7 +116,7 @@ pub fn exposed(s: &Single) -> Result<String> {
         expect(said.is_err(), "8080 still leads to web")
     })?;
     Ok(format!(
-        "{VPS_V4}:8080 leads to web, :80 to db, who see who asks; 8080 for db, too, is refused; taken back: closed"
+        "{VPS_V4}:8080 leads to web, :8081 to db, who see who asks; 8080 for db, too, is refused; taken back: closed"
     ))
 }
 

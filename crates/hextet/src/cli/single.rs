@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use hextet_proxy::HostName;
 use hextet_single::{Asked, Places};
 use hextet_types::{IfName, Prefix};
 
@@ -106,7 +107,6 @@ pub struct Run {
 #[derive(Debug, Args)]
 pub struct Expose {
     /// The workload; without one, what is exposed is listed.
-    #[arg(requires = "port")]
     pub name: Option<String>,
     /// The host's port.
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
@@ -117,12 +117,33 @@ pub struct Expose {
     /// tcp, udp, sctp or dccp.
     #[arg(long, default_value = "tcp", value_parser = ["tcp", "udp", "sctp", "dccp"])]
     pub protocol: String,
+    /// Instead of a whole port: who asks for this name at port 80 or 443, by the Host field or TLS's server name; `*.example` for
+    /// any beside it.
+    #[arg(long, value_name = "NAME", requires = "name", conflicts_with_all = ["port", "to", "protocol"])]
+    pub host: Option<HostName>,
+    /// The workload's port for requests to port 80.
+    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
+    pub http: u16,
+    /// The workload's port for TLS to port 443, which is passed through.
+    #[arg(long, value_name = "PORT", default_value_t = 443, value_parser = clap::value_parser!(u16).range(1..))]
+    pub https: u16,
+    /// Tell the workload the client's address first (the PROXY protocol, version 2).
+    #[arg(long, requires = "host")]
+    pub proxy_protocol: bool,
     /// Close it again.
     #[arg(long, requires = "name")]
     pub remove: bool,
     /// How to answer.
     #[command(flatten)]
     pub output: Output,
+    /// Where everything is kept.
+    #[command(flatten)]
+    pub places: PlacesOptions,
+}
+
+/// `hextet proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
     /// Where everything is kept.
     #[command(flatten)]
     pub places: PlacesOptions,

@@ -17,7 +17,7 @@ pub use cloud::server;
 pub use host::{agent, explain, plan, port, status};
 pub use labs::lab;
 pub use mesh::{mesh, registry};
-pub use single::{down, expose, run, up};
+pub use single::{down, expose, proxy, run, up};
 
 use crate::cli::Cli;
 

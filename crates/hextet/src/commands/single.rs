@@ -8,12 +8,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hextet_kernel::{host, workload::attach};
+use hextet_proxy::HostName;
 use hextet_single::{
     Asked, Cloud, Places, Settings, Uplink, down as downing,
     expose::{self as exposing, Exposure},
     keeper,
     proposal::Proposal,
-    serve, service,
+    serve, service, sites,
     workload::{self, Wanted},
 };
 use nix::{
@@ -27,7 +28,7 @@ use super::{
     host::{await_port, wait_until_active},
 };
 use crate::{
-    cli::{Down, Expose, Run, Up},
+    cli::{Down, Expose, Proxy as ProxyOptions, Run, Up},
     show,
 };
 
@@ -162,24 +163,59 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 
 /// `hextet expose`.
 pub fn expose(expose: &Expose) -> Result<ExitCode> {
-    let cloud = Cloud::open(&expose.places.places())?;
-    let (Some(name), Some(port)) = (&expose.name, expose.port) else {
-        let all = exposing::list(&cloud)?;
+    let places = expose.places.places();
+    let cloud = Cloud::open(&places)?;
+    let Some(name) = &expose.name else {
+        let (ports, sites) = (exposing::list(&cloud)?, sites::all(&places)?);
         match expose.output.json {
-            true => println!("{}", serde_json::to_string_pretty(&all)?),
-            false => println!("{}", show::exposed(&all)),
+            true => println!("{:#}", serde_json::json!({"ports": ports, "sites": sites})),
+            false => print!("{}", show::exposed(&ports, &sites)),
         }
         return Ok(ExitCode::SUCCESS);
+    };
+    if let Some(host) = &expose.host {
+        expose_site(expose, &places, &cloud, (host, name))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(port) = expose.port else {
+        bail!(
+            "what of {name}? A port: 'hextet expose {name} 443'; or a site: 'hextet expose {name} --host NAME'"
+        );
     };
     if expose.remove {
         exposing::close(&cloud, name, &expose.protocol, port)?;
         return Ok(ExitCode::SUCCESS);
     }
+    sites::refuse_beside(&places, &expose.protocol, port)?;
     let exposure = Exposure {
         protocol: expose.protocol.clone(),
         external_port: port,
         internal_port: expose.to.unwrap_or(port),
     };
     exposing::open(&cloud, name, exposure)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn expose_site(
+    expose: &Expose,
+    places: &Places,
+    cloud: &Cloud,
+    (host, name): (&HostName, &str),
+) -> Result<()> {
+    if expose.remove {
+        return sites::remove(places, host, name);
+    }
+    let wanted = sites::Wanted {
+        workload: name.to_owned(),
+        http: expose.http,
+        https: expose.https,
+        proxy_protocol: expose.proxy_protocol,
+    };
+    sites::add(places, cloud, host.clone(), wanted)
+}
+
+/// `hextet proxy`.
+pub fn proxy(proxy: &ProxyOptions) -> Result<ExitCode> {
+    block_on(sites::run(proxy.places.places()))?;
     Ok(ExitCode::SUCCESS)
 }
