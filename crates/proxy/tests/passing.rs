@@ -1,5 +1,7 @@
 //! Connections through the proxy, on loopback: real TLS, and clients that behave badly.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
