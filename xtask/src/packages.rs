@@ -32,8 +32,8 @@ pub const LAB: &[&str] = &[
     "conntrack",
     "curl",
     "dnsmasq-base",
-    "radvd",
     "iproute2",
+    "iptables",
     "iputils-ping",
     "isc-dhcp-client",
     "keepalived",
@@ -42,8 +42,11 @@ pub const LAB: &[&str] = &[
     "netbase",
     "netcat-openbsd",
     "nftables",
+    "openssl",
     "procps",
+    "python3",
     "qemu-system-x86",
+    "radvd",
     "tcpdump",
     "udhcpc",
     "xz-utils",
@@ -64,7 +67,7 @@ pub const INTEROP: &[&str] = &[
 ];
 
 /// What benches compare with, beyond [`INTEROP`].
-pub const PEERS: &[&str] = &["ipset", "iptables", "ndppd", "openssl", "openvpn"];
+pub const PEERS: &[&str] = &["ipset", "ndppd", "openvpn"];
 
 /// Installs what is missing of the lists, or says how.
 pub fn ensure(lists: &[&[&str]]) -> Result<()> {

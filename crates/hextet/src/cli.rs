@@ -1,5 +1,6 @@
 //! The command line: what can be asked of `hextet`, and what each word means.
 
+mod doctor;
 mod mesh;
 mod single;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use hextet_agent::report::Sender;
 use hextet_types::{HostId, IfName};
 
+pub use doctor::Doctor;
 pub use mesh::{
     Join, Mesh, Params, Question as MeshQuestion, Registry, RegistryCommand, RegistryConfigFile,
     RegistrySocket,
@@ -98,6 +100,12 @@ pub enum Command {
         hextet explain --from 3f0c… --to 192.0.2.7 --icmp 8"
     )]
     Explain(Explain),
+    /// Say what is wrong on this host and on the links that it is on.
+    #[command(
+        after_help = "Nothing is changed. The exit status is 0 when nothing is found, and 2 otherwise.\n\n\
+        Examples:\n  hextet doctor\n  hextet doctor --link eth0 --ask 2001:db8::5\n  hextet doctor --json | jq -r .[].code"
+    )]
+    Doctor(Doctor),
     /// Plug ports of this host into network namespaces.
     #[command(
         subcommand,

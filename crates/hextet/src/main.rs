@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Status(question) => commands::status(&question),
         Command::Plan(question) => commands::plan(&question),
         Command::Explain(explain) => commands::explain(&explain),
+        Command::Doctor(doctor) => commands::doctor(&doctor),
         Command::Port(port) => commands::port(port),
         Command::Registry(registry) => commands::registry(registry),
         Command::Mesh(mesh) => commands::mesh(mesh),

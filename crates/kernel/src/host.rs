@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use hextet_model::state::Netns;
-use hextet_types::{Family, Prefix};
+use hextet_types::{Family, Mac, Prefix};
 
 use crate::{
     error::Error,
@@ -13,7 +13,7 @@ use crate::{
     netlink::{Answer, Attrs, Batch, Socket, addr, ne32},
     route::{
         address::{self, Found as Address},
-        af, family,
+        af, family, neighbour,
     },
 };
 
@@ -86,6 +86,18 @@ pub fn look() -> Result<Host, Error> {
         addresses,
         routes,
     })
+}
+
+/// All neighbours: on the link of an index, the address, and the Ethernet address if it is known.
+///
+/// # Errors
+///
+/// The kernel can't be asked.
+pub fn neighbours() -> Result<Vec<(u32, IpAddr, Option<Mac>)>, Error> {
+    let mut socket = Socket::open(libc::NETLINK_ROUTE as isize, "rtnetlink")?;
+    let mut request = Batch::default();
+    neighbour::request_all(&mut request);
+    socket.dump(&mut request, neighbour::read_any)
 }
 
 fn read_route(answer: &Answer<'_>) -> Option<HostRoute> {

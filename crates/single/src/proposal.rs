@@ -1,5 +1,6 @@
 //! What `up` is going to do, for people and programs: pure.
 
+use hextet_doctor::Finding;
 use serde::Serialize;
 
 use crate::{
@@ -21,10 +22,16 @@ pub struct Proposal {
 
 impl Proposal {
     /// Puts it in words.
-    pub fn new(uplink: Uplink, places: &Places, by_systemd: bool) -> Proposal {
+    pub fn new(
+        uplink: Uplink,
+        (places, by_systemd): (&Places, bool),
+        rules: &[Finding],
+    ) -> Proposal {
+        let mut advice = advice(&uplink);
+        advice.extend(rules.iter().map(in_the_way));
         Proposal {
             steps: steps(&uplink, places, by_systemd),
-            advice: advice(&uplink),
+            advice,
             uplink,
         }
     }
@@ -40,6 +47,16 @@ impl Proposal {
         }
         text
     }
+}
+
+/// Rules of others stay theirs: whoever has made them is told what to add.
+fn in_the_way(finding: &Finding) -> String {
+    format!(
+        "Rules of others are in the way: {}: {}. To let workloads through:\n  {}",
+        finding.subject,
+        finding.evidence,
+        finding.remedy.replace("; ", "\n  ")
+    )
 }
 
 fn steps(uplink: &Uplink, places: &Places, by_systemd: bool) -> Vec<String> {
@@ -138,7 +155,7 @@ mod tests {
 
     #[test]
     fn it_says_what_it_understood_and_what_would_be_better() {
-        let text = Proposal::new(uplink(), &places(), true).text();
+        let text = Proposal::new(uplink(), (&places(), true), &[]).text();
         for part in [
             "2001:db8::/64 is on the link",
             "hextet.service",
@@ -148,11 +165,11 @@ mod tests {
         }
         let mut routed = uplink();
         routed.routed = "2001:db8:1::/56".parse().ok();
-        let text = Proposal::new(routed, &places(), false).text();
+        let text = Proposal::new(routed, (&places(), false), &[]).text();
         assert!(text.contains("2001:db8:1::/56 is routed here") && !text.contains("--routed"));
         let mut old = uplink();
         old.on_link.clear();
-        let text = Proposal::new(old, &places(), false).text();
+        let text = Proposal::new(old, (&places(), false), &[]).text();
         assert!(text.contains("hextet mesh join"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! Flat: a Cybera-like cloud, on a VLAN whose own router sends router advertisements.
 
+mod doctor;
 mod failure;
 mod reach;
 mod told;
@@ -63,7 +64,7 @@ pub fn run(checks: &mut Checks, program: &Path, labs: &Path, keep: bool) -> Resu
     let before = Leftovers::look()?;
     let name = {
         let mut flat = Flat::build(checks, program, labs)?;
-        flat.check(checks);
+        flat.check(checks, program);
         if keep {
             return flat.keep(checks, program);
         }
@@ -137,7 +138,7 @@ impl Flat {
         Ok(())
     }
 
-    fn check(&mut self, checks: &mut Checks) {
+    fn check(&mut self, checks: &mut Checks, program: &Path) {
         let f = &*self;
         checks.narrate("What workloads are told, and who reaches whom:");
         checks.look("slaac-eui64", || told::slaac(f));
@@ -150,6 +151,7 @@ impl Flat {
         checks.look("dad-defended", || told::dad_defended(f));
         checks.look("rogue-ra-dies", || told::rogue(f));
         checks.look("scan-leaves-no-neighbours", || reach::scan(f));
+        checks.look("doctor-finds", || doctor::finds(f, program));
         checks.narrate("What is broken or moved, and what it costs:");
         checks.look("process-killed-still-reachable", || failure::killed(self));
         checks.look("moved", || failure::moved(self));

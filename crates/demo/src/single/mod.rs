@@ -1,5 +1,6 @@
 //! Single: a rented machine with one on-link /64 and one IPv4 address.
 
+mod docker;
 mod failure;
 mod reach;
 mod renumbered;
@@ -109,6 +110,7 @@ impl Single {
         checks.look("provider-table-small", || reach::scan(s));
         checks.narrate("What is broken or changed, and what it costs:");
         checks.look("process-killed-still-reachable", || failure::killed(s));
+        checks.look("docker-beside", || docker::beside(s));
         checks.look("renumbered", || renumbered::renumbered(s));
         checks.look("reboot", || failure::reboot(self));
         checks.look("slash-112", || reach::cut(self));

@@ -83,6 +83,17 @@ impl Vps {
         Ok(self.place.run(&all)?)
     }
 
+    /// Runs `hextet` there, whether or not it succeeds; gives what it printed.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn hextet_says(&self, words: &[&str]) -> Result<String> {
+        let program = self.program.to_string_lossy();
+        let output = self.place.output(&[&[&*program], words].concat())?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Starts `hextet` there, in the lab's background.
     ///
     /// # Errors

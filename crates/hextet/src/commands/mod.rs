@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod cloud;
+mod doctor;
 mod host;
 mod labs;
 mod mesh;
@@ -14,6 +15,7 @@ use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use cloud::server;
+pub use doctor::doctor;
 pub use host::{agent, explain, plan, port, status};
 pub use labs::lab;
 pub use mesh::{mesh, registry};

@@ -43,7 +43,11 @@ pub fn up(up: &Up) -> Result<ExitCode> {
     let by_systemd = service::is_systemd() && !up.background;
     let asked = asked(up, &places)?;
     let uplink = Uplink::understand(&host::look()?, &asked)?;
-    let proposal = Proposal::new(uplink, &places, by_systemd);
+    let proposal = Proposal::new(
+        uplink,
+        (&places, by_systemd),
+        &hextet_doctor::rules_of_others()?,
+    );
     match up.output.json {
         true => println!("{}", serde_json::to_string_pretty(&proposal)?),
         false => print!("{}", proposal.text()),

@@ -54,6 +54,19 @@ pub fn read(answer: &Answer<'_>) -> Option<Found> {
     })
 }
 
+/// Reads any neighbour, ours or not: on the link of an index, an address, and its Ethernet address, if it is known.
+pub fn read_any(answer: &Answer<'_>) -> Option<(u32, IpAddr, Option<Mac>)> {
+    if answer.kind != RTM_NEWNEIGH {
+        return None;
+    }
+    let attrs = Attrs::after(answer.payload, HEADER);
+    let mac = attrs
+        .get(NDA_LLADDR)
+        .and_then(|value| value.try_into().ok());
+    let index = ne32(answer.payload.get(4..)?)?;
+    Some((index, addr(attrs.get(NDA_DST)?)?, mac.map(Mac::new)))
+}
+
 /// Asks for all proxies of a family.
 pub fn request_proxies(batch: &mut Batch, family: Family) {
     let mut header = [0; HEADER];
