@@ -141,7 +141,22 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Request<'_>, Reason> {
     })
 }
 
-fn parse_ipv6(bytes: &[u8]) -> Result<Request<'_>, Reason> {
+/// A packet behind its headers.
+struct Ipv6<'a> {
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hop_limit: u8,
+    protocol: u8,
+    message: &'a [u8],
+}
+
+impl Ipv6<'_> {
+    fn addresses(&self) -> Vec<u8> {
+        [self.source.octets(), self.destination.octets()].concat()
+    }
+}
+
+fn ipv6(bytes: &[u8]) -> Result<Ipv6<'_>, Reason> {
     let mut reader = Reader::new(bytes);
     let [version, ..]: [u8; 4] = reader.array().ok_or(Reason::Truncated)?;
     let payload_len = usize::from(reader.u16().ok_or(Reason::Truncated)?);
@@ -153,15 +168,27 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Request<'_>, Reason> {
     }
     let packet = reader.take(payload_len).ok_or(Reason::Truncated)?;
     let (protocol, message) = skip_extension_headers(next_header, packet)?;
-    let addresses = [source.octets(), destination.octets()].concat();
-    match protocol {
+    Ok(Ipv6 {
+        source,
+        destination,
+        hop_limit,
+        protocol,
+        message,
+    })
+}
+
+fn parse_ipv6(bytes: &[u8]) -> Result<Request<'_>, Reason> {
+    let packet = ipv6(bytes)?;
+    let (source, destination) = (packet.source, packet.destination);
+    let (message, addresses) = (packet.message, packet.addresses());
+    match packet.protocol {
         UDP => Ok(Request::Dhcpv6 {
             source,
             destination,
             payload: parse_udp(message, &addresses, DHCPV6_SERVER_PORT)?,
         }),
         ICMPV6 if message.first() == Some(&ROUTER_SOLICITATION) => {
-            check_solicitation(message, &addresses, source, hop_limit)?;
+            check_solicitation(message, &addresses, source, packet.hop_limit)?;
             Ok(Request::RouterSolicitation {
                 source,
                 destination,
@@ -169,6 +196,32 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Request<'_>, Reason> {
         }
         _ => Err(Reason::NotARequest),
     }
+}
+
+/// A datagram to a DHCPv6 client, and how it came: not in fragments, with the right checksum.
+///
+/// # Errors
+///
+/// Why it is none.
+pub fn dhcpv6_answer(bytes: &[u8]) -> Result<(Envelope<Ipv6Addr>, &[u8]), Reason> {
+    let mut reader = Reader::new(bytes);
+    let destination_mac = reader.array().map(Mac::new).ok_or(Reason::Truncated)?;
+    let source_mac = reader.array().map(Mac::new).ok_or(Reason::Truncated)?;
+    if reader.u16().ok_or(Reason::Truncated)? != IPV6 {
+        return Err(Reason::NotARequest);
+    }
+    let packet = ipv6(reader.rest())?;
+    if packet.protocol != UDP {
+        return Err(Reason::NotARequest);
+    }
+    let payload = parse_udp(packet.message, &packet.addresses(), DHCPV6_CLIENT_PORT)?;
+    let envelope = Envelope {
+        source_mac,
+        destination_mac,
+        source: packet.source,
+        destination: packet.destination,
+    };
+    Ok((envelope, payload))
 }
 
 /// A neighbour discovery message (RFC 4861 §4) to a host, and how it came: with hop limit 255 and the right checksum, and
@@ -228,17 +281,13 @@ fn skip_extension_headers(next_header: u8, packet: &[u8]) -> Result<(u8, &[u8]),
     Err(Reason::ExtensionHeader)
 }
 
-fn parse_udp<'a>(
-    datagram: &'a [u8],
-    addresses: &[u8],
-    server_port: u16,
-) -> Result<&'a [u8], Reason> {
+fn parse_udp<'a>(datagram: &'a [u8], addresses: &[u8], port: u16) -> Result<&'a [u8], Reason> {
     let mut reader = Reader::new(datagram);
     reader.u16().ok_or(Reason::Truncated)?;
     let destination_port = reader.u16().ok_or(Reason::Truncated)?;
     let len = usize::from(reader.u16().ok_or(Reason::Truncated)?);
     let checksum = reader.u16().ok_or(Reason::Truncated)?;
-    if destination_port != server_port {
+    if destination_port != port {
         return Err(Reason::NotARequest);
     }
     let covered = datagram.get(..len).ok_or(Reason::Truncated)?;
@@ -338,10 +387,19 @@ impl Envelope<Ipv4Addr> {
 impl Envelope<Ipv6Addr> {
     /// A frame with a DHCPv6 answer; `None` if it is longer than an IP packet can be.
     pub fn dhcpv6(&self, payload: &[u8]) -> Option<Vec<u8>> {
+        self.udp((DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT), payload)
+    }
+
+    /// A frame to a DHCPv6 server; `None` if it is longer than an IP packet can be.
+    pub fn dhcpv6_request(&self, payload: &[u8]) -> Option<Vec<u8>> {
+        self.udp((DHCPV6_CLIENT_PORT, DHCPV6_SERVER_PORT), payload)
+    }
+
+    fn udp(&self, (source, destination): (u16, u16), payload: &[u8]) -> Option<Vec<u8>> {
         let builder =
             PacketBuilder::ethernet2(self.source_mac.octets(), self.destination_mac.octets())
                 .ipv6(self.source.octets(), self.destination.octets(), 64)
-                .udp(DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT);
+                .udp(source, destination);
         let mut frame = Vec::with_capacity(builder.size(payload.len()));
         built(builder.write_to_vec(&mut frame, payload), frame)
     }

@@ -7,7 +7,8 @@
 //!
 //! From the wire upwards: [`frame`] tells requests from everything else and makes the frames of
 //! answers; [`nd`], [`ra`], [`dhcpv4`] and [`dhcpv6`] are the protocols; [`config`] and [`options`] are
-//! what a planner says; [`responder`] holds the ports of a host.
+//! what a planner says; [`responder`] holds the ports of a host. The other side of an uplink is heard by [`upstream`], and asked for
+//! prefixes by [`delegation`].
 //!
 //! Neighbour solicitations and ARP are answered by the kernel, by an eBPF program on the port; their
 //! codecs are in [`nd`] for those who need them elsewhere.
@@ -43,6 +44,7 @@
 
 pub mod config;
 pub mod counters;
+pub mod delegation;
 pub mod dhcpv4;
 pub mod dhcpv6;
 mod domain;

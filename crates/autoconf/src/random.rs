@@ -18,6 +18,12 @@ impl Random {
         shortest + Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
+    /// Three, as of a transaction's number.
+    pub(crate) const fn octets(&mut self) -> [u8; 3] {
+        let [a, b, c, ..] = self.next().to_be_bytes();
+        [a, b, c]
+    }
+
     const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

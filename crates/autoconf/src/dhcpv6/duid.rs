@@ -34,12 +34,17 @@ impl Duid {
         }
     }
 
+    /// DUID-UUID (RFC 6355 §4).
+    pub fn uuid(uuid: [u8; 16]) -> Duid {
+        Duid([&[0, 4][..], &uuid].concat())
+    }
+
     /// The octets, type included.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    pub(super) fn is_len(len: usize) -> bool {
+    pub(crate) fn is_len(len: usize) -> bool {
         (3..=130).contains(&len)
     }
 }
@@ -64,6 +69,10 @@ mod tests {
         assert_eq!(
             Duid::link_layer(mac).to_string(),
             "00:03:00:01:02:00:00:00:00:01"
+        );
+        assert_eq!(
+            Duid::uuid([0x11; 16]).to_string(),
+            format!("00:04{}", ":11".repeat(16))
         );
         // RFC 8415 §11.3's example.
         let example = Duid::enterprise(9, &[0x0c, 0xc0, 0x84, 0xd3, 3, 0, 9, 0x12]);

@@ -50,6 +50,8 @@ pub mod code {
     pub const OPTION_REQUEST: u16 = 6;
     /// How much a server wants to be chosen.
     pub const PREFERENCE: u16 = 7;
+    /// Hundredths of seconds that a client has been trying.
+    pub const ELAPSED_TIME: u16 = 8;
     /// How something went.
     pub const STATUS_CODE: u16 = 13;
     /// Two messages instead of four.
@@ -68,6 +70,8 @@ pub mod code {
     pub const INFORMATION_REFRESH_TIME: u16 = 32;
     /// NTP servers (RFC 5908).
     pub const NTP_SERVER: u16 = 56;
+    /// The longest wait between Solicits.
+    pub const SOL_MAX_RT: u16 = 82;
 }
 
 /// Status codes (RFC 8415 §21.13) with the text that goes with them.
