@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
         duid: duid.clone(),
         seed: 1,
     };
-    let mut requester = Requester::new(client, Vec::new());
+    let mut requester = Requester::new(client, Vec::new(), None);
     let mut now = Time::from_secs(1);
     let mut transaction = [0; 3];
     let actions = requester.handle(Event::Up(LINK_LOCAL), now);

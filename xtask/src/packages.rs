@@ -36,6 +36,7 @@ pub const LAB: &[&str] = &[
     "iptables",
     "iputils-ping",
     "isc-dhcp-client",
+    "kea-dhcp6-server",
     "keepalived",
     "ndisc6",
     // The names of protocols, which labs have nft look up.

@@ -123,8 +123,8 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// With prefixes of an earlier run, which are asked about first.
-    pub fn new(client: Client, held: Vec<Held>) -> Requester {
+    /// With prefixes of an earlier run, which are asked about first, and the DUID of the server that gave them.
+    pub fn new(client: Client, held: Vec<Held>, server: Option<Vec<u8>>) -> Requester {
         let mut known: Vec<Held> = Vec::new();
         for held in held.into_iter().filter(|h| answer::is_usable(h.prefix)) {
             if known.len() < MAX_PREFIXES && known.iter().all(|k| k.prefix != held.prefix) {
@@ -140,7 +140,7 @@ impl Requester {
             held: known,
             looked: Time::ZERO,
             renewal: (Time::ZERO, Time::ZERO),
-            server: None,
+            server: server.filter(|duid| Duid::is_len(duid.len())),
             longest_solicitation: SOL_MAX_RT,
         }
     }
@@ -164,6 +164,11 @@ impl Requester {
         actions.extend(self.go_on(now));
         actions.extend(self.tell(now));
         actions
+    }
+
+    /// The DUID of the server that gave what is held.
+    pub fn server(&self) -> Option<&[u8]> {
+        self.server.as_deref()
     }
 
     /// When something is due.

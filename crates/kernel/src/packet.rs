@@ -70,10 +70,20 @@ impl PacketSocket {
 
     /// One for an uplink alone, that takes in what routers say to hosts (RFC 4861 §4.2): untagged, and not what leaves.
     pub fn of_routers(index: u32) -> Result<Self, Error> {
+        Self::of_uplink(index, &FROM_ROUTERS)
+    }
+
+    /// Likewise, that takes in what DHCPv6 servers say to clients (RFC 8415 §7.2). A client of the host's own, which has the
+    /// UDP port, is not in its way.
+    pub fn of_dhcpv6_servers(index: u32) -> Result<Self, Error> {
+        Self::of_uplink(index, &FROM_DHCPV6_SERVERS)
+    }
+
+    fn of_uplink(index: u32, filter: &[SockFilter]) -> Result<Self, Error> {
         let failed = |e: io::Error| Error::system("open a packet socket for an uplink", e);
         let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed)?;
         socket
-            .attach_filter(&FROM_ROUTERS)
+            .attach_filter(filter)
             .and_then(|()| socket.set_nonblocking(true))
             .and_then(|()| socket.bind(&link_addr(index, ETH_P_ALL)?))
             .map_err(failed)?;
@@ -111,18 +121,26 @@ impl AsRawFd for PacketSocket {
     }
 }
 
-/// Classic BPF: no tag and not outgoing (both are asked of the kernel, not of the packet), IPv6, ICMPv6, and its type.
-const FROM_ROUTERS: [SockFilter; 12] = {
-    const WORD_AT: u16 = 0x20;
-    const HALF_AT: u16 = 0x28;
-    const OCTET_AT: u16 = 0x30;
-    const IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
+const ADVERTISEMENT: u32 = 134;
+const DHCPV6_CLIENT: u32 = 546;
+const ICMPV6: u32 = 58;
+const UDP: u32 = 17;
+const OCTET_AT: u16 = 0x30;
+const HALF_AT: u16 = 0x28;
+const WORD_AT: u16 = 0x20;
+const IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+
+const FROM_ROUTERS: [SockFilter; 12] = untagged_ipv6(ICMPV6, (OCTET_AT, 54), ADVERTISEMENT);
+const FROM_DHCPV6_SERVERS: [SockFilter; 12] = untagged_ipv6(UDP, (HALF_AT, 56), DHCPV6_CLIENT);
+
+/// Classic BPF: no tag and not outgoing (both are asked of the kernel, not of the packet), IPv6, its next header, and
+/// something behind that.
+const fn untagged_ipv6(next_header: u32, (load, at): (u16, u32), is: u32) -> [SockFilter; 12] {
     const OF_KERNEL: u32 = 0xffff_f000;
     const PACKET_TYPE: u32 = OF_KERNEL + 4;
     const TAG_PRESENT: u32 = OF_KERNEL + 48;
     const OUTGOING: u32 = 4;
-    const ADVERTISEMENT: u32 = 134;
     [
         SockFilter::new(WORD_AT, 0, 0, TAG_PRESENT),
         SockFilter::new(IF_EQUAL, 0, 9, 0),
@@ -131,20 +149,16 @@ const FROM_ROUTERS: [SockFilter; 12] = {
         SockFilter::new(HALF_AT, 0, 0, 12),
         SockFilter::new(IF_EQUAL, 0, 5, 0x86dd),
         SockFilter::new(OCTET_AT, 0, 0, 20),
-        SockFilter::new(IF_EQUAL, 0, 3, 58),
-        SockFilter::new(OCTET_AT, 0, 0, 54),
-        SockFilter::new(IF_EQUAL, 0, 1, ADVERTISEMENT),
+        SockFilter::new(IF_EQUAL, 0, 3, next_header),
+        SockFilter::new(load, 0, 0, at),
+        SockFilter::new(IF_EQUAL, 0, 1, is),
         SockFilter::new(RETURN, 0, 0, 0xffff),
         SockFilter::new(RETURN, 0, 0, 0),
     ]
-};
+}
 
 /// Classic BPF: the four octets at 6, and the two at 10, are the sender's; of the frame that is enough.
 fn from_sender(sender: Mac) -> [SockFilter; 6] {
-    const WORD_AT: u16 = 0x20;
-    const HALF_AT: u16 = 0x28;
-    const IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     let [a, b, c, d, e, f] = sender.octets();
     [
         SockFilter::new(WORD_AT, 0, 0, 6),

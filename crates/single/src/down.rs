@@ -3,8 +3,13 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use hextet_kernel::host;
 
-use crate::{places::Places, service, sites, workload};
+use crate::{
+    delegation::Delegation,
+    places::{Places, Settings},
+    service, sites, workload,
+};
 
 /// What was taken away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +27,7 @@ pub struct Downed {
 ///
 /// hextet is not up, or something does not end; it can be tried again.
 pub fn down(places: &Places, keep: bool) -> Result<Downed> {
-    places.settings()?;
+    let settings = places.settings()?;
     let agent = places.agent()?;
     let workloads = workload::known(places)?;
     for name in &workloads {
@@ -31,6 +36,9 @@ pub fn down(places: &Places, keep: bool) -> Result<Downed> {
     service::stop(places)?;
     sites::stop(places)?;
     let objects = hextet_agent::leave(&agent)?;
+    if settings.asked.delegation() && !keep {
+        release(places, &settings)?;
+    }
     let path = match keep {
         true => places.workloads(),
         false => places.state.clone(),
@@ -47,4 +55,12 @@ pub fn down(places: &Places, keep: bool) -> Result<Downed> {
     }
     let _ = fs::remove_dir(&places.run);
     Ok(Downed { workloads, objects })
+}
+
+/// What was delegated goes back, so that the router has it for others.
+fn release(places: &Places, settings: &Settings) -> Result<()> {
+    let host = host::look()?;
+    Delegation::open(places)
+        .release(&host, &settings.asked)
+        .context("give back what was delegated by DHCPv6")
 }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     cloud::{Cloud, text},
+    delegation::Delegation,
     network::{self, Network, OPEN},
     places::Places,
     sites,
@@ -30,9 +31,15 @@ const BETWEEN: Duration = Duration::from_millis(20);
 pub fn run(places: &Places, asked: &Asked) {
     let mut before: Option<Uplink> = None;
     let mut cloud: Option<Cloud> = None;
+    let mut delegation = asked.delegation().then(|| Delegation::open(places));
     let mut complaint = String::new();
     loop {
-        match once(places, asked, (before.as_ref(), &mut cloud)) {
+        match once(
+            places,
+            asked,
+            &mut delegation,
+            (before.as_ref(), &mut cloud),
+        ) {
             Ok(now) => {
                 before = Some(now);
                 complaint.clear();
@@ -46,6 +53,20 @@ pub fn run(places: &Places, asked: &Asked) {
                 }
             }
         }
+        listen(delegation.as_mut());
+    }
+}
+
+/// Until it is time to look again.
+fn listen(delegation: Option<&mut Delegation>) {
+    let Some(delegation) = delegation else {
+        return thread::sleep(LOOK);
+    };
+    if let Err(error) = delegation.listen(LOOK) {
+        warn!(
+            error = format!("{error:#}"),
+            "DHCPv6 servers can't be listened to; trying again"
+        );
         thread::sleep(LOOK);
     }
 }
@@ -54,9 +75,18 @@ pub fn run(places: &Places, asked: &Asked) {
 fn once(
     places: &Places,
     asked: &Asked,
+    delegation: &mut Option<Delegation>,
     (before, cloud): (Option<&Uplink>, &mut Option<Cloud>),
 ) -> Result<Uplink> {
-    let now = Uplink::understand(&host::look()?, asked)?;
+    let host = host::look()?;
+    let delegated = match delegation {
+        Some(delegation) => {
+            delegation.follow(&host, asked)?;
+            delegation.prefixes()
+        }
+        None => &[],
+    };
+    let now = Uplink::understand(&host, asked, delegated)?;
     let cloud = match cloud {
         Some(cloud) => cloud,
         none => none.insert(Cloud::open(places)?),
@@ -69,7 +99,7 @@ fn once(
 }
 
 fn differs(a: &Uplink, b: &Uplink) -> bool {
-    (&a.on_link, a.routed, a.v4.is_some()) != (&b.on_link, b.routed, b.v4.is_some())
+    (&a.on_link, &a.routed, a.v4.is_some()) != (&b.on_link, &b.routed, b.v4.is_some())
 }
 
 /// Waits until the networks are there.

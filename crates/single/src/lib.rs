@@ -1,7 +1,7 @@
 //! One host by itself: server and agent in one process, and the networks that follow from what its uplink has.
 //!
 //! * [`uplink`], [`network`], [`proposal`]: pure; what the host has, the networks that follow, and those in words.
-//! * [`keeper`]: keeps the networks as the uplink has them, while prefixes come and go.
+//! * [`keeper`]: keeps the networks as the uplink has them, while prefixes come and go; [`delegation`]: asks for prefixes.
 //! * [`serve`], [`service`], [`down`]: the process, what starts it, and putting everything back.
 //! * [`workload`], [`expose`], [`sites`]: what people ask for.
 //!
@@ -9,6 +9,7 @@
 //! are started in; nobody needs to ask before `up`, and nothing is left after `down`.
 
 pub mod cloud;
+pub mod delegation;
 pub mod down;
 pub mod expose;
 pub mod keeper;

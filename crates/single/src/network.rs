@@ -20,6 +20,9 @@ pub const ROUTED: &str = "routed";
 /// Workloads that anybody may reach are in this security group.
 pub const OPEN: &str = "open";
 
+/// A link has no more prefixes than that, so one beyond them is free.
+const MOST_LINKS: usize = 1_024;
+
 /// A network that there has to be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
@@ -43,11 +46,16 @@ pub fn wanted(uplink: &Uplink) -> Vec<Network> {
         )
     };
     let mut all = Vec::new();
-    if let Some(prefix) = uplink.routed {
+    let routed = uplink
+        .routed
+        .iter()
+        .filter_map(|r| routed(r.prefix, uplink));
+    let routed: Vec<(Prefix, Value)> = routed.collect();
+    if !routed.is_empty() {
         all.push(Network {
             name: ROUTED,
             attributes: json!({"name": ROUTED, "shared": true, "provider:network_type": "routed"}),
-            v6: vec![routed(prefix)],
+            v6: routed,
             v4: v4(ROUTED),
         });
     }
@@ -63,12 +71,29 @@ pub fn wanted(uplink: &Uplink) -> Vec<Network> {
     all
 }
 
-/// The first /64 of a prefix that is routed to the host.
-fn routed(prefix: Prefix) -> (Prefix, Value) {
-    let first = Prefix::new(prefix.addr(), 64).unwrap_or(prefix);
+/// The first /64 of a prefix that is routed to the host, but not that of a link.
+fn routed(prefix: Prefix, uplink: &Uplink) -> Option<(Prefix, Value)> {
+    let is_free = |p: &Prefix| {
+        !uplink
+            .on_link
+            .iter()
+            .any(|on_link| on_link.prefix.overlaps(*p))
+    };
+    let first = parts(prefix).take(MOST_LINKS).find(is_free)?;
     let attributes = json!({"name": format!("routed-{first}"), "ip_version": 6, "cidr": first,
         "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"});
-    (first, attributes)
+    Some((first, attributes))
+}
+
+/// The /64s of a prefix, in order.
+fn parts(prefix: Prefix) -> impl Iterator<Item = Prefix> {
+    let first = match prefix.addr() {
+        IpAddr::V6(addr) => u128::from(addr),
+        IpAddr::V4(_) => 0,
+    };
+    let several = 1u128 << (64 - u32::from(prefix.len()).min(64));
+    let nth = move |n| Prefix::new(Ipv6Addr::from(first + (n << 64)).into(), 64).ok();
+    (0..several).filter_map(nth)
 }
 
 fn on_link(on_link: &OnLink) -> (Prefix, Value) {
@@ -126,7 +151,7 @@ fn free_v4(uplink: &Uplink) -> impl Iterator<Item = Prefix> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::uplink::OwnV4;
+    use crate::uplink::{OwnV4, Routed};
 
     fn uplink(prefix: &str, by_router: bool) -> Uplink {
         Uplink {
@@ -139,7 +164,7 @@ mod tests {
                 gateway: "fe80::1".parse().ok(),
                 own: vec!["2001:db8::5".parse().unwrap()],
             }],
-            routed: None,
+            routed: Vec::new(),
             v4: Some(OwnV4 {
                 addr: [192, 0, 2, 2].into(),
                 link: "eth0".parse().unwrap(),
@@ -179,7 +204,10 @@ mod tests {
     #[test]
     fn what_is_routed_here_is_better() {
         let mut uplink = uplink("2001:db8::/64", true);
-        uplink.routed = "2001:db8:100::/56".parse().ok();
+        uplink.routed.push(Routed {
+            prefix: "2001:db8:100::/56".parse().unwrap(),
+            delegated: true,
+        });
         let networks = wanted(&uplink);
         let names: Vec<_> = networks.iter().map(|n| n.name).collect();
         assert_eq!(names, [ROUTED, ON_LINK]);
@@ -191,6 +219,20 @@ mod tests {
             cidrs.collect::<Vec<_>>(),
             ["10.113.0.0/16", "10.114.0.0/16"]
         );
+    }
+
+    #[test]
+    fn the_link_s_own_part_of_a_routed_prefix_stays_the_link_s() {
+        let mut uplink = uplink("2001:db8:100::/64", true);
+        for text in ["2001:db8:100::/56", "2001:db8:100::/64"] {
+            uplink.routed.push(Routed {
+                prefix: text.parse().unwrap(),
+                delegated: true,
+            });
+        }
+        let networks = wanted(&uplink);
+        let prefixes: Vec<String> = networks[0].v6.iter().map(|(p, _)| p.to_string()).collect();
+        assert_eq!(prefixes, ["2001:db8:100:1::/64"]);
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl Places {
         self.state.join("workloads")
     }
 
+    /// What routers have delegated to this host.
+    pub fn delegation(&self) -> PathBuf {
+        self.state.join("delegation.json")
+    }
+
     fn settings_file(&self) -> PathBuf {
         self.state.join("settings.json")
     }

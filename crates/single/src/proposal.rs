@@ -62,11 +62,14 @@ fn in_the_way(finding: &Finding) -> String {
 fn steps(uplink: &Uplink, places: &Places, by_systemd: bool) -> Vec<String> {
     let link = &uplink.link;
     let mut steps = vec![format!("uplink {link}, MTU {}", uplink.mtu)];
-    if let Some(routed) = uplink.routed {
-        steps.push(format!(
-            "{routed} is routed here: workloads get addresses of it, and nothing has to be answered for on {link}"
-        ));
-    }
+    steps.extend(uplink.routed.iter().map(|routed| {
+        let prefix = routed.prefix;
+        let how = match routed.delegated {
+            true => format!("the router on {link} delegates {prefix} to this host (DHCPv6)"),
+            false => format!("{prefix} is routed here"),
+        };
+        format!("{how}: workloads get addresses of it, and nothing has to be answered for on {link}, which is better than on-link")
+    }));
     steps.extend(uplink.on_link.iter().map(|p| on_link(p, uplink)));
     if let Some(v4) = &uplink.v4 {
         steps.push(format!(
@@ -108,14 +111,14 @@ fn on_link(of: &OnLink, uplink: &Uplink) -> String {
 
 fn advice(uplink: &Uplink) -> Vec<String> {
     let mut advice = Vec::new();
-    if uplink.routed.is_none() && !uplink.on_link.is_empty() {
+    if uplink.routed.is_empty() && !uplink.on_link.is_empty() {
         advice.push(
-            "A prefix that is routed to this host is better than one on the link: ask the provider for one, and run \
-             'hextet up --routed PREFIX'."
+            "A prefix that is routed to this host is better than one on the link, and nobody on the link delegates one by \
+             DHCPv6: ask the provider for one, and run 'hextet up --routed PREFIX'."
                 .to_owned(),
         );
     }
-    if uplink.routed.is_none() && uplink.on_link.is_empty() {
+    if uplink.routed.is_empty() && uplink.on_link.is_empty() {
         advice.push(
             "There is no IPv6 here. A mesh brings it over IPv4 to this host and its workloads: docs/mesh.md, \
              'hextet mesh join'."
@@ -128,6 +131,7 @@ fn advice(uplink: &Uplink) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uplink::Routed;
 
     fn places() -> Places {
         Places {
@@ -147,7 +151,7 @@ mod tests {
                 gateway: None,
                 own: Vec::new(),
             }],
-            routed: None,
+            routed: Vec::new(),
             v4: None,
             taken_v4: Vec::new(),
         }
@@ -164,9 +168,15 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         let mut routed = uplink();
-        routed.routed = "2001:db8:1::/56".parse().ok();
-        let text = Proposal::new(routed, (&places(), false), &[]).text();
+        routed.routed.push(Routed {
+            prefix: "2001:db8:1::/56".parse().unwrap(),
+            delegated: false,
+        });
+        let text = Proposal::new(routed.clone(), (&places(), false), &[]).text();
         assert!(text.contains("2001:db8:1::/56 is routed here") && !text.contains("--routed"));
+        routed.routed[0].delegated = true;
+        let text = Proposal::new(routed, (&places(), false), &[]).text();
+        assert!(text.contains("delegates 2001:db8:1::/56"), "{text}");
         let mut old = uplink();
         old.on_link.clear();
         let text = Proposal::new(old, (&places(), false), &[]).text();

@@ -23,6 +23,15 @@ pub struct Asked {
     pub cut: Option<Prefix>,
     /// This prefix is routed to the host.
     pub routed: Option<Prefix>,
+    /// Ask nobody for a prefix (DHCPv6).
+    pub no_delegation: bool,
+}
+
+impl Asked {
+    /// Whether prefixes are asked for (RFC 8415 §6.3).
+    pub fn delegation(&self) -> bool {
+        self.routed.is_none() && !self.no_delegation
+    }
 }
 
 /// An uplink as it was understood.
@@ -34,13 +43,22 @@ pub struct Uplink {
     pub mtu: u16,
     /// The prefixes of the link, those in use first.
     pub on_link: Vec<OnLink>,
-    /// The prefix that is routed to the host.
-    pub routed: Option<Prefix>,
+    /// What is routed to the host, the best first.
+    pub routed: Vec<Routed>,
     /// The host's own IPv4 address that others see, and the link by which IPv4 leaves.
     pub v4: Option<OwnV4>,
     /// Prefixes of IPv4 that are used here for something.
     #[serde(skip)]
     pub taken_v4: Vec<Prefix>,
+}
+
+/// A prefix that is routed to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Routed {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// By DHCPv6, rather than by hand.
+    pub delegated: bool,
 }
 
 /// A prefix of the link.
@@ -116,20 +134,29 @@ fn words(prefixes: &[Prefix]) -> String {
 }
 
 impl Uplink {
-    /// Understands what a host has.
+    /// Understands what a host has, and has been delegated.
     ///
     /// # Errors
     ///
     /// There is no uplink, or what was asked for does not fit it.
-    pub fn understand(host: &Host, asked: &Asked) -> Result<Uplink, UplinkError> {
+    pub fn understand(
+        host: &Host,
+        asked: &Asked,
+        delegated: &[Prefix],
+    ) -> Result<Uplink, UplinkError> {
         let link = find_link(host, asked)?;
-        let routed = asked.routed.map(check_routed).transpose()?;
+        let by_hand = asked.routed.map(check_routed).transpose()?;
+        let routed = |delegated| move |prefix| Routed { prefix, delegated };
+        let by_hand = by_hand.into_iter().map(routed(false));
+        let routed: Vec<Routed> = by_hand
+            .chain(delegated.iter().copied().map(routed(true)))
+            .collect();
         let mut on_link = prefixes(host, link.index);
         if let Some(cut) = asked.cut {
             on_link = cut_out(on_link, cut, &link.name)?;
         }
         let v4 = own_v4(host);
-        if on_link.is_empty() && v4.is_none() && routed.is_none() {
+        if on_link.is_empty() && v4.is_none() && routed.is_empty() {
             return Err(UplinkError::Nothing(link.name.clone()));
         }
         Ok(Uplink {
@@ -149,7 +176,8 @@ impl Uplink {
     }
 }
 
-fn find_link<'a>(
+/// The uplink: what was asked for, or else that of the default route.
+pub(crate) fn find_link<'a>(
     host: &'a Host,
     asked: &Asked,
 ) -> Result<&'a hextet_kernel::links::Found, UplinkError> {
@@ -340,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_rented_machine_has_its_link_s_prefix() {
-        let uplink = Uplink::understand(&rented(), &Asked::default()).unwrap();
+        let uplink = Uplink::understand(&rented(), &Asked::default(), &[]).unwrap();
         assert_eq!((uplink.link.as_str(), uplink.mtu), ("eth0", 1500));
         let [only] = &uplink.on_link[..] else {
             panic!("{uplink:?}")
@@ -359,7 +387,7 @@ mod tests {
             .push(own(2, "2001:db8:0:1::2/64", by_router(0)));
         host.addresses
             .push(own(2, "2001:db8:0:2::2/64", by_router(3_600)));
-        let uplink = Uplink::understand(&host, &Asked::default()).unwrap();
+        let uplink = Uplink::understand(&host, &Asked::default(), &[]).unwrap();
         let seen: Vec<_> = uplink
             .on_link
             .iter()
@@ -380,19 +408,34 @@ mod tests {
             cut: Some(text.parse().unwrap()),
             ..Asked::default()
         };
-        let uplink = Uplink::understand(&rented(), &cut("2001:db8:0:1::c:0/112")).unwrap();
+        let uplink = Uplink::understand(&rented(), &cut("2001:db8:0:1::c:0/112"), &[]).unwrap();
         assert_eq!(
             uplink.on_link[0].prefix.to_string(),
             "2001:db8:0:1::c:0/112"
         );
-        let error = Uplink::understand(&rented(), &cut("2001:db8:0:2::/112")).unwrap_err();
+        let error = Uplink::understand(&rented(), &cut("2001:db8:0:2::/112"), &[]).unwrap_err();
         let said = error.to_string();
         assert!(
             said.contains("eth0") && said.contains("2001:db8:0:1::/64"),
             "{said}"
         );
-        let error = Uplink::understand(&rented(), &cut("2001:db8::/48")).unwrap_err();
+        let error = Uplink::understand(&rented(), &cut("2001:db8::/48"), &[]).unwrap_err();
         assert!(error.to_string().contains("/64 to /120"), "{error}");
+    }
+
+    #[test]
+    fn what_is_delegated_comes_with_what_is_routed() {
+        let delegated = ["2001:db8:100::/56".parse().unwrap()];
+        let uplink = Uplink::understand(&rented(), &Asked::default(), &delegated).unwrap();
+        let is = |prefix, delegated| Routed { prefix, delegated };
+        assert_eq!(uplink.routed, [is(delegated[0], true)]);
+        let by_hand = Asked {
+            routed: "2001:db8:200::/56".parse().ok(),
+            ..Asked::default()
+        };
+        assert!(!by_hand.delegation() && Asked::default().delegation());
+        let uplink = Uplink::understand(&rented(), &by_hand, &[]).unwrap();
+        assert_eq!(uplink.routed, [is(by_hand.routed.unwrap(), false)]);
     }
 
     #[test]
@@ -402,23 +445,23 @@ mod tests {
             link: "eth1".parse().ok(),
             ..Asked::default()
         };
-        let error = Uplink::understand(&host, &other).unwrap_err();
+        let error = Uplink::understand(&host, &other, &[]).unwrap_err();
         assert_eq!(error, UplinkError::NoLink("eth1".parse().unwrap()));
         host.routes.clear();
-        let error = Uplink::understand(&host, &Asked::default()).unwrap_err();
+        let error = Uplink::understand(&host, &Asked::default(), &[]).unwrap_err();
         assert!(error.to_string().contains("--uplink"), "{error}");
         host.addresses.clear();
         let eth0 = Asked {
             link: "eth0".parse().ok(),
             ..Asked::default()
         };
-        let error = Uplink::understand(&host, &eth0).unwrap_err();
+        let error = Uplink::understand(&host, &eth0, &[]).unwrap_err();
         assert_eq!(error, UplinkError::Nothing("eth0".parse().unwrap()));
         let routed = Asked {
             routed: "2001:db8::/96".parse().ok(),
             ..eth0
         };
-        let error = Uplink::understand(&host, &routed).unwrap_err();
+        let error = Uplink::understand(&host, &routed, &[]).unwrap_err();
         assert!(error.to_string().contains("--routed"), "{error}");
     }
 }

@@ -33,7 +33,7 @@ struct Test {
 impl Test {
     fn new(held: Vec<Held>) -> Test {
         let mut test = Test {
-            requester: Requester::new(client(), held),
+            requester: Requester::new(client(), held, None),
             now: at(1_000),
         };
         assert_eq!(

@@ -1,5 +1,6 @@
 //! Single: a rented machine with one on-link /64 and one IPv4 address.
 
+mod delegated;
 mod docker;
 mod failure;
 mod reach;
@@ -39,6 +40,8 @@ pub struct Single {
     pub vps: Vps,
     /// Another, whose addresses are set by hand.
     pub vps2: Vps,
+    /// One that a prefix is delegated to.
+    pub vps3: Vps,
     /// How the machine was before.
     pub before: failure::Machine,
     /// What runs on the first.
@@ -69,7 +72,7 @@ impl Single {
     fn build(checks: &mut Checks, program: &Path, labs: &Path) -> Result<Single> {
         let begin = Instant::now();
         checks.narrate(
-            "A provider's router (radvd) with a /64 on the link, and two rented machines: labs/single.toml",
+            "A provider's router (radvd, Kea) with a /64 on the link, two rented machines there and one on a line of its own: labs/single.toml",
         );
         let lab = Lab::up(LabFile::read(&labs.join("single.toml"))?)?.guard();
         let vps = Vps::new(&lab, program, "vps")?;
@@ -82,6 +85,7 @@ impl Single {
             internet: lab.node("internet")?,
             provider: lab.node("provider")?,
             vps2: Vps::new(&lab, program, "vps2")?,
+            vps3: Vps::new(&lab, program, "vps3")?,
             vps,
             before,
             containers: Vec::new(),
@@ -114,6 +118,7 @@ impl Single {
         checks.look("renumbered", || renumbered::renumbered(s));
         checks.look("reboot", || failure::reboot(self));
         checks.look("slash-112", || reach::cut(self));
+        checks.look("pd-preferred", || delegated::preferred(self));
         checks.look("down-restores", || failure::down(self));
     }
 

@@ -44,6 +44,9 @@ pub struct Up {
     /// The provider routes this prefix here.
     #[arg(long, value_name = "PREFIX")]
     pub routed: Option<Prefix>,
+    /// Ask nobody on the link for a prefix (DHCPv6).
+    #[arg(long)]
+    pub no_delegation: bool,
     /// Show what would be done, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -51,7 +54,7 @@ pub struct Up {
     #[arg(long)]
     pub background: bool,
     /// Run what was set up, until told to end: what the unit does.
-    #[arg(long, conflicts_with_all = ["uplink", "prefix", "routed", "dry_run", "background", "json"])]
+    #[arg(long, conflicts_with_all = ["uplink", "prefix", "routed", "no_delegation", "dry_run", "background", "json"])]
     pub foreground: bool,
     /// How to answer.
     #[command(flatten)]
@@ -68,6 +71,7 @@ impl Up {
             link: self.uplink.clone(),
             cut: self.prefix,
             routed: self.routed,
+            no_delegation: self.no_delegation,
         }
     }
 }

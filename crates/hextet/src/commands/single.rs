@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use hextet_kernel::{host, workload::attach};
 use hextet_proxy::HostName;
 use hextet_single::{
-    Asked, Cloud, Places, Settings, Uplink, down as downing,
+    Asked, Cloud, Places, Settings, Uplink, delegation, down as downing,
     expose::{self as exposing, Exposure},
     keeper,
     proposal::Proposal,
@@ -42,7 +42,12 @@ pub fn up(up: &Up) -> Result<ExitCode> {
     let begun = Instant::now();
     let by_systemd = service::is_systemd() && !up.background;
     let asked = asked(up, &places)?;
-    let uplink = Uplink::understand(&host::look()?, &asked)?;
+    let host = host::look()?;
+    let offered = match asked.delegation() {
+        true => delegation::offers(&host, &asked)?,
+        false => Vec::new(),
+    };
+    let uplink = Uplink::understand(&host, &asked, &offered)?;
     let proposal = Proposal::new(
         uplink,
         (&places, by_systemd),
