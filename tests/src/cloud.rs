@@ -94,6 +94,7 @@ impl Cloud {
             subnetpool_id: None,
             service_types: Vec::new(),
             nat44: None,
+            delegation: None,
         };
         self.intent.subnets.insert(id, subnet);
         id
@@ -150,6 +151,7 @@ impl Cloud {
             allowed_address_pairs: Vec::new(),
             extra_dhcp_opts: Vec::new(),
             exposed: Vec::new(),
+            delegated_prefixes: Vec::new(),
             dns_name: String::new(),
             metadata: None,
             qos_policy_id: None,

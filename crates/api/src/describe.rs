@@ -72,6 +72,8 @@ pub enum Kind {
     PortRange,
     /// NAT44 of a subnet.
     Nat44,
+    /// `prefixlen` of what ports get of a subnet, and whether it is `preferred`.
+    Delegation,
     /// What a workload is told of itself.
     Metadata,
     /// `protocol`, `external_port` and perhaps `internal_port`, several.
@@ -150,6 +152,7 @@ impl Attribute {
                 | Kind::AddressPairs
                 | Kind::DhcpOptions
                 | Kind::Nat44
+                | Kind::Delegation
                 | Kind::Metadata
                 | Kind::Exposed
                 | Kind::Gateway

@@ -233,7 +233,9 @@ fn property(attribute: &Attribute) -> Value {
             json!({"type": "array", "items": {"type": "object"}})
         }
         Kind::List | Kind::Gateways => json!({"type": "array"}),
-        Kind::Nat44 | Kind::Metadata | Kind::Gateway | Kind::Object => json!({"type": "object"}),
+        Kind::Nat44 | Kind::Delegation | Kind::Metadata | Kind::Gateway | Kind::Object => {
+            json!({"type": "object"})
+        }
     };
     if attribute.nullable
         && let Some(kind) = out.get("type").cloned()

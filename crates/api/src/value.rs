@@ -22,7 +22,7 @@ use crate::{
     query::python_list,
 };
 pub use own::MAX_USER_DATA;
-use own::{exposure, metadata, nat44};
+use own::{delegation, exposure, metadata, nat44};
 use router::{gateway, port_range};
 use rule::{ethertype, port_number, protocol, written_prefix};
 
@@ -137,6 +137,7 @@ fn normalize(kind: Kind, value: Value) -> Checked {
         Kind::PortNumber => port_number(&value),
         Kind::PortRange => port_range(&value),
         Kind::Nat44 => nat44(value),
+        Kind::Delegation => delegation(value),
         Kind::Metadata => metadata(value),
         Kind::Exposed => list(null_to_list(value), "list", exposure),
         Kind::Gateway => gateway(value),

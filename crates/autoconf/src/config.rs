@@ -189,6 +189,17 @@ pub struct Delegation {
     pub preferred_lifetime_secs: u32,
 }
 
+impl Delegation {
+    /// Of a prefix, for as long as other things last.
+    pub fn new(prefix: Prefix) -> Delegation {
+        Delegation {
+            prefix,
+            valid_lifetime_secs: valid_lifetime(),
+            preferred_lifetime_secs: preferred_lifetime(),
+        }
+    }
+}
+
 /// An IPv4 subnet on a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,7 +13,10 @@ use hextet_autoconf::{
 };
 use hextet_model::{
     intent::Change,
-    neutron::{Exposure, ForwardedProtocol, Network, NetworkType, Port, Subnet},
+    neutron::{
+        DelegatedPrefix, Delegation, Exposure, ForwardedProtocol, Network, NetworkType, Port,
+        Subnet,
+    },
     plan::Planner,
     state::{
         Cut, CutEnd, CutPorts, Element, Key, Netns, NextHop, Object, RouteKey, RouteKind, Value,
@@ -298,4 +301,83 @@ fn ports_of_the_host_lead_to_workloads_and_connections_end_with_that() {
     assert_eq!(exposed(&planner), []);
     planner.apply(Change::RemovePort(port_id(3)));
     assert!(!has(&planner, &chain));
+}
+
+/// Out of which ports get prefixes.
+fn for_delegation() -> Subnet {
+    Subnet {
+        cidr: prefix("2001:db8:100::/56"),
+        ipv6_ra_mode: None,
+        ipv6_address_mode: None,
+        delegation: Some(Delegation {
+            prefixlen: 64,
+            preferred: true,
+        }),
+        ..subnet(3)
+    }
+}
+
+/// The kind of the main namespace's route to that.
+fn way(planner: &Planner, to: &str, metric: u32) -> Option<RouteKind> {
+    let key = Key::Route(RouteKey {
+        netns: Netns::Main,
+        table: 254,
+        prefix: prefix(to),
+        source: None,
+        metric,
+    });
+    match planner.state().objects.get(&key)? {
+        Object::Route(route) => Some(route.kind.clone()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_delegated_prefix_leads_to_its_port_and_the_rest_nowhere() {
+    let mut planner = planner();
+    planner.apply(Change::PutSubnet(Box::new(subnet(0))));
+    let told = |planner: &Planner| {
+        let config = &planner.state().responders[&port_id(1)].config;
+        let delegated = config
+            .delegated
+            .iter()
+            .map(|d| d.prefix)
+            .collect::<Vec<_>>();
+        (delegated, config.ipv6[0].prefer_delegation)
+    };
+    assert_eq!(told(&planner), (vec![], false));
+    let delegated = prefix("2001:db8:100:5::/64");
+    let mut with = port(1, vec![fixed(0, WORKLOAD)], &[]);
+    with.delegated_prefixes.push(DelegatedPrefix {
+        subnet_id: subnet_id(3),
+        prefix: delegated,
+    });
+    let name = with.if_name();
+    let hop = NextHop {
+        via: Some(IpAddr::V6(with.mac_address.link_local())),
+        link: name,
+    };
+    planner.apply_all([
+        Change::PutSubnet(Box::new(Subnet {
+            network_id: network_id(0),
+            ..for_delegation()
+        })),
+        Change::PutPort(Box::new(with)),
+    ]);
+    let to_port = way(&planner, "2001:db8:100:5::/64", 100);
+    assert_eq!(to_port, Some(RouteKind::Unicast(vec![hop])));
+    let rest = way(&planner, "2001:db8:100::/56", 1_000_000);
+    assert_eq!(rest, Some(RouteKind::Blackhole));
+    assert_eq!(
+        way(&planner, "2001:db8:100::/56", 5_000),
+        None,
+        "nobody has it on the link"
+    );
+    assert!(planner.state().announce.contains_key(&delegated));
+    assert_eq!(told(&planner), (vec![delegated], true));
+    // What the workload hands on may come from it.
+    let masked = |key: &Key| format!("{key:?}").contains("2001:db8:100:5::");
+    assert!(planner.state().objects.keys().any(masked));
+    planner.apply(Change::PutStandby(port_id(1)));
+    assert_eq!(way(&planner, "2001:db8:100:5::/64", 100), None);
 }

@@ -50,7 +50,9 @@ pub fn wanted(uplink: &Uplink) -> Vec<Network> {
         .routed
         .iter()
         .filter_map(|r| routed(r.prefix, uplink));
-    let routed: Vec<(Prefix, Value)> = routed.collect();
+    let mut routed: Vec<(Prefix, Value)> = routed.collect();
+    let larger = uplink.routed.iter().filter(|r| r.prefix.len() < 64);
+    routed.extend(larger.map(|r| delegation(r.prefix)));
     if !routed.is_empty() {
         all.push(Network {
             name: ROUTED,
@@ -83,6 +85,13 @@ fn routed(prefix: Prefix, uplink: &Uplink) -> Option<(Prefix, Value)> {
     let attributes = json!({"name": format!("routed-{first}"), "ip_version": 6, "cidr": first,
         "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"});
     Some((first, attributes))
+}
+
+/// Of what is left of a prefix each workload gets a /64 of its own.
+fn delegation(prefix: Prefix) -> (Prefix, Value) {
+    let attributes = json!({"name": format!("delegation-{prefix}"), "ip_version": 6, "cidr": prefix,
+        "hextet:delegation": {"prefixlen": 64}});
+    (prefix, attributes)
 }
 
 /// The /64s of a prefix, in order.
@@ -232,7 +241,7 @@ mod tests {
         }
         let networks = wanted(&uplink);
         let prefixes: Vec<String> = networks[0].v6.iter().map(|(p, _)| p.to_string()).collect();
-        assert_eq!(prefixes, ["2001:db8:100:1::/64"]);
+        assert_eq!(prefixes, ["2001:db8:100:1::/64", "2001:db8:100::/56"]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub const PORT: Resource = Resource {
         Attribute::optional("hextet:exposed", Kind::Exposed, Default::EmptyList)
             .or_null()
             .set_by(Access::Admin),
+        Attribute::shown("hextet:delegated_prefixes", Kind::List),
         Attribute::optional("qos_policy_id", Kind::Uuid, Default::Null),
         Attribute::shown("qos_network_policy_id", Kind::Uuid),
         Attribute::optional("binding:host_id", Kind::Text(253), Default::Text(""))

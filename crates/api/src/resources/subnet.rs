@@ -34,6 +34,7 @@ pub const SUBNET: Resource = Resource {
             .unlisted(),
         Attribute::optional("service_types", Kind::ServiceTypes, Default::EmptyList),
         Attribute::optional("hextet:nat44", Kind::Nat44, Default::Null).set_by(Access::Admin),
+        Attribute::optional("hextet:delegation", Kind::Delegation, Default::Null).fixed(),
         Attribute::shown("router:external", Kind::Bool),
     ],
     operations: Operations::OWNER,

@@ -1,4 +1,4 @@
-//! Attributes that are hextet's own: NAT44 of a subnet, what a port's workload is told by the metadata service, and what a port has
+//! Attributes that are hextet's own: NAT44 of a subnet and what it is delegated for, what a port's workload is told by the metadata service, and what a port has
 //! of its host's own addresses.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -121,6 +121,27 @@ pub fn exposure(value: Value) -> Checked {
         port => integer(port, 1, 65_535)?,
     };
     Ok(json!({"protocol": protocol, "external_port": external, "internal_port": internal}))
+}
+
+/// How long the prefix of each port is, and whether it is better than an address.
+pub fn delegation(value: Value) -> Checked {
+    let keys = [("prefixlen", false), ("preferred", false)];
+    let map = keyed(value, "hextet:delegation", &keys)?;
+    let prefixlen = match part(&map, "prefixlen") {
+        Value::Null => json!(64),
+        given => integer(given, 1, 64)?,
+    };
+    let preferred = match part(&map, "preferred") {
+        Value::Null => json!(false),
+        Value::Bool(preferred) => json!(preferred),
+        other => {
+            return Err(reason(format!(
+                "'preferred' of 'hextet:delegation' is true or false, not '{}'",
+                shown(other)
+            )));
+        }
+    };
+    Ok(json!({"prefixlen": prefixlen, "preferred": preferred}))
 }
 
 /// Perhaps `pool_subnet_id` and how many of its addresses a host has; and how many connections a port.

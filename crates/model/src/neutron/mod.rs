@@ -32,15 +32,15 @@ pub use metering::{MeteringLabel, MeteringRule};
 pub use ndp_proxy::NdpProxy;
 pub use network::{Network, NetworkType};
 pub use port::{
-    AddressPair, Binding, DhcpOption, FixedIp, Port, PortMetadata, SINGLE_HOMED_EXEMPT_OWNERS,
-    VnicType, may_carry,
+    AddressPair, Binding, DelegatedPrefix, DhcpOption, FixedIp, Port, PortMetadata,
+    SINGLE_HOMED_EXEMPT_OWNERS, VnicType, may_carry,
 };
 pub use port_forwarding::{ForwardedProtocol, PortForwarding, PortRange, PortRangeError};
 pub use qos::{QosPolicy, QosRule, QosRuleKind};
 pub use rbac::{RbacAction, RbacPolicy, RbacType};
 pub use router::{Router, RouterGateway};
 pub use security_group::{AsWritten, Direction, Protocol, SecurityGroup, SecurityGroupRule};
-pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Nat44, Subnet};
+pub use subnet::{AllocationPool, Delegation, HostRoute, Ipv6Mode, Nat44, Subnet};
 pub use subnet_pool::SubnetPool;
 
 /// What every resource carries (Neutron's "standard attributes").

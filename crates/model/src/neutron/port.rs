@@ -31,6 +31,15 @@ pub struct AddressPair {
     pub mac_address: Mac,
 }
 
+/// A prefix for a port's workload to hand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DelegatedPrefix {
+    /// Out of this subnet.
+    pub subnet_id: SubnetId,
+    /// The prefix, of IPv6; /64 or shorter.
+    pub prefix: Prefix,
+}
+
 /// One of `extra_dhcp_opts`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DhcpOption {
@@ -113,6 +122,13 @@ pub struct Port {
     /// At most 10.
     #[serde(default)]
     pub allowed_address_pairs: Vec<AddressPair>,
+    /// One of each of its network's subnets that are for delegation, as far as there was one free.
+    #[serde(
+        rename = "hextet:delegated_prefixes",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub delegated_prefixes: Vec<DelegatedPrefix>,
     /// More options for its DHCP clients.
     #[serde(default)]
     pub extra_dhcp_opts: Vec<DhcpOption>,
@@ -150,7 +166,17 @@ pub fn may_carry(port_security_enabled: bool, pairs: &[AddressPair]) -> bool {
 impl Port {
     /// Whether it may carry packets of others, as a router does: see [`may_carry`].
     pub fn may_carry(&self) -> bool {
-        may_carry(self.port_security_enabled, &self.allowed_address_pairs)
+        !self.delegated_prefixes.is_empty()
+            || may_carry(self.port_security_enabled, &self.allowed_address_pairs)
+    }
+
+    /// What it may send from besides its own addresses: its address pairs, and the prefixes that it hands on.
+    pub fn pairs(&self) -> impl Iterator<Item = AddressPair> + '_ {
+        let delegated = self.delegated_prefixes.iter().map(|delegated| AddressPair {
+            ip_address: delegated.prefix,
+            mac_address: self.mac_address,
+        });
+        self.allowed_address_pairs.iter().copied().chain(delegated)
     }
 
     /// The server of Nova's that it is part of.
@@ -166,7 +192,7 @@ impl Port {
 
     /// Whether it may use an address besides its own.
     pub fn may_use(&self, addr: IpAddr) -> bool {
-        let mut pairs = self.allowed_address_pairs.iter();
+        let mut pairs = self.pairs();
         !self.port_security_enabled || pairs.any(|pair| pair.ip_address.contains(addr))
     }
 

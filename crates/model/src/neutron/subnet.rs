@@ -50,6 +50,17 @@ pub struct Nat44 {
     pub max_connections_per_port: u32,
 }
 
+/// What makes a subnet's prefixes, rather than its addresses, those that ports get: for their workloads to hand on
+/// (RFC 8415 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegation {
+    /// The length of what each port gets; that of the subnet's prefix to 64.
+    pub prefixlen: u8,
+    /// Whether workloads are told that this is better than an address on the link (RFC 9762).
+    #[serde(default)]
+    pub preferred: bool,
+}
+
 /// A Neutron subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
@@ -89,6 +100,13 @@ pub struct Subnet {
     /// Translate its IPv4 on each host.
     #[serde(rename = "hextet:nat44", default)]
     pub nat44: Option<Nat44>,
+    /// Ports get prefixes of it, and no addresses. It may cover other subnets of its network; what these have is nobody else's.
+    #[serde(
+        rename = "hextet:delegation",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub delegation: Option<Delegation>,
 }
 
 impl Subnet {

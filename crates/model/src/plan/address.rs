@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use hextet_types::{Family, Prefix};
 
 use super::{
+    delegation,
     index::Name,
     names, nft, physical,
     place::Place,
@@ -114,10 +115,14 @@ pub fn inside(view: View<'_>, prefix: Prefix) -> Vec<Object> {
         objects.push(nft::element(names::inside(prefix.len()), key));
     }
     let aggregate = view.config.aggregates.iter().any(|a| a.prefix == prefix);
-    if view.config.blackhole_inside && !aggregate {
+    // What is delegated to nobody yet would go back to the router that has delegated all of it.
+    let is_delegated = view.place == Place::Main && delegation::is_of_one(view, prefix);
+    if (view.config.blackhole_inside || is_delegated) && !aggregate {
         objects.push(blackhole(prefix));
     }
-    objects.extend(physical::ways(view, prefix));
+    if !is_delegated {
+        objects.extend(physical::ways(view, prefix));
+    }
     objects
 }
 

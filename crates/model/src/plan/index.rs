@@ -42,7 +42,7 @@ pub enum Name {
     Network(NetworkId),
     /// By ports; there is only one such name.
     Workload,
-    /// By ports with an address in it.
+    /// By ports with an address or a prefix of it.
     Subnet(SubnetId),
     /// By ports that have it.
     Group(SecurityGroupId),
@@ -104,6 +104,8 @@ pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
         names.insert(Name::Subnet(fixed.subnet_id));
         names.insert(Name::Address(fixed.ip_address));
     }
+    let delegated = port.delegated_prefixes.iter();
+    names.extend(delegated.map(|d| Name::Subnet(d.subnet_id)));
     if !port.exposed.is_empty() {
         let exposed = port.exposed.iter();
         let exposed = exposed.map(|e| Name::Exposed(e.protocol, e.external_port));
@@ -118,7 +120,7 @@ pub fn names_of_port(port: &Port) -> BTreeSet<Name> {
     if port.port_security_enabled {
         names.extend(port.security_groups.iter().copied().map(Name::Group));
         names.insert(Name::Profile(Profile::of(port)));
-        let pairs = port.allowed_address_pairs.iter().map(|p| p.ip_address);
+        let pairs = port.pairs().map(|p| p.ip_address);
         names.extend(pairs.map(|prefix| match prefix.is_host() {
             true => Name::Paired(prefix.addr()),
             false => Name::WidePair(prefix.family(), prefix.len()),

@@ -9,6 +9,7 @@
 mod address;
 pub(crate) mod base;
 mod config;
+mod delegation;
 mod expose;
 mod flood;
 mod group;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use hextet_types::PortId;
 
 use super::{
-    names, nft,
+    delegation, names, nft,
     place::{self, Place},
     profile, qos, responder, source,
     unit::{Output, View},
@@ -49,6 +49,7 @@ pub fn port(view: View<'_>, id: PortId) -> Output {
         output.objects.extend(source::of_port(port));
         output.objects.extend(neighbours(port));
         output.responders.extend(responder::of_port(view, port));
+        delegation::of_port(view, port, &mut output);
     }
     dedup(&mut output.objects);
     output

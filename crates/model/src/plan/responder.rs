@@ -14,8 +14,8 @@ use std::{
 use hextet_autoconf::{
     DomainName, ExtraOption, PortConfig, Upstream,
     config::{
-        Advertise, HostRoute, Ipv4Subnet, Ipv6Mode as Mode, Ipv6Subnet, MAX_DNS_SERVERS,
-        MAX_EXTRA_OPTIONS, MAX_ROUTES, MAX_SUBNETS,
+        Advertise, Delegation, HostRoute, Ipv4Subnet, Ipv6Mode as Mode, Ipv6Subnet,
+        MAX_DELEGATIONS, MAX_DNS_SERVERS, MAX_EXTRA_OPTIONS, MAX_ROUTES, MAX_SUBNETS,
     },
 };
 use hextet_types::{Family, PortId};
@@ -41,7 +41,7 @@ pub fn of_port(view: View<'_>, port: &Port) -> Option<(PortId, Responder)> {
         ntp_servers: Vec::new(),
         advertise: advertise(view, port, upstream),
         ipv6: ipv6(view, port, upstream),
-        delegated: Vec::new(),
+        delegated: delegated(port),
         ipv4: ipv4(view, port),
         ipv6_only_wait_secs: None,
         extra_dhcp_opts: extra_options(port),
@@ -112,12 +112,14 @@ fn ipv6(view: View<'_>, port: &Port, upstream: Option<&Upstream>) -> Vec<Ipv6Sub
         });
     let wanted = with_mode
         .filter(|(_, subnet, mode)| seen.insert(subnet.cidr) || *mode == Mode::Dhcpv6Stateful);
+    let prefer_delegation = prefers_delegation(view, port);
     let described = wanted.map(|(addr, subnet, mode)| {
         let dns_servers = dns_servers(subnet, |server| match server {
             IpAddr::V6(server) => Some(server),
             IpAddr::V4(_) => None,
         });
         let ours = Ipv6Subnet {
+            prefer_delegation,
             dns_servers,
             ..Ipv6Subnet::new(subnet.cidr, mode, Some(addr))
         };
@@ -127,6 +129,21 @@ fn ipv6(view: View<'_>, port: &Port, upstream: Option<&Upstream>) -> Vec<Ipv6Sub
         }
     });
     described.take(MAX_SUBNETS).collect()
+}
+
+/// Whether a prefix of its own is better than an address (RFC 9762), as its subnet says.
+fn prefers_delegation(view: View<'_>, port: &Port) -> bool {
+    let subnets = port.delegated_prefixes.iter();
+    let mut subnets = subnets.filter_map(|d| view.subnet(d.subnet_id)?.delegation);
+    subnets.any(|delegation| delegation.preferred)
+}
+
+fn delegated(port: &Port) -> Vec<Delegation> {
+    let prefixes = port.delegated_prefixes.iter().map(|d| d.prefix);
+    prefixes
+        .take(MAX_DELEGATIONS)
+        .map(Delegation::new)
+        .collect()
 }
 
 fn ipv4(view: View<'_>, port: &Port) -> Vec<Ipv4Subnet> {

@@ -195,7 +195,7 @@ pub fn of_port(port: &Port) -> Vec<Object> {
         .fixed_ips
         .iter()
         .map(|f| exact(port.mac_address, f.ip_address));
-    let pairs = port.allowed_address_pairs.iter().map(|pair| {
+    let pairs = port.pairs().map(|pair| {
         let (prefix, mac) = (pair.ip_address, pair.mac_address);
         match prefix.is_host() {
             true => exact(mac, prefix.addr()),

@@ -318,6 +318,9 @@ impl Step<'_> {
             let held = held_on(self.intent, port.network_id);
             let units = self.touched.units_of(place);
             units.extend(addresses(port).chain(held).map(Unit::Address));
+            if !port.delegated_prefixes.is_empty() {
+                units.insert(Unit::Port(id));
+            }
             if port.may_carry() {
                 units.insert(Unit::Routers);
             }
@@ -510,10 +513,7 @@ fn port_narrowed(old: &Port, new: Option<&Port>) -> bool {
             .any(|g| !new.security_groups.contains(g))
     };
     let lost_address = old.fixed_ips.iter().any(|f| !new.fixed_ips.contains(f));
-    let lost_pair = || {
-        let pairs = &new.allowed_address_pairs;
-        old.allowed_address_pairs.iter().any(|p| !pairs.contains(p))
-    };
+    let lost_pair = || old.pairs().any(|pair| !new.pairs().any(|p| p == pair));
     let policy = match (old.port_security_enabled, new.port_security_enabled) {
         (true, true) => lost_group() || lost_pair(),
         (false, true) => true,

@@ -67,6 +67,7 @@ impl Judge<'_> {
                 .any(|f| f.ip_address == packet.destination);
             has && self.owns_its_tap(port) && self.is_up(port)
         });
+        let receiver = receiver.or_else(|| self.delegatee(packet.destination));
         if receiver.is_none() && self.is_black_hole(packet.destination) {
             return Err("black hole");
         }
@@ -107,7 +108,7 @@ impl Judge<'_> {
         let link_local = source.to_string().starts_with("fe80:");
         let own =
             mac == Some(port.mac_address) && source == IpAddr::V6(port.mac_address.link_local());
-        let wide = port.allowed_address_pairs.iter().any(|p| {
+        let wide = port.pairs().any(|p| {
             let prefix = p.ip_address;
             mac == Some(p.mac_address) && !prefix.is_host() && prefix.contains(source)
         });
@@ -285,7 +286,17 @@ impl Judge<'_> {
             .aggregates
             .iter()
             .any(|a| a.prefix.contains(addr));
-        source && addr.is_ipv4() || inside && self.config.blackhole_inside || aggregate
+        let mut subnets = self.intent.subnets.values();
+        let delegated = subnets.any(|s| s.delegation.is_some() && s.cidr.contains(addr));
+        source && addr.is_ipv4() || inside && self.config.blackhole_inside || delegated || aggregate
+    }
+
+    fn delegatee(&self, addr: IpAddr) -> Option<&Port> {
+        self.intent.ports.values().find(|port| {
+            let mut delegated = port.delegated_prefixes.iter();
+            let has = delegated.any(|d| d.prefix.contains(addr));
+            has && self.owns_its_tap(port) && self.is_up(port)
+        })
     }
 
     fn owns_its_tap(&self, port: &Port) -> bool {
@@ -314,9 +325,8 @@ fn may_use(port: &Port, packet: &Packet, source: IpAddr) -> bool {
     let mac = packet.mac;
     let own =
         mac == Some(port.mac_address) && port.fixed_ips.iter().any(|f| f.ip_address == source);
-    let pairs = &port.allowed_address_pairs;
-    own || pairs
-        .iter()
+    own || port
+        .pairs()
         .any(|p| mac == Some(p.mac_address) && p.ip_address.contains(source))
 }
 

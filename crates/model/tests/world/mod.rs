@@ -17,9 +17,9 @@ use hextet_model::{
         TunnelEndpoint,
     },
     neutron::{
-        AddressPair, Binding, Direction, FixedIp, ForwardedProtocol, HostRoute, Ipv6Mode, Nat44,
-        Network, NetworkType, Port, PortRange, Protocol, SecurityGroup, SecurityGroupRule,
-        Standard, Status, Subnet,
+        AddressPair, Binding, DelegatedPrefix, Delegation, Direction, FixedIp, ForwardedProtocol,
+        HostRoute, Ipv6Mode, Nat44, Network, NetworkType, Port, PortRange, Protocol, SecurityGroup,
+        SecurityGroupRule, Standard, Status, Subnet,
     },
     plan::{Aggregate, HostConfig},
     state::Scope,
@@ -126,6 +126,7 @@ pub fn subnet(n: u8) -> Subnet {
         subnetpool_id: None,
         service_types: Vec::new(),
         nat44: None,
+        delegation: None,
     }
 }
 
@@ -165,6 +166,7 @@ pub fn port(n: u8, fixed_ips: Vec<FixedIp>, groups: &[u8]) -> Port {
         dns_name: String::new(),
         metadata: None,
         exposed: Vec::new(),
+        delegated_prefixes: Vec::new(),
         qos_policy_id: None,
         binding: Binding::default(),
     }
@@ -262,14 +264,21 @@ pub fn some_port() -> impl Strategy<Value = Port> {
         prop::bool::weighted(0.85),
         prop::bool::weighted(0.95),
         prop::bool::weighted(0.05),
+        prop::bool::weighted(0.1),
     );
     (0u8..6, addresses, groups, pairs, 0u8..2, flags).prop_map(
-        |(n, addresses, groups, pairs, on, (secured, up, nat))| {
+        |(n, addresses, groups, pairs, on, (secured, up, nat, delegated))| {
             let fixed_ips = addresses.iter().map(|(s, a)| fixed(*s, a)).collect();
             let mut port = port(n, fixed_ips, &groups);
             port.network_id = network_id(on);
             port.port_security_enabled = secured;
             port.admin_state_up = up;
+            if delegated {
+                port.delegated_prefixes = vec![DelegatedPrefix {
+                    subnet_id: subnet_id(3),
+                    prefix: prefix(&format!("2001:db8:7:{n}::/64")),
+                }];
+            }
             if nat {
                 port.device_owner = "network:nat44".to_owned();
             }
@@ -387,14 +396,20 @@ pub fn some_subnet() -> impl Strategy<Value = Subnet> {
         select(modes),
         any::<bool>(),
         (option::of(select(&GATEWAYS[..])), vec(some_route(), 0..2)),
+        option::weighted(0.2, any::<bool>()),
     )
-        .prop_map(|(n, nat, mode, other_cidr, (gateway, routes))| {
+        .prop_map(|(n, nat, mode, other_cidr, (gateway, routes), preferred)| {
             let mut subnet = subnet(n);
             subnet.gateway_ip = gateway.map(|(_, addr)| ip(addr));
             subnet.host_routes = routes;
             subnet.nat44 = nat.map(nat44);
             subnet.ipv6_ra_mode = mode;
             subnet.ipv6_address_mode = mode;
+            let preferred = preferred.filter(|_| subnet.family() == Family::V6);
+            subnet.delegation = preferred.map(|preferred| Delegation {
+                prefixlen: 64,
+                preferred,
+            });
             if n == 2 && other_cidr {
                 subnet.cidr = prefix("10.1.0.0/24");
             }

@@ -218,6 +218,7 @@ fn add(write: &mut Write<'_>, host: &HostId, subnet: &Subnet) -> Result<()> {
         dns_name: String::new(),
         metadata: None,
         exposed: Vec::new(),
+        delegated_prefixes: Vec::new(),
         qos_policy_id: None,
         binding: Binding {
             host_id: Some(host.clone()),

@@ -1,6 +1,7 @@
 //! Which addresses a port gets: those that follow from its Ethernet address, those that it asks
 //! for, and a free one of each other family.
 
+mod delegated;
 mod late;
 
 use std::{net::IpAddr, sync::Arc};
@@ -15,6 +16,7 @@ use hextet_types::{Family, Mac, NetworkId, SubnetId};
 use rand::Rng;
 use serde::Deserialize;
 
+pub use delegated::{attach_delegated, delegate, detach_delegated, is_taken_within, release};
 pub use late::{attach_automatic, attach_ipv4, detach_automatic};
 
 use super::{entity::Entity, subnet::can_have};
@@ -197,10 +199,11 @@ pub fn reallocate(
     Ok(chosen)
 }
 
-/// The network's subnets; the write depends on there being no others.
+/// The network's subnets that have addresses; the write depends on there being no others.
 fn subnets_of(write: &mut Write<'_>, network: NetworkId) -> Vec<Arc<Subnet>> {
     write.quiet(keys::subnets_of(network));
-    write.state.subnets_of(network).cloned().collect()
+    let all = write.state.subnets_of(network);
+    all.filter(|s| s.delegation.is_none()).cloned().collect()
 }
 
 fn claim(write: &mut Write<'_>, subnet: &Subnet, fixed: FixedIp) -> bool {

@@ -32,7 +32,7 @@ use single_home::{claim_single_home, holds_single_home, is_single_homed};
 use vif::Plug;
 
 use super::{
-    allocate::{Place, Wanted, allocate, reallocate},
+    allocate::{Place, Wanted, allocate, delegate, reallocate, release},
     entity::{Entity, standard_value, wanted_ids},
     network::{is_network_owner, usable},
     qos, router,
@@ -180,6 +180,7 @@ impl Entity for Port {
             "dns_name" => json!(self.dns_name),
             "hextet:metadata" => json!(self.metadata),
             "hextet:exposed" => json!(self.exposed),
+            "hextet:delegated_prefixes" => json!(self.delegated_prefixes),
             "qos_policy_id" => json!(self.qos_policy_id),
             "qos_network_policy_id" => json!(network_policy),
             "binding:host_id" => json!(self.binding.host_id.as_ref().map_or("", HostId::as_str)),
@@ -219,6 +220,7 @@ impl Entity for Port {
             dns_name: input.take("dns_name")?,
             metadata: input.get("hextet:metadata")?,
             exposed: exposed::exposed(input)?,
+            delegated_prefixes: Vec::new(),
             qos_policy_id: None,
             binding: Binding {
                 host_id: host(input)?,
@@ -240,6 +242,7 @@ impl Entity for Port {
             only_wanted: false,
         };
         port.fixed_ips = allocate(write, place, wanted.as_deref())?;
+        port.delegated_prefixes = delegate(write, network.id, &port.device_owner, &[]);
         finish_create(write, &network, port)
     }
 
@@ -337,6 +340,7 @@ pub fn remove(write: &mut Write<'_>, old: &Row<Port>) {
     for key in exposed::claimed(port) {
         write.release(key);
     }
+    release(write, port);
     qos::release(write, port.qos_policy_id, port.id.0);
     write.remove(port.key(), old.mod_revision);
 }

@@ -15,7 +15,7 @@ use hextet_api::{
 };
 use hextet_model::intent::RoutingDomain;
 use hextet_model::neutron::{
-    AllocationPool, HostRoute, Ipv6Mode, Nat44, Network, NetworkType, Standard, Subnet,
+    AllocationPool, Delegation, HostRoute, Ipv6Mode, Nat44, Network, NetworkType, Standard, Subnet,
 };
 use hextet_types::{Family, NetworkId, Prefix, ProjectId, SubnetId};
 use serde_json::{Value, json};
@@ -26,7 +26,10 @@ use extent::{checked_pools, default_gateway, default_pools};
 use pool::Source;
 
 use super::{
-    allocate::{attach_automatic, attach_ipv4, detach_automatic, is_automatic},
+    allocate::{
+        attach_automatic, attach_delegated, attach_ipv4, detach_automatic, detach_delegated,
+        is_automatic, is_taken_within,
+    },
     entity::{Entity, standard_value, wanted_ids},
     network::{is_below_ipv6, is_network_owner, mtu_conflict, usable},
 };
@@ -122,6 +125,7 @@ impl Entity for Subnet {
             "subnetpool_id" => json!(self.subnetpool_id),
             "service_types" => json!(self.service_types),
             "hextet:nat44" => json!(self.nat44),
+            "hextet:delegation" => json!(self.delegation),
             "router:external" => json!(external),
             _ => standard_value(&self.standard, attribute),
         }
@@ -135,8 +139,10 @@ impl Entity for Subnet {
         let enable_dhcp = input.take("enable_dhcp")?;
         check_cidr(cidr, input.take("ip_version")?, enable_dhcp)?;
         check_member_prefix(write, &network, &source)?;
+        let delegation: Option<Delegation> = input.get("hextet:delegation")?;
         let gateway_ip = match input.names("gateway_ip") {
             true => input.get("gateway_ip")?,
+            false if delegation.is_some() => None,
             false => Some(default_gateway(cidr, source.chosen)),
         };
         let pools: Option<Vec<AllocationPool>> = input.get("allocation_pools")?;
@@ -148,6 +154,7 @@ impl Entity for Subnet {
             gateway_ip,
             allocation_pools: match pools {
                 Some(pools) => checked_pools(cidr, gateway_ip, pools)?,
+                None if delegation.is_some() => Vec::new(),
                 None => default_pools(cidr, gateway_ip),
             },
             enable_dhcp,
@@ -158,8 +165,10 @@ impl Entity for Subnet {
             subnetpool_id: source.pool.as_ref().map(|p| p.id),
             service_types: input.take("service_types")?,
             nat44: input.get("hextet:nat44")?,
+            delegation,
         };
         check_modes(&subnet)?;
+        check_delegation(&network, &subnet)?;
         check_details(write, &subnet)?;
         if subnet.family() == Family::V6 && is_below_ipv6(&network) {
             return Err(mtu_conflict(&network));
@@ -193,6 +202,9 @@ impl Entity for Subnet {
             check_cidr(subnet.cidr, version, true)?;
         }
         check_modes(&subnet)?;
+        if let Some(network) = write.state.networks.get(&subnet.network_id) {
+            check_delegation(network, &subnet)?;
+        }
         check_details(write, &subnet)?;
         if subnet.gateway_ip != old.value.gateway_ip {
             check_gateways_free(write, &old.value, &subnet)?;
@@ -220,6 +232,9 @@ impl Entity for Subnet {
         for subnet in made.iter().filter(|s| is_automatic(s)) {
             attach_automatic(cloud, subnet.network_id).await?;
         }
+        for subnet in made.iter().filter(|s| s.delegation.is_some()) {
+            attach_delegated(cloud, subnet.network_id).await?;
+        }
         for subnet in made.iter().filter(|s| s.family() == Family::V4) {
             let is_first = {
                 let state = cloud.state();
@@ -243,6 +258,9 @@ impl Entity for Subnet {
         };
         if is_automatic(going) && !stays {
             detach_automatic(cloud, going).await?;
+        }
+        if going.delegation.is_some() {
+            detach_delegated(cloud, going).await?;
         }
         Ok(())
     }
@@ -401,6 +419,48 @@ fn check_modes(subnet: &Subnet) -> Result<()> {
     Ok(())
 }
 
+/// A subnet for delegation has prefixes and no addresses, so there is nothing that would say anything of these.
+fn check_delegation(network: &Network, subnet: &Subnet) -> Result<()> {
+    let Some(delegation) = subnet.delegation else {
+        return Ok(());
+    };
+    let refuse = |text: String| {
+        Err(ApiError::invalid_input(format!(
+            "hextet:delegation: {text}"
+        )))
+    };
+    let cidr = subnet.cidr;
+    if subnet.family() == Family::V4 {
+        return refuse("prefixes are delegated of IPv6 alone (RFC 8415)".to_owned());
+    }
+    if !(cidr.len()..=64).contains(&delegation.prefixlen) {
+        return refuse(format!(
+            "no /{} can be cut out of {cidr}: take a prefixlen from {} to 64, of a subnet of a /64 or more of them",
+            delegation.prefixlen,
+            cidr.len()
+        ));
+    }
+    if network.network_type == NetworkType::Vxlan {
+        return refuse(
+            "on a private network nobody outside would find what is delegated: make the subnet on a routed, flat or VLAN network"
+                .to_owned(),
+        );
+    }
+    let says_more = [
+        ("gateway_ip", subnet.gateway_ip.is_some()),
+        ("allocation_pools", !subnet.allocation_pools.is_empty()),
+        ("ipv6_ra_mode", subnet.ipv6_ra_mode.is_some()),
+        ("ipv6_address_mode", subnet.ipv6_address_mode.is_some()),
+        ("enable_dhcp=false", !subnet.enable_dhcp),
+    ];
+    match says_more.iter().find(|(_, says)| *says) {
+        Some((what, _)) => refuse(format!(
+            "a subnet of which ports get prefixes has no addresses: leave out {what}"
+        )),
+        None => Ok(()),
+    }
+}
+
 fn check_details(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
     let family = subnet.family();
     let version = if family == Family::V4 { 4 } else { 6 };
@@ -510,6 +570,19 @@ fn rivals<'w>(write: &'w Write<'_>, network: NetworkId) -> impl Iterator<Item = 
         .filter(move |s| state.domain_of(s.network_id) == domain)
 }
 
+/// Whether two subnets may overlap: on one network one for delegation and one for addresses, of which no port has anything
+/// yet out of the other.
+fn is_beside(write: &Write<'_>, one: &Subnet, other: &Subnet) -> bool {
+    let (delegates, has_addresses) = match (one.delegation, other.delegation) {
+        (Some(_), None) => (one, other),
+        (None, Some(_)) => (other, one),
+        _ => return false,
+    };
+    one.network_id == other.network_id
+        && delegates.cidr.covers(has_addresses.cidr)
+        && !is_taken_within(write, delegates, has_addresses.cidr)
+}
+
 /// Prefixes that a pool gave to private networks are not made by hand on routed ones, nor given to private ones
 /// where a routed one has them: a router may have such addresses reached from everywhere.
 fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
@@ -523,7 +596,7 @@ fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
     });
     let other = rivals(write, subnet.network_id)
         .chain(across)
-        .find(|s| s.cidr.overlaps(subnet.cidr));
+        .find(|s| s.cidr.overlaps(subnet.cidr) && !is_beside(write, s, subnet));
     if let Some(other) = other {
         let hint = match (other.network_id == subnet.network_id, routed(other) == here) {
             (true, _) => "",
@@ -537,6 +610,11 @@ fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
             "Requested subnet with cidr: {} for network: {} overlaps with another subnet{hint}",
             subnet.cidr, subnet.network_id
         )));
+    }
+    for beside in state.subnets_of(subnet.network_id) {
+        if beside.delegation.is_some() {
+            write.quiet(keys::addresses_of(beside.id));
+        }
     }
     write.quiet(match state.domain_of(subnet.network_id) {
         RoutingDomain::Network(id) if !pooled => keys::subnets_of(id),

@@ -29,8 +29,8 @@ use std::{
 
 use hextet_model::intent::RoutingDomain;
 use hextet_model::neutron::{
-    AddressGroup, AddressScope, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule,
-    Subnet, SubnetPool,
+    AddressGroup, AddressScope, DelegatedPrefix, Network, Port, RbacPolicy, SecurityGroup,
+    SecurityGroupRule, Subnet, SubnetPool,
 };
 use hextet_store::{Event, KeyValue};
 use hextet_types::{
@@ -51,7 +51,7 @@ use self::{
     metering::Metering,
     notices::Notice,
     qos::Qos,
-    ranges::{Ranges, number},
+    ranges::{Ranges, number, prefix_number},
     space::PoolSpace,
     table::{Counts, Index, Row, Table},
     tunnels::Tunnels,
@@ -112,7 +112,7 @@ pub struct JoinToken {
     pub expires_at: Timestamp,
 }
 
-/// A subnet's addresses that are in use.
+/// A subnet's addresses that are in use; of one for delegation, its prefixes ([`prefix_number`]), by their first addresses.
 #[derive(Debug, Default)]
 pub struct SubnetAddresses {
     /// As ranges, for finding a free one.
@@ -450,6 +450,22 @@ impl State {
         self.view_floating_ips_of(id);
     }
 
+    /// Prefixes are in use by their numbers.
+    fn index_delegated(&mut self, id: PortId, delegated: DelegatedPrefix, there: bool) {
+        let DelegatedPrefix { subnet_id, prefix } = delegated;
+        let taken = self.addresses.entry(subnet_id).or_default();
+        if there {
+            taken.ranges.insert(prefix_number(prefix));
+            taken.owners.insert(prefix.addr(), id);
+        } else {
+            taken.ranges.remove(prefix_number(prefix));
+            taken.owners.remove(&prefix.addr());
+            if taken.owners.is_empty() {
+                self.addresses.remove(&subnet_id);
+            }
+        }
+    }
+
     fn index_port(&mut self, port: &Port, there: bool) {
         let id = port.id;
         let project = port.standard.project_id.clone();
@@ -469,6 +485,9 @@ impl State {
                 }
                 self.project_addresses.down(&project, &fixed.subnet_id);
             }
+        }
+        for delegated in &port.delegated_prefixes {
+            self.index_delegated(id, *delegated, there);
         }
         if there {
             self.macs.insert(mac, id);

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use hextet_types::Prefix;
+
 /// Disjoint ranges of numbers with gaps between them; first → last, both included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(BTreeMap<u128, u128>);
@@ -13,6 +15,14 @@ pub fn number(address: IpAddr) -> u128 {
         IpAddr::V4(a) => u32::from(a).into(),
         IpAddr::V6(a) => a.into(),
     }
+}
+
+/// A prefix as a number among all of its length.
+pub fn prefix_number(prefix: Prefix) -> u128 {
+    let behind = prefix.family().bits() - prefix.len();
+    number(prefix.addr())
+        .checked_shr(behind.into())
+        .unwrap_or(0)
 }
 
 /// The address of that number, of the family that `like` has.

@@ -156,6 +156,7 @@ mod tests {
             subnetpool_id: Some(SubnetPoolId(Uuid::nil())),
             service_types: Vec::new(),
             nat44: None,
+            delegation: None,
         }
     }
 

@@ -64,6 +64,7 @@ fn subnet(n: u128, cidr: &str, gateway: Option<&str>) -> Subnet {
         subnetpool_id: None,
         service_types: Vec::new(),
         nat44: None,
+        delegation: None,
     }
 }
 
@@ -91,6 +92,7 @@ fn port(addresses: &[(u128, &str)]) -> Port {
         dns_name: "web-1".to_owned(),
         metadata: None,
         exposed: Vec::new(),
+        delegated_prefixes: Vec::new(),
         qos_policy_id: None,
         binding: Binding::default(),
     }

@@ -60,7 +60,6 @@ pub fn repeat(ours: Ipv6Subnet, upstream: &Upstream) -> Ipv6Subnet {
     };
     Ipv6Subnet {
         dns_servers,
-        prefer_delegation: said.prefer_delegation,
         valid_lifetime_secs: said.valid_lifetime_secs,
         preferred_lifetime_secs: said.preferred_lifetime_secs,
         ..ours

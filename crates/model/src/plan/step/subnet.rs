@@ -52,6 +52,16 @@ impl Step<'_> {
             let who = Referrer::Subnet(subnet.id);
             self.rename(place, who, (&names(old), &names(new)));
             self.touch_ports(place, &Name::Subnet(subnet.id));
+            // Another subnet may have the same prefix, and keep its name.
+            let delegation = |s: Option<(Place, &Subnet)>| {
+                let here = s.filter(|(p, _)| *p == place);
+                here.and_then(|(_, s)| s.delegation)
+            };
+            if delegation(old) != delegation(new) {
+                let both = [old, new].into_iter().flatten();
+                let inside = both.map(|(_, s)| Unit::Inside(s.cidr));
+                self.touched.units_of(place).extend(inside);
+            }
             let both = [old, new].into_iter().flatten();
             if both.into_iter().any(|(_, s)| s.nat44.is_some()) {
                 self.touched

@@ -141,19 +141,23 @@ pub async fn detach_automatic(cloud: &Cloud, subnet: &Subnet) -> Result<()> {
     .await
 }
 
-fn touch(write: &Write<'_>, port: &mut Port) {
+pub(super) fn touch(write: &Write<'_>, port: &mut Port) {
     port.standard.revision_number += 1;
     port.standard.updated_at = write.now;
 }
 
-fn chunk_of(write: &Write<'_>, network: NetworkId, of: impl Fn(&Port) -> bool) -> BTreeSet<PortId> {
+pub(super) fn chunk_of(
+    write: &Write<'_>,
+    network: NetworkId,
+    of: impl Fn(&Port) -> bool,
+) -> BTreeSet<PortId> {
     let ids = write.state.ports_by_network.get(&network);
     let ports = ids.filter_map(|id| write.state.ports.get(id));
     ports.filter(|p| of(p)).map(|p| p.id).take(CHUNK).collect()
 }
 
 /// Repeats a write until it finds nothing more to change.
-async fn change_in_chunks(
+pub(super) async fn change_in_chunks(
     cloud: &Cloud,
     change: impl Fn(&mut Write<'_>) -> Result<()>,
 ) -> Result<()> {

@@ -153,6 +153,7 @@ pub fn create(
         dns_name: String::new(),
         metadata: None,
         exposed: Vec::new(),
+        delegated_prefixes: Vec::new(),
         qos_policy_id: None,
         binding: Binding::default(),
     };

@@ -64,6 +64,7 @@ pub fn subnet(n: u8, revision: u64) -> Subnet {
         subnetpool_id: (n != 2).then(|| SubnetPoolId(id(7, n % 2))),
         service_types: Vec::new(),
         nat44: None,
+        delegation: None,
     }
 }
 
@@ -201,6 +202,7 @@ pub fn port(spec: &Spec, revision: u64) -> Port {
         dns_name: String::new(),
         metadata: None,
         exposed: Vec::new(),
+        delegated_prefixes: Vec::new(),
         qos_policy_id: None,
         binding: Binding {
             host_id: spec.host.map(host),
