@@ -253,6 +253,7 @@ tap0a1b2c3d-4e: 111 11 0 3 0 0 0 0 222 22 0 4 0 0 0 0
             mac: "fa:16:3e:00:00:01".parse().unwrap(),
             mtu: 1500,
             addresses: Vec::new(),
+            delegated: Vec::new(),
             down: None,
         };
         let standpoint = Standpoint {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
-use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId, RouterId};
+use hextet_types::{Asn, HostId, IfName, Mac, NetworkId, PortId, Prefix, RouterId};
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::Drain;
@@ -78,6 +78,9 @@ pub struct PortStatus {
     pub mtu: u16,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// What its workload may hand on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delegated: Vec<Prefix>,
     /// None while the kernel passes its packets; otherwise why it does not.
     pub down: Option<String>,
 }

@@ -164,7 +164,8 @@ pub fn exposed(ports: &[Exposed], sites: &sites::All) -> String {
 pub fn ports(ports: &[PortStatus]) -> Table {
     let mut table = table(&["port", "name", "network", "link", "addresses", "state"]);
     for port in ports {
-        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        let mut addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        addresses.extend(port.delegated.iter().map(ToString::to_string));
         table.add_row([
             port.id.to_string(),
             port.name.clone(),

@@ -320,6 +320,7 @@ impl Reconciler {
             mac: port.mac_address,
             mtu: network.map_or(1500, |n| n.mtu),
             addresses,
+            delegated: port.delegated_prefixes.iter().map(|d| d.prefix).collect(),
             down: match self.port_state(port) {
                 PortState::Active => None,
                 PortState::Down { reason } => Some(reason),

@@ -1,14 +1,20 @@
 //! A prefix that the provider's router delegates by DHCPv6, rather than the link's own.
 
-use std::{net::Ipv6Addr, thread, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, Ipv6Addr},
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hextet_types::Prefix;
 
 use super::{INTERNET_V4, INTERNET_V6, Single, failure::Machine};
 use crate::{
     check::{expect, wait_for},
-    probe::{finish, greeting, nothing_lost},
+    probe::{Reach, finish, greeting, nothing_lost},
 };
 
 /// What Kea gives.
@@ -78,6 +84,115 @@ fn no_loop(s: &Single) -> Result<()> {
         !said.contains("exceeded"),
         format!("what is nobody's goes back and forth: {said}"),
     )
+}
+
+/// A workload asks for a prefix and has containers of its own in it, with no proxy anywhere: they are reached, and reach others.
+pub fn to_workload(s: &Single) -> Result<String> {
+    let vps = &s.vps3;
+    vps.hextet(&["up", "--background"])?;
+    let host = vps.container(&s.lab, "host")?;
+    let prefix = ask(s, "host")?;
+    let delegated: Prefix = DELEGATED.parse()?;
+    expect(
+        prefix.len() == 64 && delegated.covers(prefix) && !prefix.contains(host.v6[0].into()),
+        format!("{prefix} of {DELEGATED} for {}", host.v6[0]),
+    )?;
+    let shown = vps.hextet(&["port", "list", "--json"])?;
+    expect(
+        shown.contains(&prefix.to_string()),
+        format!("{prefix} is not shown: {shown}"),
+    )?;
+    let inner = inner(s, "host", prefix)?;
+    s.internet.reaches(inner.into(), 3)?;
+    let from_inner = |to: IpAddr| {
+        let to = to.to_string();
+        vps.inside("inner", &["ping", "-c", "1", "-W", "1", "-n", to.as_str()])
+    };
+    wait_for(SOON, || from_inner(INTERNET_V6.into()))?;
+    let other = vps.container(&s.lab, "other")?;
+    wait_for(SOON, || from_inner(other.v6[0].into()))?;
+    // Nobody else may use it.
+    let stolen = ["ip", "addr", "add", &format!("{inner}/128"), "dev", "lo"];
+    vps.inside("other", &stolen)?;
+    let to = INTERNET_V6.to_string();
+    let as_other = [
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "1",
+        "-n",
+        "-I",
+        &inner.to_string(),
+        &to,
+    ];
+    expect(
+        vps.inside("other", &as_other).is_err(),
+        "another workload sends from it",
+    )?;
+    vps.place.run(&["ip", "netns", "del", "inner"])?;
+    host.end()?;
+    other.end()?;
+    vps.hextet(&["down"])?;
+    Ok(format!(
+        "dhclient has {prefix} of {DELEGATED}; {inner}, a container in there, is reached from outside and reaches outside and its \
+         neighbours, which can't send from there"
+    ))
+}
+
+/// What dhclient gets.
+fn ask(s: &Single, name: &str) -> Result<Prefix> {
+    let directory = s.lab.node_directory("vps3");
+    let file = |what: &str| directory.join(what).to_string_lossy().into_owned();
+    let (script, got) = (file("got.sh"), file("prefix"));
+    fs::write(
+        &script,
+        format!("#!/bin/sh\n[ -z \"$new_ip6_prefix\" ] || echo \"$new_ip6_prefix\" > {got}\n"),
+    )?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let (leases, pid) = (file("dhclient.leases"), file("dhclient.pid"));
+    let common = ["-lf", &leases, "-pf", &pid];
+    let start = [
+        &["dhclient", "-6", "-P", "-1", "-sf", &script][..],
+        &common,
+        &["eth0"],
+    ];
+    s.vps3.inside(name, &start.concat())?;
+    let text = wait_for(SOON, || Ok(fs::read_to_string(&got)?))?;
+    s.vps3.inside(
+        name,
+        &[&["dhclient", "-6", "-x"][..], &common, &["eth0"]].concat(),
+    )?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("dhclient got {text}"))
+}
+
+/// A container inside a workload, as its owner makes one by hand.
+fn inner(s: &Single, host: &str, prefix: Prefix) -> Result<Ipv6Addr> {
+    let IpAddr::V6(first) = prefix.addr() else {
+        bail!("{prefix} is not IPv6");
+    };
+    let nth = |n: u128| Ipv6Addr::from(u128::from(first) + n);
+    let (gateway, addr) = (nth(1), nth(2));
+    let run = |words: &str| s.vps3.place.run(&words.split(' ').collect::<Vec<_>>());
+    // Who forwards goes on hearing its router (RFC 4861 leaves that to the host).
+    for setting in ["eth0.accept_ra=2", "all.forwarding=1"] {
+        s.vps3.inside(
+            host,
+            &["sysctl", "-qw", &format!("net.ipv6.conf.{setting}")],
+        )?;
+    }
+    run("ip netns add inner")?;
+    run(&format!(
+        "ip -n {host} link add in0 type veth peer name eth0 netns inner"
+    ))?;
+    run(&format!("ip -n {host} addr add {gateway}/64 dev in0 nodad"))?;
+    run(&format!("ip -n {host} link set in0 up"))?;
+    run(&format!("ip -n inner addr add {addr}/64 dev eth0 nodad"))?;
+    run("ip -n inner link set eth0 up")?;
+    run(&format!("ip -n inner route add default via {gateway}"))?;
+    Ok(addr)
 }
 
 fn killed(s: &Single, addr: Ipv6Addr) -> Result<()> {

@@ -119,6 +119,9 @@ impl Single {
         checks.look("reboot", || failure::reboot(self));
         checks.look("slash-112", || reach::cut(self));
         checks.look("pd-preferred", || delegated::preferred(self));
+        checks.look("prefix-delegated-to-workload", || {
+            delegated::to_workload(self)
+        });
         checks.look("down-restores", || failure::down(self));
     }
 
