@@ -300,11 +300,11 @@ impl Delegation {
     }
 
     fn act(&mut self, actions: Vec<Action>) -> Result<()> {
-        let told = actions.into_iter().filter_map(|action| match action {
+        let mut told = actions.into_iter().filter_map(|action| match action {
             Action::Tell(held) => Some(held),
             _ => None,
         });
-        match told.last() {
+        match told.next_back() {
             Some(held) => self.take(&held),
             None => Ok(()),
         }

@@ -1,5 +1,6 @@
 //! Subnets: prefixes that never overlap in one routing domain, their pools, modes and gateways.
 
+mod delegation;
 mod extent;
 pub mod pool;
 
@@ -28,7 +29,7 @@ use pool::Source;
 use super::{
     allocate::{
         attach_automatic, attach_delegated, attach_ipv4, detach_automatic, detach_delegated,
-        is_automatic, is_taken_within,
+        is_automatic,
     },
     entity::{Entity, standard_value, wanted_ids},
     network::{is_below_ipv6, is_network_owner, mtu_conflict, usable},
@@ -168,7 +169,7 @@ impl Entity for Subnet {
             delegation,
         };
         check_modes(&subnet)?;
-        check_delegation(&network, &subnet)?;
+        delegation::check(&network, &subnet)?;
         check_details(write, &subnet)?;
         if subnet.family() == Family::V6 && is_below_ipv6(&network) {
             return Err(mtu_conflict(&network));
@@ -203,7 +204,7 @@ impl Entity for Subnet {
         }
         check_modes(&subnet)?;
         if let Some(network) = write.state.networks.get(&subnet.network_id) {
-            check_delegation(network, &subnet)?;
+            delegation::check(network, &subnet)?;
         }
         check_details(write, &subnet)?;
         if subnet.gateway_ip != old.value.gateway_ip {
@@ -419,48 +420,6 @@ fn check_modes(subnet: &Subnet) -> Result<()> {
     Ok(())
 }
 
-/// A subnet for delegation has prefixes and no addresses, so there is nothing that would say anything of these.
-fn check_delegation(network: &Network, subnet: &Subnet) -> Result<()> {
-    let Some(delegation) = subnet.delegation else {
-        return Ok(());
-    };
-    let refuse = |text: String| {
-        Err(ApiError::invalid_input(format!(
-            "hextet:delegation: {text}"
-        )))
-    };
-    let cidr = subnet.cidr;
-    if subnet.family() == Family::V4 {
-        return refuse("prefixes are delegated of IPv6 alone (RFC 8415)".to_owned());
-    }
-    if !(cidr.len()..=64).contains(&delegation.prefixlen) {
-        return refuse(format!(
-            "no /{} can be cut out of {cidr}: take a prefixlen from {} to 64, of a subnet of a /64 or more of them",
-            delegation.prefixlen,
-            cidr.len()
-        ));
-    }
-    if network.network_type == NetworkType::Vxlan {
-        return refuse(
-            "on a private network nobody outside would find what is delegated: make the subnet on a routed, flat or VLAN network"
-                .to_owned(),
-        );
-    }
-    let says_more = [
-        ("gateway_ip", subnet.gateway_ip.is_some()),
-        ("allocation_pools", !subnet.allocation_pools.is_empty()),
-        ("ipv6_ra_mode", subnet.ipv6_ra_mode.is_some()),
-        ("ipv6_address_mode", subnet.ipv6_address_mode.is_some()),
-        ("enable_dhcp=false", !subnet.enable_dhcp),
-    ];
-    match says_more.iter().find(|(_, says)| *says) {
-        Some((what, _)) => refuse(format!(
-            "a subnet of which ports get prefixes has no addresses: leave out {what}"
-        )),
-        None => Ok(()),
-    }
-}
-
 fn check_details(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
     let family = subnet.family();
     let version = if family == Family::V4 { 4 } else { 6 };
@@ -570,19 +529,6 @@ fn rivals<'w>(write: &'w Write<'_>, network: NetworkId) -> impl Iterator<Item = 
         .filter(move |s| state.domain_of(s.network_id) == domain)
 }
 
-/// Whether two subnets may overlap: on one network one for delegation and one for addresses, of which no port has anything
-/// yet out of the other.
-fn is_beside(write: &Write<'_>, one: &Subnet, other: &Subnet) -> bool {
-    let (delegates, has_addresses) = match (one.delegation, other.delegation) {
-        (Some(_), None) => (one, other),
-        (None, Some(_)) => (other, one),
-        _ => return false,
-    };
-    one.network_id == other.network_id
-        && delegates.cidr.covers(has_addresses.cidr)
-        && !is_taken_within(write, delegates, has_addresses.cidr)
-}
-
 /// Prefixes that a pool gave to private networks are not made by hand on routed ones, nor given to private ones
 /// where a routed one has them: a router may have such addresses reached from everywhere.
 fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
@@ -596,7 +542,7 @@ fn check_overlap(write: &mut Write<'_>, subnet: &Subnet) -> Result<()> {
     });
     let other = rivals(write, subnet.network_id)
         .chain(across)
-        .find(|s| s.cidr.overlaps(subnet.cidr) && !is_beside(write, s, subnet));
+        .find(|s| s.cidr.overlaps(subnet.cidr) && !delegation::is_beside(write, s, subnet));
     if let Some(other) = other {
         let hint = match (other.network_id == subnet.network_id, routed(other) == here) {
             (true, _) => "",
